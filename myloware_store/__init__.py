@@ -1,0 +1,1 @@
+"""The data layer of MyloWare: work orders, agent memory, approvals and audit in PostgreSQL with pgvector."""

@@ -1,0 +1,93 @@
+"""Checks of plain values before they reach SQL: text, names and JSON, with their limits."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import orjson
+
+from myloware_store.errors import InvalidInput
+
+__all__ = ["MAX_JSON_BYTES", "MAX_NAME_CHARS", "MAX_TEXT_BYTES", "dump_json", "require_text"]
+
+MAX_TEXT_BYTES = 1024 * 1024
+"""Largest text, in bytes of UTF-8: PostgreSQL's tsvector ends at 1 MB."""
+
+MAX_JSON_BYTES = 4 * 1024 * 1024
+"""Largest JSON document, in bytes of UTF-8."""
+
+MAX_NAME_CHARS = 255
+"""Longest name, identifier or key, in characters: they stand in B-tree indexes, whose rows end at 2.7 KB."""
+
+_ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+
+
+def require_text(
+    value: Any,
+    name: str,
+    *,
+    blank: bool = True,
+    max_chars: int | None = None,
+    max_bytes: int | None = MAX_TEXT_BYTES,
+) -> str:
+    """Return the text if PostgreSQL can store it as it is.
+
+    Args:
+        value: What should be a `str`.
+        name: What to call it in an error.
+        blank: Whether text without a visible character is allowed.
+        max_chars: Most characters allowed, None for no limit.
+        max_bytes: Most bytes of UTF-8 allowed, None for no limit.
+
+    Raises:
+        InvalidInput: It is not a `str`, is blank, too long, or holds a NUL or a lone surrogate.
+    """
+    if not isinstance(value, str):
+        raise InvalidInput(f"{name}: {type(value).__name__} is not text")
+    if not blank and not value.strip():
+        raise InvalidInput(f"{name}: the text is empty")
+    if max_chars is not None and len(value) > max_chars:
+        raise InvalidInput(f"{name}: {len(value)} characters are more than the {max_chars} allowed")
+    if "\x00" in value:
+        raise InvalidInput(f"{name}: the text holds a NUL character, which PostgreSQL cannot store")
+    try:
+        size = len(value) if value.isascii() else len(value.encode())
+    except UnicodeEncodeError:
+        raise InvalidInput(f"{name}: the text holds a lone surrogate, which is not valid Unicode") from None
+    if max_bytes is not None and size > max_bytes:
+        raise InvalidInput(f"{name}: {size} bytes are more than the {max_bytes} allowed")
+    return str(value)
+
+
+def dump_json(value: Any, name: str, *, max_bytes: int = MAX_JSON_BYTES) -> str:
+    """Return a value as JSON text that `jsonb` stores without changing its meaning.
+
+    Raises:
+        InvalidInput: Something in it is not JSON (NaN and infinities, keys that are not text, bytes, sets, dates,
+            integers beyond 64 bits), holds a NUL or a lone surrogate, or it is larger than `max_bytes`.
+    """
+    try:
+        data = orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS)
+    except (orjson.JSONEncodeError, RecursionError) as error:
+        raise InvalidInput(f"{name}: not JSON: {error}") from None
+    if len(data) > max_bytes:
+        raise InvalidInput(f"{name}: {len(data)} bytes of JSON are more than the {max_bytes} allowed")
+    if _ESCAPED_NUL.search(data):
+        raise InvalidInput(f"{name}: the JSON holds a NUL character, which PostgreSQL cannot store")
+    # orjson writes NaN and the infinities as null.
+    if b"null" in data and not _is_finite(value):
+        raise InvalidInput(f"{name}: the JSON holds NaN or an infinite number")
+    return data.decode()
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return all(map(_is_finite, value))
+    return True
