@@ -1,0 +1,1 @@
+"""The sibling's settings."""
