@@ -31,6 +31,7 @@ __all__ = [
     "InetField",
     "JsonField",
     "NameField",
+    "ParentKey",
     "SearchField",
     "ServerDefault",
     "TenantForeignKey",
@@ -53,11 +54,48 @@ def _name(field: peewee.Field) -> str:
     return f"{model.__name__}.{field.name}" if model is not None else type(field).__name__
 
 
+class DeferredAccessor(peewee.FieldAccessor):
+    """Read a column that `select()` left out when an instance is first asked for it, by one query."""
+
+    def __get__(self, instance: Any, instance_type: Any = None) -> Any:
+        if instance is None:
+            return self.field
+        if self.name not in instance.__data__ and instance.stored:
+            query = self.model.select(self.field.read()).where(instance._pk_expr())  # noqa: SLF001  Peewee offers no other
+            row = query.tuples().first()
+            instance.__data__[self.name] = row[0] if row else None
+        return instance.__data__.get(self.name)
+
+
+class JsonAccessor(peewee.FieldAccessor):
+    """Remember what a JSON value was when it was first read, so that a change inside it is saved."""
+
+    def __get__(self, instance: Any, instance_type: Any = None) -> Any:
+        if instance is None:
+            return self.field
+        value = instance.__data__.get(self.name)
+        if isinstance(value, dict | list) and self.name not in instance.json_read:
+            instance.json_read[self.name] = dump_json(value, self.name, max_bytes=None)
+        return value
+
+
 class _Checked(peewee.Field):
-    """A field whose values pass `check` on their way into SQL; NULL and SQL expressions pass freely."""
+    """A field whose values pass `check` on their way into SQL; NULL and SQL expressions pass freely.
+
+    Args:
+        filled: Whether the server fills the column where an INSERT leaves it out, without a `DEFAULT`.
+    """
 
     deferred = False
-    """Whether a plain `select()` leaves the column out; it is then read when it is first asked for."""
+    """Whether a plain `select()` leaves the column out."""
+
+    def __init__(self, *, filled: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self.filled = filled or any(isinstance(clause, ServerDefault) for clause in self.constraints or ())
+
+    def read(self) -> Any:
+        """Return what to select to read the column."""
+        return self
 
     def check(self, value: Any) -> Any:
         """Return what goes into SQL for this value, or raise InvalidInput."""
@@ -224,6 +262,7 @@ class BytesField(_Checked):
 
     field_type = "bytea"
     deferred = True
+    accessor_class = DeferredAccessor
 
     def check(self, value: Any) -> bytes:
         if not isinstance(value, bytes):
@@ -239,6 +278,7 @@ class SearchField(_Checked):
 
     field_type = "tsvector"
     deferred = True
+    accessor_class = DeferredAccessor
 
     def check(self, value: Any) -> str:
         return require_text(value, _name(self))
@@ -253,13 +293,15 @@ class JsonField(peewee.JSONField):
 
     field_type = "jsonb"
     deferred = False
+    accessor_class = JsonAccessor
 
     def __init__(self, *, kind: type | None = None, **options: Any) -> None:
         self.kind = kind
         super().__init__(**options)
+        self.filled = any(isinstance(clause, ServerDefault) for clause in self.constraints or ())
 
     def db_value(self, value: Any) -> Any:
-        from psycopg2.extras import Json  # noqa: PLC0415  peewee imports the driver when it first needs it, too
+        from psycopg2.extras import Json
 
         if value is None or isinstance(value, peewee.Node | Json):
             return value
@@ -279,6 +321,8 @@ class EmbeddingField(VectorField):
     """
 
     deferred = True
+    filled = False
+    accessor_class = DeferredAccessor
 
     def __init__(self, **options: Any) -> None:
         super().__init__(dimensions=DIMENSIONS, **options)
@@ -294,8 +338,8 @@ class EmbeddingField(VectorField):
     def case_value(self, value: Any) -> Any:
         return peewee.Cast(self.to_value(value), f"vector({DIMENSIONS})")
 
-    def binary(self) -> Any:
-        """Select the column the cheap way: a `(1536,) float32` array under the field's own name."""
+    def read(self) -> Any:
+        """Return what to select to read the column the cheap way: a `(1536,) float32` array, under the field's name."""
         read = peewee.fn.vector_send(self).python_value(lambda data: None if data is None else decode_binary(data))
         return read.alias(self.name)
 
@@ -309,7 +353,17 @@ class EmbeddingField(VectorField):
     __hash__ = peewee.Field.__hash__
 
 
-class TenantForeignKey(peewee.ForeignKeyField):
+class ParentKey(peewee.ForeignKeyField):
+    """A foreign key to a row that all tenants share, without Peewee's own index."""
+
+    def __init__(self, model: type[peewee.Model], **options: Any) -> None:
+        super().__init__(model, index=False, **options)
+
+    def case_value(self, value: Any) -> Any:
+        return peewee.Cast(self.to_value(value), self.field_type)
+
+
+class TenantForeignKey(ParentKey):
     """A foreign key to a row of the same tenant: `(tenant_id, parent_id) REFERENCES parent (tenant_id, id)`.
 
     No statement can attach a row to another tenant's parent.
@@ -320,7 +374,6 @@ class TenantForeignKey(peewee.ForeignKeyField):
     """
 
     def __init__(self, model: type[peewee.Model], *, on_delete: str = "CASCADE", **options: Any) -> None:
-        options["index"] = False
         super().__init__(model, on_delete=on_delete, **options)
 
     def foreign_key_constraint(self, explicit_name: bool = False) -> peewee.NodeList:  # noqa: FBT001, FBT002, ARG002  Peewee's signature

@@ -62,7 +62,7 @@ def require_text(
     return str(value)
 
 
-def dump_json(value: Any, name: str, *, max_bytes: int = MAX_JSON_BYTES) -> str:
+def dump_json(value: Any, name: str, *, max_bytes: int | None = MAX_JSON_BYTES) -> str:
     """Return a value as JSON text that `jsonb` stores without changing its meaning.
 
     Raises:
@@ -73,7 +73,7 @@ def dump_json(value: Any, name: str, *, max_bytes: int = MAX_JSON_BYTES) -> str:
         data = orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS)
     except (orjson.JSONEncodeError, RecursionError) as error:
         raise InvalidInput(f"{name}: not JSON: {error}") from None
-    if len(data) > max_bytes:
+    if max_bytes is not None and len(data) > max_bytes:
         raise InvalidInput(f"{name}: {len(data)} bytes of JSON are more than the {max_bytes} allowed")
     if _ESCAPED_NUL.search(data):
         raise InvalidInput(f"{name}: the JSON holds a NUL character, which PostgreSQL cannot store")

@@ -1,0 +1,618 @@
+"""Create the fifteen tables with their enum types, constraints, indexes, guards and roll-up.
+
+Frozen: a later change is a later migration. Statements hold no percent sign, which peewee-migrate would take for a
+parameter.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import peewee
+    from peewee_migrate import Migrator
+
+EXTENSIONS = (
+    "CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA public",
+    # Nothing depends on it; many servers do not offer it, or offer it and cannot load it.
+    """
+    DO $$
+    BEGIN
+        IF EXISTS (SELECT FROM pg_available_extensions WHERE name = 'uuid-ossp') THEN
+            CREATE EXTENSION IF NOT EXISTS "uuid-ossp" WITH SCHEMA public;
+        END IF;
+    EXCEPTION WHEN OTHERS THEN
+        RAISE NOTICE USING MESSAGE = 'uuid-ossp is left out: ' || SQLERRM;
+    END
+    $$
+    """,
+)
+
+TYPES = (
+    "CREATE TYPE work_order_status AS ENUM ('PENDING', 'PROCESSING', 'COMPLETED', 'FAILED')",
+    "CREATE TYPE priority AS ENUM ('LOW', 'MEDIUM', 'HIGH', 'URGENT')",
+    "CREATE TYPE work_item_type AS ENUM ('INVOICE', 'TICKET', 'STATUS_REPORT')",
+    "CREATE TYPE work_item_status AS ENUM ('QUEUED', 'PROCESSING', 'COMPLETED', 'FAILED')",
+    "CREATE TYPE attempt_status AS ENUM ('STARTED', 'COMPLETED', 'FAILED', 'TIMEOUT')",
+    "CREATE TYPE mem_doc_type AS ENUM ('CONTEXT', 'KNOWLEDGE', 'TEMPLATE')",
+    "CREATE TYPE approval_decision AS ENUM ('APPROVED', 'REJECTED', 'ESCALATED')",
+    "CREATE TYPE connector_type AS ENUM ('SLACK', 'EMAIL', 'API', 'DATABASE')",
+    "CREATE TYPE connector_status AS ENUM ('ACTIVE', 'INACTIVE', 'ERROR')",
+)
+
+FUNCTIONS = (
+    # The functions refer to tables that come after them.
+    "SET LOCAL check_function_bodies = off",
+    """
+    CREATE FUNCTION content_sha256(content text) RETURNS bytea LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN sha256(convert_to(content, 'UTF8'))
+    """,
+    """
+    CREATE FUNCTION refuse_transition() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        RAISE EXCEPTION USING
+            ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME,
+            MESSAGE = TG_TABLE_NAME || ' cannot move from ' || OLD.status::text || ' to ' || NEW.status::text;
+    END
+    $$
+    """,
+    """
+    CREATE FUNCTION require_replay() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        -- A failed item is queued again only in the wake of its dead letter's replay.
+        IF NOT EXISTS (
+            SELECT FROM dead_letters
+            WHERE tenant_id = NEW.tenant_id AND work_item_id = NEW.id AND replayed_at >= OLD.processed_at
+        ) THEN
+            RAISE EXCEPTION USING
+                ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME,
+                MESSAGE = 'a failed item is queued again by replaying its dead letter only';
+        END IF;
+        RETURN NULL;
+    END
+    $$
+    """,
+    """
+    CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        RAISE EXCEPTION USING
+            ERRCODE = 'restrict_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME,
+            MESSAGE = TG_TABLE_NAME || ' is append-only';
+    END
+    $$
+    """,
+    """
+    CREATE FUNCTION work_items_inherit_priority() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        SELECT priority INTO NEW.priority FROM work_orders
+        WHERE tenant_id = NEW.tenant_id AND id = NEW.work_order_id;
+        -- Where there is no such order, the foreign key says so.
+        NEW.priority := COALESCE(NEW.priority, 'MEDIUM');
+        RETURN NEW;
+    END
+    $$
+    """,
+    """
+    CREATE FUNCTION work_items_roll_up() RETURNS trigger LANGUAGE plpgsql AS $$
+    DECLARE
+        ids uuid[];
+        opened int[];
+        failures int[];
+        moves bool[];
+    BEGIN
+        -- Per order: by how much its open and failed items change, and whether an item has left the queue.
+        IF TG_OP = 'INSERT' THEN
+            SELECT array_agg(d.id), array_agg(d.open), array_agg(d.failed), array_agg(d.moved)
+            INTO ids, opened, failures, moves
+            FROM (
+                SELECT work_order_id AS id,
+                    count(*) FILTER (WHERE status IN ('QUEUED', 'PROCESSING')) AS open,
+                    count(*) FILTER (WHERE status = 'FAILED') AS failed,
+                    bool_or(status <> 'QUEUED') AS moved
+                FROM new_rows GROUP BY work_order_id
+            ) AS d;
+        ELSIF TG_OP = 'DELETE' THEN
+            SELECT array_agg(d.id), array_agg(d.open), array_agg(d.failed), array_agg(false)
+            INTO ids, opened, failures, moves
+            FROM (
+                SELECT work_order_id AS id,
+                    -count(*) FILTER (WHERE status IN ('QUEUED', 'PROCESSING')) AS open,
+                    -count(*) FILTER (WHERE status = 'FAILED') AS failed
+                FROM old_rows GROUP BY work_order_id
+            ) AS d;
+        ELSE
+            SELECT array_agg(d.id), array_agg(d.open), array_agg(d.failed), array_agg(d.moved)
+            INTO ids, opened, failures, moves
+            FROM (
+                SELECT work_order_id AS id, sum(open) AS open, sum(failed) AS failed, bool_or(moved) AS moved
+                FROM (
+                    SELECT work_order_id,
+                        (status IN ('QUEUED', 'PROCESSING'))::int AS open,
+                        (status = 'FAILED')::int AS failed,
+                        status <> 'QUEUED' AS moved
+                    FROM new_rows
+                    UNION ALL
+                    SELECT work_order_id,
+                        -(status IN ('QUEUED', 'PROCESSING'))::int, -(status = 'FAILED')::int, false
+                    FROM old_rows
+                ) AS changes
+                GROUP BY work_order_id
+            ) AS d
+            JOIN work_orders AS o ON o.id = d.id
+            WHERE d.open <> 0 OR d.failed <> 0 OR (d.moved AND o.status = 'PENDING');
+        END IF;
+        IF ids IS NULL THEN
+            RETURN NULL;
+        END IF;
+
+        -- Always in the order of their ids, so that two statements never wait for each other.
+        PERFORM FROM work_orders WHERE id = ANY (ids) ORDER BY id FOR NO KEY UPDATE;
+        UPDATE work_orders AS o
+        SET open_items = o.open_items + d.open,
+            failed_items = o.failed_items + d.failed,
+            updated_at = now(),
+            status = CASE
+                WHEN o.open_items + d.open > 0 AND o.status = 'PENDING' AND NOT d.moved THEN 'PENDING'
+                WHEN o.open_items + d.open > 0 THEN 'PROCESSING'
+                -- An order that lost its last item stays as it was.
+                WHEN TG_OP = 'DELETE' AND NOT EXISTS (SELECT FROM work_items WHERE work_order_id = o.id) THEN o.status
+                WHEN o.failed_items + d.failed > 0 THEN 'FAILED'
+                ELSE 'COMPLETED'
+            END::work_order_status
+        FROM unnest(ids, opened, failures, moves) AS d (id, open, failed, moved)
+        WHERE o.id = d.id;
+        RETURN NULL;
+    END
+    $$
+    """,
+    # Whatever search_path a session has, the guards find their tables.
+    """
+    DO $$
+    DECLARE
+        name text;
+    BEGIN
+        FOREACH name IN ARRAY ARRAY[
+            'refuse_transition',
+            'require_replay',
+            'refuse_change',
+            'work_items_inherit_priority',
+            'work_items_roll_up'
+        ] LOOP
+            EXECUTE 'ALTER FUNCTION ' || name || '() SET search_path = '
+                || quote_ident(current_schema()) || ', pg_temp';
+        END LOOP;
+    END
+    $$
+    """,
+)
+
+TABLES = (
+    """
+    CREATE TABLE work_orders (
+        id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+        created_at timestamptz NOT NULL DEFAULT now(),
+        tenant_id text NOT NULL,
+        status work_order_status NOT NULL DEFAULT 'PENDING',
+        priority priority NOT NULL DEFAULT 'MEDIUM',
+        workflow_id text,
+        created_by text NOT NULL,
+        metadata jsonb NOT NULL DEFAULT '{}',
+        idempotency_key text,
+        open_items integer NOT NULL DEFAULT 0,
+        failed_items integer NOT NULL DEFAULT 0,
+        updated_at timestamptz NOT NULL DEFAULT now(),
+        CONSTRAINT work_orders_tenant_id_id_key UNIQUE (tenant_id, id),
+        CONSTRAINT work_orders_tenant_id_idempotency_key_key UNIQUE (tenant_id, idempotency_key),
+        CONSTRAINT work_orders_tenant_id_check CHECK (char_length(tenant_id) BETWEEN 1 AND 255),
+        CONSTRAINT work_orders_workflow_id_check CHECK (char_length(workflow_id) BETWEEN 1 AND 255),
+        CONSTRAINT work_orders_created_by_check CHECK (char_length(created_by) BETWEEN 1 AND 255),
+        CONSTRAINT work_orders_idempotency_key_check CHECK (char_length(idempotency_key) BETWEEN 1 AND 255),
+        CONSTRAINT work_orders_metadata_check CHECK (jsonb_typeof(metadata) = 'object'),
+        CONSTRAINT work_orders_open_items_check CHECK (open_items >= 0),
+        CONSTRAINT work_orders_failed_items_check CHECK (failed_items >= 0),
+        CONSTRAINT work_orders_status_check CHECK (status IN ('PENDING', 'PROCESSING') OR open_items = 0)
+    )
+    """,
+    """
+    CREATE TABLE work_items (
+        id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+        created_at timestamptz NOT NULL DEFAULT now(),
+        tenant_id text NOT NULL,
+        work_order_id uuid NOT NULL,
+        type work_item_type NOT NULL,
+        content text NOT NULL,
+        status work_item_status NOT NULL DEFAULT 'QUEUED',
+        result jsonb,
+        processed_at timestamptz,
+        priority priority NOT NULL,
+        available_at timestamptz NOT NULL DEFAULT now(),
+        attempt_count integer NOT NULL DEFAULT 0,
+        max_attempts integer NOT NULL DEFAULT 5,
+        current_attempt_id uuid,
+        awaiting_approval boolean NOT NULL DEFAULT false,
+        search tsvector GENERATED ALWAYS AS (to_tsvector('english', content)) STORED,
+        updated_at timestamptz NOT NULL DEFAULT now(),
+        CONSTRAINT work_items_work_order_id_fkey FOREIGN KEY (tenant_id, work_order_id)
+            REFERENCES work_orders (tenant_id, id) ON DELETE CASCADE,
+        CONSTRAINT work_items_tenant_id_id_key UNIQUE (tenant_id, id),
+        CONSTRAINT work_items_tenant_id_check CHECK (char_length(tenant_id) BETWEEN 1 AND 255),
+        CONSTRAINT work_items_content_check CHECK (content <> ''),
+        CONSTRAINT work_items_processed_at_check
+            CHECK ((status IN ('COMPLETED', 'FAILED')) = (processed_at IS NOT NULL)),
+        CONSTRAINT work_items_attempt_count_check CHECK (attempt_count BETWEEN 0 AND max_attempts),
+        CONSTRAINT work_items_max_attempts_check CHECK (max_attempts >= 1),
+        CONSTRAINT work_items_awaiting_approval_check CHECK (NOT awaiting_approval OR status = 'PROCESSING')
+    )
+    """,
+    """
+    CREATE TABLE attempts (
+        id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+        created_at timestamptz NOT NULL DEFAULT now(),
+        tenant_id text NOT NULL,
+        work_item_id uuid NOT NULL,
+        agent_id text NOT NULL,
+        status attempt_status NOT NULL DEFAULT 'STARTED',
+        input jsonb,
+        output jsonb,
+        error text,
+        duration_ms integer,
+        attempt_number integer NOT NULL DEFAULT 1,
+        lease_expires_at timestamptz,
+        started_at timestamptz NOT NULL DEFAULT now(),
+        finished_at timestamptz,
+        updated_at timestamptz NOT NULL DEFAULT now(),
+        CONSTRAINT attempts_work_item_id_fkey FOREIGN KEY (tenant_id, work_item_id)
+            REFERENCES work_items (tenant_id, id) ON DELETE CASCADE,
+        CONSTRAINT attempts_work_item_id_attempt_number_key UNIQUE (work_item_id, attempt_number),
+        CONSTRAINT attempts_tenant_id_check CHECK (char_length(tenant_id) BETWEEN 1 AND 255),
+        CONSTRAINT attempts_agent_id_check CHECK (char_length(agent_id) BETWEEN 1 AND 255),
+        CONSTRAINT attempts_duration_ms_check CHECK (duration_ms >= 0),
+        CONSTRAINT attempts_attempt_number_check CHECK (attempt_number >= 1),
+        CONSTRAINT attempts_finished_at_check CHECK ((status = 'STARTED') = (finished_at IS NULL))
+    )
+    """,
+    """
+    CREATE TABLE mem_docs (
+        id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+        created_at timestamptz NOT NULL DEFAULT now(),
+        tenant_id text NOT NULL,
+        work_item_id uuid,
+        type mem_doc_type NOT NULL,
+        content text NOT NULL,
+        embedding vector(1536),
+        metadata jsonb NOT NULL DEFAULT '{}',
+        content_hash bytea GENERATED ALWAYS AS (content_sha256(content)) STORED,
+        search tsvector GENERATED ALWAYS AS (to_tsvector('english', content)) STORED,
+        updated_at timestamptz NOT NULL DEFAULT now(),
+        CONSTRAINT mem_docs_work_item_id_fkey FOREIGN KEY (tenant_id, work_item_id)
+            REFERENCES work_items (tenant_id, id) ON DELETE CASCADE,
+        CONSTRAINT mem_docs_tenant_id_check CHECK (char_length(tenant_id) BETWEEN 1 AND 255),
+        CONSTRAINT mem_docs_metadata_check CHECK (jsonb_typeof(metadata) = 'object'),
+        CONSTRAINT mem_docs_content_check CHECK (content <> '')
+    )
+    """,
+    """
+    CREATE TABLE approval_events (
+        id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+        created_at timestamptz NOT NULL DEFAULT now(),
+        tenant_id text NOT NULL,
+        work_item_id uuid NOT NULL,
+        approver_id text NOT NULL,
+        decision approval_decision NOT NULL,
+        reason text,
+        policy_version text NOT NULL,
+        CONSTRAINT approval_events_work_item_id_fkey FOREIGN KEY (tenant_id, work_item_id)
+            REFERENCES work_items (tenant_id, id) ON DELETE CASCADE,
+        CONSTRAINT approval_events_tenant_id_check CHECK (char_length(tenant_id) BETWEEN 1 AND 255),
+        CONSTRAINT approval_events_approver_id_check CHECK (char_length(approver_id) BETWEEN 1 AND 255),
+        CONSTRAINT approval_events_policy_version_check CHECK (char_length(policy_version) BETWEEN 1 AND 255)
+    )
+    """,
+    """
+    CREATE TABLE dead_letters (
+        id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+        created_at timestamptz NOT NULL DEFAULT now(),
+        tenant_id text NOT NULL,
+        work_item_id uuid,
+        source text NOT NULL,
+        event_type text NOT NULL,
+        payload jsonb NOT NULL,
+        error text NOT NULL,
+        retry_count integer NOT NULL DEFAULT 0,
+        replayed_at timestamptz,
+        replayed_by text,
+        updated_at timestamptz NOT NULL DEFAULT now(),
+        CONSTRAINT dead_letters_work_item_id_fkey FOREIGN KEY (tenant_id, work_item_id)
+            REFERENCES work_items (tenant_id, id) ON DELETE SET NULL (work_item_id),
+        CONSTRAINT dead_letters_tenant_id_check CHECK (char_length(tenant_id) BETWEEN 1 AND 255),
+        CONSTRAINT dead_letters_source_check CHECK (char_length(source) BETWEEN 1 AND 255),
+        CONSTRAINT dead_letters_event_type_check CHECK (char_length(event_type) BETWEEN 1 AND 255),
+        CONSTRAINT dead_letters_replayed_by_check CHECK (char_length(replayed_by) BETWEEN 1 AND 255),
+        CONSTRAINT dead_letters_retry_count_check CHECK (retry_count >= 0),
+        CONSTRAINT dead_letters_replayed_at_check CHECK ((replayed_at IS NULL) = (replayed_by IS NULL))
+    )
+    """,
+    """
+    CREATE TABLE connectors (
+        id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+        created_at timestamptz NOT NULL DEFAULT now(),
+        tenant_id text NOT NULL,
+        name text NOT NULL,
+        type connector_type NOT NULL,
+        config jsonb NOT NULL DEFAULT '{}',
+        status connector_status NOT NULL DEFAULT 'INACTIVE',
+        last_health_check timestamptz,
+        updated_at timestamptz NOT NULL DEFAULT now(),
+        CONSTRAINT connectors_tenant_id_id_key UNIQUE (tenant_id, id),
+        CONSTRAINT connectors_tenant_id_name_key UNIQUE (tenant_id, name),
+        CONSTRAINT connectors_tenant_id_check CHECK (char_length(tenant_id) BETWEEN 1 AND 255),
+        CONSTRAINT connectors_name_check CHECK (char_length(name) BETWEEN 1 AND 255),
+        CONSTRAINT connectors_config_check CHECK (jsonb_typeof(config) = 'object')
+    )
+    """,
+    """
+    CREATE TABLE tools (
+        id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+        created_at timestamptz NOT NULL DEFAULT now(),
+        tenant_id text NOT NULL,
+        name text NOT NULL,
+        description text,
+        connector_id uuid NOT NULL,
+        schema jsonb NOT NULL DEFAULT '{}',
+        is_active boolean NOT NULL DEFAULT true,
+        updated_at timestamptz NOT NULL DEFAULT now(),
+        CONSTRAINT tools_connector_id_fkey FOREIGN KEY (tenant_id, connector_id)
+            REFERENCES connectors (tenant_id, id) ON DELETE CASCADE,
+        CONSTRAINT tools_tenant_id_id_key UNIQUE (tenant_id, id),
+        CONSTRAINT tools_tenant_id_name_key UNIQUE (tenant_id, name),
+        CONSTRAINT tools_tenant_id_check CHECK (char_length(tenant_id) BETWEEN 1 AND 255),
+        CONSTRAINT tools_name_check CHECK (char_length(name) BETWEEN 1 AND 255),
+        CONSTRAINT tools_schema_check CHECK (jsonb_typeof(schema) = 'object')
+    )
+    """,
+    """
+    CREATE TABLE capabilities (
+        id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+        created_at timestamptz NOT NULL DEFAULT now(),
+        name text NOT NULL,
+        description text,
+        scope text NOT NULL,
+        permissions jsonb NOT NULL DEFAULT '[]',
+        updated_at timestamptz NOT NULL DEFAULT now(),
+        CONSTRAINT capabilities_name_key UNIQUE (name),
+        CONSTRAINT capabilities_name_check CHECK (char_length(name) BETWEEN 1 AND 255),
+        CONSTRAINT capabilities_scope_check CHECK (char_length(scope) BETWEEN 1 AND 255),
+        CONSTRAINT capabilities_permissions_check CHECK (jsonb_typeof(permissions) = 'array')
+    )
+    """,
+    """
+    CREATE TABLE tool_capabilities (
+        tool_id uuid NOT NULL,
+        capability_id uuid NOT NULL,
+        tenant_id text NOT NULL,
+        created_at timestamptz NOT NULL DEFAULT now(),
+        PRIMARY KEY (tool_id, capability_id),
+        CONSTRAINT tool_capabilities_tool_id_fkey FOREIGN KEY (tenant_id, tool_id)
+            REFERENCES tools (tenant_id, id) ON DELETE CASCADE,
+        CONSTRAINT tool_capabilities_capability_id_fkey FOREIGN KEY (capability_id)
+            REFERENCES capabilities (id) ON DELETE CASCADE,
+        CONSTRAINT tool_capabilities_tenant_id_check CHECK (char_length(tenant_id) BETWEEN 1 AND 255)
+    )
+    """,
+    """
+    CREATE TABLE schemas (
+        id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+        created_at timestamptz NOT NULL DEFAULT now(),
+        name text NOT NULL,
+        version text NOT NULL,
+        document_type text NOT NULL,
+        schema_definition jsonb NOT NULL,
+        is_active boolean NOT NULL DEFAULT false,
+        updated_at timestamptz NOT NULL DEFAULT now(),
+        CONSTRAINT schemas_name_version_key UNIQUE (name, version),
+        CONSTRAINT schemas_name_check CHECK (char_length(name) BETWEEN 1 AND 255),
+        CONSTRAINT schemas_version_check CHECK (char_length(version) BETWEEN 1 AND 255),
+        CONSTRAINT schemas_document_type_check CHECK (char_length(document_type) BETWEEN 1 AND 255),
+        CONSTRAINT schemas_schema_definition_check CHECK (jsonb_typeof(schema_definition) = 'object')
+    )
+    """,
+    """
+    CREATE TABLE workflow_templates (
+        id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+        created_at timestamptz NOT NULL DEFAULT now(),
+        name text NOT NULL,
+        description text,
+        document_type text NOT NULL,
+        workflow_definition jsonb NOT NULL,
+        is_active boolean NOT NULL DEFAULT false,
+        updated_at timestamptz NOT NULL DEFAULT now(),
+        CONSTRAINT workflow_templates_name_check CHECK (char_length(name) BETWEEN 1 AND 255),
+        CONSTRAINT workflow_templates_document_type_check CHECK (char_length(document_type) BETWEEN 1 AND 255),
+        CONSTRAINT workflow_templates_workflow_definition_check CHECK (jsonb_typeof(workflow_definition) = 'object')
+    )
+    """,
+    """
+    CREATE TABLE runs (
+        id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+        created_at timestamptz NOT NULL DEFAULT now(),
+        tenant_id text NOT NULL,
+        work_order_id uuid NOT NULL,
+        workflow_template_id uuid,
+        status work_order_status NOT NULL DEFAULT 'PENDING',
+        context jsonb NOT NULL DEFAULT '{}',
+        error text,
+        started_at timestamptz,
+        finished_at timestamptz,
+        updated_at timestamptz NOT NULL DEFAULT now(),
+        CONSTRAINT runs_work_order_id_fkey FOREIGN KEY (tenant_id, work_order_id)
+            REFERENCES work_orders (tenant_id, id) ON DELETE CASCADE,
+        CONSTRAINT runs_workflow_template_id_fkey FOREIGN KEY (workflow_template_id)
+            REFERENCES workflow_templates (id) ON DELETE SET NULL,
+        CONSTRAINT runs_tenant_id_check CHECK (char_length(tenant_id) BETWEEN 1 AND 255),
+        CONSTRAINT runs_context_check CHECK (jsonb_typeof(context) = 'object'),
+        CONSTRAINT runs_finished_at_check CHECK ((status IN ('COMPLETED', 'FAILED')) = (finished_at IS NOT NULL))
+    )
+    """,
+    """
+    CREATE TABLE eval_results (
+        id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+        created_at timestamptz NOT NULL DEFAULT now(),
+        tenant_id text NOT NULL,
+        work_item_id uuid NOT NULL,
+        evaluation_type text NOT NULL,
+        score double precision NOT NULL,
+        metrics jsonb NOT NULL DEFAULT '{}',
+        passed boolean NOT NULL,
+        CONSTRAINT eval_results_work_item_id_fkey FOREIGN KEY (tenant_id, work_item_id)
+            REFERENCES work_items (tenant_id, id) ON DELETE CASCADE,
+        CONSTRAINT eval_results_tenant_id_check CHECK (char_length(tenant_id) BETWEEN 1 AND 255),
+        CONSTRAINT eval_results_evaluation_type_check CHECK (char_length(evaluation_type) BETWEEN 1 AND 255),
+        CONSTRAINT eval_results_metrics_check CHECK (jsonb_typeof(metrics) = 'object'),
+        CONSTRAINT eval_results_score_check CHECK (score BETWEEN 0 AND 1)
+    )
+    """,
+    """
+    CREATE TABLE audit_logs (
+        id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+        created_at timestamptz NOT NULL DEFAULT now(),
+        tenant_id text NOT NULL,
+        user_id text NOT NULL,
+        action text NOT NULL,
+        resource_type text NOT NULL,
+        resource_id text NOT NULL,
+        details jsonb NOT NULL DEFAULT '{}',
+        ip_address inet,
+        CONSTRAINT audit_logs_tenant_id_check CHECK (char_length(tenant_id) BETWEEN 1 AND 255),
+        CONSTRAINT audit_logs_user_id_check CHECK (char_length(user_id) BETWEEN 1 AND 255),
+        CONSTRAINT audit_logs_action_check CHECK (char_length(action) BETWEEN 1 AND 255),
+        CONSTRAINT audit_logs_resource_type_check CHECK (char_length(resource_type) BETWEEN 1 AND 255),
+        CONSTRAINT audit_logs_resource_id_check CHECK (char_length(resource_id) BETWEEN 1 AND 255),
+        CONSTRAINT audit_logs_details_check CHECK (jsonb_typeof(details) = 'object')
+    )
+    """,
+)
+
+INDEXES = (
+    "CREATE INDEX work_orders_tenant_status_created_at_idx ON work_orders (tenant_id, status, created_at)",
+    "CREATE INDEX work_items_work_order_status_type_idx ON work_items (work_order_id, status, type)",
+    "CREATE INDEX work_items_claim_idx ON work_items (priority DESC, available_at, id) WHERE status = 'QUEUED'",
+    "CREATE INDEX work_items_content_fts_idx ON work_items USING gin (search) WITH (gin_pending_list_limit = 65536)",
+    "CREATE UNIQUE INDEX attempts_started_idx ON attempts (work_item_id) WHERE status = 'STARTED'",
+    "CREATE INDEX attempts_lease_idx ON attempts (lease_expires_at) WHERE status = 'STARTED'",
+    "CREATE INDEX mem_docs_tenant_id_work_item_id_type_idx ON mem_docs (tenant_id, work_item_id, type)",
+    "CREATE INDEX mem_docs_embedding_idx ON mem_docs USING ivfflat (embedding vector_cosine_ops)",
+    "CREATE INDEX mem_docs_search_idx ON mem_docs USING gin (search)",
+    "CREATE INDEX mem_docs_metadata_idx ON mem_docs USING gin (metadata jsonb_path_ops)",
+    "CREATE INDEX approval_events_work_item_id_idx ON approval_events (work_item_id)",
+    "CREATE INDEX dead_letters_work_item_id_idx ON dead_letters (work_item_id)",
+    "CREATE UNIQUE INDEX dead_letters_open_idx ON dead_letters (work_item_id) WHERE replayed_at IS NULL",
+    "CREATE INDEX dead_letters_tenant_id_created_at_idx ON dead_letters (tenant_id, created_at)",
+    "CREATE INDEX tools_connector_id_idx ON tools (connector_id)",
+    "CREATE INDEX tool_capabilities_capability_id_idx ON tool_capabilities (capability_id)",
+    "CREATE UNIQUE INDEX schemas_active_idx ON schemas (name) WHERE is_active",
+    "CREATE UNIQUE INDEX workflow_templates_active_idx ON workflow_templates (name) WHERE is_active",
+    "CREATE INDEX runs_work_order_id_idx ON runs (work_order_id)",
+    "CREATE INDEX runs_workflow_template_id_idx ON runs (workflow_template_id)",
+    "CREATE INDEX eval_results_work_item_id_idx ON eval_results (work_item_id)",
+    "CREATE INDEX audit_logs_tenant_id_created_at_idx ON audit_logs (tenant_id, created_at)",
+    "CREATE INDEX audit_logs_resource_idx ON audit_logs (tenant_id, resource_type, resource_id, created_at)",
+)
+
+TRIGGERS = (
+    """
+    CREATE TRIGGER work_items_priority BEFORE INSERT ON work_items
+    FOR EACH ROW WHEN (NEW.priority IS NULL) EXECUTE FUNCTION work_items_inherit_priority()
+    """,
+    """
+    CREATE TRIGGER work_items_transition AFTER UPDATE OF status ON work_items
+    FOR EACH ROW WHEN (
+        (OLD.status = 'QUEUED' AND NEW.status IN ('COMPLETED', 'FAILED'))
+        OR (OLD.status = 'COMPLETED' AND NEW.status <> 'COMPLETED')
+        OR (OLD.status = 'FAILED' AND NEW.status IN ('PROCESSING', 'COMPLETED'))
+    ) EXECUTE FUNCTION refuse_transition()
+    """,
+    """
+    CREATE TRIGGER work_items_replay AFTER UPDATE OF status ON work_items
+    FOR EACH ROW WHEN (OLD.status = 'FAILED' AND NEW.status = 'QUEUED') EXECUTE FUNCTION require_replay()
+    """,
+    """
+    CREATE TRIGGER attempts_transition AFTER UPDATE OF status ON attempts
+    FOR EACH ROW WHEN (OLD.status <> 'STARTED' AND NEW.status <> OLD.status) EXECUTE FUNCTION refuse_transition()
+    """,
+    """
+    CREATE TRIGGER work_orders_transition AFTER UPDATE OF status ON work_orders
+    FOR EACH ROW WHEN (
+        pg_trigger_depth() = 0 AND OLD.status <> NEW.status AND NOT (
+            (OLD.status = 'PENDING' AND NEW.status = 'PROCESSING')
+            OR (OLD.status = 'PROCESSING' AND NEW.status IN ('COMPLETED', 'FAILED'))
+            OR (OLD.status IN ('COMPLETED', 'FAILED') AND NEW.status = 'PROCESSING')
+        )
+    ) EXECUTE FUNCTION refuse_transition()
+    """,
+    """
+    CREATE TRIGGER work_items_roll_up_insert AFTER INSERT ON work_items
+    REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION work_items_roll_up()
+    """,
+    """
+    CREATE TRIGGER work_items_roll_up_update AFTER UPDATE ON work_items
+    REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION work_items_roll_up()
+    """,
+    """
+    CREATE TRIGGER work_items_roll_up_delete AFTER DELETE ON work_items
+    REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION work_items_roll_up()
+    """,
+    """
+    CREATE TRIGGER approval_events_append_only BEFORE UPDATE OR DELETE ON approval_events
+    FOR EACH STATEMENT WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION refuse_change()
+    """,
+    """
+    CREATE TRIGGER audit_logs_append_only BEFORE UPDATE OR DELETE ON audit_logs
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()
+    """,
+)
+
+ROLLBACK = (
+    "DROP TABLE audit_logs",
+    "DROP TABLE eval_results",
+    "DROP TABLE runs",
+    "DROP TABLE workflow_templates",
+    "DROP TABLE schemas",
+    "DROP TABLE tool_capabilities",
+    "DROP TABLE capabilities",
+    "DROP TABLE tools",
+    "DROP TABLE connectors",
+    "DROP TABLE dead_letters",
+    "DROP TABLE approval_events",
+    "DROP TABLE mem_docs",
+    "DROP TABLE attempts",
+    "DROP TABLE work_items",
+    "DROP TABLE work_orders",
+    "DROP FUNCTION work_items_roll_up()",
+    "DROP FUNCTION work_items_inherit_priority()",
+    "DROP FUNCTION refuse_change()",
+    "DROP FUNCTION require_replay()",
+    "DROP FUNCTION refuse_transition()",
+    "DROP FUNCTION content_sha256(text)",
+    "DROP TYPE connector_status",
+    "DROP TYPE connector_type",
+    "DROP TYPE approval_decision",
+    "DROP TYPE mem_doc_type",
+    "DROP TYPE attempt_status",
+    "DROP TYPE work_item_status",
+    "DROP TYPE work_item_type",
+    "DROP TYPE priority",
+    "DROP TYPE work_order_status",
+)
+"""Extensions stay: other schemas of the database may use them."""
+
+
+def migrate(migrator: Migrator, database: peewee.Database, *, fake: bool = False) -> None:
+    """Create everything, in one transaction."""
+    for statement in (*EXTENSIONS, *TYPES, *FUNCTIONS, *TABLES, *INDEXES, *TRIGGERS):
+        migrator.sql(statement)
+
+
+def rollback(migrator: Migrator, database: peewee.Database, *, fake: bool = False) -> None:
+    """Drop everything but the extensions."""
+    for statement in ROLLBACK:
+        migrator.sql(statement)

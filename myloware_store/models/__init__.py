@@ -1,0 +1,66 @@
+"""The fifteen tables as Peewee models, bound to the open store."""
+
+from __future__ import annotations
+
+import peewee
+
+from myloware_store.errors import NotFound
+from myloware_store.models.base import BaseModel
+from myloware_store.models.governance import ApprovalEvent, AuditLog, DeadLetter
+from myloware_store.models.memory import MemDoc
+from myloware_store.models.platform import (
+    Capability,
+    Connector,
+    EvalResult,
+    Run,
+    Schema,
+    Tool,
+    ToolCapability,
+    WorkflowTemplate,
+)
+from myloware_store.models.work import Attempt, WorkItem, WorkOrder
+
+__all__ = [
+    "MODELS",
+    "ApprovalEvent",
+    "Attempt",
+    "AuditLog",
+    "BaseModel",
+    "Capability",
+    "Connector",
+    "DeadLetter",
+    "EvalResult",
+    "MemDoc",
+    "Run",
+    "Schema",
+    "Tool",
+    "ToolCapability",
+    "WorkItem",
+    "WorkOrder",
+    "WorkflowTemplate",
+]
+
+MODELS: tuple[type[BaseModel], ...] = (
+    WorkOrder,
+    WorkItem,
+    Attempt,
+    MemDoc,
+    ApprovalEvent,
+    DeadLetter,
+    Connector,
+    Tool,
+    Capability,
+    ToolCapability,
+    Schema,
+    WorkflowTemplate,
+    Run,
+    EvalResult,
+    AuditLog,
+)
+"""Every model, parents before children."""
+
+for _model in MODELS:
+    # What `get()` raises where there is no such row is a NotFound as well as Peewee's own error.
+    _model.DoesNotExist = type(
+        f"{_model.__name__}DoesNotExist", (NotFound, peewee.DoesNotExist), {"__module__": _model.__module__}
+    )

@@ -1,0 +1,255 @@
+"""The base of the models: what every row has, and Peewee's silent traps closed."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import peewee
+
+from myloware_store.database import current_tenant, default_tenant, proxy
+from myloware_store.errors import InvalidInput, NotFound
+from myloware_store.fields import NameField, ServerDefault, TenantForeignKey, TimestampField, UuidField
+from myloware_store.values import MAX_NAME_CHARS, dump_json
+
+__all__ = ["BaseModel", "Entity", "TenantEntity", "name_checks", "object_checks"]
+
+Row = dict[peewee.Field, Any]
+
+
+class BaseModel(peewee.Model):
+    """A Peewee model whose writes never lose anything silently.
+
+    Differences from Peewee's own: an unknown keyword raises; `save()` inserts a row that was made here and updates
+    one that was read, whatever its key, and raises `NotFound` where there is nothing to update; a new row comes back
+    with what the server filled in; changes inside a JSON value are saved; `insert_many` takes rows with different
+    keys; every update sets `updated_at`; rows take the tenant of their parent, else the one in force, else the
+    settings'; `delete_instance(recursive=True)` is refused, since the database cascades.
+    """
+
+    if TYPE_CHECKING:
+        # What Peewee's stubs leave out.
+        DoesNotExist: type[peewee.DoesNotExist]
+        _dirty: set[str]
+        _pk: Any
+        _pk_expr: Callable[[], peewee.Expression]
+        _prune_fields: Callable[[Mapping[str, Any], Iterable[Any]], dict[str, Any]]
+        _normalize_data: Callable[..., Any]
+
+    class Meta:
+        database = proxy
+        legacy_table_names = False
+        only_save_dirty = True
+
+    def __init__(self, *args: Any, **values: Any) -> None:
+        self.stored = "__no_default__" in values
+        self.json_read: dict[str, str] = {}
+        if not self.stored:
+            unknown = sorted(name for name in values if not hasattr(type(self), name))
+            if unknown:
+                raise InvalidInput(f"{type(self).__name__} has no field {', '.join(unknown)}")
+        super().__init__(*args, **values)
+
+    @classmethod
+    def select(cls, *fields: Any) -> Any:
+        """Select rows, leaving out the columns that are read when they are asked for (embeddings, tsvectors)."""
+        if not fields:
+            return peewee.ModelSelect(cls, cls.plain_fields(), is_default=True)
+        expanded: list[Any] = []
+        for field in fields:
+            is_model = inspect.isclass(field) and issubclass(field, BaseModel)
+            expanded.extend(field.plain_fields() if is_model else (field,))
+        return super().select(*expanded)
+
+    @classmethod
+    def plain_fields(cls) -> list[peewee.Field]:
+        """Return the fields that a plain `select()` reads."""
+        return [field for field in cls._meta.sorted_fields if not getattr(field, "deferred", False)]
+
+    @classmethod
+    def insert(cls, __data: Any = None, **values: Any) -> Any:
+        """Insert one row, with the tenant filled in."""
+        return super().insert(cls._with_tenant(cls._by_field(__data, values)))
+
+    @classmethod
+    def insert_many(cls, rows: Iterable[Any], fields: Sequence[Any] | None = None) -> Any:
+        """Insert rows in one statement; a key that only some rows have is a default in the others.
+
+        Raises:
+            InvalidInput: A key is not a field, or a row is neither a mapping nor as long as `fields`.
+        """
+        prepared = [cls._with_tenant(cls._row(row, fields)) for row in rows]
+        columns = [field for field in cls._meta.sorted_fields if any(field in row for row in prepared)]
+        for row in prepared:
+            for field in columns:
+                if field not in row:
+                    row[field] = cls._default(field)
+        return super().insert_many(prepared, fields=columns)
+
+    @classmethod
+    def bulk_create(cls, model_list: Iterable[Any], batch_size: int | None = None) -> None:
+        """Insert instances by `insert_many`, and read back what the server filled in."""
+        instances = list(model_list)
+        size = batch_size or max(1, len(instances))
+        for start in range(0, len(instances), size):
+            batch = instances[start : start + size]
+            rows = [{**instance.__data__, **instance.__rel__} for instance in batch]
+            inserted = cls.insert_many(rows).returning(*cls._filled_fields()).dicts()
+            # PostgreSQL returns the rows of one VALUES list in its order.
+            for instance, row in zip(batch, inserted.execute(), strict=True):
+                instance.take(row)
+
+    @classmethod
+    def update(cls, __data: Any = None, **values: Any) -> Any:
+        """Update rows, `updated_at` included."""
+        data = cls._by_field(__data, values)
+        changed = cls._meta.fields.get("updated_at")
+        if changed is not None:
+            data.setdefault(changed, peewee.fn.now())
+        return super().update(data)
+
+    def save(self, force_insert: bool = False, only: Sequence[Any] | None = None) -> Any:  # noqa: FBT001, FBT002
+        """Insert the row if it was made here, update it if it was read.
+
+        Args:
+            force_insert: Insert it in either case.
+            only: The fields to write, by default all that changed.
+
+        Returns:
+            1, or 0 where nothing had changed.
+
+        Raises:
+            NotFound: The row to update is gone.
+            InvalidInput: The key of a stored row was changed.
+            ConstraintViolation: The database refused it.
+        """
+        if force_insert or not self.stored:
+            data = self.__data__ if only is None else self._prune_fields(self.__data__, [*only, *self._key_names()])
+            parents = {name: parent for name, parent in self.__rel__.items() if parent is not None and name in data}
+            data = {**data, **parents}
+            query = type(self).insert(data).returning(*self._filled_fields()).dicts()
+            self.take(next(iter(query.execute())))
+            return 1
+        self._find_json_changes()
+        changed = self._prune_fields(self.__data__, self.dirty_fields if only is None else only)
+        if not changed:
+            return 0
+        keys = {field.name for field in self._meta.get_primary_keys()}
+        if keys & changed.keys():
+            raise InvalidInput(f"{type(self).__name__}: the key of a stored row cannot be changed")
+        returned = [self._meta.fields.get("updated_at", self._meta.get_primary_keys()[0])]
+        rows = list(type(self).update(changed).where(self._pk_expr()).returning(*returned).dicts().execute())
+        if not rows:
+            raise NotFound(f"{type(self).__name__} {self._pk}: no such row to update")
+        left_dirty = self._dirty - changed.keys()
+        self.take(rows[0])
+        self._dirty |= left_dirty
+        return 1
+
+    def delete_instance(self, recursive: bool = False, delete_nullable: bool = False) -> int:  # noqa: FBT001, FBT002
+        """Delete the row; what belongs to it goes with it, by the database's cascade.
+
+        Raises:
+            InvalidInput: `recursive` or `delete_nullable` was given: Peewee would delete the children by hand.
+        """
+        if recursive or delete_nullable:
+            raise InvalidInput("the database cascades by itself: call delete_instance() without arguments")
+        return super().delete_instance()
+
+    def take(self, row: Mapping[str, Any]) -> None:
+        """Take over what the server returned; the row is stored and clean now."""
+        self.__data__.update(row)
+        self.stored = True
+        self.json_read.clear()
+        self._dirty.clear()
+
+    def _find_json_changes(self) -> None:
+        for name, before in self.json_read.items():
+            if dump_json(self.__data__.get(name), name) != before:
+                self._dirty.add(name)
+
+    @classmethod
+    def _filled_fields(cls) -> list[peewee.Field]:
+        """The columns that the server may fill on an INSERT, the key among them."""
+        return [
+            field
+            for field in cls.plain_fields()
+            if field.primary_key or field.name in ("tenant_id", *cls._key_names()) or getattr(field, "filled", False)
+        ]
+
+    @classmethod
+    def _key_names(cls) -> list[str]:
+        return [field.name for field in cls._meta.get_primary_keys()]
+
+    @classmethod
+    def _by_field(cls, data: Any, values: Mapping[str, Any]) -> Any:
+        try:
+            return cls._normalize_data(data, values)
+        except (ValueError, AttributeError) as error:
+            raise InvalidInput(f"{cls.__name__}: {error}") from None
+
+    @classmethod
+    def _row(cls, row: Any, fields: Sequence[Any] | None) -> Row:
+        if fields is not None and not isinstance(row, Mapping):
+            try:
+                row = dict(zip(fields, row, strict=True))
+            except ValueError:
+                raise InvalidInput(f"{cls.__name__}: a row has another length than its {len(fields)} fields") from None
+        if not isinstance(row, Mapping):
+            raise InvalidInput(f"{cls.__name__}: {type(row).__name__} is not a mapping of fields to values")
+        return dict(cls._by_field(row, {}))
+
+    @classmethod
+    def _default(cls, field: peewee.Field) -> Any:
+        if field.default is not None:
+            return field.default() if callable(field.default) else field.default
+        return peewee.SQL("DEFAULT")
+
+    @classmethod
+    def _with_tenant(cls, row: Any) -> Any:
+        """Fill in `tenant_id`: the parent's, else the one in force, else the settings'."""
+        tenant = cls._meta.fields.get("tenant_id")
+        if tenant is None or not isinstance(row, dict) or row.get(tenant) is not None:
+            return row
+        fallback = current_tenant() or default_tenant()
+        row[tenant] = fallback
+        for field in cls._meta.refs:
+            parent = row.get(field)
+            if not isinstance(field, TenantForeignKey) or parent is None:
+                continue
+            model = field.rel_model
+            if isinstance(parent, model) and parent.tenant_id is not None:
+                row[tenant] = parent.tenant_id
+            else:
+                # The parent was given by its id: the same statement looks its tenant up.
+                found = model.select(model.tenant_id).where(model.id == parent)
+                row[tenant] = peewee.fn.COALESCE(found, fallback)
+            break
+        return row
+
+
+class Entity(BaseModel):
+    """A row with a key of its own and the time it was made."""
+
+    id = UuidField.primary()
+    created_at = TimestampField(constraints=[ServerDefault("now()")])
+
+
+class TenantEntity(Entity):
+    """A row that belongs to one tenant."""
+
+    tenant_id = NameField()
+
+
+def name_checks(table: str, *columns: str) -> list[Any]:
+    """Return the constraints that keep these columns between 1 and 255 characters."""
+    return [
+        peewee.Check(f"char_length({column}) BETWEEN 1 AND {MAX_NAME_CHARS}", f"{table}_{column}_check")
+        for column in columns
+    ]
+
+
+def object_checks(table: str, *columns: str) -> list[Any]:
+    """Return the constraints that keep these `jsonb` columns JSON objects."""
+    return [peewee.Check(f"jsonb_typeof({column}) = 'object'", f"{table}_{column}_check") for column in columns]

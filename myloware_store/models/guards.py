@@ -1,0 +1,204 @@
+"""The functions and triggers that keep the promises no constraint can: transitions, roll-up, append-only tables."""
+
+from __future__ import annotations
+
+__all__ = ["FUNCTIONS", "TRIGGERS", "TRIGGER_FUNCTIONS"]
+
+# convert_to() is only stable, since it looks encodings up by name; for UTF8 the answer never changes.
+CONTENT_SHA256 = """
+CREATE FUNCTION content_sha256(content text) RETURNS bytea LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN sha256(convert_to(content, 'UTF8'))
+"""
+
+REFUSE_TRANSITION = """
+CREATE FUNCTION refuse_transition() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION USING
+        ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME,
+        MESSAGE = TG_TABLE_NAME || ' cannot move from ' || OLD.status::text || ' to ' || NEW.status::text;
+END
+$$
+"""
+
+REQUIRE_REPLAY = """
+CREATE FUNCTION require_replay() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    -- A failed item is queued again only in the wake of its dead letter's replay.
+    IF NOT EXISTS (
+        SELECT FROM dead_letters
+        WHERE tenant_id = NEW.tenant_id AND work_item_id = NEW.id AND replayed_at >= OLD.processed_at
+    ) THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME,
+            MESSAGE = 'a failed item is queued again by replaying its dead letter only';
+    END IF;
+    RETURN NULL;
+END
+$$
+"""
+
+REFUSE_CHANGE = """
+CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION USING
+        ERRCODE = 'restrict_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME,
+        MESSAGE = TG_TABLE_NAME || ' is append-only';
+END
+$$
+"""
+
+INHERIT_PRIORITY = """
+CREATE FUNCTION work_items_inherit_priority() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    SELECT priority INTO NEW.priority FROM work_orders
+    WHERE tenant_id = NEW.tenant_id AND id = NEW.work_order_id;
+    -- Where there is no such order, the foreign key says so.
+    NEW.priority := COALESCE(NEW.priority, 'MEDIUM');
+    RETURN NEW;
+END
+$$
+"""
+
+ROLL_UP = """
+CREATE FUNCTION work_items_roll_up() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    ids uuid[];
+    opened int[];
+    failures int[];
+    moves bool[];
+BEGIN
+    -- Per order: by how much its open and failed items change, and whether an item has left the queue.
+    IF TG_OP = 'INSERT' THEN
+        SELECT array_agg(d.id), array_agg(d.open), array_agg(d.failed), array_agg(d.moved)
+        INTO ids, opened, failures, moves
+        FROM (
+            SELECT work_order_id AS id,
+                count(*) FILTER (WHERE status IN ('QUEUED', 'PROCESSING')) AS open,
+                count(*) FILTER (WHERE status = 'FAILED') AS failed,
+                bool_or(status <> 'QUEUED') AS moved
+            FROM new_rows GROUP BY work_order_id
+        ) AS d;
+    ELSIF TG_OP = 'DELETE' THEN
+        SELECT array_agg(d.id), array_agg(d.open), array_agg(d.failed), array_agg(false)
+        INTO ids, opened, failures, moves
+        FROM (
+            SELECT work_order_id AS id,
+                -count(*) FILTER (WHERE status IN ('QUEUED', 'PROCESSING')) AS open,
+                -count(*) FILTER (WHERE status = 'FAILED') AS failed
+            FROM old_rows GROUP BY work_order_id
+        ) AS d;
+    ELSE
+        SELECT array_agg(d.id), array_agg(d.open), array_agg(d.failed), array_agg(d.moved)
+        INTO ids, opened, failures, moves
+        FROM (
+            SELECT work_order_id AS id, sum(open) AS open, sum(failed) AS failed, bool_or(moved) AS moved
+            FROM (
+                SELECT work_order_id,
+                    (status IN ('QUEUED', 'PROCESSING'))::int AS open,
+                    (status = 'FAILED')::int AS failed,
+                    status <> 'QUEUED' AS moved
+                FROM new_rows
+                UNION ALL
+                SELECT work_order_id,
+                    -(status IN ('QUEUED', 'PROCESSING'))::int, -(status = 'FAILED')::int, false
+                FROM old_rows
+            ) AS changes
+            GROUP BY work_order_id
+        ) AS d
+        JOIN work_orders AS o ON o.id = d.id
+        WHERE d.open <> 0 OR d.failed <> 0 OR (d.moved AND o.status = 'PENDING');
+    END IF;
+    IF ids IS NULL THEN
+        RETURN NULL;
+    END IF;
+
+    -- Always in the order of their ids, so that two statements never wait for each other.
+    PERFORM FROM work_orders WHERE id = ANY (ids) ORDER BY id FOR NO KEY UPDATE;
+    UPDATE work_orders AS o
+    SET open_items = o.open_items + d.open,
+        failed_items = o.failed_items + d.failed,
+        updated_at = now(),
+        status = CASE
+            WHEN o.open_items + d.open > 0 AND o.status = 'PENDING' AND NOT d.moved THEN 'PENDING'
+            WHEN o.open_items + d.open > 0 THEN 'PROCESSING'
+            -- An order that lost its last item stays as it was.
+            WHEN TG_OP = 'DELETE' AND NOT EXISTS (SELECT FROM work_items WHERE work_order_id = o.id) THEN o.status
+            WHEN o.failed_items + d.failed > 0 THEN 'FAILED'
+            ELSE 'COMPLETED'
+        END::work_order_status
+    FROM unnest(ids, opened, failures, moves) AS d (id, open, failed, moved)
+    WHERE o.id = d.id;
+    RETURN NULL;
+END
+$$
+"""
+
+FUNCTIONS = (CONTENT_SHA256, REFUSE_TRANSITION, REQUIRE_REPLAY, REFUSE_CHANGE, INHERIT_PRIORITY, ROLL_UP)
+"""The statements that create the functions."""
+
+TRIGGER_FUNCTIONS = (
+    "refuse_transition",
+    "require_replay",
+    "refuse_change",
+    "work_items_inherit_priority",
+    "work_items_roll_up",
+)
+"""The names of those that triggers call."""
+
+# Guards of a transition are AFTER triggers with a condition: a legal move calls no function, and no BEFORE UPDATE row
+# trigger makes PostgreSQL compute an item's tsvector again.
+TRIGGERS = (
+    """
+    CREATE TRIGGER work_items_priority BEFORE INSERT ON work_items
+    FOR EACH ROW WHEN (NEW.priority IS NULL) EXECUTE FUNCTION work_items_inherit_priority()
+    """,
+    """
+    CREATE TRIGGER work_items_transition AFTER UPDATE OF status ON work_items
+    FOR EACH ROW WHEN (
+        (OLD.status = 'QUEUED' AND NEW.status IN ('COMPLETED', 'FAILED'))
+        OR (OLD.status = 'COMPLETED' AND NEW.status <> 'COMPLETED')
+        OR (OLD.status = 'FAILED' AND NEW.status IN ('PROCESSING', 'COMPLETED'))
+    ) EXECUTE FUNCTION refuse_transition()
+    """,
+    """
+    CREATE TRIGGER work_items_replay AFTER UPDATE OF status ON work_items
+    FOR EACH ROW WHEN (OLD.status = 'FAILED' AND NEW.status = 'QUEUED') EXECUTE FUNCTION require_replay()
+    """,
+    """
+    CREATE TRIGGER attempts_transition AFTER UPDATE OF status ON attempts
+    FOR EACH ROW WHEN (OLD.status <> 'STARTED' AND NEW.status <> OLD.status) EXECUTE FUNCTION refuse_transition()
+    """,
+    # The roll-up itself (depth 1) may also complete an order whose items came in finished.
+    """
+    CREATE TRIGGER work_orders_transition AFTER UPDATE OF status ON work_orders
+    FOR EACH ROW WHEN (
+        pg_trigger_depth() = 0 AND OLD.status <> NEW.status AND NOT (
+            (OLD.status = 'PENDING' AND NEW.status = 'PROCESSING')
+            OR (OLD.status = 'PROCESSING' AND NEW.status IN ('COMPLETED', 'FAILED'))
+            OR (OLD.status IN ('COMPLETED', 'FAILED') AND NEW.status = 'PROCESSING')
+        )
+    ) EXECUTE FUNCTION refuse_transition()
+    """,
+    """
+    CREATE TRIGGER work_items_roll_up_insert AFTER INSERT ON work_items
+    REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION work_items_roll_up()
+    """,
+    """
+    CREATE TRIGGER work_items_roll_up_update AFTER UPDATE ON work_items
+    REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION work_items_roll_up()
+    """,
+    """
+    CREATE TRIGGER work_items_roll_up_delete AFTER DELETE ON work_items
+    REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION work_items_roll_up()
+    """,
+    # A cascade from a deleted order runs inside a trigger of its own (depth 1) and passes.
+    """
+    CREATE TRIGGER approval_events_append_only BEFORE UPDATE OR DELETE ON approval_events
+    FOR EACH STATEMENT WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION refuse_change()
+    """,
+    """
+    CREATE TRIGGER audit_logs_append_only BEFORE UPDATE OR DELETE ON audit_logs
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()
+    """,
+)
+"""The statements that create the triggers."""

@@ -1,0 +1,49 @@
+"""The agents' memory: documents with embeddings."""
+
+from __future__ import annotations
+
+from peewee import SQL, Check
+
+from myloware_store.enums import MemDocType
+from myloware_store.fields import (
+    BytesField,
+    CheckedTextField,
+    EmbeddingField,
+    EnumField,
+    JsonField,
+    SearchField,
+    ServerDefault,
+    TenantForeignKey,
+    TimestampField,
+)
+from myloware_store.models.base import TenantEntity, name_checks, object_checks
+from myloware_store.models.work import WorkItem
+
+__all__ = ["MemDoc"]
+
+
+class MemDoc(TenantEntity):
+    """A passage an agent remembers; it goes with the item it was made for, or stands alone."""
+
+    work_item = TenantForeignKey(WorkItem, backref="mem_docs", null=True)
+    type = EnumField(MemDocType)
+    content = CheckedTextField(blank=False)
+    embedding = EmbeddingField(null=True)
+    metadata = JsonField(kind=dict, default=dict, constraints=[ServerDefault("'{}'::jsonb")])
+    content_hash = BytesField(null=True, constraints=[SQL("GENERATED ALWAYS AS (content_sha256(content)) STORED")])
+    search = SearchField(null=True, constraints=[SQL("GENERATED ALWAYS AS (to_tsvector('english', content)) STORED")])
+    updated_at = TimestampField(constraints=[ServerDefault("now()")])
+
+    class Meta:
+        table_name = "mem_docs"
+        constraints = [
+            *name_checks("mem_docs", "tenant_id"),
+            *object_checks("mem_docs", "metadata"),
+            Check("content <> ''", "mem_docs_content_check"),
+        ]
+        indexes = [
+            SQL("CREATE INDEX mem_docs_tenant_id_work_item_id_type_idx ON mem_docs (tenant_id, work_item_id, type)"),
+            SQL("CREATE INDEX mem_docs_embedding_idx ON mem_docs USING ivfflat (embedding vector_cosine_ops)"),
+            SQL("CREATE INDEX mem_docs_search_idx ON mem_docs USING gin (search)"),
+            SQL("CREATE INDEX mem_docs_metadata_idx ON mem_docs USING gin (metadata jsonb_path_ops)"),
+        ]

@@ -1,0 +1,153 @@
+"""Work orders, their items, and every attempt at them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from peewee import SQL, Check
+
+from myloware_store.enums import AttemptStatus, Priority, WorkItemStatus, WorkItemType, WorkOrderStatus
+from myloware_store.fields import (
+    CheckedBooleanField,
+    CheckedIntegerField,
+    CheckedTextField,
+    EnumField,
+    JsonField,
+    NameField,
+    SearchField,
+    ServerDefault,
+    TenantForeignKey,
+    TimestampField,
+    UuidField,
+)
+from myloware_store.models.base import TenantEntity, name_checks, object_checks
+
+if TYPE_CHECKING:
+    from peewee import ModelSelect
+
+__all__ = ["Attempt", "WorkItem", "WorkOrder"]
+
+
+class WorkOrder(TenantEntity):
+    """A request to process documents.
+
+    The database keeps `open_items`, `failed_items` and `status` in step with the items: PENDING until the first
+    starts, COMPLETED or FAILED when the last has ended, open again when one is replayed.
+    """
+
+    if TYPE_CHECKING:
+        items: ModelSelect
+        runs: ModelSelect
+
+    status = EnumField(
+        WorkOrderStatus, default=WorkOrderStatus.PENDING, constraints=[ServerDefault("'PENDING'::work_order_status")]
+    )
+    priority = EnumField(Priority, default=Priority.MEDIUM, constraints=[ServerDefault("'MEDIUM'::priority")])
+    workflow_id = NameField(null=True)
+    created_by = NameField()
+    metadata = JsonField(kind=dict, default=dict, constraints=[ServerDefault("'{}'::jsonb")])
+    idempotency_key = NameField(null=True)
+    open_items = CheckedIntegerField(constraints=[ServerDefault("0")])
+    failed_items = CheckedIntegerField(constraints=[ServerDefault("0")])
+    updated_at = TimestampField(constraints=[ServerDefault("now()")])
+
+    class Meta:
+        table_name = "work_orders"
+        constraints = [
+            SQL("CONSTRAINT work_orders_tenant_id_id_key UNIQUE (tenant_id, id)"),
+            SQL("CONSTRAINT work_orders_tenant_id_idempotency_key_key UNIQUE (tenant_id, idempotency_key)"),
+            *name_checks("work_orders", "tenant_id", "workflow_id", "created_by", "idempotency_key"),
+            *object_checks("work_orders", "metadata"),
+            Check("open_items >= 0", "work_orders_open_items_check"),
+            Check("failed_items >= 0", "work_orders_failed_items_check"),
+            Check("status IN ('PENDING', 'PROCESSING') OR open_items = 0", "work_orders_status_check"),
+        ]
+        indexes = [
+            SQL("CREATE INDEX work_orders_tenant_status_created_at_idx ON work_orders (tenant_id, status, created_at)")
+        ]
+
+
+class WorkItem(TenantEntity):
+    """One document of an order, and what came of it."""
+
+    if TYPE_CHECKING:
+        attempts: ModelSelect
+        mem_docs: ModelSelect
+        approval_events: ModelSelect
+        eval_results: ModelSelect
+        dead_letters: ModelSelect
+
+    work_order = TenantForeignKey(WorkOrder, backref="items")
+    type = EnumField(WorkItemType)
+    content = CheckedTextField(blank=False)
+    status = EnumField(
+        WorkItemStatus, default=WorkItemStatus.QUEUED, constraints=[ServerDefault("'QUEUED'::work_item_status")]
+    )
+    result = JsonField(null=True)
+    processed_at = TimestampField(null=True)
+    # Its order's, which a trigger fills in where an INSERT leaves it out.
+    priority = EnumField(Priority, filled=True)
+    available_at = TimestampField(constraints=[ServerDefault("now()")])
+    attempt_count = CheckedIntegerField(constraints=[ServerDefault("0")])
+    max_attempts = CheckedIntegerField(constraints=[ServerDefault("5")])
+    # No foreign key: the attempt refers to the item, and stays named here after the end.
+    current_attempt_id = UuidField(null=True)
+    awaiting_approval = CheckedBooleanField(constraints=[ServerDefault("false")])
+    search = SearchField(null=True, constraints=[SQL("GENERATED ALWAYS AS (to_tsvector('english', content)) STORED")])
+    updated_at = TimestampField(constraints=[ServerDefault("now()")])
+
+    class Meta:
+        table_name = "work_items"
+        constraints = [
+            SQL("CONSTRAINT work_items_tenant_id_id_key UNIQUE (tenant_id, id)"),
+            *name_checks("work_items", "tenant_id"),
+            Check("content <> ''", "work_items_content_check"),
+            Check("(status IN ('COMPLETED', 'FAILED')) = (processed_at IS NOT NULL)", "work_items_processed_at_check"),
+            Check("attempt_count BETWEEN 0 AND max_attempts", "work_items_attempt_count_check"),
+            Check("max_attempts >= 1", "work_items_max_attempts_check"),
+            Check("NOT awaiting_approval OR status = 'PROCESSING'", "work_items_awaiting_approval_check"),
+        ]
+        indexes = [
+            SQL("CREATE INDEX work_items_work_order_status_type_idx ON work_items (work_order_id, status, type)"),
+            SQL(
+                "CREATE INDEX work_items_claim_idx ON work_items (priority DESC, available_at, id)"
+                " WHERE status = 'QUEUED'"
+            ),
+            SQL(
+                "CREATE INDEX work_items_content_fts_idx ON work_items USING gin (search)"
+                " WITH (gin_pending_list_limit = 65536)"
+            ),
+        ]
+
+
+class Attempt(TenantEntity):
+    """One try of an agent at an item; the lease on the item is the attempt's."""
+
+    work_item = TenantForeignKey(WorkItem, backref="attempts")
+    agent_id = NameField()
+    status = EnumField(
+        AttemptStatus, default=AttemptStatus.STARTED, constraints=[ServerDefault("'STARTED'::attempt_status")]
+    )
+    input = JsonField(null=True)
+    output = JsonField(null=True)
+    error = CheckedTextField(null=True)
+    duration_ms = CheckedIntegerField(null=True)
+    attempt_number = CheckedIntegerField(constraints=[ServerDefault("1")])
+    lease_expires_at = TimestampField(null=True)
+    started_at = TimestampField(constraints=[ServerDefault("now()")])
+    finished_at = TimestampField(null=True)
+    updated_at = TimestampField(constraints=[ServerDefault("now()")])
+
+    class Meta:
+        table_name = "attempts"
+        constraints = [
+            SQL("CONSTRAINT attempts_work_item_id_attempt_number_key UNIQUE (work_item_id, attempt_number)"),
+            *name_checks("attempts", "tenant_id", "agent_id"),
+            Check("duration_ms >= 0", "attempts_duration_ms_check"),
+            Check("attempt_number >= 1", "attempts_attempt_number_check"),
+            Check("(status = 'STARTED') = (finished_at IS NULL)", "attempts_finished_at_check"),
+        ]
+        indexes = [
+            SQL("CREATE UNIQUE INDEX attempts_started_idx ON attempts (work_item_id) WHERE status = 'STARTED'"),
+            SQL("CREATE INDEX attempts_lease_idx ON attempts (lease_expires_at) WHERE status = 'STARTED'"),
+        ]
