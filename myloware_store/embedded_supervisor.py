@@ -1,0 +1,247 @@
+"""Run one PostgreSQL server for as long as somebody holds it: a detached process of its own, made of this file.
+
+It is started as `python -ISE embedded_supervisor.py JOB`, so it imports the standard library only. It is the parent
+of initdb and of the server, and the only one that signals them: a child that was not waited for cannot have lost its
+pid to a stranger. It stops the server when it is told to (`STOP` in the control pipe, or SIGTERM), and within about a
+second after the last process that held the users' lock is gone, however it went.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+STOP = b"S"
+"""The word in the control pipe that ends the server."""
+
+TICK = 1.0
+"""Seconds between two looks at whether anybody still holds the server."""
+
+POLL = 0.005
+"""Seconds between two looks at a server that is starting."""
+
+LOG_LIMIT = 8 * 1024 * 1024
+"""Bytes at which the log of a running server is emptied."""
+
+ESCALATION = ((signal.SIGINT, 60.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0))
+"""How a server is asked to stop, and for how many seconds, before the next and ruder signal."""
+
+READY_LINE = 7
+"""Where PostgreSQL's pid file says how far the server is, counted from 0."""
+
+
+class Supervisor:
+    """One run of a server, from an empty folder or an existing cluster until it has stopped.
+
+    Args:
+        job: What `embedded.py` composed: paths, command lines, environment and account.
+    """
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        self.job = job
+        self.data = Path(job["data"])
+        self.state = Path(job["state"])
+        self.keep = Path(job["keep"])
+        self.control = os.open(job["control"], os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.users = os.open(job["users"], os.O_RDWR | os.O_CLOEXEC)
+        signal.set_wakeup_fd(self.control, warn_on_full_buffer=False)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, _heard)
+
+    def run(self) -> bool:
+        """Make the cluster if there is none, then serve until the end.
+
+        Returns:
+            Whether the server ran and stopped because it was told to.
+        """
+        for broken in self.data.parent.glob(f"{self.data.name}.*.new"):
+            shutil.rmtree(broken, ignore_errors=True)
+        if not self.data.exists() and not self.create():
+            return False
+        if self.job["sync"]:
+            if self.finish(self.spawn(self.job["sync"])) != 0:
+                return False
+            Path(self.job["unsynced"]).unlink()
+        return self.serve()
+
+    def create(self) -> bool:
+        """Run initdb in a temporary folder and rename it: one that was killed is never taken for a cluster."""
+        fresh = self.data.with_name(f"{self.data.name}.{os.getpid()}.new")
+        fresh.mkdir(mode=0o700)
+        if self.job["uid"] is not None:
+            os.chown(fresh, self.job["uid"], self.job["gid"], follow_symlinks=False)
+        if self.finish(self.spawn([*self.job["initdb"], "-D", str(fresh)])) != 0:
+            shutil.rmtree(fresh, ignore_errors=True)
+            return False
+        fresh.rename(self.data)
+        descriptor = os.open(self.data.parent, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+        return True
+
+    def serve(self) -> bool:
+        """Start the server, say when it is ready, and see it to its end."""
+        child = self.spawn(self.job["postgres"])
+        ready = False
+        while True:
+            told = self.hear(TICK if ready else POLL)
+            if _reap(child) is not None:
+                self.clean_up()
+                return False
+            if told or self.abandoned():
+                self.stop(child)
+                self.clean_up()
+                return True
+            if not ready and self.is_ready(child):
+                self.announce(child)
+                ready = True
+            if os.fstat(2).st_size > LOG_LIMIT:
+                os.ftruncate(2, 0)
+
+    def finish(self, child: int) -> int | None:
+        """Wait for a helper such as initdb; it is ended when nobody waits for it any more.
+
+        Returns:
+            Its exit status, or None when it was ended.
+        """
+        while True:
+            told = self.hear(TICK)
+            status = _reap(child)
+            if status is not None:
+                return status
+            if told or self.abandoned():
+                for end in (os.killpg, os.kill):
+                    with contextlib.suppress(ProcessLookupError):
+                        end(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                return None
+
+    def spawn(self, command: list[str]) -> int:
+        """Run a program as the server's account, in a session of its own, with a clean environment.
+
+        Returns:
+            Its pid.
+        """
+        parent = os.getpid()
+        child = os.fork()
+        if child == 0:
+            try:
+                self.become(command, parent)
+            except BaseException as error:  # noqa: BLE001  whatever happens, this copy must not go on as a supervisor
+                os.write(2, f"could not run {command[0]}: {error}\n".encode(errors="replace"))
+            finally:
+                os._exit(127)
+        return child
+
+    def become(self, command: list[str], parent: int) -> NoReturn:
+        """Turn this freshly forked process into the program."""
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # ignored by Python, and that would be inherited
+            signal.signal(number, signal.SIG_DFL)
+        os.setsid()
+        if self.job["uid"] is not None:
+            os.setgroups([])
+            os.setgid(self.job["gid"])
+            os.setuid(self.job["uid"])
+        _stop_with_parent()
+        if os.getppid() != parent:
+            os._exit(1)
+        os.execve(command[0], command, self.job["environ"])  # noqa: S606  the program was found and checked
+
+    def hear(self, seconds: float) -> bool:
+        """Wait for a word in the control pipe or a signal; say whether it asks to stop."""
+        select.select([self.control], [], [], seconds)
+        try:
+            words = os.read(self.control, 4096)
+        except BlockingIOError:
+            return False
+        return any(word in (STOP[0], signal.SIGTERM, signal.SIGINT, signal.SIGHUP) for word in words)
+
+    def abandoned(self) -> bool:
+        """Say whether nobody holds the server; the lock is then kept, so that newcomers wait for the stop."""
+        if self.keep.exists():
+            return False
+        try:
+            fcntl.flock(self.users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        if self.keep.exists():  # marked by the last holder just before it left
+            fcntl.flock(self.users, fcntl.LOCK_UN)
+            return False
+        return True
+
+    def is_ready(self, child: int) -> bool:
+        """Say whether the server accepts connections, by its own pid file."""
+        try:
+            lines = (self.data / "postmaster.pid").read_text(errors="replace").splitlines()
+        except OSError:
+            return False
+        return len(lines) > READY_LINE and lines[0] == str(child) and lines[READY_LINE].strip() == "ready"
+
+    def announce(self, child: int) -> None:
+        """Write down, in one step, that the server is ready and where."""
+        draft = self.state.with_suffix(".new")
+        draft.write_text(json.dumps({"pid": child, "socket_dir": self.job["socket_dir"]}))
+        draft.rename(self.state)
+
+    def stop(self, child: int) -> None:
+        """End the server, politely first; a signal is repeated, for one that came before the server could hear it."""
+        self.state.unlink(missing_ok=True)
+        for number, patience in ESCALATION:
+            end = time.monotonic() + patience
+            while time.monotonic() < end:
+                os.kill(child, number)
+                os.kill(child, signal.SIGCONT)
+                again = time.monotonic() + 1
+                while time.monotonic() < again:
+                    self.hear(0.1)
+                    if _reap(child) is not None:
+                        return
+
+    def clean_up(self) -> None:
+        """Take back what only a running server needs."""
+        self.state.unlink(missing_ok=True)
+        if self.job["temporary_socket_dir"]:
+            with contextlib.suppress(OSError):
+                Path(self.job["socket_dir"]).rmdir()
+
+
+def _heard(_number: int, _frame: object) -> None:
+    """Do nothing: a signal that has a handler is written to the control pipe, and read there."""
+
+
+def _reap(child: int) -> int | None:
+    """Return the child's wait status once it has ended, else None; not to be asked again after that."""
+    done, status = os.waitpid(child, os.WNOHANG)
+    return status if done else None
+
+
+def _stop_with_parent() -> None:
+    """Have the kernel stop the server should its supervisor be killed (Linux; elsewhere the next start does)."""
+    if sys.platform == "linux":
+        with contextlib.suppress(ImportError, OSError, AttributeError):
+            import ctypes
+
+            ctypes.CDLL(None).prctl(1, int(signal.SIGINT))
+
+
+def main() -> None:
+    """Detach from the process that started this one, then supervise."""
+    os.umask(0o077)
+    supervisor = Supervisor(json.loads(sys.argv[1]))
+    if os.fork():
+        os._exit(0)
+    sys.exit(0 if supervisor.run() else 1)
+
+
+if __name__ == "__main__":
+    main()
