@@ -1,0 +1,265 @@
+"""Reading documents that nobody here wrote: what is read, what is skipped and why, what type they are taken for."""
+
+import os
+import tempfile
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from myloware_store.documents import BUNDLED, Reading, chunk, guess_type, read_documents
+from myloware_store.enums import WorkItemType
+from myloware_store.errors import InvalidInput
+
+BUNDLED_TYPES = {
+    "barcode-on-pear-chutney-does-not-scan.md": WorkItemType.TICKET,
+    "brightwater-print-bw-7731.txt": WorkItemType.INVOICE,
+    "cold-chain-programme-march.md": WorkItemType.STATUS_REPORT,
+    "facture-moulin-bleu-f2025-067.txt": WorkItemType.INVOICE,
+    "invoice-harbor-pine-hp-2025-0142.txt": WorkItemType.INVOICE,
+    "invoice-kestrel-analytics-q2.md": WorkItemType.INVOICE,
+    "rechnung-kaltenbach-2025-0318.txt": WorkItemType.INVOICE,
+    "shuho-osaka-2025-w11.md": WorkItemType.STATUS_REPORT,
+    "status-report-erp-migration-week-11.md": WorkItemType.STATUS_REPORT,
+    "stoerung-temperaturalarm-halle-2.md": WorkItemType.TICKET,
+    "ticket-4408-supplier-paid-twice.txt": WorkItemType.TICKET,
+    "ticket-4471-label-printer-offline.md": WorkItemType.TICKET,
+    "ticket-4502-login-loop-after-password-change.txt": WorkItemType.TICKET,
+    "weekly-update-web-shop-relaunch.txt": WorkItemType.STATUS_REPORT,
+}
+
+
+def names(reading: Reading) -> list[str]:
+    """Return the names of the documents that were read."""
+    return [document.name for document in reading.documents]
+
+
+def reasons(reading: Reading) -> dict[str, str]:
+    """Return why each file or folder was skipped."""
+    return {Path(skipped.name).name: skipped.reason for skipped in reading.skipped}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return an empty folder."""
+    made = tmp_path / "papers"
+    made.mkdir()
+    return made
+
+
+def test_bundled_documents() -> None:
+    """Every bundled document is read, and taken for what it is, also without its name."""
+    reading = read_documents([BUNDLED])
+
+    assert reading.skipped == ()
+    assert {document.name: document.type for document in reading.documents} == BUNDLED_TYPES
+    assert {document.name: guess_type("", document.text) for document in reading.documents} == BUNDLED_TYPES
+
+
+def test_folders_are_walked_in_order(folder: Path) -> None:
+    """A folder's text files come in the order of their names, then those of its folders, named from where it began."""
+    for name in ("b.txt", "a.MD", "sub/z.markdown", "sub/deeper/c.text", "also/d.txt"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"text of {name}")
+
+    assert names(read_documents(folder)) == ["a.MD", "b.txt", "also/d.txt", "sub/z.markdown", "sub/deeper/c.text"]
+
+
+def test_other_files_in_a_folder_are_left_alone(folder: Path) -> None:
+    """In a folder, files of other kinds and hidden ones are neither read nor reported."""
+    (folder / "letter.txt").write_text("letter")
+    (folder / "photo.jpg").write_bytes(b"\xff\xd8")
+    (folder / ".hidden.txt").write_text("hidden")
+    (folder / ".git").mkdir()
+    (folder / ".git" / "notes.txt").write_text("internal")
+
+    reading = read_documents([folder])
+
+    assert names(reading) == ["letter.txt"]
+    assert reading.skipped == ()
+
+
+def test_what_is_named_is_always_answered(folder: Path) -> None:
+    """A path that was named and gives no document is reported with the reason."""
+    (folder / "photo.jpg").write_bytes(b"\xff\xd8")
+    (folder / "nothing").mkdir()
+
+    reading = read_documents([folder / "photo.jpg", folder / "nothing", folder / "missing.txt", "nul\x00.txt"])
+
+    assert names(reading) == []
+    assert reasons(reading) == {
+        "photo.jpg": "not a .txt, .text, .md or .markdown file",
+        "nothing": "no .txt, .text, .md or .markdown file in it that was not read already",
+        "missing.txt": "cannot be read: No such file or directory",
+        "nul\x00.txt": "no path holds a NUL character",
+    }
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ("Grüße €".encode(), "Grüße €"),
+        ("Grüße €".encode("utf-8-sig"), "Grüße €"),
+        ("Grüße €".encode("utf-16"), "Grüße €"),
+        (b"\xfe\xff" + "Grüße €".encode("utf-16-be"), "Grüße €"),
+        ("Grüße €".encode("utf-32"), "Grüße €"),
+        ("Grüße €".encode("cp1252"), "Grüße €"),
+        (b"Gr\xfc\xdfe " * 20 + b"\x81", "Grüße " * 20 + "\x81"),
+        (b"one\r\ntwo\rthree\n", "one\ntwo\nthree\n"),
+        (b"page one\x0cpage two \x1b[1mbold", "page one\x0cpage two \x1b[1mbold"),
+    ],
+)
+def test_encodings(folder: Path, data: bytes, text: str) -> None:
+    """Text is read by its byte order mark, else as UTF-8, else as Windows-1252 or Latin-1; its line ends become one."""
+    (folder / "letter.txt").write_bytes(data)
+
+    (document,) = read_documents([folder]).documents
+
+    assert document.text == text
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b" \n\t\r\n", "empty"),
+        (b"\xef\xbb\xbf", "empty"),
+        (b"NUL \x00 inside", "looks like binary data"),
+        (bytes(range(1, 101)), "looks like binary data"),
+        (b"%PDF\x01\x02\x03\xff\xfe stream", "looks like binary data"),
+        (b"\xff\xfe\x00", "not the utf-16-le that its byte order mark promises"),
+        (b"\xef\xbb\xbf\xff", "not the utf-8 that its byte order mark promises"),
+        (b"x" * 101, "101 bytes are more than the 100 allowed"),
+        (b"\xfc" * 60, "120 bytes of UTF-8 are more than the 100 allowed"),
+    ],
+)
+def test_unusable_files(folder: Path, data: bytes, reason: str) -> None:
+    """A file that cannot be a document is reported with the reason."""
+    (folder / "letter.txt").write_bytes(data)
+
+    reading = read_documents([folder], limit=100)
+
+    assert reasons(reading) == {"letter.txt": reason}
+
+
+def test_pipes_are_not_waited_for(folder: Path) -> None:
+    """A named pipe is reported, not opened: nobody may ever write to it."""
+    os.mkfifo(folder / "pipe.txt")
+    readings: list[Reading] = []
+    thread = threading.Thread(target=lambda: readings.append(read_documents([folder])), daemon=True)
+    thread.start()
+    thread.join(60)
+
+    assert [reasons(reading) for reading in readings] == [{"pipe.txt": "not a regular file"}]
+
+
+def test_links_that_lead_in_circles(folder: Path) -> None:
+    """Links are followed, each file is read once, and a circle of links ends."""
+    (folder / "sub").mkdir()
+    (folder / "sub" / "letter.txt").write_text("letter")
+    (folder / "sub" / "back").symlink_to(folder)
+    (folder / "another.txt").symlink_to(folder / "sub" / "letter.txt")
+    (folder / "circle.txt").symlink_to(folder / "circle.txt")
+
+    reading = read_documents([folder, folder / "sub", folder / "sub" / "letter.txt", folder])
+
+    assert names(reading) == ["another.txt"]
+    assert list(reasons(reading)) == ["circle.txt", "sub", "papers"]
+
+
+def test_folders_that_cannot_be_listed() -> None:
+    """A folder that the system refuses to list is reported, and the others are read."""
+    with tempfile.TemporaryDirectory() as top:
+        Path(top).chmod(0o755)
+        closed = Path(top, "closed")
+        closed.mkdir(0o000)
+        Path(top, "letter.txt").write_text("letter")
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)  # the system refuses root nothing
+        try:
+            reading = read_documents([top])
+        finally:
+            os.seteuid(user)
+
+    assert names(reading) == ["letter.txt"]
+    assert reasons(reading) == {"closed": "cannot be listed: Permission denied"}
+
+
+def test_same_text_twice(folder: Path) -> None:
+    """The second of two files with the same text is reported, with the first one's name."""
+    (folder / "a.txt").write_text("the same")
+    (folder / "b.txt").write_text("the same")
+
+    reading = read_documents([folder])
+
+    assert names(reading) == ["a.txt"]
+    assert reasons(reading) == {"b.txt": "the same text as a.txt"}
+
+
+def test_names_that_are_not_unicode(folder: Path) -> None:
+    """A file name that is not UTF-8 gives a name that can be stored and printed."""
+    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.txt")).write_text("menu")
+
+    (name,) = names(read_documents([folder]))
+
+    assert name == "caf\ufffd.txt"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "kind"),
+    [
+        ("notes.txt", "Hello there", WorkItemType.STATUS_REPORT),
+        ("scan-0007.txt", "Subtotal 90.00\nVAT 18.00\nAmount due 108.00 by bank transfer", WorkItemType.INVOICE),
+        ("scan-0008.txt", "The app crashes. Steps to reproduce: open it. Severity: high", WorkItemType.TICKET),
+        ("scan-0009.txt", "Milestone reached, next steps and risks below, budget on track", WorkItemType.STATUS_REPORT),
+        ("INVOICE_77.TXT", "See the attachment, there was an issue", WorkItemType.INVOICE),
+        ("tickets/77.txt", "See the attachment", WorkItemType.TICKET),
+        ("x.txt", "Störung gemeldet, Ursache unbekannt", WorkItemType.TICKET),
+        ("x.txt", "\uff29\uff2e\uff36\uff2f\uff29\uff23\uff25 7 in full-width letters", WorkItemType.INVOICE),
+        ("x.txt", "お見積りではなく請求書です。合計は消費税込みです。", WorkItemType.INVOICE),
+        ("x.txt", "", WorkItemType.STATUS_REPORT),
+    ],
+)
+def test_guess_type(name: str, text: str, kind: WorkItemType) -> None:
+    """The type is told by the words of the text, its first line and its name; without a sign it is a status report."""
+    assert guess_type(name, text) == kind
+
+
+@given(st.text(), st.text())
+def test_any_text_has_a_type(name: str, text: str) -> None:
+    """Every text is given one of the types."""
+    assert guess_type(name, text) in WorkItemType
+
+
+def test_chunk_prefers_paragraphs() -> None:
+    """A text is cut between paragraphs where there are some past the middle, else lines, sentences and words."""
+    assert chunk("one two\n\nthree four\n\nfive", 22) == ["one two\n\nthree four", "five"]
+    assert chunk("one two\nthree four\nfive", 20) == ["one two\nthree four", "five"]
+    assert chunk("One two. Three four. Five six.", 25) == ["One two. Three four.", "Five six."]
+    assert chunk("一つ目の文です。二つ目の文です。三つ目。", 17) == ["一つ目の文です。二つ目の文です。", "三つ目。"]
+    assert chunk("one two three four", 10) == ["one two", "three four"]
+    assert chunk("abcdefghij", 4) == ["abcd", "efgh", "ij"]
+
+
+def test_chunk_of_little() -> None:
+    """A short text is one passage and a blank one is none."""
+    assert chunk("  short \n") == ["short"]
+    assert chunk(" \n ") == []
+
+
+@given(st.text(st.sampled_from("ab .\n。é")), st.integers(1, 12))
+def test_chunk_loses_nothing(text: str, size: int) -> None:
+    """No passage is blank or longer than allowed, and together they hold all but white space."""
+    passages = chunk(text, size)
+
+    assert all(passage.strip() == passage and 0 < len(passage) <= size for passage in passages)
+    assert "".join(text.split()) == "".join("".join(passages).split())
+
+
+def test_chunk_size_is_checked() -> None:
+    """A size that holds nothing is refused by a typed error."""
+    with pytest.raises(InvalidInput, match="size"):
+        chunk("text", 0)
