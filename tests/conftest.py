@@ -1,0 +1,92 @@
+"""Servers of the oldest and the newest PostgreSQL that the project supports, for its own tests."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import subprocess
+import sys
+import tempfile
+import uuid
+import zipfile
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg2
+import pytest
+
+from myloware_store.embedded import EmbeddedServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+OLD_POSTGRES = "pgserver==0.0.9"
+"""The distribution whose wheels hold PostgreSQL 15.5 with pgvector 0.5.1."""
+OLD_POSTGRES_PYTHON = "3.11"
+"""A Python that it has wheels for. Only the server in it is used, so it need not be the one that runs."""
+
+
+@pytest.fixture(scope="session")
+def reachable_tmp() -> Iterator[Path]:
+    """Give a folder that any account can pass through: as root, servers run under another one."""
+    folder = Path(tempfile.mkdtemp(prefix="myloware-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres_15_binaries(pytestconfig: pytest.Config, reachable_tmp: Path) -> Path:
+    """Unpack PostgreSQL 15.5 with pgvector 0.5.1, downloaded once into pytest's cache, and give its `bin` folder."""
+    cache = pytestconfig.cache
+    assert cache is not None, "the download is kept in pytest's cache: run without `-p no:cacheprovider`"
+    kept = cache.mkdir("postgres-15")
+    with (kept / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        wheels = list(kept.glob("*.whl"))
+        if not wheels:
+            with tempfile.TemporaryDirectory(dir=kept) as part:
+                _download(OLD_POSTGRES, Path(part))
+                wheels = [found.rename(kept / found.name) for found in Path(part).glob("*.whl")]
+
+    target = reachable_tmp / "postgres-15"
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        for member in wheel.infolist():
+            path = Path(wheel.extract(member, target))
+            path.chmod(0o755 if path.is_dir() else member.external_attr >> 16 & 0o777)
+    target.chmod(0o755)
+    return target / "pgserver" / "pginstall" / "bin"
+
+
+def _download(requirement: str, folder: Path) -> None:
+    """Fetch a wheel with pip, whatever Python it is for."""
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    wanted = ["--no-deps", "--only-binary=:all:", f"--python-version={OLD_POSTGRES_PYTHON}", requirement]
+    done = subprocess.run([*pip, *wanted, "--dest", folder], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"the tests on PostgreSQL 15 need {requirement}:\n{done.stderr}"
+
+
+@pytest.fixture(scope="session", params=["15", "18"])
+def postgres(request: pytest.FixtureRequest, reachable_tmp: Path) -> Iterator[EmbeddedServer]:
+    """Give a running server, first of the oldest PostgreSQL and pgvector supported, then of the newest."""
+    server = EmbeddedServer(reachable_tmp / f"server-{request.param}", testing=True)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.delenv("MYLOWARE_PG_BINDIR", raising=False)
+        if request.param == "15":
+            binaries: Path = request.getfixturevalue("postgres_15_binaries")
+            environment.setenv("MYLOWARE_PG_BINDIR", str(binaries))
+        server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def empty_database(postgres: EmbeddedServer) -> Iterator[str]:
+    """Give the URL of an empty database on each of those servers, dropped afterwards."""
+    name = f"empty_{uuid.uuid4().hex[:12]}"
+    with closing(psycopg2.connect(**postgres.connect_kwargs("postgres"))) as connection, connection.cursor() as run:
+        connection.autocommit = True
+        run.execute(f"CREATE DATABASE {name}")
+        yield postgres.url(name)
+        run.execute(f"DROP DATABASE {name} WITH (FORCE)")
