@@ -15,11 +15,14 @@ __all__ = [
     "DatabaseFault",
     "EmbeddedServerError",
     "IdempotencyConflict",
+    "InvalidData",
     "InvalidInput",
     "InvalidVector",
     "LeaseLost",
     "MigrationError",
     "MissingExtension",
+    "MissingObject",
+    "NotAwaitingApproval",
     "NotFound",
     "PoolTimeout",
     "SchemaMismatch",
@@ -30,7 +33,20 @@ __all__ = [
 
 
 class StoreError(Exception):
-    """The root of every error this library raises."""
+    """The root of every error this library raises.
+
+    Where a database driver raised something first, that is at `driver_error`, out of every traceback: its message and
+    its details may quote row values.
+    """
+
+    driver_error: Exception | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave the driver's error, and what it quotes, in the process that met it."""
+        return {name: value for name, value in vars(self).items() if name != "driver_error"}
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), self.args, self.__getstate__())
 
 
 class SettingsError(StoreError):
@@ -57,6 +73,10 @@ class IdempotencyConflict(StoreError):
     """The idempotency key was used before, with other items."""
 
 
+class NotAwaitingApproval(StoreError):
+    """The item is not parked for a decision, or someone else decided first."""
+
+
 class LeaseLost(StoreError):
     """The claim's lease ran out and the item is no longer held by this attempt."""
 
@@ -69,6 +89,10 @@ class DatabaseFault(StoreError, peewee.DatabaseError):
         self.sqlstate = sqlstate
         self.constraint = constraint
         self.table = table
+
+
+class InvalidData(DatabaseFault, InvalidInput, peewee.DataError):
+    """The server refused a value: out of range, too long, too large, or not of its type."""
 
 
 class ConstraintViolation(DatabaseFault, peewee.IntegrityError):
@@ -97,6 +121,10 @@ class MissingExtension(StoreError):
 
 class SchemaMismatch(StoreError):
     """The database is not migrated, or was migrated by a newer version of this library."""
+
+
+class MissingObject(SchemaMismatch, DatabaseFault, peewee.ProgrammingError):
+    """A statement named a table, column, type or schema that the database does not have."""
 
 
 class MigrationError(StoreError):

@@ -1,0 +1,149 @@
+"""What the repositories share: one statement a call, in the tenant in force, with checked arguments."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from myloware_store.database import current_actor, current_tenant, default_tenant
+from myloware_store.errors import InvalidInput, NotFound
+from myloware_store.models.base import TenantEntity
+from myloware_store.values import MAX_NAME_CHARS, require_text
+
+if TYPE_CHECKING:
+    from myloware_store.database import StoreDatabase
+
+__all__ = [
+    "Repository",
+    "as_count",
+    "as_enum",
+    "as_name",
+    "as_object",
+    "as_seconds",
+    "as_text",
+    "as_time",
+    "as_uuid",
+    "as_uuids",
+    "known_keys",
+    "writer",
+]
+
+_Row = TypeVar("_Row", bound=TenantEntity)
+_Label = TypeVar("_Label", bound=StrEnum)
+_MAX_COUNT = 100_000
+_MAX_SECONDS = 10 * 365 * 86400.0
+
+
+class Repository:
+    """Operations over one database; safe to share between threads."""
+
+    def __init__(self, database: StoreDatabase) -> None:
+        self._db = database
+
+    def _scoped(self, query: Any, model: Any) -> Any:
+        """Narrow a query to the tenant in force."""
+        tenant = current_tenant()
+        return query if tenant is None else query.where(model.tenant_id == tenant)
+
+    def _find(self, model: type[_Row], row_id: Any, name: str) -> _Row:
+        """Return the row of this id in the tenant in force, or raise NotFound."""
+        row: _Row | None = self._scoped(model.select().where(model.id == as_uuid(row_id, name)), model).first()
+        if row is None:
+            raise NotFound(f"{name}: there is no {model.__name__} {row_id}")
+        return row
+
+    def _rows(self, sql: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """Run one statement and return its rows.
+
+        `tenant` is a parameter of every statement: the tenant in force, or None where there is none.
+        """
+        cursor = self._db.execute_sql(sql, {"tenant": current_tenant(), **parameters})
+        return list(cursor.fetchall())
+
+
+def writer() -> tuple[str, str]:
+    """Return the tenant that a new row belongs to, and who writes it."""
+    return current_tenant() or default_tenant(), current_actor() or "system"
+
+
+def as_name(value: Any, name: str) -> str:
+    """Return a short text that names something, or raise InvalidInput."""
+    return require_text(value, name, blank=False, max_chars=MAX_NAME_CHARS)
+
+
+def as_enum(value: Any, enum: type[_Label], name: str) -> _Label:
+    """Return the member that a label or a member stands for, or raise InvalidInput."""
+    try:
+        if isinstance(value, enum) or (isinstance(value, str) and not isinstance(value, StrEnum)):
+            return enum(value)
+    except ValueError:
+        pass
+    raise InvalidInput(f"{name}: {value!r} is not one of {', '.join(enum)}")
+
+
+def as_uuid(value: Any, name: str) -> uuid.UUID:
+    """Return a UUID given as such, as text, or by a row that has it as its `id`; else raise InvalidInput."""
+    value = getattr(value, "id", value)
+    if isinstance(value, uuid.UUID):
+        return value
+    try:
+        return uuid.UUID(value)
+    except (ValueError, TypeError, AttributeError):
+        raise InvalidInput(f"{name}: {value!r} is not a UUID") from None
+
+
+def as_uuids(values: Any, name: str) -> list[str]:
+    """Return the ids, as text for an array parameter, without repetitions."""
+    if isinstance(values, str | uuid.UUID) or not isinstance(values, Iterable):
+        values = [values]
+    return list(dict.fromkeys(str(as_uuid(value, name)) for value in values))
+
+
+def as_count(value: Any, name: str, *, least: int = 1, most: int = _MAX_COUNT) -> int:
+    """Return a whole number within bounds, or raise InvalidInput."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise InvalidInput(f"{name}: {value!r} is not a whole number from {least} to {most}")
+    return value
+
+
+def as_seconds(value: Any, name: str, *, least: float = 0.0) -> float:
+    """Return a duration in seconds, at least `least` and ten years at most, or raise InvalidInput."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or not least <= value <= _MAX_SECONDS:
+        raise InvalidInput(f"{name}: {value!r} is not a number of seconds from {least:g} to {_MAX_SECONDS:g}")
+    return float(value)
+
+
+def as_text(value: Any, name: str) -> str | None:
+    """Return a text of 1 MiB at most, or None for None; else raise InvalidInput."""
+    return None if value is None else require_text(value, name)
+
+
+def as_object(value: Any, name: str) -> dict[str, Any]:
+    """Return a mapping as a JSON object, an empty one for None; else raise InvalidInput."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InvalidInput(f"{name}: {type(value).__name__} is not a JSON object")
+    return dict(value)
+
+
+def as_time(value: Any, name: str) -> datetime:
+    """Return an aware datetime, or raise InvalidInput."""
+    if not isinstance(value, datetime) or value.utcoffset() is None:
+        raise InvalidInput(f"{name}: {value!r} is not an aware datetime")
+    return value
+
+
+def known_keys(row: Any, allowed: Sequence[str], name: str) -> Mapping[str, Any]:
+    """Return the row if it is a mapping that holds no other keys, or raise InvalidInput."""
+    if not isinstance(row, Mapping):
+        raise InvalidInput(f"{name}: {type(row).__name__} is not a mapping")
+    unknown = [str(key) for key in row if key not in allowed]
+    if unknown:
+        raise InvalidInput(f"{name}: unknown key {', '.join(unknown)}; there are {', '.join(allowed)}")
+    return row

@@ -1,0 +1,91 @@
+"""Dead letters: events that failed for good, kept until someone replays them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
+
+from myloware_store.models import DeadLetter
+from myloware_store.repositories.base import Repository, as_count, as_name, as_uuids, writer
+from myloware_store.values import require_text
+
+__all__ = ["DeadLetters"]
+
+# The items are locked first, as everywhere; a letter that someone else has just replayed is left out.
+REPLAY = """
+WITH items AS MATERIALIZED (
+    SELECT w.id FROM work_items AS w JOIN dead_letters AS d ON d.work_item_id = w.id AND d.tenant_id = w.tenant_id
+    WHERE d.id = ANY (%(ids)s::uuid[]) AND d.replayed_at IS NULL
+        AND (%(tenant)s::text IS NULL OR d.tenant_id = %(tenant)s)
+    ORDER BY w.id
+    FOR NO KEY UPDATE OF w
+),
+replayed AS (
+    UPDATE dead_letters AS d
+    SET replayed_at = statement_timestamp(), replayed_by = %(by)s, updated_at = statement_timestamp()
+    FROM items WHERE d.work_item_id = items.id AND d.id = ANY (%(ids)s::uuid[]) AND d.replayed_at IS NULL
+    RETURNING d.id, d.work_item_id
+)
+UPDATE work_items AS w
+SET status = 'QUEUED', processed_at = NULL, available_at = statement_timestamp(),
+    max_attempts = w.attempt_count + %(extra_attempts)s, updated_at = statement_timestamp()
+FROM replayed WHERE w.id = replayed.work_item_id AND w.status = 'FAILED'
+RETURNING replayed.id
+"""
+
+
+class DeadLetters(Repository):
+    """Failed events, of this store's items and of sources outside it."""
+
+    def record(self, source: str, event_type: str, payload: Any, error: str) -> DeadLetter:
+        """Store an event from outside that failed for good.
+
+        Args:
+            source: Where it came from, such as a queue or a webhook.
+            event_type: What it was.
+            payload: The event, any JSON value, 4 MiB at most.
+            error: Why it failed.
+
+        Raises:
+            InvalidInput: One of them cannot be stored.
+        """
+        tenant, _ = writer()
+        return DeadLetter.create(
+            tenant_id=tenant,
+            source=as_name(source, "source"),
+            event_type=as_name(event_type, "event_type"),
+            payload=payload,
+            error=require_text(error, "error"),
+        )
+
+    def replay(self, ids: Iterable[UUID | str] | UUID | str, *, by: str, extra_attempts: int = 3) -> set[UUID]:
+        """Queue the items of dead letters again; each letter is replayed once, however many press the button.
+
+        Letters from outside sources have no item and are left as they are.
+
+        Args:
+            ids: The letters.
+            by: Who replays them.
+            extra_attempts: How many more tries each item gets (1 to 1000).
+
+        Returns:
+            The ids of the letters that this call replayed.
+        """
+        values = {
+            "ids": as_uuids(ids, "ids"),
+            "by": as_name(by, "by"),
+            "extra_attempts": as_count(extra_attempts, "extra_attempts", most=1000),
+        }
+        return {UUID(letter_id) for (letter_id,) in self._rows(REPLAY, values)}
+
+    def list(self, *, replayed: bool = False, limit: int = 100) -> list[DeadLetter]:
+        """Return dead letters, the newest first.
+
+        Args:
+            replayed: Whether to return those that were replayed, instead of those that were not.
+            limit: Most letters to return (1 to 100,000).
+        """
+        query = DeadLetter.select().where(DeadLetter.replayed_at.is_null(not replayed))
+        newest_first = query.order_by(DeadLetter.created_at.desc(), DeadLetter.id.desc())
+        return [*self._scoped(newest_first, DeadLetter).limit(as_count(limit, "limit"))]

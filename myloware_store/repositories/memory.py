@@ -1,0 +1,260 @@
+"""The agents' memory: documents stored with their embeddings, and found by similarity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import numpy as np
+from uuid_utils.compat import uuid7
+
+from myloware_store.enums import MemDocType
+from myloware_store.errors import InvalidInput, InvalidVector, NotFound
+from myloware_store.repositories.base import (
+    Repository,
+    as_count,
+    as_enum,
+    as_object,
+    as_uuid,
+    as_uuids,
+    known_keys,
+    writer,
+)
+from myloware_store.results import Hit, MemoryDoc
+from myloware_store.values import MAX_TEXT_BYTES, dump_json, require_text
+from myloware_store.vectors import DIMENSIONS, decode_binary, encode_text
+
+if TYPE_CHECKING:
+    from myloware_store.database import StoreDatabase
+    from myloware_store.embedding import Embedder
+
+__all__ = ["Memory"]
+
+_KEYS = ("id", "type", "content", "embedding", "metadata", "work_item_id")
+_FILTERS = ("type", "work_item_id")
+
+# A document of another tenant is never touched: the row is then missing from what comes back.
+UPSERT = """
+INSERT INTO mem_docs AS m (id, tenant_id, work_item_id, type, content, embedding, metadata)
+SELECT given.id, COALESCE(w.tenant_id, %(tenant_id)s), given.work_item_id, given.type, given.content,
+    given.embedding::vector, given.metadata
+FROM unnest(
+    %(ids)s::uuid[], %(item_ids)s::uuid[], %(types)s::mem_doc_type[], %(contents)s::text[],
+    %(embeddings)s::text[], %(metadata)s::jsonb[]
+) WITH ORDINALITY AS given (id, work_item_id, type, content, embedding, metadata, n)
+LEFT JOIN work_items AS w ON w.id = given.work_item_id AND (%(tenant)s::text IS NULL OR w.tenant_id = %(tenant)s)
+ORDER BY given.n
+ON CONFLICT (id) DO UPDATE
+SET work_item_id = EXCLUDED.work_item_id, type = EXCLUDED.type, content = EXCLUDED.content,
+    embedding = EXCLUDED.embedding, metadata = EXCLUDED.metadata, updated_at = statement_timestamp()
+WHERE m.tenant_id = EXCLUDED.tenant_id
+RETURNING m.id
+"""
+
+# Index: the primary key. The embedding travels in binary, and only when it is asked for.
+GET = """
+SELECT m.id, m.tenant_id, m.content, m.type, m.metadata, m.work_item_id, m.created_at, m.updated_at,
+    m.embedding IS NOT NULL, CASE WHEN %(with_embedding)s THEN vector_send(m.embedding) END
+FROM unnest(%(ids)s::uuid[]) WITH ORDINALITY AS given (id, n)
+JOIN mem_docs AS m ON m.id = given.id
+WHERE %(tenant)s::text IS NULL OR m.tenant_id = %(tenant)s
+ORDER BY given.n
+"""
+
+# Every document is compared: exact at any size and under any filter. OFFSET 0 keeps the planner from an approximate
+# index, which answers with too few rows where a filter is narrow.
+SIMILAR = """
+SELECT id, content, type, metadata, work_item_id, similarity
+FROM (
+    SELECT id, content, type, metadata, work_item_id, 1 - (embedding <=> %(vector)s::vector) AS similarity
+    FROM mem_docs
+    WHERE embedding IS NOT NULL
+        AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+        AND (%(type)s::mem_doc_type IS NULL OR type = %(type)s::mem_doc_type)
+        AND (%(item_id)s::uuid IS NULL OR work_item_id = %(item_id)s::uuid)
+    OFFSET 0
+) AS compared
+WHERE %(least)s::float8 IS NULL OR similarity >= %(least)s::float8
+ORDER BY similarity DESC, id
+LIMIT %(k)s
+"""
+
+
+class Memory(Repository):
+    """Memory documents of the tenant in force.
+
+    Args:
+        database: The open database.
+        embedder: Embeds documents that come without a vector, in one call a batch.
+    """
+
+    def __init__(self, database: StoreDatabase, embedder: Embedder | None = None) -> None:
+        super().__init__(database)
+        self._embedder = embedder
+
+    def upsert(self, docs: Iterable[Mapping[str, Any]]) -> list[UUID]:
+        """Store documents in one statement; one whose id is there already is replaced.
+
+        Args:
+            docs: Mappings with `type` (a `MemDocType`) and `content` (text, 1 MiB at most), and optionally `id`,
+                `embedding` (`(1536,)` real numbers), `metadata` (a JSON object) and `work_item_id`. What comes
+                without an embedding is embedded by the store's embedder where there is one.
+
+        Returns:
+            The ids, in the order of the documents.
+
+        Raises:
+            InvalidInput: A document cannot be stored, an id comes twice or belongs to another tenant; nothing was
+                written.
+            InvalidVector: An embedding has a wrong shape, is zero, NaN or infinite; nothing was written.
+            NotFound: There is no such work item, or it is another tenant's; nothing was written.
+        """
+        rows = [_checked(doc) for doc in docs]
+        if not rows:
+            return []
+        ids = [row["id"] for row in rows]
+        if len(set(ids)) != len(ids):
+            raise InvalidInput("upsert: an id comes twice")
+        self._embed(rows)
+        tenant, _ = writer()
+        values: dict[str, Any] = {
+            "tenant_id": tenant,
+            "ids": ids,
+            "item_ids": [row["work_item_id"] for row in rows],
+            "types": [row["type"] for row in rows],
+            "contents": [row["content"] for row in rows],
+            "embeddings": [row["embedding"] for row in rows],
+            "metadata": [row["metadata"] for row in rows],
+        }
+        with self._db.atomic():
+            self._require_items(values["item_ids"])
+            stored = {row_id for (row_id,) in self._rows(UPSERT, values)}
+            if len(stored) != len(ids):
+                taken = next(row_id for row_id in ids if row_id not in stored)
+                raise InvalidInput(f"upsert: the id {taken} is taken by another tenant's document")
+        return [UUID(row_id) for row_id in ids]
+
+    def get(self, ids: Iterable[UUID | str] | UUID | str, *, with_embedding: bool = False) -> list[MemoryDoc]:
+        """Return documents by their ids, in that order; those that do not exist are left out.
+
+        Args:
+            ids: The documents.
+            with_embedding: Whether to read their vectors, 6 KB each.
+        """
+        values = {"ids": as_uuids(ids, "ids"), "with_embedding": bool(with_embedding)}
+        return [
+            MemoryDoc(
+                id=UUID(row_id),
+                tenant_id=tenant_id,
+                content=content,
+                type=MemDocType(kind),
+                metadata=metadata,
+                work_item_id=None if item_id is None else UUID(item_id),
+                created_at=created_at.astimezone(UTC),
+                updated_at=updated_at.astimezone(UTC),
+                has_embedding=has_embedding,
+                embedding=None if vector is None else decode_binary(vector),
+            )
+            for (
+                row_id,
+                tenant_id,
+                content,
+                kind,
+                metadata,
+                item_id,
+                created_at,
+                updated_at,
+                has_embedding,
+                vector,
+            ) in self._rows(GET, values)
+        ]
+
+    def similar(
+        self,
+        vector: Any,
+        *,
+        k: int = 10,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002  the settled name
+        min_similarity: float | None = None,
+    ) -> list[Hit]:
+        """Return the k documents whose embeddings are most similar to a vector, best first.
+
+        The search is exact: exactly min(k, matching documents) come back, ties in the order of their ids.
+
+        Args:
+            vector: `(1536,)` real numbers.
+            k: Most documents to return (1 to 10,000).
+            filter: A mapping; `type` and `work_item_id` narrow the search by equality.
+            min_similarity: Only documents at least this similar, from -1 to 1.
+
+        Raises:
+            InvalidVector: The vector cannot be compared.
+            InvalidInput: Another argument is out of its bounds.
+        """
+        narrow = known_keys({} if filter is None else filter, _FILTERS, "filter")
+        values = {
+            "vector": encode_text(vector, "vector"),
+            "k": as_count(k, "k", most=10_000),
+            "type": None if "type" not in narrow else as_enum(narrow["type"], MemDocType, "type").value,
+            "item_id": None if "work_item_id" not in narrow else str(as_uuid(narrow["work_item_id"], "work_item_id")),
+            "least": None if min_similarity is None else _similarity(min_similarity),
+        }
+        return [
+            Hit(
+                id=UUID(row_id),
+                content=content,
+                type=MemDocType(kind),
+                metadata=metadata,
+                work_item_id=None if item_id is None else UUID(item_id),
+                similarity=min(1.0, max(-1.0, similarity)),
+            )
+            for row_id, content, kind, metadata, item_id, similarity in self._rows(SIMILAR, values)
+        ]
+
+    def _embed(self, rows: list[dict[str, Any]]) -> None:
+        """Let the embedder make the vectors that are missing."""
+        missing = [row for row in rows if row["embedding"] is None]
+        if self._embedder is None or not missing:
+            return
+        vectors = np.asarray(self._embedder([row["content"] for row in missing]))
+        if vectors.shape != (len(missing), DIMENSIONS):
+            raise InvalidVector(f"the embedder gave {vectors.shape}, not ({len(missing)}, {DIMENSIONS})")
+        for row, vector in zip(missing, vectors, strict=True):
+            row["embedding"] = encode_text(vector)
+
+    def _require_items(self, item_ids: list[str | None]) -> None:
+        wanted = {item_id for item_id in item_ids if item_id is not None}
+        if not wanted:
+            return
+        known = """
+            SELECT id FROM work_items
+            WHERE id = ANY (%(ids)s::uuid[]) AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+        """
+        unknown = wanted - {item_id for (item_id,) in self._rows(known, {"ids": list(wanted)})}
+        if unknown:
+            raise NotFound(f"there is no work item {min(unknown)}")
+
+
+def _checked(doc: Any) -> dict[str, Any]:
+    row = known_keys(doc, _KEYS, "doc")
+    for key in ("type", "content"):
+        if key not in row:
+            raise InvalidInput(f"doc: it needs a {key}")
+    item_id = row.get("work_item_id")
+    embedding = row.get("embedding")
+    return {
+        "id": str(uuid7() if row.get("id") is None else as_uuid(row["id"], "id")),
+        "type": as_enum(row["type"], MemDocType, "type").value,
+        "content": require_text(row["content"], "content", blank=False, max_bytes=MAX_TEXT_BYTES),
+        "embedding": None if embedding is None else encode_text(embedding),
+        "metadata": dump_json(as_object(row.get("metadata"), "metadata"), "metadata"),
+        "work_item_id": None if item_id is None else str(as_uuid(item_id, "work_item_id")),
+    }
+
+
+def _similarity(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -1 <= value <= 1:
+        raise InvalidInput(f"min_similarity: {value!r} is not a number from -1 to 1")
+    return float(value)

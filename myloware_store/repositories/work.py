@@ -1,0 +1,337 @@
+"""The work engine: orders submitted, items claimed, attempts finished, failed and timed out.
+
+Execution is at least once, acceptance of a result exactly once: every claim makes an attempt, and only the attempt that
+holds the item can end it. Times are the database's (`statement_timestamp()`: `now()` is when the transaction began).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from myloware_store.enums import Priority, WorkItemStatus, WorkItemType
+from myloware_store.errors import IdempotencyConflict, InvalidInput, LeaseLost
+from myloware_store.models import WorkItem, WorkOrder
+from myloware_store.repositories import work_sql as sql
+from myloware_store.repositories.base import (
+    Repository,
+    as_count,
+    as_enum,
+    as_name,
+    as_object,
+    as_seconds,
+    as_time,
+    known_keys,
+    writer,
+)
+from myloware_store.results import Claim, Outcome
+from myloware_store.values import MAX_TEXT_BYTES, dump_json, require_text
+
+__all__ = ["Work"]
+
+_SHORTEST_LEASE = 0.001
+_LARGEST_BATCH = 1000
+
+
+class Work(Repository):
+    """Work orders and their items."""
+
+    def submit(
+        self,
+        items: Iterable[Mapping[str, Any]],
+        *,
+        priority: Priority | str = Priority.MEDIUM,
+        workflow_id: str | None = None,
+        created_by: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        available_at: datetime | None = None,
+        max_attempts: int = 5,
+    ) -> WorkOrder:
+        """Store an order and its items, all of them or none, in one statement.
+
+        Args:
+            items: Mappings with `type` (a `WorkItemType`) and `content` (text, 1 MiB at most).
+            priority: How urgent; urgent items are claimed first.
+            workflow_id: The workflow that the order belongs to.
+            created_by: Who submits it, by default the actor in force, else `system`.
+            metadata: A JSON object, 4 MiB at most.
+            idempotency_key: Submitting the same items under the same key again returns the first order.
+            available_at: When the items can first be claimed, by default at once.
+            max_attempts: How often an item is tried before it becomes a dead letter (1 to 1000).
+
+        Returns:
+            The order, with `open_items` set to the number of its items.
+
+        Raises:
+            InvalidInput: There is no item, or one cannot be stored; nothing was written.
+            IdempotencyConflict: The key was used before, with other items.
+        """
+        tenant, actor = writer()
+        documents = [_document(item) for item in items]
+        if not documents:
+            raise InvalidInput("submit: an order needs at least one item")
+        values: dict[str, Any] = {
+            "order_id": str(uuid7()),
+            "tenant_id": tenant,
+            "priority": as_enum(priority, Priority, "priority").value,
+            "workflow_id": None if workflow_id is None else as_name(workflow_id, "workflow_id"),
+            "created_by": as_name(actor if created_by is None else created_by, "created_by"),
+            "metadata": dump_json(as_object(metadata, "metadata"), "metadata"),
+            "key": None if idempotency_key is None else as_name(idempotency_key, "idempotency_key"),
+            "available_at": None if available_at is None else as_time(available_at, "available_at"),
+            "max_attempts": as_count(max_attempts, "max_attempts", most=1000),
+            "item_ids": [str(uuid7()) for _ in documents],
+            "types": [kind for kind, _ in documents],
+            "contents": [content for _, content in documents],
+        }
+        rows = self._rows(sql.SUBMIT, values)
+        if not rows:
+            return self._first_order(values["tenant_id"], values["key"], documents)
+        (order,) = (_order(row) for row in rows)
+        # The roll-up trigger counted the items after the row was returned.
+        order.open_items = len(documents)
+        order._dirty.clear()  # noqa: SLF001  the stored row says so, too
+        return order
+
+    def _first_order(self, tenant: str, key: Any, documents: list[tuple[str, str]]) -> WorkOrder:
+        order = WorkOrder.get_or_none(WorkOrder.tenant_id == tenant, WorkOrder.idempotency_key == key)
+        if order is None:
+            raise IdempotencyConflict(f"the key {key!r} is being used by a transaction that this one cannot see")
+        stored = WorkItem.select(WorkItem.type, WorkItem.content).where(WorkItem.work_order == order).tuples()
+        if sorted((str(kind), content) for kind, content in stored) != sorted(documents):
+            raise IdempotencyConflict(f"the key {key!r} was used before, with other items, for order {order.id}")
+        return order
+
+    def claim(
+        self,
+        agent_id: str,
+        n: int = 1,
+        *,
+        types: Iterable[WorkItemType | str] | None = None,
+        tenants: Iterable[str] | None = None,
+        lease: float = 60.0,
+    ) -> list[Claim]:
+        """Take up to n items, urgent ones first, then the oldest; no two claims get the same item.
+
+        Args:
+            agent_id: Who will work on them.
+            n: Most items to take (1 to 1000).
+            types: Only items of these types.
+            tenants: Only items of these tenants; under a tenant in force it can only narrow.
+            lease: Seconds until the items are taken back unless `heartbeat` extends them.
+
+        Returns:
+            The claims, in the order in which to work on them; empty where nothing is ready.
+
+        Raises:
+            InvalidInput: An argument is out of its bounds.
+        """
+        count = as_count(n, "n", most=_LARGEST_BATCH)
+        rows = self._rows(
+            sql.CLAIM,
+            {
+                "agent_id": as_name(agent_id, "agent_id"),
+                "n": count,
+                "attempt_ids": [str(uuid7()) for _ in range(count)],
+                "types": None if types is None else [as_enum(kind, WorkItemType, "types").value for kind in types],
+                "tenants": None if tenants is None else [as_name(name, "tenants") for name in tenants],
+                "lease": as_seconds(lease, "lease", least=_SHORTEST_LEASE),
+            },
+        )
+        return [
+            Claim(
+                item_id=UUID(item_id),
+                attempt_id=UUID(attempt_id),
+                attempt_number=number,
+                type=WorkItemType(kind),
+                content=content,
+                tenant_id=tenant_id,
+                work_order_id=UUID(order_id),
+                lease_expires_at=expires.astimezone(UTC),
+            )
+            for item_id, attempt_id, number, kind, content, tenant_id, order_id, expires in rows
+        ]
+
+    def heartbeat(self, claims: Iterable[Claim], lease: float = 60.0) -> set[UUID]:
+        """Extend the leases of claims that still hold their items.
+
+        Args:
+            claims: What `claim` returned.
+            lease: Seconds from now.
+
+        Returns:
+            The ids of the items that are still held; the others are lost to this worker.
+        """
+        held = _claims(claims)
+        values = {
+            "attempt_ids": [str(claim.attempt_id) for claim in held],
+            "lease": as_seconds(lease, "lease", least=_SHORTEST_LEASE),
+        }
+        return {UUID(item_id) for (item_id,) in self._rows(sql.HEARTBEAT, values)}
+
+    def finish(self, claims: Iterable[Claim], results: Sequence[Any], *, gate: bool = False) -> set[UUID]:
+        """Store results and complete the items, as far as these claims still hold them.
+
+        A second call with the same claims (a reply was lost) is accepted again and changes nothing.
+
+        Args:
+            claims: What `claim` returned.
+            results: One JSON value a claim, 4 MiB at most each.
+            gate: Park the items until `approvals.decide` instead of completing them.
+
+        Returns:
+            The ids of the items that were accepted.
+
+        Raises:
+            InvalidInput: The numbers of claims and results differ, or a result is not JSON; nothing was written.
+            LeaseLost: Inside the caller's transaction, where a claim no longer holds its item.
+        """
+        held = _claims(claims)
+        outputs = [dump_json(result, "results") for result in _paired(results, held, "results")]
+        values = {**_fence(held), "outputs": outputs, "gate": bool(gate)}
+        accepted = {UUID(item_id) for (item_id,) in self._rows(sql.FINISH, values)}
+        self._all_or_nothing(held, accepted)
+        return accepted
+
+    def fail(
+        self,
+        claims: Iterable[Claim],
+        errors: Sequence[BaseException | str],
+        *,
+        retry: bool = True,
+        delay: float | None = None,
+    ) -> dict[UUID, Outcome]:
+        """End attempts that went wrong: queue the items again, or bury those that have no tries left.
+
+        Args:
+            claims: What `claim` returned.
+            errors: One exception or text a claim; stored as text, shortened where it is very long.
+            retry: False where trying again is of no use: the items fail for good at once.
+            delay: Seconds until the items can be claimed again, by default 2 ** tries, an hour at most, each
+                multiplied by a random number from 0.5 to 1.5 so that failures that came together part.
+
+        Returns:
+            For each item that was accepted, what became of it.
+
+        Raises:
+            InvalidInput: The numbers of claims and errors differ.
+            LeaseLost: Inside the caller's transaction, where a claim no longer holds its item.
+        """
+        held = _claims(claims)
+        values = {
+            **_fence(held),
+            "errors": [_error_text(error) for error in _paired(errors, held, "errors")],
+            "letter_ids": [str(uuid7()) for _ in held],
+            "retry": bool(retry),
+            "delay": None if delay is None else as_seconds(delay, "delay"),
+        }
+        outcomes = _outcomes(self._rows(sql.FAIL, values))
+        self._all_or_nothing(held, outcomes.keys())
+        return outcomes
+
+    def reap(self, limit: int = 100) -> dict[UUID, Outcome]:
+        """Take back items whose lease has run out: queue them again, or bury those that have no tries left.
+
+        Args:
+            limit: Most items to take back in this call (1 to 1000).
+
+        Returns:
+            For each item that was taken back, what became of it.
+        """
+        count = as_count(limit, "limit", most=_LARGEST_BATCH)
+        values = {"limit": count, "letter_ids": [str(uuid7()) for _ in range(count)], "delay": None}
+        return _outcomes(self._rows(sql.REAP, values))
+
+    def get(self, order_id: UUID | str) -> WorkOrder:
+        """Return an order.
+
+        Raises:
+            NotFound: There is none of this id, or it is another tenant's.
+        """
+        return self._find(WorkOrder, order_id, "order_id")
+
+    def items(self, order_id: UUID | str) -> list[WorkItem]:
+        """Return the items of an order, in the order in which they were submitted.
+
+        Raises:
+            NotFound: There is no such order, or it is another tenant's.
+        """
+        order = self.get(order_id)
+        items: Iterable[WorkItem] = order.items.order_by(WorkItem.created_at, WorkItem.id)
+        return [*items]
+
+    def _all_or_nothing(self, claims: Sequence[Claim], accepted: Iterable[UUID]) -> None:
+        """Inside a transaction of the caller's, a refused claim ends it: what belongs together commits together."""
+        lost = {claim.item_id for claim in claims} - set(accepted)
+        if lost and self._db.in_transaction():
+            raise LeaseLost(f"the lease ran out on {', '.join(sorted(map(str, lost)))}")
+
+
+def _document(item: Any) -> tuple[str, str]:
+    row = known_keys(item, ("type", "content"), "item")
+    if len(row) < 2:  # noqa: PLR2004  the two keys above
+        raise InvalidInput("item: it needs a type and a content")
+    content = require_text(row["content"], "content", blank=False, max_bytes=MAX_TEXT_BYTES)
+    return as_enum(row["type"], WorkItemType, "type").value, content
+
+
+def _order(row: tuple[Any, ...]) -> WorkOrder:
+    fields = WorkOrder.plain_fields()
+    values = {field.name: field.python_value(value) for field, value in zip(fields, row, strict=True)}
+    order = WorkOrder(__no_default__=True, **values)
+    order._dirty.clear()  # noqa: SLF001  as Peewee does with what it reads
+    return order
+
+
+def _claims(claims: Iterable[Claim]) -> list[Claim]:
+    held = list(claims)
+    for claim in held:
+        if not isinstance(claim, Claim):
+            raise InvalidInput(f"claims: {type(claim).__name__} is not a Claim")
+    if len({claim.item_id for claim in held}) != len(held):
+        raise InvalidInput("claims: an item is named twice")
+    return held
+
+
+def _paired(values: Any, claims: Sequence[Claim], name: str) -> list[Any]:
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        raise InvalidInput(f"{name}: {type(values).__name__} is not a sequence with one element a claim")
+    paired = list(values)
+    if len(paired) != len(claims):
+        raise InvalidInput(f"{name}: {len(paired)} for {len(claims)} claims")
+    return paired
+
+
+def _fence(claims: Sequence[Claim]) -> dict[str, list[str]]:
+    return {
+        "item_ids": [str(claim.item_id) for claim in claims],
+        "attempt_ids": [str(claim.attempt_id) for claim in claims],
+    }
+
+
+def _error_text(error: Any) -> str:
+    """An error always can be stored: what PostgreSQL has no room for is replaced."""
+    if isinstance(error, BaseException):
+        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    elif isinstance(error, str):
+        text = error or "unknown error"
+    else:
+        raise InvalidInput(f"errors: {type(error).__name__} is neither an exception nor text")
+    return text[:10_000].replace("\x00", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+
+
+def _outcomes(rows: list[tuple[Any, ...]]) -> dict[UUID, Outcome]:
+    return {
+        UUID(item_id): Outcome(
+            item_id=UUID(item_id),
+            status=WorkItemStatus(status),
+            available_at=None if available_at is None else available_at.astimezone(UTC),
+            dead_letter_id=None if letter_id is None else UUID(letter_id),
+        )
+        for item_id, status, available_at, letter_id in rows
+    }

@@ -1,0 +1,176 @@
+"""The statements of the work engine, one round trip each.
+
+Locks are always taken in the same order, items by id and then (by the roll-up trigger) orders by id, so that no two of
+these statements wait for each other in a circle.
+"""
+
+from __future__ import annotations
+
+__all__ = ["CLAIM", "FAIL", "FINISH", "HEARTBEAT", "REAP", "SUBMIT"]
+
+# Index: work_orders_tenant_id_idempotency_key_key.
+SUBMIT = """
+WITH made AS (
+    INSERT INTO work_orders (id, tenant_id, priority, workflow_id, created_by, metadata, idempotency_key)
+    VALUES (%(order_id)s, %(tenant_id)s, %(priority)s, %(workflow_id)s, %(created_by)s, %(metadata)s, %(key)s)
+    ON CONFLICT (tenant_id, idempotency_key) DO NOTHING
+    RETURNING id, created_at, tenant_id, status, priority, workflow_id, created_by, metadata, idempotency_key,
+        open_items, failed_items, updated_at
+),
+items AS (
+    INSERT INTO work_items (id, tenant_id, work_order_id, type, content, priority, available_at, max_attempts)
+    SELECT given.id, made.tenant_id, made.id, given.type, given.content, made.priority,
+        COALESCE(%(available_at)s::timestamptz, statement_timestamp()), %(max_attempts)s
+    FROM made, unnest(%(item_ids)s::uuid[], %(types)s::work_item_type[], %(contents)s::text[])
+        AS given (id, type, content)
+)
+SELECT * FROM made
+"""
+
+# Index: work_items_claim_idx. NO KEY: a child row that someone is inserting does not make the item look locked.
+CLAIM = """
+WITH ready AS MATERIALIZED (
+    SELECT id FROM work_items
+    WHERE status = 'QUEUED' AND available_at <= statement_timestamp() AND attempt_count < max_attempts
+        AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+        AND (%(tenants)s::text[] IS NULL OR tenant_id = ANY (%(tenants)s))
+        AND (%(types)s::work_item_type[] IS NULL OR type = ANY (%(types)s::work_item_type[]))
+    ORDER BY priority DESC, available_at, id
+    LIMIT %(n)s
+    FOR NO KEY UPDATE SKIP LOCKED
+),
+numbered AS (
+    SELECT id, row_number() OVER () AS n FROM ready
+),
+claimed AS (
+    UPDATE work_items AS w
+    SET status = 'PROCESSING', attempt_count = w.attempt_count + 1, updated_at = statement_timestamp(),
+        current_attempt_id = (%(attempt_ids)s::uuid[])[numbered.n]
+    FROM numbered WHERE w.id = numbered.id
+    RETURNING w.*
+),
+started AS (
+    INSERT INTO attempts (id, tenant_id, work_item_id, agent_id, attempt_number, started_at, lease_expires_at)
+    SELECT current_attempt_id, tenant_id, id, %(agent_id)s, attempt_count, statement_timestamp(),
+        statement_timestamp() + %(lease)s * interval '1 second'
+    FROM claimed
+    RETURNING id, lease_expires_at
+)
+SELECT c.id, c.current_attempt_id, c.attempt_count, c.type, c.content, c.tenant_id, c.work_order_id,
+    s.lease_expires_at
+FROM claimed AS c JOIN started AS s ON s.id = c.current_attempt_id
+ORDER BY c.priority DESC, c.available_at, c.id
+"""
+
+# The item is never touched: only the attempt's lease moves.
+HEARTBEAT = """
+UPDATE attempts SET lease_expires_at = statement_timestamp() + %(lease)s * interval '1 second',
+    updated_at = statement_timestamp()
+WHERE id = ANY (%(attempt_ids)s::uuid[]) AND status = 'STARTED' AND lease_expires_at > statement_timestamp()
+    AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+RETURNING work_item_id
+"""
+
+_GIVEN_CLAIMS = """
+held AS MATERIALIZED (
+    SELECT w.id, a.id AS attempt_id, given.n, w.attempt_count < w.max_attempts AS tries_left
+    FROM unnest(%(item_ids)s::uuid[], %(attempt_ids)s::uuid[]) WITH ORDINALITY AS given (item_id, attempt_id, n)
+    JOIN work_items AS w ON w.id = given.item_id AND w.current_attempt_id = given.attempt_id
+    JOIN attempts AS a ON a.id = given.attempt_id
+    WHERE w.status = 'PROCESSING' AND NOT w.awaiting_approval
+        AND a.status = 'STARTED' AND a.lease_expires_at > statement_timestamp()
+        AND (%(tenant)s::text IS NULL OR w.tenant_id = %(tenant)s)
+    ORDER BY w.id
+    FOR NO KEY UPDATE OF w, a
+)
+"""
+
+FINISH = f"""
+WITH {_GIVEN_CLAIMS},
+finished AS (
+    UPDATE work_items AS w
+    SET result = (%(outputs)s::jsonb[])[held.n], awaiting_approval = %(gate)s, updated_at = statement_timestamp(),
+        status = CASE WHEN %(gate)s THEN 'PROCESSING' ELSE 'COMPLETED' END::work_item_status,
+        processed_at = CASE WHEN NOT %(gate)s THEN statement_timestamp() END
+    FROM held WHERE w.id = held.id
+    RETURNING w.id
+),
+ended AS (
+    UPDATE attempts AS a
+    SET status = 'COMPLETED', output = (%(outputs)s::jsonb[])[held.n], finished_at = statement_timestamp(),
+        updated_at = statement_timestamp(),
+        duration_ms = least(extract(epoch FROM statement_timestamp() - a.started_at) * 1000, 2147483647)
+    FROM held WHERE a.id = held.attempt_id
+)
+SELECT id FROM finished
+UNION
+-- Accepted before: the reply to an earlier call was lost.
+SELECT w.id
+FROM unnest(%(item_ids)s::uuid[], %(attempt_ids)s::uuid[]) AS given (item_id, attempt_id)
+JOIN work_items AS w ON w.id = given.item_id AND w.current_attempt_id = given.attempt_id
+JOIN attempts AS a ON a.id = given.attempt_id AND a.status = 'COMPLETED'
+WHERE %(tenant)s::text IS NULL OR w.tenant_id = %(tenant)s
+"""
+
+# What follows an attempt that did not succeed: `held` has id, attempt_id, n, again and error.
+_SETTLE = """
+moved AS (
+    UPDATE work_items AS w
+    SET status = CASE WHEN held.again THEN 'QUEUED' ELSE 'FAILED' END::work_item_status,
+        available_at = CASE
+            WHEN held.again THEN statement_timestamp() + interval '1 second' * COALESCE(
+                %(delay)s::float8, least(3600, power(2, least(w.attempt_count, 12))) * (0.5 + random())
+            )
+            ELSE w.available_at
+        END,
+        processed_at = CASE WHEN NOT held.again THEN statement_timestamp() END,
+        updated_at = statement_timestamp()
+    FROM held WHERE w.id = held.id
+    RETURNING w.id, w.tenant_id, w.type, w.content, w.status, w.available_at, w.attempt_count,
+        held.attempt_id, held.n, held.again, held.error
+),
+ended AS (
+    UPDATE attempts AS a
+    SET status = {status}, error = moved.error, finished_at = statement_timestamp(),
+        updated_at = statement_timestamp(),
+        duration_ms = least(extract(epoch FROM statement_timestamp() - a.started_at) * 1000, 2147483647)
+    FROM moved WHERE a.id = moved.attempt_id
+),
+buried AS (
+    INSERT INTO dead_letters (id, tenant_id, source, event_type, payload, error, retry_count, work_item_id)
+    SELECT (%(letter_ids)s::uuid[])[n], tenant_id, 'work_items', type::text,
+        jsonb_build_object('work_item_id', id, 'attempt_id', attempt_id, 'content', content),
+        error, attempt_count - 1, id
+    FROM moved WHERE NOT again
+    RETURNING id, work_item_id
+)
+SELECT moved.id, moved.status, CASE WHEN moved.again THEN moved.available_at END, buried.id
+FROM moved LEFT JOIN buried ON buried.work_item_id = moved.id
+"""
+
+FAIL = f"""
+WITH {_GIVEN_CLAIMS.replace("held AS", "fenced AS")},
+held AS (
+    SELECT id, attempt_id, n, %(retry)s AND tries_left AS again, (%(errors)s::text[])[n] AS error FROM fenced
+),
+{_SETTLE.replace("{status}", "'FAILED'")}
+"""
+
+# Index: attempts_lease_idx. A lease without an end is never taken back.
+REAP = f"""
+WITH expired AS MATERIALIZED (
+    SELECT w.id, a.id AS attempt_id, a.lease_expires_at, w.attempt_count < w.max_attempts AS again
+    FROM attempts AS a JOIN work_items AS w ON w.id = a.work_item_id AND w.current_attempt_id = a.id
+    WHERE a.status = 'STARTED' AND a.lease_expires_at <= statement_timestamp() AND w.status = 'PROCESSING'
+        AND (%(tenant)s::text IS NULL OR w.tenant_id = %(tenant)s)
+    ORDER BY a.lease_expires_at
+    LIMIT %(limit)s
+    FOR NO KEY UPDATE OF w, a SKIP LOCKED
+),
+held AS (
+    SELECT id, attempt_id, row_number() OVER () AS n, again,
+        'the lease ran out at ' || lease_expires_at::text AS error
+    FROM expired
+),
+{_SETTLE.replace("{status}", "'TIMEOUT'")}
+"""

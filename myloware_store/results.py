@@ -1,0 +1,106 @@
+"""What the repositories give back where a model says too much or too little."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import attrs
+
+from myloware_store.enums import MemDocType, WorkItemStatus, WorkItemType
+from myloware_store.vectors import Embedding
+
+__all__ = ["Claim", "Hit", "MemoryDoc", "Outcome"]
+
+
+@attrs.frozen
+class Claim:
+    """One item held by one attempt of an agent, until the lease ends.
+
+    Attributes:
+        item_id: The item.
+        attempt_id: The attempt that holds it; `finish`, `fail` and `heartbeat` are fenced by it.
+        attempt_number: 1 for the first try.
+        type: The kind of document.
+        content: The document.
+        tenant_id: Whose it is.
+        work_order_id: The order it belongs to.
+        lease_expires_at: When the lease ends unless `heartbeat` extends it, by the database's clock, in UTC.
+    """
+
+    item_id: UUID
+    attempt_id: UUID
+    attempt_number: int
+    type: WorkItemType
+    content: str = attrs.field(repr=False)
+    tenant_id: str
+    work_order_id: UUID
+    lease_expires_at: datetime
+
+
+@attrs.frozen
+class Outcome:
+    """What became of an item whose attempt failed or timed out.
+
+    Attributes:
+        item_id: The item.
+        status: QUEUED where it will be tried again, FAILED where it will not.
+        available_at: When it can be claimed again, in UTC; None where it will not.
+        dead_letter_id: The dead letter it ended as; None where it will be tried again.
+    """
+
+    item_id: UUID
+    status: WorkItemStatus
+    available_at: datetime | None
+    dead_letter_id: UUID | None
+
+
+@attrs.frozen
+class Hit:
+    """A memory document found by a search.
+
+    Attributes:
+        id: The document.
+        content: Its text.
+        type: What it is for.
+        metadata: Its metadata.
+        work_item_id: The item it was made for, if any.
+        similarity: Cosine similarity to the query in -1 .. 1.
+    """
+
+    id: UUID
+    content: str
+    type: MemDocType
+    metadata: dict[str, Any]
+    work_item_id: UUID | None
+    similarity: float
+
+
+@attrs.frozen(eq=False)
+class MemoryDoc:
+    """A memory document as it is stored.
+
+    Attributes:
+        id: The document.
+        tenant_id: Whose it is.
+        content: Its text.
+        type: What it is for.
+        metadata: Its metadata.
+        work_item_id: The item it was made for, if any.
+        created_at: When it was first stored, in UTC.
+        updated_at: When it last changed, in UTC.
+        has_embedding: Whether it has a vector.
+        embedding: The `(1536,) float32` vector, where it was asked for and there is one.
+    """
+
+    id: UUID
+    tenant_id: str
+    content: str
+    type: MemDocType
+    metadata: dict[str, Any]
+    work_item_id: UUID | None
+    created_at: datetime
+    updated_at: datetime
+    has_embedding: bool
+    embedding: Embedding | None = None
