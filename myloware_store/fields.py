@@ -1,13 +1,9 @@
-"""The column types of the models: native enums, vectors, UUIDs, and scalars that never convert silently."""
+"""Columns of PostgreSQL's own types: native enums, vectors, UUIDs, JSON, and foreign keys that keep tenants apart."""
 
 from __future__ import annotations
 
-import ipaddress
-import math
-import operator
 import uuid
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -17,41 +13,20 @@ from uuid_utils.compat import uuid7
 
 from myloware_store.enums import ENUM_TYPES
 from myloware_store.errors import InvalidInput
-from myloware_store.values import MAX_JSON_BYTES, MAX_NAME_CHARS, MAX_TEXT_BYTES, dump_json, require_text
+from myloware_store.scalars import CheckedField, ServerDefault, field_name
+from myloware_store.values import MAX_JSON_BYTES, dump_json, require_text
 from myloware_store.vectors import DIMENSIONS, decode_binary, decode_text, encode_text
 
 __all__ = [
     "BytesField",
-    "CheckedBooleanField",
-    "CheckedFloatField",
-    "CheckedIntegerField",
-    "CheckedTextField",
     "EmbeddingField",
     "EnumField",
-    "InetField",
     "JsonField",
-    "NameField",
     "ParentKey",
     "SearchField",
-    "ServerDefault",
     "TenantForeignKey",
-    "TimestampField",
     "UuidField",
 ]
-
-_INT4 = range(-(2**31), 2**31)
-
-
-class ServerDefault(peewee.SQL):
-    """A `DEFAULT` clause: the column may be left out of an INSERT and is read back from it."""
-
-    def __init__(self, sql: str) -> None:
-        super().__init__(f"DEFAULT {sql}")
-
-
-def _name(field: peewee.Field) -> str:
-    model = getattr(field, "model", None)
-    return f"{model.__name__}.{field.name}" if model is not None else type(field).__name__
 
 
 class DeferredAccessor(peewee.FieldAccessor):
@@ -79,69 +54,7 @@ class JsonAccessor(peewee.FieldAccessor):
         return value
 
 
-class _Checked(peewee.Field):
-    """A field whose values pass `check` on their way into SQL; NULL and SQL expressions pass freely.
-
-    Args:
-        filled: Whether the server fills the column where an INSERT leaves it out, without a `DEFAULT`.
-    """
-
-    deferred = False
-    """Whether a plain `select()` leaves the column out."""
-
-    def __init__(self, *, filled: bool = False, **options: Any) -> None:
-        super().__init__(**options)
-        self.filled = filled or any(isinstance(clause, ServerDefault) for clause in self.constraints or ())
-
-    def read(self) -> Any:
-        """Return what to select to read the column."""
-        return self
-
-    def check(self, value: Any) -> Any:
-        """Return what goes into SQL for this value, or raise InvalidInput."""
-        raise NotImplementedError
-
-    def db_value(self, value: Any) -> Any:
-        if value is None or isinstance(value, peewee.Node):
-            return value
-        return self.check(value)
-
-    def python_value(self, value: Any) -> Any:
-        return value
-
-    def case_value(self, value: Any) -> Any:
-        # A CASE branch is untyped text to PostgreSQL; the cast gives it the column's type.
-        return peewee.Cast(self.to_value(value), self.field_type)
-
-
-class CheckedTextField(_Checked):
-    """Text as PostgreSQL can store it: a `str` without NUL or lone surrogates, 1 MiB at most.
-
-    Args:
-        blank: Whether text without a visible character is allowed (default True).
-    """
-
-    field_type = "text"
-    max_chars: int | None = None
-
-    def __init__(self, *, blank: bool = True, **options: Any) -> None:
-        self.blank = blank
-        super().__init__(**options)
-
-    def check(self, value: Any) -> str:
-        return require_text(value, _name(self), blank=self.blank, max_chars=self.max_chars, max_bytes=MAX_TEXT_BYTES)
-
-
-class NameField(CheckedTextField):
-    """A short text that names something: never blank, 255 characters at most."""
-
-    max_chars = MAX_NAME_CHARS
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(blank=False, **options)
-
-
-class EnumField(_Checked):
+class EnumField(CheckedField):
     """A column of one of the native enum types; labels and members are taken, members are given back."""
 
     def __init__(self, enum: type[StrEnum], **options: Any) -> None:
@@ -154,18 +67,18 @@ class EnumField(_Checked):
 
     def check(self, value: Any) -> str:
         if isinstance(value, StrEnum) and not isinstance(value, self.enum):
-            raise InvalidInput(f"{_name(self)}: {value!r} is of another enum than {self.enum.__name__}")
+            raise InvalidInput(f"{field_name(self)}: {value!r} is of another enum than {self.enum.__name__}")
         try:
             return str(self.enum(value).value)
         except ValueError:
             labels = ", ".join(self.enum)
-            raise InvalidInput(f"{_name(self)}: {value!r} is not one of {labels}") from None
+            raise InvalidInput(f"{field_name(self)}: {value!r} is not one of {labels}") from None
 
     def python_value(self, value: Any) -> StrEnum | None:
         return None if value is None else self.enum(value)
 
 
-class UuidField(_Checked):
+class UuidField(CheckedField):
     """A UUID; `uuid.UUID` and its text forms are taken, `uuid.UUID` is given back."""
 
     field_type = "uuid"
@@ -176,7 +89,7 @@ class UuidField(_Checked):
         try:
             return str(uuid.UUID(value))
         except (ValueError, TypeError, AttributeError):
-            raise InvalidInput(f"{_name(self)}: {value!r} is not a UUID") from None
+            raise InvalidInput(f"{field_name(self)}: {value!r} is not a UUID") from None
 
     def python_value(self, value: Any) -> uuid.UUID | None:
         return value if value is None or isinstance(value, uuid.UUID) else uuid.UUID(value)
@@ -187,77 +100,7 @@ class UuidField(_Checked):
         return cls(primary_key=True, default=uuid7, constraints=[ServerDefault("gen_random_uuid()")])
 
 
-class CheckedIntegerField(_Checked):
-    """A 32-bit integer; floats and booleans are refused, never rounded."""
-
-    field_type = "int4"
-
-    def check(self, value: Any) -> int:
-        try:
-            number = operator.index(value)
-        except TypeError:
-            raise InvalidInput(f"{_name(self)}: {value!r} is not an integer") from None
-        if isinstance(value, bool) or number not in _INT4:
-            raise InvalidInput(f"{_name(self)}: {value!r} is not a 32-bit integer")
-        return number
-
-
-class CheckedFloatField(_Checked):
-    """A finite double."""
-
-    field_type = "float8"
-
-    def check(self, value: Any) -> float:
-        if isinstance(value, bool | str | bytes | complex):
-            raise InvalidInput(f"{_name(self)}: {value!r} is not a number")
-        try:
-            number = float(value)
-        except (TypeError, ValueError, OverflowError):
-            raise InvalidInput(f"{_name(self)}: {value!r} is not a number") from None
-        if not math.isfinite(number):
-            raise InvalidInput(f"{_name(self)}: {value!r} is not finite")
-        return number
-
-
-class CheckedBooleanField(_Checked):
-    """A boolean; nothing else is taken for one."""
-
-    field_type = "bool"
-
-    def check(self, value: Any) -> bool:
-        if not isinstance(value, bool):
-            raise InvalidInput(f"{_name(self)}: {value!r} is not a boolean")
-        return value
-
-
-class TimestampField(_Checked):
-    """An instant: aware datetimes are taken, UTC is given back."""
-
-    field_type = "timestamptz"
-
-    def check(self, value: Any) -> datetime:
-        if not isinstance(value, datetime) or value.utcoffset() is None:
-            raise InvalidInput(f"{_name(self)}: {value!r} is not an aware datetime")
-        return value
-
-    def python_value(self, value: Any) -> datetime | None:
-        return value.astimezone(UTC) if isinstance(value, datetime) else value
-
-
-class InetField(_Checked):
-    """An IPv4 or IPv6 address, with a prefix length or without."""
-
-    field_type = "inet"
-
-    def check(self, value: Any) -> str:
-        try:
-            ipaddress.ip_interface(value)
-        except ValueError:
-            raise InvalidInput(f"{_name(self)}: {value!r} is not an IP address") from None
-        return str(value)
-
-
-class BytesField(_Checked):
+class BytesField(CheckedField):
     """A stored generated `bytea`, read only."""
 
     field_type = "bytea"
@@ -266,14 +109,14 @@ class BytesField(_Checked):
 
     def check(self, value: Any) -> bytes:
         if not isinstance(value, bytes):
-            raise InvalidInput(f"{_name(self)}: {type(value).__name__} is not bytes")
+            raise InvalidInput(f"{field_name(self)}: {type(value).__name__} is not bytes")
         return value
 
     def python_value(self, value: Any) -> bytes | None:
         return None if value is None else bytes(value)
 
 
-class SearchField(_Checked):
+class SearchField(CheckedField):
     """A stored generated `tsvector`: PostgreSQL fills it, a plain `select()` leaves it out."""
 
     field_type = "tsvector"
@@ -281,7 +124,7 @@ class SearchField(_Checked):
     accessor_class = DeferredAccessor
 
     def check(self, value: Any) -> str:
-        return require_text(value, _name(self))
+        return require_text(value, field_name(self))
 
 
 class JsonField(peewee.JSONField):
@@ -306,8 +149,8 @@ class JsonField(peewee.JSONField):
         if value is None or isinstance(value, peewee.Node | Json):
             return value
         if self.kind is not None and not isinstance(value, Mapping if self.kind is dict else self.kind):
-            raise InvalidInput(f"{_name(self)}: {type(value).__name__} is not a {self.kind.__name__}")
-        text = dump_json(value, _name(self), max_bytes=MAX_JSON_BYTES)
+            raise InvalidInput(f"{field_name(self)}: {type(value).__name__} is not a {self.kind.__name__}")
+        text = dump_json(value, field_name(self), max_bytes=MAX_JSON_BYTES)
         return Json(value, dumps=lambda _: text)
 
     def case_value(self, value: Any) -> Any:
@@ -330,7 +173,7 @@ class EmbeddingField(VectorField):
     def db_value(self, value: Any) -> Any:
         if value is None or isinstance(value, peewee.Node):
             return value
-        return encode_text(value, _name(self))
+        return encode_text(value, field_name(self))
 
     def python_value(self, value: Any) -> Any:
         return decode_text(value) if isinstance(value, str) else value

@@ -10,7 +10,8 @@ import peewee
 
 from myloware_store.database import current_tenant, default_tenant, proxy
 from myloware_store.errors import InvalidInput, NotFound
-from myloware_store.fields import NameField, ServerDefault, TenantForeignKey, TimestampField, UuidField
+from myloware_store.fields import TenantForeignKey, UuidField
+from myloware_store.scalars import NameField, ServerDefault, TimestampField
 from myloware_store.values import MAX_NAME_CHARS, dump_json
 
 __all__ = ["BaseModel", "Entity", "TenantEntity", "name_checks", "object_checks"]

@@ -5,19 +5,17 @@ from __future__ import annotations
 from peewee import SQL, Check
 
 from myloware_store.enums import ApprovalDecision
-from myloware_store.fields import (
-    CheckedIntegerField,
-    CheckedTextField,
-    EnumField,
-    InetField,
-    JsonField,
-    NameField,
-    ServerDefault,
-    TenantForeignKey,
-    TimestampField,
-)
+from myloware_store.fields import EnumField, JsonField, TenantForeignKey
 from myloware_store.models.base import TenantEntity, name_checks, object_checks
 from myloware_store.models.work import WorkItem
+from myloware_store.scalars import (
+    CheckedIntegerField,
+    CheckedTextField,
+    InetField,
+    NameField,
+    ServerDefault,
+    TimestampField,
+)
 
 __all__ = ["ApprovalEvent", "AuditLog", "DeadLetter"]
 

@@ -5,19 +5,10 @@ from __future__ import annotations
 from peewee import SQL, Check
 
 from myloware_store.enums import MemDocType
-from myloware_store.fields import (
-    BytesField,
-    CheckedTextField,
-    EmbeddingField,
-    EnumField,
-    JsonField,
-    SearchField,
-    ServerDefault,
-    TenantForeignKey,
-    TimestampField,
-)
+from myloware_store.fields import BytesField, EmbeddingField, EnumField, JsonField, SearchField, TenantForeignKey
 from myloware_store.models.base import TenantEntity, name_checks, object_checks
 from myloware_store.models.work import WorkItem
+from myloware_store.scalars import CheckedTextField, ServerDefault, TimestampField
 
 __all__ = ["MemDoc"]
 

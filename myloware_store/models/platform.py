@@ -7,20 +7,17 @@ from typing import TYPE_CHECKING
 from peewee import SQL, Check, CompositeKey
 
 from myloware_store.enums import ConnectorStatus, ConnectorType, WorkOrderStatus
-from myloware_store.fields import (
+from myloware_store.fields import EnumField, JsonField, ParentKey, TenantForeignKey
+from myloware_store.models.base import BaseModel, Entity, TenantEntity, name_checks, object_checks
+from myloware_store.models.work import WorkItem, WorkOrder
+from myloware_store.scalars import (
     CheckedBooleanField,
     CheckedFloatField,
     CheckedTextField,
-    EnumField,
-    JsonField,
     NameField,
-    ParentKey,
     ServerDefault,
-    TenantForeignKey,
     TimestampField,
 )
-from myloware_store.models.base import BaseModel, Entity, TenantEntity, name_checks, object_checks
-from myloware_store.models.work import WorkItem, WorkOrder
 
 if TYPE_CHECKING:
     from peewee import ModelSelect

@@ -7,20 +7,16 @@ from typing import TYPE_CHECKING
 from peewee import SQL, Check
 
 from myloware_store.enums import AttemptStatus, Priority, WorkItemStatus, WorkItemType, WorkOrderStatus
-from myloware_store.fields import (
+from myloware_store.fields import EnumField, JsonField, SearchField, TenantForeignKey, UuidField
+from myloware_store.models.base import TenantEntity, name_checks, object_checks
+from myloware_store.scalars import (
     CheckedBooleanField,
     CheckedIntegerField,
     CheckedTextField,
-    EnumField,
-    JsonField,
     NameField,
-    SearchField,
     ServerDefault,
-    TenantForeignKey,
     TimestampField,
-    UuidField,
 )
-from myloware_store.models.base import TenantEntity, name_checks, object_checks
 
 if TYPE_CHECKING:
     from peewee import ModelSelect

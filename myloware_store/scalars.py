@@ -1,0 +1,176 @@
+"""Columns of plain scalars, which never convert or round silently."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import operator
+from datetime import UTC, datetime
+from typing import Any
+
+import peewee
+
+from myloware_store.errors import InvalidInput
+from myloware_store.values import MAX_NAME_CHARS, MAX_TEXT_BYTES, require_text
+
+__all__ = [
+    "CheckedBooleanField",
+    "CheckedField",
+    "CheckedFloatField",
+    "CheckedIntegerField",
+    "CheckedTextField",
+    "InetField",
+    "NameField",
+    "ServerDefault",
+    "TimestampField",
+    "field_name",
+]
+
+_INT4 = range(-(2**31), 2**31)
+
+
+class ServerDefault(peewee.SQL):
+    """A `DEFAULT` clause: the column may be left out of an INSERT and is read back from it."""
+
+    def __init__(self, sql: str) -> None:
+        super().__init__(f"DEFAULT {sql}")
+
+
+def field_name(field: peewee.Field) -> str:
+    """Return what to call a field in an error."""
+    model = getattr(field, "model", None)
+    return f"{model.__name__}.{field.name}" if model is not None else type(field).__name__
+
+
+class CheckedField(peewee.Field):
+    """A field whose values pass `check` on their way into SQL; NULL and SQL expressions pass freely.
+
+    Args:
+        filled: Whether the server fills the column where an INSERT leaves it out, without a `DEFAULT`.
+    """
+
+    deferred = False
+    """Whether a plain `select()` leaves the column out."""
+
+    def __init__(self, *, filled: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self.filled = filled or any(isinstance(clause, ServerDefault) for clause in self.constraints or ())
+
+    def read(self) -> Any:
+        """Return what to select to read the column."""
+        return self
+
+    def check(self, value: Any) -> Any:
+        """Return what goes into SQL for this value, or raise InvalidInput."""
+        return value
+
+    def db_value(self, value: Any) -> Any:
+        if value is None or isinstance(value, peewee.Node):
+            return value
+        return self.check(value)
+
+    def python_value(self, value: Any) -> Any:
+        return value
+
+    def case_value(self, value: Any) -> Any:
+        # A CASE branch is untyped text to PostgreSQL; the cast gives it the column's type.
+        return peewee.Cast(self.to_value(value), self.field_type)
+
+
+class CheckedTextField(CheckedField):
+    """Text as PostgreSQL can store it: a `str` without NUL or lone surrogates, 1 MiB at most.
+
+    Args:
+        blank: Whether text without a visible character is allowed (default True).
+    """
+
+    field_type = "text"
+    max_chars: int | None = None
+
+    def __init__(self, *, blank: bool = True, **options: Any) -> None:
+        self.blank = blank
+        super().__init__(**options)
+
+    def check(self, value: Any) -> str:
+        return require_text(
+            value, field_name(self), blank=self.blank, max_chars=self.max_chars, max_bytes=MAX_TEXT_BYTES
+        )
+
+
+class NameField(CheckedTextField):
+    """A short text that names something: never blank, 255 characters at most."""
+
+    max_chars = MAX_NAME_CHARS
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(blank=False, **options)
+
+
+class CheckedIntegerField(CheckedField):
+    """A 32-bit integer; floats and booleans are refused, never rounded."""
+
+    field_type = "int4"
+
+    def check(self, value: Any) -> int:
+        try:
+            number = operator.index(value)
+        except TypeError:
+            raise InvalidInput(f"{field_name(self)}: {value!r} is not an integer") from None
+        if isinstance(value, bool) or number not in _INT4:
+            raise InvalidInput(f"{field_name(self)}: {value!r} is not a 32-bit integer")
+        return number
+
+
+class CheckedFloatField(CheckedField):
+    """A finite double."""
+
+    field_type = "float8"
+
+    def check(self, value: Any) -> float:
+        if isinstance(value, bool | str | bytes | complex):
+            raise InvalidInput(f"{field_name(self)}: {value!r} is not a number")
+        try:
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
+            raise InvalidInput(f"{field_name(self)}: {value!r} is not a number") from None
+        if not math.isfinite(number):
+            raise InvalidInput(f"{field_name(self)}: {value!r} is not finite")
+        return number
+
+
+class CheckedBooleanField(CheckedField):
+    """A boolean; nothing else is taken for one."""
+
+    field_type = "bool"
+
+    def check(self, value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise InvalidInput(f"{field_name(self)}: {value!r} is not a boolean")
+        return value
+
+
+class TimestampField(CheckedField):
+    """An instant: aware datetimes are taken, UTC is given back."""
+
+    field_type = "timestamptz"
+
+    def check(self, value: Any) -> datetime:
+        if not isinstance(value, datetime) or value.utcoffset() is None:
+            raise InvalidInput(f"{field_name(self)}: {value!r} is not an aware datetime")
+        return value
+
+    def python_value(self, value: Any) -> datetime | None:
+        return value.astimezone(UTC) if isinstance(value, datetime) else value
+
+
+class InetField(CheckedField):
+    """An IPv4 or IPv6 address, with a prefix length or without."""
+
+    field_type = "inet"
+
+    def check(self, value: Any) -> str:
+        try:
+            ipaddress.ip_interface(value)
+        except ValueError:
+            raise InvalidInput(f"{field_name(self)}: {value!r} is not an IP address") from None
+        return str(value)
