@@ -24,6 +24,7 @@ __all__ = [
     "MissingObject",
     "NotAwaitingApproval",
     "NotFound",
+    "NotOpen",
     "PoolTimeout",
     "SchemaMismatch",
     "SettingsError",
@@ -51,6 +52,10 @@ class StoreError(Exception):
 
 class SettingsError(StoreError):
     """A setting, URL or environment variable cannot be used; the message names it and never its secret."""
+
+
+class NotOpen(StoreError, AttributeError):
+    """A model was used while no store is open."""
 
 
 class EmbeddedServerError(StoreError):

@@ -1,0 +1,188 @@
+"""A pool of connections, handed out in the order they were asked for, that survives threads, forks and restarts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
+
+import psycopg2
+from psycopg2 import extensions
+
+from myloware_store.errors import PoolTimeout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["ConnectionPool", "Lease", "alive"]
+
+
+class ConnectionPool:
+    """At most `limit` connections, shared by the threads of one process.
+
+    Peewee's own pool connects and probes while it holds the lock that others need to return a connection, wakes a
+    waiting thread only to let a running one overtake it, and leaks the slots of threads that end. Here a place goes to
+    the thread that has waited longest, and all network traffic is outside the lock.
+
+    Args:
+        connect: Opens a connection, in autocommit mode.
+        limit: The most connections open at once.
+        timeout: Seconds that a thread waits for a place; infinity waits for ever.
+    """
+
+    def __init__(self, connect: Callable[[], extensions.connection], *, limit: int, timeout: float) -> None:
+        self.limit = limit
+        self.timeout = timeout
+        self._connect = connect
+        self._start()
+
+    def _start(self) -> None:
+        self._lock = threading.Lock()
+        self._places = self.limit
+        self._queue: deque[threading.Lock] = deque()
+        self._idle: list[extensions.connection] = []
+        self._open: set[extensions.connection] = set()
+        self._epoch = object()
+
+    def acquire(self) -> Lease:
+        """Take a connection that works, waiting for a place if all are in use.
+
+        Raises:
+            PoolTimeout: No place came free in time.
+            psycopg2.Error: A new connection was needed and failed.
+        """
+        self._enter()
+        try:
+            while (connection := self._pop()) is not None:
+                if alive(connection):
+                    return Lease(self, connection, self._epoch)
+                self._drop(connection)
+            connection = self._connect()
+            self._open.add(connection)
+            return Lease(self, connection, self._epoch)
+        except BaseException:
+            self._leave()
+            raise
+
+    def release(self, connection: extensions.connection, epoch: object, *, reuse: bool) -> None:
+        """Take a connection back, and let the next thread have its place."""
+        if reuse and epoch is self._epoch:
+            self._idle.append(connection)
+        else:
+            self._drop(connection)
+        self._leave()
+
+    def close_idle(self) -> None:
+        """Close the connections that nobody uses."""
+        while (connection := self._pop()) is not None:
+            self._drop(connection)
+
+    def close_all(self) -> None:
+        """Close the connections that nobody uses now, and the others when they come back."""
+        self._epoch = object()
+        self.close_idle()
+
+    def forget(self) -> None:
+        """Start anew in a forked child, and let go of the parent's connections without a word to their servers."""
+        inherited = self._open
+        self._start()
+        null = os.open(os.devnull, os.O_RDWR)
+        for connection in inherited:
+            # The socket is the parent's: what libpq may still write on its way out must not reach it, and a child
+            # that outlives the parent must not keep the session open.
+            with contextlib.suppress(psycopg2.InterfaceError, OSError):
+                os.dup2(null, connection.fileno(), inheritable=False)
+        os.close(null)
+
+    def __repr__(self) -> str:
+        return f"<ConnectionPool of {self.limit}: {len(self._open)} open, {len(self._idle)} idle>"
+
+    def _enter(self) -> None:
+        with self._lock:
+            if self._places:
+                self._places -= 1
+                return
+            turn = threading.Lock()
+            turn.acquire()
+            self._queue.append(turn)
+        try:
+            if turn.acquire(timeout=min(self.timeout, threading.TIMEOUT_MAX)) or not self._withdraw(turn):
+                return
+        except BaseException:
+            if not self._withdraw(turn):
+                self._leave()
+            raise
+        raise PoolTimeout(
+            f"no connection came free within {self.timeout:g} s: all {self.limit} are in use"
+            " (raise connection_limit, or hold units of work for less time)"
+        )
+
+    def _leave(self) -> None:
+        with self._lock:
+            if self._queue:
+                self._queue.popleft().release()
+            else:
+                self._places += 1
+
+    def _withdraw(self, turn: threading.Lock) -> bool:
+        """Leave the queue; False if the place was handed over in the meantime."""
+        with self._lock:
+            try:
+                self._queue.remove(turn)
+            except ValueError:
+                return False
+            return True
+
+    def _pop(self) -> extensions.connection | None:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
+    def _drop(self, connection: extensions.connection) -> None:
+        self._open.discard(connection)
+        with contextlib.suppress(psycopg2.Error):
+            connection.close()
+
+
+class Lease:
+    """One connection in the hands of one thread; it is closed when its thread ends without `give_back()`."""
+
+    def __init__(self, pool: ConnectionPool, connection: extensions.connection, epoch: object) -> None:
+        self.connection = connection
+        self._pool: ConnectionPool | None = pool
+        self._epoch = epoch
+        self._process = os.getpid()
+
+    def give_back(self, *, reuse: bool) -> None:
+        """Return the connection, to be used again or closed."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.release(self.connection, self._epoch, reuse=reuse)
+
+    def abandon(self) -> None:
+        """Forget the connection, which belongs to a parent process."""
+        self._pool = None
+
+    def __del__(self) -> None:
+        if self._pool is not None and self._process == os.getpid():
+            self.give_back(reuse=False)
+
+
+def alive(connection: extensions.connection) -> bool:
+    """Tell whether an idle connection works, asking the server only where it has said something by itself."""
+    if connection.closed:
+        return False
+    watch = select.poll()
+    watch.register(connection.fileno(), select.POLLIN)
+    if not watch.poll(0):
+        return True
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except psycopg2.Error:
+        return False
+    return True

@@ -1,0 +1,92 @@
+"""What a statement leaves behind: its rows, read whole, and whether it may have changed the session."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from psycopg2.extensions import cursor
+
+__all__ = ["Rows", "touches_session"]
+
+_LONG = 4096  # characters; longer statements are seldom seen twice
+# Statements that end with their transaction, whatever they do, as long as nothing in them names session state.
+_HARMLESS = re.compile(
+    r"\s*(?:SELECT|INSERT|UPDATE|DELETE|MERGE|WITH|VALUES|TABLE|COPY|LOCK|TRUNCATE|EXPLAIN|SHOW|NOTIFY|COMMENT|GRANT|REVOKE"
+    r"|CREATE|ALTER|DROP|REINDEX|REFRESH|CLUSTER|ANALYZE|VACUUM|BEGIN|START|COMMIT|ROLLBACK|END|ABORT|SAVEPOINT|RELEASE"
+    r"|SET\s+(?:LOCAL|TRANSACTION|CONSTRAINTS))\b",
+    re.IGNORECASE,
+)
+_SESSION = re.compile(
+    r";\s*\S|set_config|advisory|setseed|pg_temp|dblink|U&|\b(?:temp|temporary|hold|perform)\b", re.IGNORECASE
+)
+
+
+def touches_session(sql: object) -> bool:
+    """Tell whether a statement may leave something in its session: a setting, a lock, a temporary table, a listener.
+
+    It errs on the side of yes, but for one case: a user's own function that changes its session on the inside looks
+    like any other. Use `SET LOCAL` there, or a cursor of `StoreDatabase.cursor()`.
+    """
+    if not isinstance(sql, str):
+        return True
+    return _seen(sql) if len(sql) <= _LONG else _looks(sql)
+
+
+class Rows:
+    """The result of one statement, read whole, with a cursor's interface.
+
+    It needs no connection: psycopg2's own cursors lose their rows when the connection they came from is closed, which
+    another thread's failure can do once it is back in the pool.
+    """
+
+    __slots__ = ("_left", "arraysize", "closed", "description", "rowcount", "statusmessage")
+
+    def __init__(self, source: cursor) -> None:
+        self.description = source.description
+        self.rowcount = source.rowcount
+        self.statusmessage = source.statusmessage
+        self.arraysize = 100
+        self.closed = False
+        self._left: Iterator[Any] = iter(source.fetchall() if source.description else ())
+        source.close()
+
+    def fetchone(self) -> Any:
+        """Return the next row, None after the last."""
+        return next(self._left, None)
+
+    def fetchmany(self, size: int | None = None) -> list[Any]:
+        """Return up to `size` further rows."""
+        return [row for _, row in zip(range(size or self.arraysize), self._left, strict=False)]
+
+    def fetchall(self) -> list[Any]:
+        """Return all further rows."""
+        return list(self._left)
+
+    def close(self) -> None:
+        """Let go of the rows."""
+        self.closed = True
+        self._left = iter(())
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._left
+
+    def __next__(self) -> Any:
+        return next(self._left)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+
+def _looks(sql: str) -> bool:
+    return not _HARMLESS.match(sql) or bool(_SESSION.search(sql))
+
+
+_seen = lru_cache(maxsize=1024)(_looks)
