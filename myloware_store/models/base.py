@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import peewee
 
@@ -37,6 +37,9 @@ class BaseModel(peewee.Model):
         _pk_expr: Callable[[], peewee.Expression]
         _prune_fields: Callable[[Mapping[str, Any], Iterable[Any]], dict[str, Any]]
         _normalize_data: Callable[..., Any]
+
+        bulk_update: ClassVar[Callable[..., int]]
+        get_or_create: ClassVar[Callable[..., tuple[Any, bool]]]
 
     class Meta:
         database = proxy

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from peewee import SQL, Check
 
 from myloware_store.enums import ApprovalDecision
@@ -23,6 +25,9 @@ __all__ = ["ApprovalEvent", "AuditLog", "DeadLetter"]
 class ApprovalEvent(TenantEntity):
     """One decision of a person about an item; append-only."""
 
+    if TYPE_CHECKING:
+        work_item_id: Any
+
     work_item = TenantForeignKey(WorkItem, backref="approval_events")
     approver_id = NameField()
     decision = EnumField(ApprovalDecision)
@@ -37,6 +42,9 @@ class ApprovalEvent(TenantEntity):
 
 class DeadLetter(TenantEntity):
     """An event that failed for good, kept until someone replays it."""
+
+    if TYPE_CHECKING:
+        work_item_id: Any
 
     work_item = TenantForeignKey(WorkItem, backref="dead_letters", null=True, on_delete="SET NULL (work_item_id)")
     source = NameField()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from peewee import SQL, Check
 
 from myloware_store.enums import MemDocType
@@ -15,6 +17,9 @@ __all__ = ["MemDoc"]
 
 class MemDoc(TenantEntity):
     """A passage an agent remembers; it goes with the item it was made for, or stands alone."""
+
+    if TYPE_CHECKING:
+        work_item_id: Any
 
     work_item = TenantForeignKey(WorkItem, backref="mem_docs", null=True)
     type = EnumField(MemDocType)

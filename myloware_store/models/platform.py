@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from peewee import SQL, Check, CompositeKey
 
@@ -29,7 +29,7 @@ class Connector(TenantEntity):
     """A system outside that a tenant's agents reach."""
 
     if TYPE_CHECKING:
-        tools: ModelSelect
+        tools: ModelSelect[Tool]
 
     name = NameField()
     type = EnumField(ConnectorType)
@@ -54,7 +54,8 @@ class Tool(TenantEntity):
     """Something an agent can call through a connector."""
 
     if TYPE_CHECKING:
-        grants: ModelSelect
+        connector_id: Any
+        grants: ModelSelect[ToolCapability]
 
     name = NameField()
     description = CheckedTextField(null=True)
@@ -74,9 +75,9 @@ class Tool(TenantEntity):
         indexes = [SQL("CREATE INDEX tools_connector_id_idx ON tools (connector_id)")]
 
     @property
-    def capabilities(self) -> ModelSelect:
+    def capabilities(self) -> ModelSelect[Capability]:
         """The capabilities granted to this tool."""
-        granted: ModelSelect = Capability.select().join(ToolCapability).where(ToolCapability.tool == self)
+        granted: ModelSelect[Capability] = Capability.select().join(ToolCapability).where(ToolCapability.tool == self)
         return granted
 
 
@@ -84,7 +85,7 @@ class Capability(Entity):
     """A permission that tools can be granted; all tenants share the list."""
 
     if TYPE_CHECKING:
-        grants: ModelSelect
+        grants: ModelSelect[ToolCapability]
 
     name = NameField()
     description = CheckedTextField(null=True)
@@ -101,14 +102,18 @@ class Capability(Entity):
         ]
 
     @property
-    def tools(self) -> ModelSelect:
+    def tools(self) -> ModelSelect[Tool]:
         """The tools, of every tenant, that this capability is granted to."""
-        holders: ModelSelect = Tool.select().join(ToolCapability).where(ToolCapability.capability == self)
+        holders: ModelSelect[Tool] = Tool.select().join(ToolCapability).where(ToolCapability.capability == self)
         return holders
 
 
 class ToolCapability(BaseModel):
     """The grant of a capability to a tool."""
+
+    if TYPE_CHECKING:
+        tool_id: Any
+        capability_id: Any
 
     tool = TenantForeignKey(Tool, backref="grants")
     capability = ParentKey(
@@ -151,7 +156,7 @@ class WorkflowTemplate(Entity):
     """A reusable workflow; one template of a name is active at most."""
 
     if TYPE_CHECKING:
-        runs: ModelSelect
+        runs: ModelSelect[Run]
 
     name = NameField()
     description = CheckedTextField(null=True)
@@ -173,6 +178,10 @@ class WorkflowTemplate(Entity):
 
 class Run(TenantEntity):
     """One execution of a workflow over an order."""
+
+    if TYPE_CHECKING:
+        work_order_id: Any
+        workflow_template_id: Any
 
     work_order = TenantForeignKey(WorkOrder, backref="runs")
     workflow_template = ParentKey(
@@ -206,6 +215,9 @@ class Run(TenantEntity):
 
 class EvalResult(TenantEntity):
     """How good the result of an item was, by one kind of evaluation."""
+
+    if TYPE_CHECKING:
+        work_item_id: Any
 
     work_item = TenantForeignKey(WorkItem, backref="eval_results")
     evaluation_type = NameField()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from peewee import SQL, Check
 
@@ -32,8 +32,8 @@ class WorkOrder(TenantEntity):
     """
 
     if TYPE_CHECKING:
-        items: ModelSelect
-        runs: ModelSelect
+        items: ModelSelect[WorkItem]
+        runs: ModelSelect[Any]
 
     status = EnumField(
         WorkOrderStatus, default=WorkOrderStatus.PENDING, constraints=[ServerDefault("'PENDING'::work_order_status")]
@@ -67,11 +67,12 @@ class WorkItem(TenantEntity):
     """One document of an order, and what came of it."""
 
     if TYPE_CHECKING:
-        attempts: ModelSelect
-        mem_docs: ModelSelect
-        approval_events: ModelSelect
-        eval_results: ModelSelect
-        dead_letters: ModelSelect
+        work_order_id: Any
+        attempts: ModelSelect[Attempt]
+        mem_docs: ModelSelect[Any]
+        approval_events: ModelSelect[Any]
+        eval_results: ModelSelect[Any]
+        dead_letters: ModelSelect[Any]
 
     work_order = TenantForeignKey(WorkOrder, backref="items")
     type = EnumField(WorkItemType)
@@ -118,6 +119,9 @@ class WorkItem(TenantEntity):
 
 class Attempt(TenantEntity):
     """One try of an agent at an item; the lease on the item is the attempt's."""
+
+    if TYPE_CHECKING:
+        work_item_id: Any
 
     work_item = TenantForeignKey(WorkItem, backref="attempts")
     agent_id = NameField()

@@ -1,0 +1,186 @@
+"""Approvals, dead letters from outside, runs, evaluations and audit lines on a real database."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from myloware_store import (
+    ApprovalDecision,
+    ApprovalEvent,
+    ConstraintViolation,
+    DeadLetter,
+    EvalResult,
+    InvalidInput,
+    NotAwaitingApproval,
+    NotFound,
+    Run,
+    WorkItem,
+    WorkItemStatus,
+    WorkOrderStatus,
+)
+
+if TYPE_CHECKING:
+    from myloware_store import Store
+
+
+def submitted(store: Store) -> WorkItem:
+    """A stored item of tenant acme."""
+    with store.tenant("acme"):
+        order = store.work.submit([{"type": "INVOICE", "content": "Invoice 17"}])
+    return store.work.items(order.id)[0]
+
+
+@pytest.fixture
+def item(myloware: Store) -> WorkItem:
+    """An item that waits in the queue."""
+    return submitted(myloware)
+
+
+@pytest.fixture
+def parked(myloware: Store) -> WorkItem:
+    """An item whose result waits for a decision."""
+    submitted(myloware)
+    (claim,) = myloware.work.claim("agent")
+    myloware.work.finish([claim], [{"total": 9}], gate=True)
+    return WorkItem.get_by_id(claim.item_id)
+
+
+def decide(store: Store, item: WorkItem, decision: str, **options: Any) -> ApprovalEvent:
+    """Decide with the usual words."""
+    return store.approvals.decide(
+        item.id, approver_id="kim", decision=decision, reason="looked at it", policy_version="2026-1", **options
+    )
+
+
+def test_a_gated_item_waits_for_a_decision(myloware: Store, parked: WorkItem) -> None:
+    """Its result is kept, it is not done, no one can claim it, and it is listed."""
+    assert (WorkItemStatus.PROCESSING, True, {"total": 9}) == (parked.status, parked.awaiting_approval, parked.result)
+    assert [parked] == myloware.approvals.pending()
+    assert myloware.work.claim("agent") == []
+    assert myloware.work.reap() == {}
+
+
+@pytest.mark.parametrize(
+    ("decision", "status", "order_status"),
+    [
+        ("APPROVED", WorkItemStatus.COMPLETED, WorkOrderStatus.COMPLETED),
+        ("REJECTED", WorkItemStatus.FAILED, WorkOrderStatus.FAILED),
+        ("ESCALATED", WorkItemStatus.PROCESSING, WorkOrderStatus.PROCESSING),
+    ],
+)
+def test_a_decision_moves_item_and_order(
+    myloware: Store, parked: WorkItem, decision: str, status: WorkItemStatus, order_status: WorkOrderStatus
+) -> None:
+    """And is written down."""
+    event = decide(myloware, parked, decision)
+    assert (ApprovalDecision(decision), "acme", "kim") == (event.decision, event.tenant_id, event.approver_id)
+    assert status is WorkItem.get_by_id(parked.id).status
+    assert order_status is myloware.work.get(parked.work_order_id).status
+    assert (decision == "ESCALATED") == bool(myloware.approvals.pending())
+
+
+def test_one_of_many_racing_decisions_wins(myloware: Store, parked: WorkItem) -> None:
+    """The others learn that they came late, and leave no event."""
+    barrier = threading.Barrier(6)
+
+    def race(n: int) -> bool:
+        barrier.wait()
+        try:
+            decide(myloware, parked, "APPROVED" if n % 2 else "REJECTED")
+        except NotAwaitingApproval:
+            return False
+        return True
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sum(pool.map(race, range(6))) == 1
+    assert ApprovalEvent.select().count() == 1
+
+
+def test_decisions_need_an_item_that_waits(myloware: Store, item: WorkItem) -> None:
+    """Unknown items, other tenants' items and items that do not wait are typed errors."""
+    with pytest.raises(NotAwaitingApproval, match="QUEUED"):
+        decide(myloware, item, "APPROVED")
+    with pytest.raises(NotFound):
+        myloware.approvals.decide(uuid.uuid4(), approver_id="kim", decision="APPROVED", policy_version="1")
+    with myloware.tenant("globex"), pytest.raises(NotFound):
+        decide(myloware, item, "APPROVED")
+    with pytest.raises(InvalidInput, match="MAYBE"):
+        decide(myloware, item, "MAYBE")
+    assert ApprovalEvent.select().count() == 0
+
+
+def test_decisions_are_never_changed(myloware: Store, parked: WorkItem) -> None:
+    """Not even by the models."""
+    event = decide(myloware, parked, "ESCALATED")
+    event.reason = "changed my mind"
+    with pytest.raises(ConstraintViolation, match="append-only"):
+        event.save()
+    with pytest.raises(ConstraintViolation, match="append-only"):
+        event.delete_instance()
+
+
+def test_events_from_outside_are_kept(myloware: Store) -> None:
+    """Source, type, any JSON payload and the error, for the tenant in force; replay leaves them as they are."""
+    with myloware.tenant("acme"):
+        letter = myloware.dead_letters.record("webhook", "invoice.paid", ["any", {"json": 1}], "no such invoice")
+        assert [letter] == myloware.dead_letters.list()
+    read = DeadLetter.get_by_id(letter.id)
+    assert (["any", {"json": 1}], "acme", None) == (read.payload, read.tenant_id, read.work_item_id)
+    assert set() == myloware.dead_letters.replay(letter.id, by="kim")
+    with myloware.tenant("globex"):
+        assert myloware.dead_letters.list() == []
+    for bad in ({"source": ""}, {"payload": float("nan")}, {"error": None}):
+        good: dict[str, Any] = {"source": "s", "event_type": "t", "payload": {}, "error": "e"}
+        with pytest.raises(InvalidInput):
+            myloware.dead_letters.record(**{**good, **bad})
+    assert DeadLetter.select().count() == 1
+
+
+def test_a_run_starts_and_ends_once(myloware: Store, item: WorkItem) -> None:
+    """COMPLETED, or FAILED with an error; ending it again is refused."""
+    run = myloware.runs.start(item.work_order_id, context={"step": 1})
+    assert (WorkOrderStatus.PROCESSING, "acme") == (run.status, run.tenant_id)
+    done = myloware.runs.finish(run.id, context={"step": 2})
+    assert (WorkOrderStatus.COMPLETED, {"step": 2}) == (done.status, done.context)
+    with pytest.raises(InvalidInput, match="COMPLETED"):
+        myloware.runs.finish(run.id, error="too late")
+    failed = myloware.runs.finish(myloware.runs.start(item.work_order_id).id, error="no model")
+    assert (WorkOrderStatus.FAILED, "no model") == (failed.status, failed.error)
+    with pytest.raises(NotFound):
+        myloware.runs.start(uuid.uuid4())
+    with pytest.raises(NotFound):
+        myloware.runs.start(item.work_order_id, workflow_template_id=uuid.uuid4())
+    assert Run.select().count() == 2
+
+
+def test_an_evaluation_is_recorded(myloware: Store, item: WorkItem) -> None:
+    """With its numbers; scores outside 0 .. 1 are refused."""
+    result = myloware.evals.record(item.id, evaluation_type="fields", score=0.5, passed=True, metrics={"n": 4})
+    assert (0.5, {"n": 4}, "acme") == (result.score, result.metrics, result.tenant_id)
+    for score in (1.1, -0.1, float("nan"), True, "1"):
+        with pytest.raises(InvalidInput):
+            myloware.evals.record(item.id, evaluation_type="fields", score=score, passed=True)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput):
+        myloware.evals.record(item.id, evaluation_type="fields", score=1, passed=1)  # type: ignore[arg-type]
+    assert EvalResult.select().count() == 1
+
+
+def test_audit_lines_name_the_actor_in_force(myloware: Store, item: WorkItem) -> None:
+    """They are listed for the tenant, the newest first, and can be narrowed to one resource."""
+    with myloware.tenant("acme", actor="kim"):
+        myloware.audit.record("item.read", "work_item", item.id, details={"why": "dispute"}, ip_address="::1")
+        myloware.audit.record("order.read", "work_order", item.work_order_id)
+        newest, oldest = myloware.audit.list()
+        assert ("order.read", "kim", "::1") == (newest.action, oldest.user_id, oldest.ip_address)
+        assert [oldest] == myloware.audit.list(resource_type="work_item", resource_id=item.id)
+    with myloware.tenant("globex"):
+        assert myloware.audit.list() == []
+    with pytest.raises(InvalidInput):
+        myloware.audit.record("a", "b", "c", ip_address="nowhere")
+    with pytest.raises(ConstraintViolation, match="append-only"):
+        newest.delete_instance()

@@ -1,0 +1,402 @@
+"""The work engine on a real database: claims, fences, retries, dead letters."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from myloware_store import (
+    Attempt,
+    AttemptStatus,
+    Claim,
+    DeadLetter,
+    IdempotencyConflict,
+    InvalidInput,
+    LeaseLost,
+    NotFound,
+    Priority,
+    WorkItem,
+    WorkItemStatus,
+    WorkItemType,
+    WorkOrder,
+    WorkOrderStatus,
+)
+
+if TYPE_CHECKING:
+    from myloware_store import Store
+
+INVOICE = {"type": "INVOICE", "content": "Invoice 17"}
+TICKET = {"type": WorkItemType.TICKET, "content": "Ticket 4"}
+
+
+def expire(store: Store, claim: Claim) -> None:
+    """Let the lease of a claim run out now."""
+    past = datetime.now(UTC) - timedelta(minutes=1)
+    Attempt.update(lease_expires_at=past).where(Attempt.id == claim.attempt_id).execute()
+
+
+def ledger_balances(store: Store) -> bool:
+    """Tell whether every count in the database follows from the rows."""
+    sql = """
+        SELECT bool_and(balanced) FROM (
+            SELECT o.open_items = count(i.id) FILTER (WHERE i.status IN ('QUEUED', 'PROCESSING'))
+                AND o.failed_items = count(i.id) FILTER (WHERE i.status = 'FAILED') AS balanced
+            FROM work_orders AS o LEFT JOIN work_items AS i ON i.work_order_id = o.id GROUP BY o.id
+            UNION ALL
+            SELECT i.attempt_count = count(a.id) FROM work_items AS i LEFT JOIN attempts AS a ON a.work_item_id = i.id
+            GROUP BY i.id
+        ) AS books
+    """
+    return bool(store.db.execute_sql(sql).fetchone()[0])
+
+
+def test_an_order_and_its_items_are_stored_together(myloware: Store) -> None:
+    """What comes back is what is stored, in the order in which it was given."""
+    order = myloware.work.submit(
+        [INVOICE, TICKET], priority=Priority.HIGH, created_by="intake", workflow_id="ap", metadata={"batch": 7}
+    )
+    assert (WorkOrderStatus.PENDING, Priority.HIGH, 2, "default") == (
+        order.status,
+        order.priority,
+        order.open_items,
+        order.tenant_id,
+    )
+    read = myloware.work.get(order.id)
+    assert (order.open_items, order.created_at, {"batch": 7}) == (read.open_items, read.created_at, read.metadata)
+    stored = [(item.type, item.content, item.priority) for item in myloware.work.items(order.id)]
+    assert [("INVOICE", "Invoice 17", Priority.HIGH), ("TICKET", "Ticket 4", Priority.HIGH)] == stored
+
+
+@pytest.mark.parametrize(
+    ("items", "options"),
+    [
+        ([], {}),
+        ([{"type": "INVOICE"}], {}),
+        ([{"type": "LETTER", "content": "x"}], {}),
+        ([{"type": "INVOICE", "content": ""}], {}),
+        ([{"type": "INVOICE", "content": "x", "colour": "red"}], {}),
+        ([INVOICE, {"type": "INVOICE", "content": "a\x00"}], {}),
+        (["INVOICE"], {}),
+        ([INVOICE], {"priority": "SOON"}),
+        ([INVOICE], {"metadata": ["no", "object"]}),
+        ([INVOICE], {"metadata": {"x": float("inf")}}),
+        ([INVOICE], {"max_attempts": 0}),
+        ([INVOICE], {"max_attempts": 1.9}),
+        ([INVOICE], {"available_at": datetime(2026, 1, 1)}),  # noqa: DTZ001  that is the point
+        ([INVOICE], {"idempotency_key": ""}),
+        ([INVOICE], {"created_by": "a" * 300}),
+    ],
+)
+def test_a_bad_order_leaves_nothing(myloware: Store, items: Any, options: dict[str, Any]) -> None:
+    """One typed error, before anything is written."""
+    with pytest.raises(InvalidInput):
+        myloware.work.submit(items, **options)
+    assert WorkOrder.select().count() == 0
+
+
+def test_the_same_key_returns_the_first_order(myloware: Store) -> None:
+    """However often it is sent; with other items it is a conflict; another tenant has keys of its own."""
+    first = myloware.work.submit([INVOICE, TICKET], idempotency_key="mail-1")
+    again = myloware.work.submit([INVOICE, TICKET], idempotency_key="mail-1")
+    assert first == again
+    with pytest.raises(IdempotencyConflict, match="mail-1"):
+        myloware.work.submit([INVOICE], idempotency_key="mail-1")
+    with myloware.tenant("globex"):
+        assert first != myloware.work.submit([INVOICE], idempotency_key="mail-1")
+    assert WorkItem.select().count() == 3
+
+
+def test_racing_submits_of_one_key_make_one_order(myloware: Store) -> None:
+    """Eight threads at once, one order."""
+    barrier = threading.Barrier(8)
+
+    def submit(_: int) -> uuid.UUID:
+        barrier.wait()
+        return myloware.work.submit([INVOICE], idempotency_key="once").id  # type: ignore[no-any-return]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(submit, range(8)))) == 1
+    assert WorkItem.select().count() == 1
+
+
+def test_the_callers_rollback_leaves_nothing(myloware: Store) -> None:
+    """An order submitted inside a transaction goes with it."""
+    with myloware.db.atomic() as transaction:
+        myloware.work.submit([INVOICE])
+        transaction.rollback()
+    assert WorkOrder.select().count() == 0
+
+
+def test_urgent_items_come_first_then_the_oldest(myloware: Store) -> None:
+    """The order of a batch is the order in which to work."""
+    for priority in (Priority.LOW, Priority.URGENT, Priority.MEDIUM, Priority.URGENT):
+        myloware.work.submit([{"type": "TICKET", "content": priority}], priority=priority)
+    claims = myloware.work.claim("agent-7", n=10)
+    assert ["URGENT", "URGENT", "MEDIUM", "LOW"] == [claim.content for claim in claims]
+    assert claims[0].item_id < claims[1].item_id
+
+
+def test_a_claim_starts_an_attempt(myloware: Store) -> None:
+    """The attempt is counted when it starts, holds the lease, and the order is being processed."""
+    order = myloware.work.submit([INVOICE])
+    (claim,) = myloware.work.claim("agent-7", lease=60)
+    attempt = Attempt.get()
+    assert (claim.attempt_id, "agent-7", AttemptStatus.STARTED, 1) == (
+        attempt.id,
+        attempt.agent_id,
+        attempt.status,
+        attempt.attempt_number,
+    )
+    assert claim.lease_expires_at == attempt.lease_expires_at
+    item = WorkItem.get()
+    assert (WorkItemStatus.PROCESSING, 1, claim.attempt_id) == (
+        item.status,
+        item.attempt_count,
+        item.current_attempt_id,
+    )
+    assert myloware.work.get(order.id).status is WorkOrderStatus.PROCESSING
+    assert myloware.work.claim("agent-8") == []
+
+
+def test_claims_can_be_narrowed(myloware: Store) -> None:
+    """By type, by tenants, by time and by the tenant in force, which tenants= cannot widen."""
+    myloware.work.submit([INVOICE, TICKET])
+    myloware.work.submit([INVOICE], available_at=datetime.now(UTC) + timedelta(hours=1))
+    with myloware.tenant("globex"):
+        myloware.work.submit([TICKET])
+        assert myloware.work.claim("a", tenants=["default"]) == []
+        assert [claim.tenant_id for claim in myloware.work.claim("a", n=10)] == ["globex"]
+    assert [claim.type for claim in myloware.work.claim("a", n=10, types=["TICKET"])] == [WorkItemType.TICKET]
+    assert myloware.work.claim("a", n=10, tenants=["globex"]) == []
+    assert [claim.content for claim in myloware.work.claim("a", n=10)] == ["Invoice 17"]
+
+
+@pytest.mark.parametrize("options", [{"n": 0}, {"n": 1001}, {"n": 1.5}, {"lease": 0}, {"lease": float("inf")}])
+def test_bad_arguments_of_a_claim_are_refused(myloware: Store, options: dict[str, Any]) -> None:
+    """And nothing is claimed."""
+    myloware.work.submit([INVOICE])
+    with pytest.raises(InvalidInput):
+        myloware.work.claim("agent-7", **options)
+    assert Attempt.select().count() == 0
+
+
+def test_no_two_agents_get_the_same_item(myloware: Store) -> None:
+    """Eight threads drain two hundred items; each is claimed and finished once."""
+    myloware.work.submit([{"type": "TICKET", "content": f"ticket {n}"} for n in range(200)])
+    barrier = threading.Barrier(8)
+
+    def drain(agent: int) -> list[uuid.UUID]:
+        done: list[uuid.UUID] = []
+        barrier.wait()
+        while claims := myloware.work.claim(f"agent-{agent}", n=7):
+            done += myloware.work.finish(claims, [None] * len(claims))
+        return done
+
+    with ThreadPoolExecutor(8) as pool:
+        done = [item_id for part in pool.map(drain, range(8)) for item_id in part]
+    assert (200, 200) == (len(done), len(set(done)))
+    assert WorkOrder.get().status is WorkOrderStatus.COMPLETED
+    assert ledger_balances(myloware)
+
+
+def test_finishing_completes_item_attempt_and_order(myloware: Store) -> None:
+    """Result, attempt and roll-up change together; a second finish of the same attempt is accepted, unchanged."""
+    order = myloware.work.submit([INVOICE, TICKET])
+    claims = myloware.work.claim("agent-7", n=2)
+    assert {claim.item_id for claim in claims} == myloware.work.finish(claims, [{"total": 12.5}, None])
+    read = myloware.work.get(order.id)
+    assert (WorkOrderStatus.COMPLETED, 0, 0) == (read.status, read.open_items, read.failed_items)
+    item = WorkItem.get_by_id(claims[0].item_id)
+    assert ({"total": 12.5}, WorkItemStatus.COMPLETED) == (item.result, item.status)
+    attempt = item.attempts.get()
+    assert (AttemptStatus.COMPLETED, {"total": 12.5}) == (attempt.status, attempt.output)
+    assert attempt.duration_ms >= 0
+    assert {claims[0].item_id} == myloware.work.finish(claims[:1], [{"total": 99}])
+    assert {"total": 12.5} == WorkItem.get_by_id(claims[0].item_id).result
+    assert ledger_balances(myloware)
+
+
+def test_a_lost_lease_fences_the_worker_off(myloware: Store) -> None:
+    """After its lease ran out a worker can neither finish nor fail nor extend, reaped or not."""
+    myloware.work.submit([INVOICE])
+    (claim,) = myloware.work.claim("slow")
+    expire(myloware, claim)
+    assert set() == myloware.work.heartbeat([claim])
+    assert set() == myloware.work.finish([claim], [1])
+    assert {} == myloware.work.fail([claim], ["late"])
+    assert {claim.item_id} == set(myloware.work.reap())
+    WorkItem.update(available_at=datetime.now(UTC)).execute()
+    (successor,) = myloware.work.claim("quick")
+    assert set() == myloware.work.finish([claim], [1])
+    assert {successor.item_id} == myloware.work.finish([successor], [2])
+    assert WorkItem.get().result == 2
+    assert ledger_balances(myloware)
+
+
+def test_inside_a_transaction_a_lost_lease_raises(myloware: Store) -> None:
+    """What belongs to the result rolls back with it."""
+    myloware.work.submit([INVOICE])
+    (claim,) = myloware.work.claim("slow")
+    expire(myloware, claim)
+
+    def finish_with_its_audit_line() -> None:
+        myloware.audit.record("item.done", "work_item", claim.item_id)
+        myloware.work.finish([claim], [1])
+
+    with pytest.raises(LeaseLost, match=str(claim.item_id)):
+        myloware.transact(finish_with_its_audit_line)
+    assert myloware.audit.list() == []
+
+
+def test_a_heartbeat_extends_the_lease_and_leaves_the_item_alone(myloware: Store) -> None:
+    """Only the attempt is written."""
+    myloware.work.submit([INVOICE])
+    (claim,) = myloware.work.claim("agent", lease=5)
+    before = WorkItem.get().updated_at
+    assert {claim.item_id} == myloware.work.heartbeat([claim], lease=600)
+    assert Attempt.get().lease_expires_at > claim.lease_expires_at + timedelta(seconds=500)
+    assert before == WorkItem.get().updated_at
+
+
+def test_a_failure_is_tried_again_later(myloware: Store) -> None:
+    """With backoff, the error kept on the attempt, the order still open."""
+    order = myloware.work.submit([INVOICE])
+    (claim,) = myloware.work.claim("agent")
+    outcome = myloware.work.fail([claim], [TimeoutError("model did not answer")])[claim.item_id]
+    assert (WorkItemStatus.QUEUED, None) == (outcome.status, outcome.dead_letter_id)
+    attempt = Attempt.get()
+    assert (AttemptStatus.FAILED, "TimeoutError: model did not answer") == (attempt.status, attempt.error)
+    assert attempt.finished_at is not None
+    assert outcome.available_at is not None
+    waits = (outcome.available_at - attempt.finished_at).total_seconds()
+    assert 1 <= waits <= 3
+    assert myloware.work.claim("agent") == []
+    assert myloware.work.get(order.id).status is WorkOrderStatus.PROCESSING
+    assert ledger_balances(myloware)
+
+
+def test_tries_that_are_used_up_end_as_a_dead_letter(myloware: Store) -> None:
+    """After exactly max_attempts, in the statement that fails the item."""
+    order = myloware.work.submit([INVOICE], max_attempts=3)
+    for number in (1, 2, 3):
+        (claim,) = myloware.work.claim("agent")
+        assert number == claim.attempt_number
+        outcome = myloware.work.fail([claim], ["no luck"], delay=0)[claim.item_id]
+    assert (WorkItemStatus.FAILED, None) == (outcome.status, outcome.available_at)
+    (letter,) = myloware.dead_letters.list()
+    assert (outcome.dead_letter_id, claim.item_id, "no luck", 2) == (
+        letter.id,
+        letter.work_item_id,
+        letter.error,
+        letter.retry_count,
+    )
+    assert letter.payload["content"] == "Invoice 17"
+    read = myloware.work.get(order.id)
+    assert (WorkOrderStatus.FAILED, 0, 1) == (read.status, read.open_items, read.failed_items)
+    assert ledger_balances(myloware)
+
+
+def test_a_final_error_is_not_tried_again(myloware: Store) -> None:
+    """retry=False buries at once; any error text can be stored."""
+    myloware.work.submit([INVOICE])
+    (claim,) = myloware.work.claim("agent")
+    outcome = myloware.work.fail([claim], [ValueError("bad\x00 \ud800 " + "x" * 50_000)], retry=False)
+    assert outcome[claim.item_id].status is WorkItemStatus.FAILED
+    assert DeadLetter.get().error.startswith("ValueError: bad\N{REPLACEMENT CHARACTER} ? xxx")
+
+
+def test_an_item_that_kills_its_workers_ends_as_a_dead_letter(myloware: Store) -> None:
+    """Leases that run out count as tries, and are timeouts in the ledger."""
+    myloware.work.submit([INVOICE], max_attempts=2)
+    for _ in range(2):
+        (claim,) = myloware.work.claim("doomed")
+        expire(myloware, claim)
+        myloware.work.reap()
+        WorkItem.update(available_at=datetime.now(UTC)).execute()
+    assert {AttemptStatus.TIMEOUT} == {attempt.status for attempt in Attempt.select()}
+    assert (2, 1) == (Attempt.select().count(), DeadLetter.select().count())
+    assert myloware.work.claim("doomed") == []
+    assert ledger_balances(myloware)
+
+
+def test_racing_reapers_take_each_item_once(myloware: Store) -> None:
+    """Four reapers at once, as many outcomes as expired leases."""
+    myloware.work.submit([INVOICE] * 40, max_attempts=1)
+    for claim in myloware.work.claim("gone", n=40):
+        expire(myloware, claim)
+    barrier = threading.Barrier(4)
+
+    def reap(_: int) -> int:
+        barrier.wait()
+        return sum(len(outcomes) for outcomes in iter(lambda: myloware.work.reap(7), {}))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(reap, range(4))) == 40
+    assert DeadLetter.select().count() == 40
+    assert WorkOrder.get().status is WorkOrderStatus.FAILED
+    assert ledger_balances(myloware)
+
+
+def test_a_replayed_dead_letter_opens_the_order_again(myloware: Store) -> None:
+    """Once, however often the button is pressed; the letter and its attempts stay as history."""
+    order = myloware.work.submit([INVOICE])
+    (claim,) = myloware.work.claim("agent")
+    myloware.work.fail([claim], ["bad day"], retry=False)
+    (letter,) = myloware.dead_letters.list()
+    assert {letter.id} == myloware.dead_letters.replay([letter.id], by="kim")
+    assert set() == myloware.dead_letters.replay([letter.id], by="lee")
+    assert myloware.work.get(order.id).status is WorkOrderStatus.PROCESSING
+    (again,) = myloware.work.claim("agent")
+    assert again.attempt_number == 2
+    myloware.work.finish([again], ["good day"])
+    assert myloware.work.get(order.id).status is WorkOrderStatus.COMPLETED
+    (history,) = myloware.dead_letters.list(replayed=True)
+    assert (letter.id, "kim") == (history.id, history.replayed_by)
+    assert myloware.dead_letters.list() == []
+    assert ledger_balances(myloware)
+
+
+def test_batches_must_match(myloware: Store) -> None:
+    """Another number of results, something that is no claim, an item named twice: refused, nothing changed."""
+    myloware.work.submit([INVOICE])
+    (claim,) = myloware.work.claim("agent")
+    bad: list[tuple[Any, Any]] = [([claim], []), ([claim], "r"), (["claim"], [1]), ([claim, claim], [1, 2])]
+    for claims, results in bad:
+        with pytest.raises(InvalidInput):
+            myloware.work.finish(claims, results)
+    with pytest.raises(InvalidInput):
+        myloware.work.finish([claim], [float("nan")])
+    with pytest.raises(InvalidInput):
+        myloware.work.fail([claim], [7])  # type: ignore[list-item]  # that is the point
+    assert Attempt.get().status is AttemptStatus.STARTED
+    assert set() == myloware.work.finish([], [])
+
+
+def test_orders_of_other_tenants_are_not_found(myloware: Store) -> None:
+    """Under a tenant, reading and ending work of another is as if there were none."""
+    order = myloware.work.submit([INVOICE])
+    (claim,) = myloware.work.claim("agent")
+    with myloware.tenant("globex"):
+        with pytest.raises(NotFound):
+            myloware.work.get(order.id)
+        with pytest.raises(NotFound):
+            myloware.work.items(order.id)
+        assert set() == myloware.work.finish([claim], [1])
+        assert {} == myloware.work.fail([claim], ["no"])
+        assert set() == myloware.work.heartbeat([claim])
+    assert Attempt.get().status is AttemptStatus.STARTED
+
+
+def test_an_attempts_workers_clock_does_not_matter(myloware: Store) -> None:
+    """Leases are written and judged by the database's clock alone, also inside a long transaction."""
+    myloware.work.submit([INVOICE])
+    (claim,) = myloware.work.claim("agent", lease=60)
+    with myloware.db.atomic():
+        began = myloware.db.execute_sql("SELECT now(), pg_sleep(0.3)").fetchone()[0]
+        myloware.work.heartbeat([claim], lease=60)
+        assert Attempt.get().lease_expires_at >= began + timedelta(seconds=60.3)

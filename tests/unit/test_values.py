@@ -1,0 +1,100 @@
+"""What plain values may reach SQL."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from myloware_store.errors import InvalidInput
+from myloware_store.values import MAX_TEXT_BYTES, dump_json, require_text
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"])),
+    lambda inner: (
+        st.lists(inner)
+        | st.dictionaries(st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"])), inner)
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (None, "not text"),
+        (b"bytes", "not text"),
+        (7, "not text"),
+        ("a\x00b", "NUL"),
+        ("a\ud800b", "surrogate"),
+        ("\n\t ", "empty"),
+        ("x" * (MAX_TEXT_BYTES + 1), "more than"),
+        ("é" * (MAX_TEXT_BYTES // 2 + 1), "more than"),
+    ],
+)
+def test_text_that_postgresql_cannot_store_is_refused(value: Any, reason: str) -> None:
+    """Everything that would fail or change in the database is one typed error, which names the field."""
+    with pytest.raises(InvalidInput, match=f"^content: .*{reason}"):
+        require_text(value, "content", blank=False)
+
+
+def test_text_at_the_limit_is_taken() -> None:
+    """The limit itself is allowed."""
+    assert "x" * MAX_TEXT_BYTES == require_text("x" * MAX_TEXT_BYTES, "content")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        math.nan,
+        math.inf,
+        {"deep": [{"er": -math.inf}], "null": None},
+        {1: "a key that is not text"},
+        {"a": {1, 2}},
+        b"bytes",
+        {"a": "\x00"},
+        {"\x00": 1},
+        {"a": "\\\x00"},
+        {"a": "\ud800"},
+        2**70,
+        object(),
+    ],
+)
+def test_what_json_cannot_hold_is_refused(value: Any) -> None:
+    """Nothing is rounded, renamed or nulled silently on its way into jsonb."""
+    with pytest.raises(InvalidInput, match=r"^metadata: "):
+        dump_json(value, "metadata")
+
+
+def test_json_that_only_looks_like_a_nul_is_taken() -> None:
+    """A backslash before `u0000` is text like any other."""
+    value = {"a": "\\u0000", "b": "null"}
+    assert value == json.loads(dump_json(value, "metadata"))
+
+
+def test_a_large_document_is_refused() -> None:
+    """The limit is checked on the encoded bytes."""
+    with pytest.raises(InvalidInput, match="more than the 10 allowed"):
+        dump_json(["x" * 20], "metadata", max_bytes=10)
+
+
+def test_a_document_nested_too_deep_is_refused() -> None:
+    """Depth ends in the same typed error, not in a RecursionError."""
+    value: Any = []
+    for _ in range(100_000):
+        value = [value]
+    with pytest.raises(InvalidInput, match="not JSON"):
+        dump_json(value, "metadata")
+
+
+@given(JSON)
+def test_json_comes_back_as_it_was(value: Any) -> None:
+    """What is taken reads back equal."""
+    assert value == json.loads(dump_json(value, "metadata"))

@@ -1,0 +1,84 @@
+"""Embeddings on their way to PostgreSQL and back."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from pgvector import Vector
+
+from myloware_store.errors import InvalidVector
+from myloware_store.vectors import DIMENSIONS, as_embedding, decode_binary, decode_text, encode_text
+
+ONES = np.ones(DIMENSIONS, dtype=np.float32)
+
+
+def spoiled(value: float) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Ones with one other number among them."""
+    vector = np.ones(DIMENSIONS)
+    vector[77] = value
+    return vector
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        ONES[:-1],
+        np.ones(DIMENSIONS + 1),
+        np.ones((1, DIMENSIONS)),
+        np.zeros(DIMENSIONS),
+        np.full(DIMENSIONS, 1e-30),
+        np.full(DIMENSIONS, 1e30),
+        spoiled(np.nan),
+        spoiled(np.inf),
+        spoiled(1e39),
+        np.ones(DIMENSIONS, dtype=bool),
+        np.ones(DIMENSIONS, dtype=complex),
+        ["1.0"] * DIMENSIONS,
+        [[1.0], [1.0, 2.0]],
+        [None] * DIMENSIONS,
+        "[1,2,3]",
+        None,
+        3.0,
+        {},
+    ],
+)
+def test_a_vector_that_cannot_be_compared_is_refused(value: Any) -> None:
+    """Wrong shapes, no numbers, NaN, infinities and lengths that break the cosine are one typed error."""
+    with pytest.raises(InvalidVector, match=r"^query: "):
+        as_embedding(value, "query")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [[1] * DIMENSIONS, (1.0,) * DIMENSIONS, ONES.astype(np.float16), ONES.astype(np.int8), Vector(ONES), ONES[::-1]],
+)
+def test_what_stands_for_a_vector_is_taken(value: Any) -> None:
+    """Lists, tuples, arrays of any real type and pgvector's own vectors become float32."""
+    assert np.array_equal(ONES, as_embedding(value))
+
+
+FINITE = hnp.arrays(np.float32, DIMENSIONS, elements=st.floats(-1e3, 1e3, width=32)).filter(
+    lambda vector: float(np.linalg.norm(vector)) > 1e-3
+)
+
+
+@given(FINITE)
+def test_text_comes_back_to_the_bit(vector: np.ndarray[Any, np.dtype[np.float32]]) -> None:
+    """The text form loses nothing of a float32."""
+    assert np.array_equal(vector, decode_text(encode_text(vector)))
+
+
+@given(FINITE)
+def test_binary_comes_back_to_the_bit(vector: np.ndarray[Any, np.dtype[np.float32]]) -> None:
+    """The form of `vector_send` is read in this machine's byte order, as an array of its own."""
+    sent = struct.pack(">HH", DIMENSIONS, 0) + vector.astype(">f4").tobytes()
+    decoded = decode_binary(memoryview(sent))
+    assert np.array_equal(vector, decoded)
+    assert decoded.dtype == np.float32
+    assert decoded.flags.writeable
