@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,17 @@ OLD_POSTGRES = "pgserver==0.0.9"
 """The distribution whose wheels hold PostgreSQL 15.5 with pgvector 0.5.1."""
 OLD_POSTGRES_PYTHON = "3.11"
 """A Python that it has wheels for. Only the server in it is used, so it need not be the one that runs."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_database_named() -> Iterator[None]:
+    """Put aside what the environment says of databases, so that no test meets one that it did not make."""
+    kept = {"MYLOWARE_TEST_URL", "MYLOWARE_PG_BINDIR"}
+    with pytest.MonkeyPatch.context() as environment:
+        for name in set(os.environ) - kept:
+            if name.startswith(("DATABASE_", "MYLOWARE_", "PG")):
+                environment.delenv(name)
+        yield
 
 
 @pytest.fixture(scope="session")
