@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import peewee
 import psycopg2
 from peewee import _manual as _Manual  # noqa: N812 - a class
-from peewee import _savepoint as _PeeweeSavepoint  # noqa: N812 - a class
 from psycopg2 import extensions
 
 from myloware_store.driver_errors import DRIVER_ERRORS, connect_fault, lost_fault, misuse, statement_fault
-from myloware_store.errors import ConnectionFailed, DatabaseFault, InvalidInput, NotOpen, TransactionConflict
+from myloware_store.errors import ConnectionFailed, DatabaseFault, InvalidInput, TransactionConflict
 from myloware_store.pool import ConnectionPool
 from myloware_store.statements import Rows, touches_session
+from myloware_store.store_proxy import Savepoint, proxy
 from myloware_store.tenancy import current_actor, current_tenant, tenant_scope
 from myloware_store.thread_connection import ThreadConnection
 
@@ -240,9 +240,9 @@ class StoreDatabase(peewee.PostgresqlDatabase):
             with suppress(ConnectionFailed):
                 self._perform(lambda cursor: cursor.execute("ROLLBACK"))
 
-    def savepoint(self) -> _Savepoint:
+    def savepoint(self) -> Savepoint:
         """Begin a savepoint."""
-        return _Savepoint(self)
+        return Savepoint(self)
 
     def pop_transaction(self) -> Any:
         """Leave the innermost transaction, for Peewee's transaction blocks."""
@@ -308,32 +308,6 @@ class StoreDatabase(peewee.PostgresqlDatabase):
         if _logger.isEnabledFor(logging.DEBUG):
             _logger.debug("%s [%d parameters]", sql, len(params or ()))
 
-
-class _Savepoint(_PeeweeSavepoint):
-    """A savepoint whose own failure never hides the error that ended its block."""
-
-    def __exit__(self, exc_type: type[BaseException] | None, *_error: object) -> None:
-        if exc_type is None:
-            super().__exit__(None, None, None)
-        else:
-            with suppress(DatabaseFault):
-                self.rollback(begin=False)
-
-
-class _StoreProxy(peewee.DatabaseProxy):
-    """Stands for the database of the open store."""
-
-    def __getattr__(self, name: str) -> Any:
-        if self.obj is None:
-            raise NotOpen("no store is open: call Store.open() first")
-        return getattr(self.obj, name)
-
-    def savepoint(self) -> _Savepoint:
-        return _Savepoint(self)
-
-
-proxy = _StoreProxy()
-"""The database that the models are bound to: that of the open store."""
 
 _databases: weakref.WeakSet[StoreDatabase] = weakref.WeakSet()
 

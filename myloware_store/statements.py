@@ -21,8 +21,11 @@ _HARMLESS = re.compile(
     r"|SET\s+(?:LOCAL|TRANSACTION|CONSTRAINTS))\b",
     re.IGNORECASE,
 )
+# Not what ends with the transaction: pg_advisory_xact_lock() and set_config(..., true).
 _SESSION = re.compile(
-    r";\s*\S|set_config|advisory|setseed|pg_temp|dblink|U&|\b(?:temp|temporary|hold|perform)\b", re.IGNORECASE
+    r";\s*\S|advisory(?!_xact)|set_config(?!\s*\([^()]*,\s*true\s*\))|setseed|pg_temp|dblink|U&"
+    r"|\b(?:temp|temporary|hold)\b",
+    re.IGNORECASE,
 )
 
 
