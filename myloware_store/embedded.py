@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
@@ -16,6 +15,7 @@ if sys.platform != "win32":
     from myloware_store import embedded_locks as locks
     from myloware_store.embedded_binaries import find_binaries
     from myloware_store.embedded_place import Place, find_place, make_place
+    from myloware_store.embedded_processes import holders
     from myloware_store.embedded_start import ensure_running, read_state, stop
 
 if TYPE_CHECKING:
@@ -43,11 +43,10 @@ class EmbeddedServer:
 
     def __init__(self, home: Path | str, *, testing: bool = False) -> None:
         _check_platform(sys.platform)
-        self.home = Path(home).absolute().resolve()
+        self.home = _resolved(home)
         self.testing = testing
         self._place: Place | None = None
         self._users: int | None = None
-        self._mutex = threading.RLock()
 
     def __enter__(self) -> Self:
         self.start()
@@ -66,13 +65,11 @@ class EmbeddedServer:
         Raises:
             EmbeddedServerError: It cannot be found, made or started; the message says why and what to do.
         """
-        with self._mutex, _os_errors_told(self.home):
+        with _os_errors_told(self.home):
             binaries = find_binaries()
             place = make_place(self.home)
             with locks.locked(place.start_lock, f"another start or stop of the server in {self.home}"):
-                users = self._users
-                if users is None:
-                    users = locks.open_lock(place.users_lock)
+                users = locks.open_lock(place.users_lock) if self._users is None else self._users
                 try:
                     locks.acquire(users, f"the server in {self.home} to stop", shared=True)
                     ensure_running(place, binaries, testing=self.testing)
@@ -88,17 +85,24 @@ class EmbeddedServer:
         Raises:
             EmbeddedServerError: It did not stop in time.
         """
-        with self._mutex, _os_errors_told(self.home):
-            users, place = self._users, self._place
-            if users is None or place is None:
+        place = self._place
+        if self._users is None or place is None:
+            return
+        with (
+            _os_errors_told(self.home),
+            locks.locked(place.start_lock, f"another start or stop of the server in {self.home}"),
+        ):
+            users, self._users = self._users, None
+            if users is None:  # another thread was faster
                 return
-            self._users = None
-            os.close(users)  # a copy in a forked process still holds the lock
-            with locks.locked(place.start_lock, f"another start or stop of the server in {self.home}"):
-                probe = locks.open_lock(place.users_lock)
-                with locks.shielded(probe):
-                    if not place.keep.exists() and locks.try_lock(probe):
-                        stop(place)
+            os.close(users)  # a copy of it in a forked process still holds the server
+            with locks.shielded(locks.open_lock(place.users_lock)) as probe:
+                if place.keep.exists():
+                    return
+                last = locks.try_lock(probe)
+                stopping = not last and not locks.try_lock(probe, shared=True)
+                if last or stopping:
+                    stop(place)
 
     def keep(self) -> None:
         """Let the server run on after everyone has let go, until `down`, a reboot or its death.
@@ -106,9 +110,9 @@ class EmbeddedServer:
         Raises:
             EmbeddedServerError: This object does not hold the server.
         """
-        with self._mutex:
-            if self._users is None or self._place is None:
-                raise EmbeddedServerError(f"The server in {self.home} is not open here: start() it, then keep() it.")
+        if self._users is None or self._place is None:
+            raise EmbeddedServerError(f"The server in {self.home} is not open here: start() it, then keep() it.")
+        with _os_errors_told(self.home):
             self._place.keep.touch(mode=0o600)
 
     @classmethod
@@ -125,7 +129,7 @@ class EmbeddedServer:
         Raises:
             EmbeddedServerError: Somebody holds it, or it did not stop in time.
         """
-        home = Path(home).absolute().resolve()
+        home = _resolved(home)
         with _os_errors_told(home):
             place = find_place(home)
             if place is None:
@@ -135,8 +139,9 @@ class EmbeddedServer:
                     return False
                 with locks.shielded(locks.open_lock(place.users_lock)) as users:
                     if not force and not locks.try_lock(users):
+                        pids = ", ".join(map(str, holders(place.users_lock))) or "unknown"
                         raise EmbeddedServerError(
-                            f"The server in {home} is in use by other processes or objects: close them, or force it."
+                            f"The server in {home} is in use (by pid {pids}): close it there, or force it down."
                         )
                     place.keep.unlink(missing_ok=True)
                     stop(place)
@@ -145,8 +150,10 @@ class EmbeddedServer:
     @classmethod
     def running(cls, home: Path | str) -> bool:
         """Say whether the home's server runs (or is just starting or stopping)."""
-        place = find_place(Path(home).absolute().resolve())
-        return place is not None and locks.is_held(place.server_lock)
+        home = _resolved(home)
+        with _os_errors_told(home):
+            place = find_place(home)
+            return place is not None and locks.is_held(place.server_lock)
 
     @property
     def data_dir(self) -> Path:
@@ -209,6 +216,17 @@ class EmbeddedServer:
         if place is None:
             raise EmbeddedServerError(f"There is no server in {self.home}: start() it first.")
         return place
+
+
+def _resolved(home: Path | str) -> Path:
+    """Return the home's real path, if it can be one."""
+    try:
+        path = Path(home).absolute().resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # links in a circle, NUL
+        raise EmbeddedServerError(f"{str(home)!r} cannot be the embedded server's folder: {error}") from error
+    if "\n" in str(path) or "\r" in str(path):
+        raise EmbeddedServerError(f"{str(home)!r} cannot be the embedded server's folder: it has a line break.")
+    return path
 
 
 def _check_platform(platform: str) -> None:

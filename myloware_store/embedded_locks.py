@@ -87,7 +87,10 @@ def locked(path: Path, what: str) -> Iterator[None]:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if path.is_dir() else open_lock(path)
     with shielded(descriptor):
         acquire(descriptor, what)
-        yield
+        try:
+            yield
+        finally:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # also what a child that is just being forked holds of it
 
 
 def is_held(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Where the embedded server of a home folder lives, and the account it runs as.
+"""Where the embedded server of a home folder lives.
 
 That is the home folder itself, but for one case: root must run PostgreSQL as another account, and the home may lie
 where that account cannot enter (a clone beneath a 0700 home folder). Then a link in the home, made once, leads to a
@@ -12,49 +12,29 @@ import hashlib
 import os
 import pwd
 import secrets
+import shutil
 import stat
 import sys
 from pathlib import Path
 
 import attrs
 
-from myloware_store.embedded_locks import locked, open_lock
+from myloware_store.embedded_account import Account, server_account
+from myloware_store.embedded_locks import is_held, locked, open_lock
 from myloware_store.errors import EmbeddedServerError
 
-__all__ = ["SYSTEM_FOLDER", "Account", "Place", "find_place", "make_place", "private_folder", "server_account"]
+__all__ = ["SYSTEM_FOLDER", "Place", "find_place", "make_place"]
 
 SYSTEM_FOLDER = Path(
     "/Library/Application Support/myloware-store" if sys.platform == "darwin" else "/var/lib/myloware-store"
 )
 """Where root keeps what the server's account could not reach elsewhere."""
 
-ACCOUNTS = ("postgres", "_postgres", "nobody")
-"""Accounts that root runs the server as, the first that exists."""
-
 HARMLESS = {".DS_Store", ".gitignore", ".gitkeep", "lost+found"}
 """What a folder may hold and still count as empty."""
 
 SOCKET_LIMIT = 100
 """Bytes that the path of a socket may have; the kernels end at 104 (macOS) and 108 (Linux)."""
-
-
-@attrs.frozen
-class Account:
-    """An account that the server runs as, because root may not."""
-
-    name: str
-    uid: int
-    gid: int
-
-    def barred_from(self, path: Path) -> Path | None:
-        """Return the first folder on the way to `path`, or `path` itself, that this account cannot enter or read."""
-        for part in (*reversed(path.parents), path):
-            status = part.stat()
-            shift = 6 if status.st_uid == self.uid else 3 if status.st_gid == self.gid else 0
-            needed = 0o1 if stat.S_ISDIR(status.st_mode) else 0o4
-            if not (status.st_mode >> shift) & needed:
-                return part
-        return None
 
 
 @attrs.frozen
@@ -107,7 +87,7 @@ class Place:
 
     @property
     def unsynced(self) -> Path:
-        """The mark that the cluster was last written without fsync."""
+        """The mark of a cluster that was last written without fsync; it reads `disposable` if that was always so."""
         return self.folder / "unsynced"
 
     @property
@@ -129,32 +109,13 @@ class Place:
         return self.near_socket_dir if usable and len(os.fsencode(path)) <= SOCKET_LIMIT else self.far_socket_dir
 
 
-def server_account() -> Account | None:
-    """Return the account to run the server as: None is our own.
-
-    Raises:
-        EmbeddedServerError: This is root, and none of the accounts exists.
-    """
-    if os.geteuid() != 0:
-        return None
-    for name in ACCOUNTS:
-        with contextlib.suppress(KeyError):
-            entry = pwd.getpwnam(name)
-            if entry.pw_uid != 0:
-                return Account(name, entry.pw_uid, entry.pw_gid)
-    raise EmbeddedServerError(
-        f"PostgreSQL does not run as root, and none of the accounts {', '.join(ACCOUNTS)} exists: make one "
-        "(useradd --system postgres), or run as a plain user, or set DATABASE_URL to a server."
-    )
-
-
 def find_place(home: Path) -> Place | None:
     """Return the place that a home already has, changing nothing; None where there is none."""
     account = server_account()
     linked = _linked_folder(home) if account else None
     if linked:
-        return Place(home, linked, account)
-    return Place(home, home, account) if (home / "users.lock").exists() else None
+        return _with_owner(Place(home, linked, account))
+    return _with_owner(Place(home, home, account)) if (home / "users.lock").exists() else None
 
 
 def make_place(home: Path) -> Place:
@@ -166,52 +127,32 @@ def make_place(home: Path) -> Place:
     account = server_account()
     with contextlib.suppress(FileExistsError):
         home.parent.mkdir(parents=True, exist_ok=True)
-        home.mkdir(mode=0o711 if account else 0o700)
+        mode = 0o711 if account else 0o700
+        home.mkdir(mode=mode)
+        home.chmod(mode)  # whatever the umask took away
     _check_owner(home, account)
     with locked(home, f"the folder {home}"):
         linked = _linked_folder(home) if account else None
         if linked:
-            return Place(home, linked, account)
+            (linked / "home").write_bytes(os.fsencode(home))  # it may have been moved
+            return _with_owner(Place(home, linked, account))
         ours = (home / "users.lock").exists()
-        strange = set() if ours else {entry.name for entry in home.iterdir()} - HARMLESS
+        strange = set() if ours else {entry.name for entry in home.iterdir() if not _is_link(entry)} - HARMLESS
         if strange:
             raise EmbeddedServerError(
                 f"{home} holds something else ({', '.join(sorted(strange)[:3])}): name an empty or new folder."
             )
-        barred = account.barred_from(home) if account else None
-        if account and barred and ours:
+        place = _with_owner(Place(home, home, account))
+        barred = place.account.barred_from(home) if place.account else None
+        if place.account and barred and ours:
             raise EmbeddedServerError(
-                f"The data in {home} belongs to a server that runs as {account.name!r}, which cannot enter {barred} "
-                "any more: let it in (chmod o+x), or move the folder to where it can."
+                f"The data in {home} belongs to a server that runs as {place.account.name!r}, which cannot enter "
+                f"{barred} any more: let it in (chmod o+x), or move the folder to where it can."
             )
-        folder = _system_folder(home, account) if account and barred else home
-        os.close(open_lock(folder / "users.lock"))
-        return Place(home, folder, account)
-
-
-def private_folder(path: Path, account: Account | None) -> None:
-    """Make a folder that only the server's account can enter, or accept one that is so already.
-
-    Raises:
-        EmbeddedServerError: Something else is there: a link, or a folder that others own or can enter.
-    """
-    owner = account.uid if account else os.geteuid()
-    with contextlib.suppress(FileExistsError):
-        path.mkdir(mode=0o700)
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as error:
-        raise EmbeddedServerError(f"{path} is not a folder that only we can enter ({error}): remove it.") from error
-    try:
-        status = os.fstat(descriptor)
-        if account and status.st_uid == os.geteuid():  # ours and new, or left by a start that was killed here
-            os.fchown(descriptor, account.uid, account.gid)
-        elif status.st_uid != owner:
-            raise EmbeddedServerError(f"{path} belongs to uid {status.st_uid}, not to {owner}: remove it.")
-        if status.st_mode & 0o077:
-            raise EmbeddedServerError(f"{path} can be entered by others: remove it, or make it private (chmod 700).")
-    finally:
-        os.close(descriptor)
+        if account and barred:
+            place = Place(home, _system_folder(home, account), account)
+        os.close(open_lock(place.users_lock))
+        return place
 
 
 def _check_owner(home: Path, account: Account | None) -> None:
@@ -228,26 +169,39 @@ def _check_owner(home: Path, account: Account | None) -> None:
         raise EmbeddedServerError(f"Everyone can write to {home}: name a private folder, or chmod o-w it.")
 
 
+def _with_owner(place: Place) -> Place:
+    """Return the place with the account that owns its data: accounts come and go, and the data stays as it is."""
+    if place.account:
+        with contextlib.suppress(FileNotFoundError, KeyError):
+            entry = pwd.getpwuid(place.data.stat().st_uid)
+            if entry.pw_uid != 0:
+                return attrs.evolve(place, account=Account(entry.pw_name, entry.pw_uid, entry.pw_gid))
+    return place
+
+
 def _linked_folder(home: Path) -> Path | None:
     """Return the system folder that the home leads to, if it is there and was made for this home."""
+    link = home / "server"
+    if not _is_link(link):
+        return None
+    folder = link.readlink()
     try:
-        folder = (home / "server").readlink()
         made_for = Path(os.fsdecode((folder / "home").read_bytes()))
     except OSError:
         return None
-    if folder.parent != SYSTEM_FOLDER:
-        return None
-    if made_for != home:
-        with contextlib.suppress(OSError):
-            if (made_for / "server").readlink() == folder:
-                return None  # this home is a copy of the other one, and gets a place of its own
-        (folder / "home").write_bytes(os.fsencode(home))  # the home was moved
-    return folder
+    copied = made_for != home and _is_link(made_for / "server") and (made_for / "server").readlink() == folder
+    return None if copied else folder  # a copy of a home gets a place of its own, a home that was moved keeps it
+
+
+def _is_link(path: Path) -> bool:
+    """Say whether this is the link from a home to a system folder."""
+    return path.name == "server" and path.is_symlink() and path.readlink().parent == SYSTEM_FOLDER
 
 
 def _system_folder(home: Path, account: Account) -> Path:
     """Make a system folder for a home, and the link that leads there."""
     base = system_base(account)
+    _forget_tests(base)
     folder = base / secrets.token_hex(8)
     folder.mkdir(mode=0o711)
     folder.chmod(0o711)
@@ -258,15 +212,33 @@ def _system_folder(home: Path, account: Account) -> Path:
     return folder
 
 
+def _forget_tests(base: Path) -> None:
+    """Remove the data of test servers whose home is gone; what was ever durable is never removed."""
+    for mark in base.glob("*/unsynced"):
+        folder = mark.parent
+        with contextlib.suppress(OSError):
+            if mark.read_text() != "disposable":
+                continue
+            link = Path(os.fsdecode((folder / "home").read_bytes())) / "server"
+            linked = _is_link(link) and link.readlink() == folder
+            if not linked and not is_held(folder / "server.lock") and not is_held(folder / "users.lock"):
+                shutil.rmtree(folder)
+
+
 def system_base(account: Account) -> Path:
     """Return the system folder, made if need be.
 
     Raises:
         EmbeddedServerError: It is not root's alone, or the account cannot enter it.
     """
-    with contextlib.suppress(FileExistsError):
-        SYSTEM_FOLDER.mkdir(parents=True)
-        SYSTEM_FOLDER.chmod(0o755)
+    if not SYSTEM_FOLDER.exists():
+        fresh = SYSTEM_FOLDER.with_name(f"{SYSTEM_FOLDER.name}.{secrets.token_hex(4)}.new")
+        fresh.mkdir(parents=True)
+        fresh.chmod(0o755)
+        with contextlib.suppress(OSError):  # someone else was faster
+            fresh.rename(SYSTEM_FOLDER)
+        if fresh.exists():
+            fresh.rmdir()
     status = SYSTEM_FOLDER.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != 0 or status.st_mode & 0o022:
         raise EmbeddedServerError(f"{SYSTEM_FOLDER} is not a folder that only root can write to.")

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from myloware_store import embedded_locks as locks
+from myloware_store.embedded_account import private_folder
 from myloware_store.embedded_binaries import clean_environment, major_version, reachable_binaries, utf8_locale
-from myloware_store.embedded_place import private_folder
+from myloware_store.embedded_processes import interrupt_server, served_by
 from myloware_store.embedded_supervisor import STOP
 from myloware_store.errors import EmbeddedServerError
 
@@ -22,8 +23,14 @@ if TYPE_CHECKING:
 
 __all__ = ["ensure_running", "read_state", "stop"]
 
+SUPERVISOR = Path(__file__).with_name("embedded_supervisor.py")
+"""The program that runs the server."""
+
 STOP_PATIENCE = 90.0
 """Seconds a stop may take: longer than the supervisor's politeness lasts."""
+
+DEAF = 2.0
+"""Seconds after which a server whose supervisor does not hear counts as having lost it."""
 
 LOG_LIMIT = 1024 * 1024
 """Bytes above which the log is put aside, as `log.1`, at a start."""
@@ -51,6 +58,9 @@ TESTING = {
     "checkpoint_timeout": "1h",
 }
 """What `testing=True` adds: speed for data that nobody will miss."""
+
+SHM_NEEDED = 1024**3
+"""Bytes of /dev/shm that leave room for a parallel build of a vector index."""
 
 BUILTIN = 17
 """The first major version whose initdb knows the builtin locale provider and the ways to sync."""
@@ -80,9 +90,10 @@ def _tell(place: Place, word: bytes = b"") -> bool:
 
 def ensure_running(place: Place, binaries: Path, *, testing: bool) -> None:
     """Wait until the server is ready, starting it if it does not run; the caller holds the start and users' locks."""
-    end = time.monotonic() + locks.PATIENCE
+    begin = time.monotonic()
     spawned_at: int | None = None
-    while time.monotonic() < end:
+    orphaned = False
+    while time.monotonic() < begin + locks.PATIENCE:
         server = locks.open_lock(place.server_lock)
         with locks.shielded(server):
             if locks.try_lock(server):
@@ -92,8 +103,11 @@ def ensure_running(place: Place, binaries: Path, *, testing: bool) -> None:
                     )
                 spawned_at = _spawn(place, binaries, server, testing=testing)
                 continue
-        if place.state.exists() and _tell(place):
+        heard = _tell(place)
+        if heard and place.state.exists():
             return
+        if not heard and not orphaned and time.monotonic() > begin + DEAF:
+            orphaned = _stop_orphan(place)
         time.sleep(locks.POLL)
     raise EmbeddedServerError(
         f"The server in {place.folder} was not ready after {locks.PATIENCE:.0f} s:\n{_log_tail(place, spawned_at or 0)}"
@@ -115,8 +129,8 @@ def _spawn(place: Place, binaries: Path, server: int, *, testing: bool) -> int:
     private_folder(place.socket_dir, place.account)
     for name in (".s.PGSQL.5432", ".s.PGSQL.5432.lock"):  # no server of ours is alive: its lock is in our hand
         (place.socket_dir / name).unlink(missing_ok=True)
-    if testing:
-        place.unsynced.touch(mode=0o600)
+    if testing and not place.unsynced.exists():
+        place.unsynced.write_text("" if place.data.exists() else "disposable")
     job = _job(place, binaries, version, testing=testing)
     if place.log.exists() and place.log.stat().st_size > LOG_LIMIT:
         place.log.replace(place.log.with_name("log.1"))
@@ -124,20 +138,23 @@ def _spawn(place: Place, binaries: Path, server: int, *, testing: bool) -> int:
     try:
         begin = os.fstat(log).st_size
         subprocess.run(  # noqa: S603  our own file
-            [_python(), "-ISE", str(Path(__file__).with_name("embedded_supervisor.py")), json.dumps(job)],
+            [_python(), "-ISE", str(SUPERVISOR), json.dumps(job)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             cwd="/",
             pass_fds=[server],
+            env={name: value for name, value in os.environ.items() if name.startswith(("PATH", "LD_", "DYLD_"))},
             start_new_session=True,
             timeout=locks.PATIENCE,
             check=True,
         )
-    except subprocess.SubprocessError as error:
+    except subprocess.CalledProcessError as error:
         raise EmbeddedServerError(
-            f"The server's supervisor did not start ({error}):\n{_log_tail(place, begin)}"
-        ) from error
+            f"The server's supervisor ended at once (status {error.returncode}):\n{_log_tail(place, begin)}"
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise EmbeddedServerError(f"{_python()} hangs: the server's supervisor did not start.") from None
     finally:
         os.close(log)
     return begin
@@ -150,11 +167,13 @@ def _job(place: Place, binaries: Path, version: int, *, testing: bool) -> dict[s
     locale = ["--locale=C", f"--lc-ctype={utf8_locale()}"]
     if version >= BUILTIN:
         locale = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-    settings = SETTINGS | (TESTING if testing else {})
+    settings = SETTINGS | _memory_setting() | (TESTING if testing else {})
     environ = clean_environment()
     stale = _stale_pid(place)
     if stale:
-        environ["PG_GRANDPARENT_PID"] = stale  # PostgreSQL then ignores that pid, but keeps its shared-memory check
+        environ["PG_GRANDPARENT_PID"] = str(
+            stale
+        )  # PostgreSQL then ignores that pid, but keeps its shared-memory check
     return {
         "data": str(place.data),
         "control": str(place.control),
@@ -183,6 +202,17 @@ def _job(place: Place, binaries: Path, version: int, *, testing: bool) -> dict[s
     }
 
 
+def _memory_setting() -> dict[str, str]:
+    """Keep shared memory out of a /dev/shm that is too small for parallel work: 64 MB in most containers."""
+    if sys.platform != "linux":
+        return {}
+    try:
+        shm = os.statvfs("/dev/shm")  # noqa: S108  asked for its size only
+    except OSError:
+        return {"dynamic_shared_memory_type": "mmap"}
+    return {} if shm.f_blocks * shm.f_frsize >= SHM_NEEDED else {"dynamic_shared_memory_type": "mmap"}
+
+
 def _check_cluster(place: Place, version: int) -> None:
     """Refuse a cluster that these programs cannot serve, or that another server has open."""
     if not place.data.exists():
@@ -197,27 +227,40 @@ def _check_cluster(place: Place, version: int) -> None:
             f"MYLOWARE_PG_BINDIR to the bin folder of a PostgreSQL {made_by} (and move the data with pg_dump), or name "
             "another folder."
         )
+    pid = _stale_pid(place)
+    if pid and served_by(place.data, pid):
+        raise EmbeddedServerError(
+            f"The data in {place.data} is open in a server that was not started from here (pid {pid}): stop that one "
+            "(pg_ctl stop) first."
+        )
 
 
-def _stale_pid(place: Place) -> str | None:
-    """Return the pid that a server left behind in its pid file."""
+def _stale_pid(place: Place) -> int | None:
+    """Return the pid in the server's pid file, which may be left over from a server that is gone."""
     try:
         first = (place.data / "postmaster.pid").read_text(errors="replace").split("\n", 1)[0].strip()
     except OSError:
         return None
-    return first if re.fullmatch(r"[1-9]\d*", first) else None
+    return int(first) if re.fullmatch(r"[1-9]\d{0,9}", first) else None
 
 
 def stop(place: Place) -> None:
     """Have the supervisor stop the server and wait until every process of it is gone."""
     end = time.monotonic() + STOP_PATIENCE
-    _tell(place, STOP)
+    if not _tell(place, STOP):
+        _stop_orphan(place)
     while locks.is_held(place.server_lock):
         if time.monotonic() > end:
             raise EmbeddedServerError(
                 f"The server in {place.folder} did not stop within {STOP_PATIENCE:.0f} s:\n{_log_tail(place, 0)}"
             )
         time.sleep(locks.POLL)
+
+
+def _stop_orphan(place: Place) -> bool:
+    """Ask a server to stop whose supervisor was killed; say whether it could be asked."""
+    pid = _stale_pid(place)
+    return pid is not None and interrupt_server(place.data, pid)
 
 
 def _python() -> str:

@@ -1,0 +1,66 @@
+"""Tell whose a process is before anything is believed of its pid, which the system may have given to another one."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import signal
+import sys
+from pathlib import Path
+
+__all__ = ["holders", "interrupt_server", "served_by"]
+
+
+def served_by(data: Path, pid: int) -> bool:
+    """Say whether this pid is a process that works in this cluster, as a server does.
+
+    Where the system does not tell (another account's process in a container without that right), the answer is no.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            return Path(f"/proc/{pid}/cwd").readlink() == data
+        return False
+    try:
+        psutil = importlib.import_module("psutil")  # has no type stubs of its own
+    except ImportError:
+        return False
+    with contextlib.suppress(psutil.Error):
+        return Path(psutil.Process(pid).cwd()) == data
+    return False
+
+
+def interrupt_server(data: Path, pid: int) -> bool:
+    """Ask a server that has lost its supervisor to stop, if the pid is that server.
+
+    Returns:
+        Whether it was, and was asked.
+    """
+    try:
+        handle = os.pidfd_open(pid) if sys.platform == "linux" else None
+    except OSError:
+        return False
+    try:
+        if not served_by(data, pid):
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            if sys.platform == "linux" and handle is not None:
+                signal.pidfd_send_signal(handle, signal.SIGINT)  # the process that was looked at, and no later one
+            else:
+                os.kill(pid, signal.SIGINT)
+        return True
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def holders(lock: Path) -> list[int]:
+    """Return the pids that hold a lock file, as far as the system tells."""
+    try:
+        inode = str(lock.stat().st_ino)
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return []
+    # 1: FLOCK  ADVISORY  READ 4321 fe:00:131079 0 EOF
+    entries = [line.split() for line in lines if "FLOCK" in line and "->" not in line]
+    return sorted({int(entry[4]) for entry in entries if entry[5].rsplit(":", 1)[-1] == inode})
