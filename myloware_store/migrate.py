@@ -1,0 +1,256 @@
+"""Migrate, roll back and reset a database, for the command line and for `Store.open()`."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from myloware_store.database import StoreDatabase
+from myloware_store.errors import MigrationError, StoreError
+from myloware_store.migration_database import Limits, MigrationDatabase, explain, require_direct
+from myloware_store.migration_history import (
+    HISTORY_TABLE,
+    MigrationStatus,
+    available_migrations,
+    migrations_path,
+    require_current,
+    status,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from peewee_migrate.router import Router
+
+    from myloware_store.settings import Settings
+
+__all__ = [
+    "HISTORY_TABLE",
+    "Limits",
+    "MigrationReport",
+    "MigrationStatus",
+    "migrate",
+    "migrations_path",
+    "require_current",
+    "reset",
+    "rollback",
+    "status",
+]
+
+_logger = logging.getLogger(__name__)
+_logger.addHandler(logging.NullHandler())
+
+
+@attrs.frozen
+class MigrationReport:
+    """What `migrate` or `reset` did.
+
+    Attributes:
+        database: Which database, without secrets.
+        applied: The migrations that were applied now.
+        pending: Those that are still to be applied: all of them where it was a plan.
+    """
+
+    database: str
+    applied: tuple[str, ...] = ()
+    pending: tuple[str, ...] = ()
+
+
+def migrate(
+    target: Settings | StoreDatabase,
+    *,
+    plan: bool = False,
+    directory: Path | None = None,
+    limits: Limits | None = None,
+) -> MigrationReport:
+    """Apply the pending migrations, each in a transaction of its own, while no one else migrates the database.
+
+    Where nothing is pending, nothing is locked or written. Embedded settings start their server for as long as it
+    takes. A schema that the settings name is created.
+
+    Args:
+        target: The database, or its settings.
+        plan: Only say what is pending.
+        directory: Another folder of migrations than the installed one.
+        limits: How long to wait; read from the environment by default.
+
+    Returns:
+        What was applied, and what is pending still.
+
+    Raises:
+        MissingExtension: The server does not offer `vector`, or the role may not create it.
+        MigrationError: A migration failed, an applied one was edited, the lock did not come free in time, or the
+            connection goes through PgBouncer.
+        SchemaMismatch: The database is newer than this version.
+        ConnectionFailed: The server cannot be reached.
+    """
+    folder = _folder(directory)
+    with _served(target) as settings:
+        if not plan:
+            # Said at once, and not on the day when something is pending.
+            require_direct(settings)
+        before = status(settings, directory=folder)
+        before.require_sound()
+        if plan or not before.pending:
+            return MigrationReport(settings.target, pending=before.pending)
+        with _session(settings, folder, limits, MigrationStatus.require_sound) as database:
+            return MigrationReport(settings.target, applied=_apply_pending(database))
+
+
+def rollback(
+    target: Settings | StoreDatabase,
+    *,
+    count: int = 1,
+    directory: Path | None = None,
+    limits: Limits | None = None,
+) -> tuple[str, ...]:
+    """Undo the last migrations, each in a transaction of its own; extensions and the history table stay.
+
+    Args:
+        target: The database, or its settings.
+        count: How many.
+        directory: Another folder of migrations than the installed one.
+        limits: How long to wait; read from the environment by default.
+
+    Returns:
+        The names of those that were undone, the last one first.
+
+    Raises:
+        MigrationError: There are not so many, one of them cannot be undone, or it failed.
+        SchemaMismatch: The database is newer than this version.
+        ConnectionFailed: The server cannot be reached.
+    """
+    from peewee_migrate.router import void
+
+    folder = _folder(directory)
+    with _served(target) as settings, _session(settings, folder, limits, MigrationStatus.require_known) as database:
+        applied = database.status().applied
+        if not 0 < count <= len(applied):
+            raise MigrationError(f"cannot undo {count} migrations: {len(applied)} are applied")
+        router = _router(database)
+        undone = tuple(reversed(applied))[:count]
+        for name in undone:
+            if router.read(name)[1] is void:
+                raise MigrationError(f"{name} has no rollback()")
+            undo = partial(router.run_one, name, router.migrator, fake=False, downgrade=True)
+            _run(undo, f"undoing {name}")
+        return undone
+
+
+def reset(
+    target: Settings | StoreDatabase, *, directory: Path | None = None, limits: Limits | None = None
+) -> MigrationReport:
+    """Drop everything of ours, with all its data, and migrate again; what others made in the schema stays.
+
+    Args:
+        target: The database, or its settings.
+        directory: Another folder of migrations than the installed one.
+        limits: How long to wait; read from the environment by default.
+
+    Raises:
+        MigrationError: Something that others made depends on ours (the message names it): nothing was dropped.
+        ConnectionFailed: The server cannot be reached.
+    """
+    from myloware_store.catalog import drop_statements
+
+    folder = _folder(directory)
+    with _served(target) as settings, _session(settings, folder, limits, lambda _: None) as database:
+
+        def drop() -> None:
+            (schema,) = database.execute_sql("SELECT quote_ident(current_schema())").fetchone()
+            with database.atomic():
+                for statement in drop_statements(schema):
+                    database.execute_sql(statement)
+                database.execute_sql(f"DELETE FROM {schema}.{HISTORY_TABLE}")  # noqa: S608  a quoted identifier
+
+        _run(drop, "dropping the schema")
+        return MigrationReport(settings.target, applied=_apply_pending(database))
+
+
+@contextmanager
+def _served(target: Settings | StoreDatabase) -> Iterator[Settings]:
+    """Give the settings of a server that runs: the embedded one is held meanwhile."""
+    settings = target.settings if isinstance(target, StoreDatabase) else target
+    if not settings.embedded or settings.host:
+        yield settings
+        return
+    from myloware_store.embedded import EmbeddedServer
+
+    with EmbeddedServer(settings.embedded_home) as server:
+        server.ensure_database()
+        yield settings.with_server(**server.connect_kwargs())
+
+
+@contextmanager
+def _session(
+    settings: Settings, directory: Path, limits: Limits | None, check: Callable[[MigrationStatus], None]
+) -> Iterator[MigrationDatabase]:
+    database = MigrationDatabase(settings, directory, limits=limits, check=check)
+    try:
+        _run(database.connect, "connecting")
+        yield database
+    finally:
+        database.close_all()
+
+
+def _apply_pending(database: MigrationDatabase) -> tuple[str, ...]:
+    router = _router(database)
+    applied: list[str] = []
+    for name in database.status().pending:
+        before = f"; {', '.join(applied)} was applied before it" if applied else ""
+        _run(partial(router.run_one, name, router.migrator, fake=False), name, before)
+        applied.append(name)
+    return tuple(applied)
+
+
+def _run(action: Callable[[], object], what: str, before: str = "") -> None:
+    try:
+        action()
+    except StoreError as error:
+        told = explain(error)
+        if isinstance(told, MigrationError) and told is not error:
+            told = MigrationError(f"{what} failed: {told}{before}")
+        raise told from None
+    except Exception as error:
+        raise MigrationError(f"{what} failed: {type(error).__name__}: {error}{before}") from error
+
+
+def _router(database: MigrationDatabase) -> Router:
+    """Make a router that leaves the rest of the process alone."""
+    from peewee_migrate.migrator import Migrator
+    from peewee_migrate.models import MigrateHistory
+    from peewee_migrate.router import Router
+
+    class PrivateRouter(Router):
+        """peewee-migrate's own binds one history class to one database, and mocks Peewee while it replays.
+
+        Both would be felt by every thread and by a service's own migrations. Ours are SQL, or declare their models
+        themselves: nothing has to be replayed.
+        """
+
+        @cached_property
+        def model(self) -> type[MigrateHistory]:
+            class History(MigrateHistory):
+                class Meta:
+                    table_name = HISTORY_TABLE
+
+            History._meta.set_database(database)
+            return History
+
+        @cached_property
+        def migrator(self) -> Migrator:
+            return Migrator(database)
+
+    return PrivateRouter(database, migrate_dir=database.directory, migrate_table=HISTORY_TABLE, logger=_logger)
+
+
+def _folder(directory: Path | None) -> Path:
+    folder = directory or migrations_path()
+    if not available_migrations(folder):
+        raise MigrationError(f"there is no migration in {folder}")
+    return folder

@@ -1,0 +1,268 @@
+"""The connection that migrations run on: one, unpooled, locked against other migrations, with timeouts."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import psycopg2
+
+from myloware_store.database import StoreDatabase
+from myloware_store.errors import (
+    ConnectionFailed,
+    DatabaseFault,
+    MigrationError,
+    MissingExtension,
+    SettingsError,
+    StoreError,
+)
+from myloware_store.migration_history import (
+    HISTORY_TABLE,
+    MigrationStatus,
+    available_migrations,
+    file_digest,
+    history_query,
+    make_status,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from psycopg2.extensions import connection, cursor
+
+    from myloware_store.settings import Settings
+
+__all__ = ["Limits", "MigrationDatabase", "explain", "require_direct"]
+
+LOCK_CLASS = 0x6D796C6F
+"""The first half of the advisory lock's key ("mylo"); the second is a hash of the schema's name."""
+
+OLDEST_SERVER = 15_00_00
+"""PostgreSQL 15, in libpq's counting."""
+
+_POLL = 0.1  # seconds; waiting inside pg_advisory_lock would hold a snapshot that stalls CREATE INDEX CONCURRENTLY
+_VARIABLES = {
+    "wait": "MYLOWARE_MIGRATION_WAIT",
+    "lock_timeout": "MYLOWARE_LOCK_TIMEOUT",
+    "statement_timeout": "MYLOWARE_STATEMENT_TIMEOUT",
+}
+_HINTS = {
+    "55P03": "a table is in use: try again when it is quieter, or raise MYLOWARE_LOCK_TIMEOUT (seconds)",
+    "57014": "raise MYLOWARE_STATEMENT_TIMEOUT (seconds) if it only needs more time",
+    "42501": "migrate as the role that owns the database, or GRANT it CREATE and USAGE on the schema",
+    "25006": "this is a read-only standby: migrate its primary",
+}
+_EXTENSION = re.compile(r"\s*CREATE EXTENSION (?:IF NOT EXISTS )?\"?([\w-]+)", re.IGNORECASE)
+
+_HOLDERS = """
+SELECT l.pid, a.usename, a.application_name, a.client_addr, a.backend_start
+FROM pg_locks AS l
+LEFT JOIN pg_stat_activity AS a USING (pid)
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND l.classid = %s AND l.objid = hashtext(%s)::oid
+"""
+# As peewee-migrate would make it, but no migration can be recorded twice.
+_CREATE_HISTORY = f"""
+CREATE TABLE IF NOT EXISTS {HISTORY_TABLE} (
+    id serial PRIMARY KEY,
+    name varchar(255) NOT NULL UNIQUE,
+    migrated_at timestamp NOT NULL,
+    digest text
+)
+"""
+
+
+def _seconds(_: object, attribute: attrs.Attribute[float], value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**31 / 1000:
+        raise SettingsError(f"{_VARIABLES[attribute.name]} must be a number of seconds, 0 or more")
+
+
+@attrs.frozen
+class Limits:
+    """How long a migration waits and runs, in seconds.
+
+    Attributes:
+        wait: For another migration of the same database to end, before giving up.
+        lock_timeout: For a lock on a table; 0 waits for ever.
+        statement_timeout: What one statement may take; 0 sets no limit. A migration that needs more sets its own.
+    """
+
+    wait: float = attrs.field(default=60.0, validator=_seconds)
+    lock_timeout: float = attrs.field(default=5.0, validator=_seconds)
+    statement_timeout: float = attrs.field(default=900.0, validator=_seconds)
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None) -> Limits:
+        """Read MYLOWARE_MIGRATION_WAIT, MYLOWARE_LOCK_TIMEOUT and MYLOWARE_STATEMENT_TIMEOUT.
+
+        Raises:
+            SettingsError: One of them is not a number of seconds.
+        """
+        environ = os.environ if environ is None else environ
+        values: dict[str, float] = {}
+        for name, variable in _VARIABLES.items():
+            if text := environ.get(variable, "").strip():
+                try:
+                    values[name] = float(text)
+                except ValueError:
+                    raise SettingsError(f"{variable} must be a number of seconds, 0 or more") from None
+        return cls(**values)
+
+
+class MigrationDatabase(StoreDatabase):
+    """A database on one connection of its own, which holds the migration lock from its first statement to its close.
+
+    Every commit records the digests of the migration files that were applied in it.
+
+    Args:
+        settings: Which database; the server must be reached directly, not through PgBouncer.
+        directory: The folder of the migrations.
+        limits: How long to wait for the lock, and each statement for its own.
+        check: Called with the status once the lock is held; what it raises ends the session.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        directory: Path,
+        *,
+        limits: Limits | None = None,
+        check: Callable[[MigrationStatus], None] = lambda _: None,
+    ) -> None:
+        super().__init__(attrs.evolve(settings, connection_limit=1))
+        self.directory = directory
+        self.limits = limits or Limits.load()
+        self._check = check
+
+    def status(self) -> MigrationStatus:
+        """Return how the database's migrations compare with the folder's."""
+        return make_status(self.execute_sql(history_query(self.settings)).fetchall(), self.directory)
+
+    def execute_sql(self, sql: str, params: Any = None, named_cursor: object = None) -> Any:
+        """Run one statement.
+
+        Raises:
+            MissingExtension: It was to create an extension that the server does not offer or the role may not create.
+        """
+        try:
+            return super().execute_sql(sql, params, named_cursor)
+        except DatabaseFault as fault:
+            created = _EXTENSION.match(sql)
+            if created is None or isinstance(fault, ConnectionFailed):
+                raise
+            raise _missing_extension(created[1], fault, self.settings) from None
+
+    def commit(self) -> None:
+        """Commit, with the digests of the migrations that the transaction has recorded."""
+        rows = self.execute_sql(f"SELECT name FROM {HISTORY_TABLE} WHERE digest IS NULL").fetchall()  # noqa: S608
+        for name in {name for (name,) in rows}.intersection(available_migrations(self.directory)):
+            digest = file_digest(self.directory / f"{name}.py")
+            self.execute_sql(f"UPDATE {HISTORY_TABLE} SET digest = %s WHERE name = %s", (digest, name))  # noqa: S608
+        super().commit()
+
+    def _open(self) -> connection:
+        require_direct(self.settings)
+        opened = super()._open()
+        with ExitStack() as undo:
+            undo.callback(opened.close)
+            try:
+                with opened.cursor() as run:
+                    self._prepare(opened, run)
+            except psycopg2.Error as error:
+                fault = self._fault(error, opened, committing=False)
+            else:
+                undo.pop_all()
+                # Held until close(), whoever uses it and however: the lock is the connection's.
+                self._state.pinned = True
+                return opened
+        raise fault
+
+    def _prepare(self, opened: connection, run: cursor) -> None:
+        if opened.server_version < OLDEST_SERVER:
+            found = opened.get_parameter_status("server_version")
+            raise MigrationError(f"the server is PostgreSQL {found}: 15 or newer is needed")
+        run.execute(
+            "SELECT set_config('application_name', 'myloware-store migrate', false),"
+            " set_config('lock_timeout', %s, false), set_config('statement_timeout', %s, false)",
+            (f"{self.limits.lock_timeout * 1000:.0f}ms", f"{self.limits.statement_timeout * 1000:.0f}ms"),
+        )
+        # A server that cannot look for vanished clients refuses this.
+        with suppress(psycopg2.Error):
+            run.execute("SELECT set_config('client_connection_check_interval', '2s', false)")
+        self._take_lock(run)
+        schema = self.settings.schema
+        if schema != "public":
+            run.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (schema,))
+            if run.fetchone() is None:
+                run.execute('CREATE SCHEMA "{}"'.format(schema.replace('"', '""')))
+        run.execute("SELECT current_schema(), to_regclass(quote_ident(current_schema()) || %s)", ("." + HISTORY_TABLE,))
+        found, history = run.fetchone() or (None, None)
+        if found is None or (schema not in {"public", found}):
+            raise MigrationError(
+                f"the schema {schema} is not the first that the role may use on its search_path: set it there, or"
+                " GRANT USAGE on it"
+            )
+        if history is None:
+            run.execute(_CREATE_HISTORY)
+        run.execute(history_query(self.settings))
+        self._check(make_status(run.fetchall(), self.directory))
+
+    def _take_lock(self, run: cursor) -> None:
+        key = (LOCK_CLASS, self.settings.schema)
+        deadline = time.monotonic() + self.limits.wait
+        while True:
+            run.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", key)
+            if run.fetchone() == (True,):
+                return
+            if time.monotonic() >= deadline:
+                run.execute(_HOLDERS, key)
+                holders = "; ".join(_holder(*row) for row in run.fetchall()) or "it has just ended"
+                raise MigrationError(
+                    f"another migration of {self.settings.target} did not end within {self.limits.wait:g} s: {holders}."
+                    " Try again, or raise MYLOWARE_MIGRATION_WAIT (seconds)"
+                )
+            time.sleep(_POLL)
+
+
+def require_direct(settings: Settings) -> None:
+    """Raise MigrationError where the settings lead through PgBouncer."""
+    if settings.pgbouncer:
+        raise MigrationError(
+            "migrations need a direct connection, and this one goes through PgBouncer (pgbouncer=true), which cannot"
+            " hold their lock: name the PostgreSQL server itself, without pgbouncer=true"
+        )
+
+
+def explain(error: StoreError) -> StoreError:
+    """Return what to tell of an error during a migration: a MigrationError, unless it has a more telling type."""
+    if isinstance(error, ConnectionFailed) or not isinstance(error, DatabaseFault):
+        return error
+    # Names of what stands in the way of a DROP; other details may hold values.
+    detail = getattr(error.driver_error, "diag", None) if error.sqlstate == "2BP01" else None
+    hints = [detail.message_detail if detail else None, _HINTS.get(error.sqlstate)]
+    return MigrationError("; ".join([str(error), *filter(None, hints)]))
+
+
+def _holder(pid: int, role: str | None, application: str | None, address: str | None, since: Any) -> str:
+    of = f" of {role}" if role else ""
+    place = f" from {address}" if address else ""
+    started = f", connected since {since:%Y-%m-%d %H:%M:%S %Z}" if since else ""
+    return f"server process {pid}{of}{place} ({application or 'unnamed'}{started}) holds the lock"
+
+
+def _missing_extension(name: str, fault: DatabaseFault, settings: Settings) -> StoreError:
+    if fault.sqlstate == "42501":
+        return MissingExtension(
+            f"the role {settings.user or 'in use'} may not create the extension {name}: have a superuser run"
+            f' `CREATE EXTENSION "{name}"` in this database, then migrate again'
+        )
+    return MissingExtension(
+        f"the server does not offer the extension {name} ({fault}): install pgvector 0.5.0 or newer on it (Debian:"
+        " postgresql-15-pgvector; Docker: pgvector/pgvector:pg15), or use the embedded server"
+    )
