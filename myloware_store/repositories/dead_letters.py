@@ -77,7 +77,7 @@ class DeadLetters(Repository):
             "by": as_name(by, "by"),
             "extra_attempts": as_count(extra_attempts, "extra_attempts", most=1000),
         }
-        return {UUID(letter_id) for (letter_id,) in self._rows(REPLAY, values)}
+        return {letter_id for (letter_id,) in self._rows(REPLAY, values)}
 
     def list(self, *, replayed: bool = False, limit: int = 100) -> list[DeadLetter]:
         """Return dead letters, the newest first.

@@ -130,7 +130,7 @@ class Memory(Repository):
         }
         with self._db.atomic():
             self._require_items(values["item_ids"])
-            stored = {row_id for (row_id,) in self._rows(UPSERT, values)}
+            stored = {str(row_id) for (row_id,) in self._rows(UPSERT, values)}
             if len(stored) != len(ids):
                 taken = next(row_id for row_id in ids if row_id not in stored)
                 raise InvalidInput(f"upsert: the id {taken} is taken by another tenant's document")
@@ -146,12 +146,12 @@ class Memory(Repository):
         values = {"ids": as_uuids(ids, "ids"), "with_embedding": bool(with_embedding)}
         return [
             MemoryDoc(
-                id=UUID(row_id),
+                id=row_id,
                 tenant_id=tenant_id,
                 content=content,
                 type=MemDocType(kind),
                 metadata=metadata,
-                work_item_id=None if item_id is None else UUID(item_id),
+                work_item_id=item_id,
                 created_at=created_at.astimezone(UTC),
                 updated_at=updated_at.astimezone(UTC),
                 has_embedding=has_embedding,
@@ -203,11 +203,11 @@ class Memory(Repository):
         }
         return [
             Hit(
-                id=UUID(row_id),
+                id=row_id,
                 content=content,
                 type=MemDocType(kind),
                 metadata=metadata,
-                work_item_id=None if item_id is None else UUID(item_id),
+                work_item_id=item_id,
                 similarity=min(1.0, max(-1.0, similarity)),
             )
             for row_id, content, kind, metadata, item_id, similarity in self._rows(SIMILAR, values)
@@ -232,7 +232,7 @@ class Memory(Repository):
             SELECT id FROM work_items
             WHERE id = ANY (%(ids)s::uuid[]) AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
         """
-        unknown = wanted - {item_id for (item_id,) in self._rows(known, {"ids": list(wanted)})}
+        unknown = wanted - {str(item_id) for (item_id,) in self._rows(known, {"ids": list(wanted)})}
         if unknown:
             raise NotFound(f"there is no work item {min(unknown)}")
 

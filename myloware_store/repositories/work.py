@@ -145,13 +145,13 @@ class Work(Repository):
         )
         return [
             Claim(
-                item_id=UUID(item_id),
-                attempt_id=UUID(attempt_id),
+                item_id=item_id,
+                attempt_id=attempt_id,
                 attempt_number=number,
                 type=WorkItemType(kind),
                 content=content,
                 tenant_id=tenant_id,
-                work_order_id=UUID(order_id),
+                work_order_id=order_id,
                 lease_expires_at=expires.astimezone(UTC),
             )
             for item_id, attempt_id, number, kind, content, tenant_id, order_id, expires in rows
@@ -172,7 +172,7 @@ class Work(Repository):
             "attempt_ids": [str(claim.attempt_id) for claim in held],
             "lease": as_seconds(lease, "lease", least=_SHORTEST_LEASE),
         }
-        return {UUID(item_id) for (item_id,) in self._rows(sql.HEARTBEAT, values)}
+        return {item_id for (item_id,) in self._rows(sql.HEARTBEAT, values)}
 
     def finish(self, claims: Iterable[Claim], results: Sequence[Any], *, gate: bool = False) -> set[UUID]:
         """Store results and complete the items, as far as these claims still hold them.
@@ -194,7 +194,7 @@ class Work(Repository):
         held = _claims(claims)
         outputs = [dump_json(result, "results") for result in _paired(results, held, "results")]
         values = {**_fence(held), "outputs": outputs, "gate": bool(gate)}
-        accepted = {UUID(item_id) for (item_id,) in self._rows(sql.FINISH, values)}
+        accepted = {item_id for (item_id,) in self._rows(sql.FINISH, values)}
         self._all_or_nothing(held, accepted)
         return accepted
 
@@ -327,11 +327,11 @@ def _error_text(error: Any) -> str:
 
 def _outcomes(rows: list[tuple[Any, ...]]) -> dict[UUID, Outcome]:
     return {
-        UUID(item_id): Outcome(
-            item_id=UUID(item_id),
+        item_id: Outcome(
+            item_id=item_id,
             status=WorkItemStatus(status),
             available_at=None if available_at is None else available_at.astimezone(UTC),
-            dead_letter_id=None if letter_id is None else UUID(letter_id),
+            dead_letter_id=letter_id,
         )
         for item_id, status, available_at, letter_id in rows
     }

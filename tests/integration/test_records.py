@@ -118,9 +118,9 @@ def test_decisions_are_never_changed(myloware: Store, parked: WorkItem) -> None:
     """Not even by the models."""
     event = decide(myloware, parked, "ESCALATED")
     event.reason = "changed my mind"
-    with pytest.raises(ConstraintViolation, match="append-only"):
+    with pytest.raises(ConstraintViolation, match="append_only"):
         event.save()
-    with pytest.raises(ConstraintViolation, match="append-only"):
+    with pytest.raises(ConstraintViolation, match="append_only"):
         event.delete_instance()
 
 
@@ -182,5 +182,5 @@ def test_audit_lines_name_the_actor_in_force(myloware: Store, item: WorkItem) ->
         assert myloware.audit.list() == []
     with pytest.raises(InvalidInput):
         myloware.audit.record("a", "b", "c", ip_address="nowhere")
-    with pytest.raises(ConstraintViolation, match="append-only"):
+    with pytest.raises(ConstraintViolation, match="append_only"):
         newest.delete_instance()
