@@ -50,7 +50,7 @@ class BaseModel(peewee.Model):
         self.stored = "__no_default__" in values
         self.json_read: dict[str, str] = {}
         if not self.stored:
-            unknown = sorted(name for name in values if not hasattr(type(self), name))
+            unknown = sorted(name for name in values if name not in self._meta.combined)
             if unknown:
                 raise InvalidInput(f"{type(self).__name__} has no field {', '.join(unknown)}")
         super().__init__(*args, **values)
