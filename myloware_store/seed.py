@@ -1,0 +1,138 @@
+"""Fills the fifteen tables with sample data that never ages: three tenants, every state, every label.
+
+The tenants, ids and times of `seed_ids` can be imported from here by name (`ACME`, `ACME_INVOICE_ORDER_ID`,
+`attempt_id(...)` and so on); each is described there. All that happened did so in January 2025, and what is leased
+stays leased until 2099, so that a copy of a seeded database is good for ever.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from myloware_store import seed_platform as platform
+from myloware_store import seed_records as records
+from myloware_store import seed_work as work
+from myloware_store.embedding import HashingEmbedder
+from myloware_store.migration_history import require_current
+from myloware_store.models import (
+    ApprovalEvent,
+    Attempt,
+    AuditLog,
+    Capability,
+    Connector,
+    DeadLetter,
+    EvalResult,
+    MemDoc,
+    Run,
+    Schema,
+    Tool,
+    ToolCapability,
+    WorkflowTemplate,
+    WorkItem,
+    WorkOrder,
+)
+from myloware_store.seed_ids import *  # noqa: F403  all of its names are meant to be found here
+from myloware_store.seed_ids import ACME_UNEMBEDDED_DOC_ID
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from myloware_store.database import StoreDatabase
+    from myloware_store.seed_ledger import Row
+
+
+@attrs.frozen
+class SeedReport:
+    """What `seed` did.
+
+    Attributes:
+        inserted: For each of the fifteen tables, how many rows were inserted now.
+    """
+
+    inserted: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        """How many rows were inserted now, 0 where everything was there."""
+        return sum(self.inserted.values())
+
+
+def seed(database: StoreDatabase) -> SeedReport:
+    """Insert the sample rows that are missing, in one transaction.
+
+    A row that is there, by its id or by a name that must be unique, is never touched, and nothing is attached to a
+    parent that could not be inserted. A second call changes nothing, nor does one at the same time.
+
+    Args:
+        database: A migrated database, such as `store.db`.
+
+    Returns:
+        How many rows were inserted into which table.
+
+    Raises:
+        SchemaMismatch: The database is not migrated, or is newer than this version.
+    """
+    require_current(database)
+    return database.transact(lambda: _fill(database))
+
+
+def _fill(database: StoreDatabase) -> SeedReport:
+    orders = {row["id"] for row in work.ORDERS} - _stored(database, WorkOrder, work.ORDERS)
+    inserted = {table: _insert(database, model, rows) for table, model, rows in _tables()}
+    for row in work.ORDERS:
+        if row["id"] in orders:  # counting their items has dated the new orders to now
+            WorkOrder.update(updated_at=row["updated_at"]).where(WorkOrder.id == row["id"]).execute(database)
+    return SeedReport(inserted)
+
+
+def _tables() -> list[tuple[str, Any, list[Row]]]:
+    """Give the rows of every table, parents before children."""
+    embedded = [row for row in records.MEMORY if row["id"] != ACME_UNEMBEDDED_DOC_ID]
+    vectors = HashingEmbedder()([row["content"] for row in embedded])
+    embeddings = {row["id"]: vector for row, vector in zip(embedded, vectors, strict=True)}
+    return [
+        ("capabilities", Capability, platform.CAPABILITIES),
+        ("schemas", Schema, platform.SCHEMAS),
+        ("workflow_templates", WorkflowTemplate, platform.TEMPLATES),
+        ("connectors", Connector, platform.CONNECTORS),
+        ("tools", Tool, platform.TOOLS),
+        ("tool_capabilities", ToolCapability, platform.GRANTS),
+        ("work_orders", WorkOrder, work.ORDERS),
+        ("work_items", WorkItem, work.ITEMS),
+        ("attempts", Attempt, work.ATTEMPTS),
+        ("runs", Run, records.RUNS),
+        ("approval_events", ApprovalEvent, records.APPROVALS),
+        ("dead_letters", DeadLetter, records.LETTERS),
+        ("eval_results", EvalResult, records.EVALUATIONS),
+        ("mem_docs", MemDoc, [{**row, "embedding": embeddings.get(row["id"])} for row in records.MEMORY]),
+        ("audit_logs", AuditLog, records.AUDIT_LINES),
+    ]
+
+
+_PARENTS = {
+    "work_order": WorkOrder,
+    "work_item": WorkItem,
+    "connector": Connector,
+    "tool": Tool,
+    "capability": Capability,
+    "workflow_template": WorkflowTemplate,
+}
+
+
+def _insert(database: StoreDatabase, model: Any, rows: list[Row]) -> int:
+    """Insert the rows that are missing and whose parents are there, and give their number."""
+    for key, parent in _PARENTS.items():
+        parents = _stored(database, parent, [{"id": row[key]} for row in rows if row.get(key)])
+        rows = [row for row in rows if not row.get(key) or row[key] in parents]
+    if not rows:
+        return 0
+    return len(list(model.insert_many(rows).on_conflict_ignore().returning(model.created_at).execute(database)))
+
+
+def _stored(database: StoreDatabase, model: Any, rows: list[Row]) -> set[UUID]:
+    """Give the ids among those of the rows that the database has."""
+    ids = {row["id"] for row in rows}
+    found = model.select(model.id).where(model.id.in_(ids)).tuples().execute(database) if ids else []
+    return {row_id for (row_id,) in found}
