@@ -1,0 +1,582 @@
+"""Units of work: one connection each, returned clean, whatever the block did and however it ended."""
+
+from __future__ import annotations
+
+import io
+import logging
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import peewee
+import psycopg2
+import pytest
+from playhouse.postgres_ext import ServerSide
+
+from myloware_store.database import StoreDatabase, create_database
+from myloware_store.errors import ConstraintViolation, DatabaseFault, InvalidInput, TransactionConflict
+from myloware_store.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+
+class Pair(peewee.Model):
+    """A table of its own for these tests."""
+
+    id = peewee.AutoField()
+    name = peewee.TextField(unique=True)
+    number = peewee.IntegerField(default=0)
+
+    class Meta:
+        """As Peewee names tables now."""
+
+        database = peewee.DatabaseProxy()
+        legacy_table_names = False
+
+
+@pytest.fixture
+def db(plain_url: str) -> Iterator[StoreDatabase]:
+    """Give a database of two connections, with `Pair` bound to it."""
+    settings = Settings.load(plain_url, environ={}, dotenv=None)
+    database = create_database(attrs.evolve(settings, connection_limit=2, pool_timeout=5))
+    with database.bind_ctx([Pair]):
+        database.drop_tables([Pair])
+        database.create_tables([Pair])
+        yield database
+    database.close_all()
+
+
+@pytest.fixture
+def outside(plain_url: str) -> Iterator[Callable[..., list[Any]]]:
+    """Give a way to ask the server over a connection that is none of the pool's."""
+    with closing(psycopg2.connect(plain_url)) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+
+        def ask(sql: str, *params: object) -> list[Any]:
+            cursor.execute(sql, params)
+            return cursor.fetchall() if cursor.description else []
+
+        yield ask
+
+
+def backend(database: StoreDatabase) -> int:
+    """Return the server process behind the connection in use."""
+    pid: int = database.execute_sql("SELECT pg_backend_pid()").fetchone()[0]
+    return pid
+
+
+def names() -> list[str]:
+    """Return what is stored."""
+    return [pair.name for pair in Pair.select().order_by(Pair.name)]
+
+
+def test_a_statement_on_its_own_holds_nothing(db: StoreDatabase) -> None:
+    """After a statement outside of every block no connection is held, and its rows can still be read."""
+    rows = db.execute_sql("SELECT generate_series(1, 3)")
+
+    assert db.is_closed()
+    db.close_all()
+    assert [(1,), (2,), (3,)] == rows.fetchall()
+
+
+def test_rows_offer_a_cursors_interface(db: StoreDatabase) -> None:
+    """Rows are fetched one by one, by number, all, or by iteration, and say what the columns are."""
+    rows = db.execute_sql("SELECT n FROM generate_series(1, 6) AS n")
+
+    assert (6, "SELECT 6", ["n"]) == (rows.rowcount, rows.statusmessage, [column.name for column in rows.description])
+    assert ((1,), [(2,), (3,)], (4,), [(5,), (6,)], None, []) == (
+        rows.fetchone(),
+        rows.fetchmany(2),
+        next(rows),
+        list(rows),
+        rows.fetchone(),
+        rows.fetchall(),
+    )
+    with rows:
+        pass
+    assert rows.closed
+
+
+def test_peewees_ways_of_reading_work_without_a_held_connection(db: StoreDatabase) -> None:
+    """Models, dicts, tuples, iterators, scalars, counts and RETURNING read the same rows."""
+    inserted = Pair.insert_many([{"name": "a"}, {"name": "b"}]).returning(Pair.name).execute()
+
+    assert ["a", "b"] == [pair.name for pair in inserted]
+    assert [{"name": "a"}, {"name": "b"}] == list(Pair.select(Pair.name).order_by(Pair.name).dicts())
+    assert [("a",), ("b",)] == list(Pair.select(Pair.name).order_by(Pair.name).tuples().iterator())
+    assert (2, True, "a") == (
+        Pair.select().count(),
+        Pair.select().exists(),
+        Pair.select(peewee.fn.MIN(Pair.name)).scalar(),
+    )
+    assert (2, 1) == (Pair.update(number=5).execute(), Pair.delete().where(Pair.name == "a").execute())
+    get_or_create: Any = Pair.get_or_create
+    assert [False, True] == [get_or_create(name=name)[1] for name in ("b", "c")]
+    assert "pair" in db.get_tables()
+    assert db.is_closed()
+
+
+def test_a_unit_holds_one_connection_and_may_be_nested(db: StoreDatabase) -> None:
+    """All statements of a unit, and of units inside it, run on one connection, which goes back at the end."""
+    with db.unit():
+        outer = backend(db)
+        with db.unit(), db.atomic(), db.connection_context():
+            inner = backend(db)
+        held = not db.is_closed()
+        with db:
+            again = backend(db)
+        after = backend(db)
+
+    assert outer == inner == again == after
+    assert held
+    assert db.is_closed()
+
+
+def test_a_unit_is_a_decorator_too(db: StoreDatabase) -> None:
+    """A function can be a unit of work, call after call."""
+
+    @db.unit()
+    def work() -> bool:
+        return db.is_closed()
+
+    assert [False, False] == [work(), work()]
+    assert db.is_closed()
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        "SET work_mem = '77MB'",
+        "SELECT set_config('work_mem', '77MB', false)",
+        "SET search_path = pg_catalog",
+        "SET ROLE pg_monitor",
+        "SET SESSION AUTHORIZATION pg_monitor",
+        "SET TimeZone = 'Asia/Tokyo'",
+        "SET DateStyle = 'German'",
+        "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+        "CREATE TEMP TABLE pair (name text)",
+        "LISTEN something",
+        "PREPARE something AS SELECT 1",
+        "SELECT pg_advisory_lock(1)",
+        "SELECT pg_advisory_lock_shared(1)",
+        "BEGIN",
+        "BEGIN; INSERT INTO pair (name, number) VALUES ('left', 0)",
+        "BEGIN; LOCK TABLE pair",
+        "DO $$ BEGIN PERFORM set_config('work_mem', '77MB', false); END $$",
+        "SELECT 1; SET work_mem = '77MB'",
+    ],
+)
+def test_a_unit_leaves_nothing_in_the_session(db: StoreDatabase, outside: Callable[..., list[Any]], leave: str) -> None:
+    """The next unit finds the connection as if it had just been opened."""
+    before = session(db)
+
+    with db.unit():
+        db.execute_sql(leave)
+
+    assert before == session(db)
+    held = outside(
+        "SELECT locktype, mode FROM pg_locks JOIN pg_stat_activity USING (pid)"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    assert [] == held
+
+
+def session(database: StoreDatabase) -> list[Any]:
+    """Return all that a session can carry from one unit to the next."""
+    with database.unit():
+        return [
+            database.execute_sql(f"SELECT {what}").fetchall()
+            for what in (
+                "name, setting FROM pg_settings WHERE name !~ '^(transaction|plpgsql)' ORDER BY name",
+                "current_user, session_user, current_schemas(false)",
+                "pg_listening_channels()",
+                "name FROM pg_prepared_statements",
+                "name FROM pg_cursors",
+                "'pair'::regclass::oid",
+                "count(*) FROM pair",
+                "state FROM pg_stat_activity WHERE pid = pg_backend_pid()",
+                "pg_current_xact_id_if_assigned()",
+            )
+        ]
+
+
+def test_a_raw_connection_is_not_used_again(db: StoreDatabase) -> None:
+    """Whatever was done to psycopg2's connection itself ends with the unit."""
+    with db.unit():
+        first = backend(db)
+        db.connection().set_client_encoding("LATIN1")
+        db.connection().autocommit = False
+
+    assert first != backend(db)
+    assert "UTF8" == db.execute_sql("SHOW client_encoding").fetchone()[0]
+
+
+def test_a_raw_cursors_doings_are_cleaned_up(db: StoreDatabase) -> None:
+    """A psycopg2 cursor holds the connection until `close()`, and what it set goes with that."""
+    cursor = db.cursor()
+    cursor.execute("SET work_mem = '77MB'")
+
+    assert not db.is_closed()
+    assert db.close()
+    assert "77MB" != db.execute_sql("SHOW work_mem").fetchone()[0]
+
+
+def test_connect_holds_a_connection_until_close(db: StoreDatabase) -> None:
+    """Peewee's explicit connect and close work, and a unit inside keeps the connection."""
+    assert db.connect()
+    assert not db.connect(reuse_if_open=True)
+    with pytest.raises(DatabaseFault, match="already"):
+        db.connect()
+    with db.unit():
+        assert not db.close()
+        assert not db.is_closed()
+
+    assert db.is_closed()
+    assert not db.close()
+
+
+def test_an_outermost_transaction_opens_and_returns(db: StoreDatabase) -> None:
+    """`atomic`, `transaction` and `with db` need no connection beforehand and keep none."""
+    blocks: list[AbstractContextManager[Any]] = [db.atomic(), db.transaction(), db]
+    for number, block in enumerate(blocks):
+        with block:
+            Pair.create(name=str(number))
+            assert not db.is_closed()
+        assert db.is_closed()
+
+    assert ["0", "1", "2"] == names()
+
+
+def test_an_error_rolls_back_and_returns(db: StoreDatabase) -> None:
+    """What an atomic block did is gone when an error leaves it, and so is its connection."""
+    with suppress(KeyError), db.atomic():
+        Pair.create(name="a")
+        raise KeyError
+
+    assert [] == names()
+    assert db.is_closed()
+
+
+def test_savepoints_undo_their_own_part(db: StoreDatabase) -> None:
+    """A nested atomic block that fails takes back only what it did."""
+    with db.atomic():
+        Pair.create(name="kept")
+        with suppress(ConstraintViolation), db.atomic():
+            Pair.create(name="lost")
+            Pair.create(name="kept")
+        with suppress(KeyError), db.savepoint():
+            Pair.create(name="lost too")
+            raise KeyError
+        with db.atomic():
+            Pair.create(name="kept too")
+
+    assert ["kept", "kept too"] == names()
+
+
+def test_commit_and_rollback_inside_a_block_go_on_in_a_new_transaction(db: StoreDatabase) -> None:
+    """Peewee's `commit()` and `rollback()` of a transaction block work, more than once."""
+    with db.atomic() as block:
+        Pair.create(name="a")
+        block.commit()
+        Pair.create(name="b")
+        block.rollback()
+        Pair.create(name="c")
+
+    assert ["a", "c"] == names()
+
+
+def test_manual_commit_works_and_returns(db: StoreDatabase) -> None:
+    """Transactions by hand are stored as asked; one left open is rolled back with the block."""
+    with db.manual_commit():
+        db.begin()
+        Pair.create(name="a")
+        db.commit()
+        db.begin()
+        Pair.create(name="b")
+        db.rollback()
+        db.begin()
+        Pair.create(name="c")
+
+    assert ["a"] == names()
+    assert db.is_closed()
+
+
+def test_a_transaction_begun_by_hand_holds_its_connection_until_its_end(db: StoreDatabase) -> None:
+    """`begin()` outside of every block holds the connection; a unit in between does not end it."""
+    db.begin()
+    with db.unit():
+        Pair.create(name="a")
+    assert not db.is_closed()
+    db.commit()
+    closed = db.is_closed()
+    db.execute_sql("BEGIN")
+    Pair.create(name="b")
+    db.execute_sql("ROLLBACK")
+
+    assert (True, True, ["a"]) == (closed, db.is_closed(), names())
+
+
+def test_sessions_by_peewees_names_work(db: StoreDatabase) -> None:
+    """`session_start`, `session_commit` and `session_rollback` hold and return the connection."""
+    db.session_start()
+    Pair.create(name="a")
+    db.session_commit()
+    db.session_start()
+    Pair.create(name="b")
+    db.session_rollback()
+
+    assert (["a"], True, False) == (names(), db.is_closed(), db.session_commit())
+
+
+def test_callbacks_run_after_the_commit_and_only_then(db: StoreDatabase) -> None:
+    """What `after_commit` registered sees the rows committed; a rollback forgets it."""
+    seen: list[list[str]] = []
+    with suppress(KeyError), db.atomic():
+        db.after_commit(lambda: seen.append(["never"]))
+        raise KeyError
+    with db.atomic():
+        db.after_commit(lambda: seen.append(names()))
+        with db.atomic():
+            Pair.create(name="a")
+        during = list(seen)
+
+    assert ([], [["a"]]) == (during, seen)
+
+
+def test_a_commit_that_rolled_back_says_so(db: StoreDatabase) -> None:
+    """A statement's error that was swallowed inside a transaction does not pass for a commit."""
+    block = db.atomic()
+    block.__enter__()
+    Pair.create(name="a")
+    with suppress(ConstraintViolation):
+        Pair.create(name="a")
+
+    with pytest.raises(DatabaseFault, match="rolled back") as caught:
+        block.__exit__(None, None, None)
+
+    assert "25P02" == caught.value.sqlstate
+    assert [] == names()
+    assert db.is_closed()
+
+
+def test_a_commit_without_a_connection_is_refused(db: StoreDatabase) -> None:
+    """There is nothing to commit outside of a transaction; a rollback there is done already."""
+    with pytest.raises(DatabaseFault, match="commit"):
+        db.commit()
+
+    db.rollback()
+    assert db.is_closed()
+
+
+def test_a_deferred_constraint_is_reported_by_the_commit(db: StoreDatabase) -> None:
+    """A violation that the server finds at COMMIT is one like any other, and the connection goes back."""
+    db.execute_sql("ALTER TABLE pair ADD CONSTRAINT once UNIQUE (number) DEFERRABLE INITIALLY DEFERRED")
+
+    with pytest.raises(ConstraintViolation) as caught, db.atomic():
+        Pair.insert_many([{"name": "a", "number": 1}, {"name": "b", "number": 1}]).execute()
+
+    assert "once" == caught.value.constraint
+    assert ([], True) == (names(), db.is_closed())
+
+
+def test_an_isolation_level_can_be_asked_for(db: StoreDatabase) -> None:
+    """`atomic` passes Peewee's isolation level on, for its own transaction only."""
+    with db.atomic(isolation_level="SERIALIZABLE"):
+        inside = db.execute_sql("SHOW transaction_isolation").fetchone()[0]
+
+    assert ("serializable", "read committed") == (inside, db.execute_sql("SHOW transaction_isolation").fetchone()[0])
+
+
+def test_large_results_can_be_streamed_inside_a_transaction(db: StoreDatabase) -> None:
+    """`ServerSide` reads through an open connection, and leaves no cursor behind."""
+    Pair.insert_many([{"name": str(n)} for n in range(300)]).execute()
+
+    with db.atomic():
+        streamed = [pair.name for pair in ServerSide(Pair.select().order_by(Pair.id), array_size=100)]
+    with db.unit():
+        first = next(ServerSide(Pair.select().order_by(Pair.id), array_size=10)).name
+
+    assert ([str(n) for n in range(300)], "0") == (streamed, first)
+    assert [] == db.execute_sql("SELECT name FROM pg_cursors").fetchall()
+
+
+def test_streaming_without_a_unit_is_refused(db: StoreDatabase) -> None:
+    """A streamed result would lose its connection: the error says what to open."""
+    with pytest.raises(DatabaseFault, match="atomic"):
+        next(ServerSide(Pair.select()))
+
+    assert db.is_closed()
+
+
+def test_copy_moves_rows_and_returns_the_connection(db: StoreDatabase) -> None:
+    """COPY runs as a unit of its own or inside one, and reports how many rows it moved."""
+    moved = db.copy("COPY pair (name, number) FROM STDIN", io.StringIO("a\t1\nb\t2\n"))
+    out = io.StringIO()
+    with db.atomic():
+        db.copy("COPY pair (name, number) TO STDOUT", out)
+
+    assert (2, "a\t1\nb\t2\n", True) == (moved, out.getvalue(), db.is_closed())
+
+
+def test_a_copy_that_fails_is_translated(db: StoreDatabase) -> None:
+    """COPY's errors are typed like any other's, and its input stays out of them."""
+    with pytest.raises(InvalidInput) as caught:
+        db.copy("COPY pair (name, number) FROM STDIN", io.StringIO("a\thunter2\n"))
+
+    assert "hunter2" not in str(caught.value)
+    assert db.is_closed()
+
+
+def test_a_schema_of_the_settings_leads_the_search_path(db: StoreDatabase) -> None:
+    """Tables are made and found in the schema that the URL names, however it is spelled."""
+    schema = 'My "odd\\ näme'
+    db.execute_sql('CREATE SCHEMA "{}"'.format(schema.replace('"', '""')))
+    other = create_database(attrs.evolve(db.settings, schema=schema))
+
+    with other.bind_ctx([Pair]):
+        other.create_tables([Pair])
+        Pair.create(name="there")
+        found = other.execute_sql("SELECT current_schema(), current_schemas(false)").fetchone()
+    other.close_all()
+
+    assert (schema, [schema, "public"]) == found
+    assert [] == names()
+
+
+def test_dates_are_read_where_the_server_writes_them_otherwise(db: StoreDatabase) -> None:
+    """A role whose dates are not ISO ones still gives the right day, also after its session was cleaned."""
+    db.execute_sql("CREATE ROLE german LOGIN IN ROLE pg_read_all_data")
+    db.execute_sql("ALTER ROLE german SET DateStyle = 'German'")
+    other = create_database(attrs.evolve(db.settings, user="german"))
+
+    for _ in range(2):
+        with other.unit():
+            other.execute_sql("SET work_mem = '77MB'")
+            day = other.execute_sql("SELECT DATE '2024-02-03'").fetchone()[0]
+        assert "2024-02-03" == day.isoformat()
+    other.close_all()
+    db.execute_sql("DROP ROLE german")
+
+
+def test_the_debug_log_shows_statements_and_no_values(db: StoreDatabase, caplog: pytest.LogCaptureFixture) -> None:
+    """Peewee's log has each statement, and how many parameters it had, but none of them."""
+    with caplog.at_level(logging.DEBUG, "peewee"):
+        Pair.create(name="hunter2")
+
+    assert "INSERT INTO" in caplog.text
+    assert "[2 parameters]" in caplog.text
+    assert "hunter2" not in caplog.text
+
+
+def test_hooks_hear_of_every_statement(db: StoreDatabase) -> None:
+    """Peewee's query hooks are called, with the translated error where there was one."""
+    heard: list[Any] = []
+    db.query_hooks.append(heard.append)
+
+    db.execute_sql("SELECT %s", (1,))
+    with suppress(InvalidInput):
+        db.execute_sql("SELECT 1 / %s", (0,))
+
+    assert [None, InvalidInput] == [
+        heard[0].exception,
+        InvalidInput if isinstance(heard[1].exception, InvalidInput) else 0,
+    ]
+
+
+def test_no_secret_shows_on_the_database(db: StoreDatabase) -> None:
+    """Neither the database, its pool nor Peewee's connect_params shows the password."""
+    other = create_database(attrs.evolve(db.settings, password="hunter2"))
+    other.execute_sql("SELECT 1")
+
+    shown = f"{other!r} {other} {other.pool!r} {other.connect_params} {other.database} {other.settings!r}"
+    other.close_all()
+
+    assert "hunter2" not in shown
+
+
+def test_transact_runs_everything_again_after_a_conflict(db: StoreDatabase) -> None:
+    """A function that met a serialization failure runs again from its start, and its result is returned."""
+    Pair.create(name="a")
+    runs = []
+
+    def work() -> int:
+        runs.append(1)
+        db.execute_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        number: int = Pair.get(name="a").number
+        if len(runs) <= 2:
+            bump(db)
+        return Pair.update(number=number + 10).where(Pair.name == "a").execute() and number + 10
+
+    assert 12 == db.transact(work)
+    assert (3, 12) == (len(runs), Pair.get(name="a").number)
+
+
+def bump(database: StoreDatabase) -> None:
+    """Change the row behind the transaction's back."""
+    with closing(psycopg2.connect(**database.settings.connect_kwargs())) as other, other.cursor() as cursor:
+        cursor.execute("UPDATE pair SET number = number + 1")
+        other.commit()
+
+
+def test_transact_gives_up_after_its_retries(db: StoreDatabase) -> None:
+    """The conflict is raised once the retries are used up."""
+    Pair.create(name="a")
+    runs = []
+
+    def work() -> None:
+        runs.append(1)
+        db.execute_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        Pair.get(name="a")
+        bump(db)
+        Pair.update(number=0).execute()
+
+    with pytest.raises(TransactionConflict) as caught:
+        db.transact(work, retries=2)
+
+    assert ("40001", 3, True) == (caught.value.sqlstate, len(runs), db.is_closed())
+
+
+def test_transact_leaves_retrying_to_the_outermost(db: StoreDatabase) -> None:
+    """Inside a transaction it runs once, in a savepoint, and the caller's own transact runs both again."""
+    Pair.create(name="a")
+    inner, outer = [], []
+
+    def innermost() -> None:
+        inner.append(1)
+        number = Pair.get(name="a").number
+        if len(inner) == 1:
+            bump(db)
+        Pair.update(number=number + 10).execute()
+
+    def outermost() -> None:
+        outer.append(1)
+        db.execute_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        db.transact(innermost)
+
+    db.transact(outermost)
+
+    assert (2, 2, 11) == (len(outer), len(inner), Pair.get(name="a").number)
+
+
+def test_transact_does_not_run_other_errors_again(db: StoreDatabase) -> None:
+    """Only conflicts are tried again; the rest ends the transaction at once."""
+    runs = []
+
+    def work() -> None:
+        runs.append(1)
+        Pair.create(name="a")
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        db.transact(work)
+
+    assert (1, []) == (len(runs), names())
+
+
+@pytest.mark.parametrize("retries", [-1, 1.5, True, "3"])
+def test_transact_refuses_retries_that_are_no_count(db: StoreDatabase, retries: Any) -> None:
+    """The number of retries is a whole number."""
+    with pytest.raises(InvalidInput, match="retries"):
+        db.transact(lambda: None, retries=retries)
