@@ -13,7 +13,6 @@ import attrs
 import psycopg2
 from psycopg2.sql import SQL, Identifier
 
-from myloware_store.database import create_database, proxy
 from myloware_store.embedded import EmbeddedServer
 from myloware_store.migrate import migrate, migrations_path
 from myloware_store.settings import Settings
@@ -24,9 +23,7 @@ if TYPE_CHECKING:
 
     from psycopg2.extensions import cursor
 
-    from myloware_store.database import StoreDatabase
-
-__all__ = ["Server", "bound_database", "clone", "ensure_template", "open_server"]
+__all__ = ["Server", "clone", "ensure_template", "open_server"]
 
 _CLEAR_SECONDS = 1.0  # what a backend may take to notice that its client has closed
 
@@ -100,19 +97,6 @@ def clone(server: Server, template: str) -> Iterator[str]:
         with _maintenance(server) as run:
             _wait_until_clear(run, name)
             run.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
-
-
-@contextmanager
-def bound_database(url: str) -> Iterator[StoreDatabase]:
-    """Bind the models to a database of their own while the block runs."""
-    before = proxy.obj
-    database = create_database(Settings.load(url, environ={}, dotenv=None))
-    proxy.initialize(database)
-    try:
-        yield database
-    finally:
-        proxy.initialize(before)
-        database.close_all()
 
 
 @contextmanager

@@ -68,18 +68,15 @@ def myloware_dsn(myloware_server: Server, myloware_template: str) -> Iterator[st
 
 
 @pytest.fixture
-def myloware_db(myloware_dsn: str) -> Iterator[StoreDatabase]:
-    """Give the Peewee database on this test's own database, with the models bound to it."""
-    from .databases import bound_database
-
-    with bound_database(myloware_dsn) as database:
-        yield database
-
-
-@pytest.fixture
 def myloware(myloware_dsn: str) -> Iterator[Store]:
-    """Give an open `Store` on this test's own database."""
+    """Give an open `Store` on this test's own database, with the models bound to it."""
     from myloware_store import Store
 
     with Store.open(myloware_dsn) as store:
         yield store
+
+
+@pytest.fixture
+def myloware_db(myloware: Store) -> StoreDatabase:
+    """Give the Peewee database of that store."""
+    return myloware.db

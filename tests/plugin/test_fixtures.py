@@ -222,3 +222,34 @@ def test_plugin_does_not_hide_coverage(project: Project) -> None:
 
     result.assert_outcomes(passed=1)
     result.stdout.re_match_lines([r".*/enums\.py .* 100%"])
+
+
+def test_store_and_models_share_one_database(project: Project, named_server: None) -> None:
+    """What the models write, the store's repositories read in the same transaction."""
+    result = project.run("""
+        from myloware_store import WorkOrder
+
+        def test_both(myloware, myloware_db):
+            assert myloware.db is myloware_db
+            with myloware_db.atomic():
+                order = WorkOrder.create(tenant_id="acme", created_by="me")
+                assert myloware.work.get(order.id).created_by == "me"
+    """)
+
+    result.assert_outcomes(passed=1)
+
+
+def test_store_is_closed_between_tests(project: Project, named_server: None) -> None:
+    """Each test's store is its own, and the models follow it."""
+    result = project.run("""
+        import pytest
+        from myloware_store import WorkOrder
+
+        @pytest.mark.parametrize("time", ["first", "second"])
+        def test_store(myloware, time):
+            assert WorkOrder.select().count() == 0
+            myloware.work.submit([{"type": "TICKET", "content": "It is broken."}], created_by="me")
+            assert WorkOrder.select().count() == 1
+    """)
+
+    result.assert_outcomes(passed=2)
