@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from myloware_store.database import StoreDatabase
 
-__all__ = ["CATALOG_FILE", "drop_statements", "expected_catalog", "read_catalog", "table_of"]
+__all__ = ["CATALOG_FILE", "drop_statements", "expected_catalog", "read_catalog", "split_key"]
 
 CATALOG_FILE = Path(__file__).with_name("catalog.json")
 
@@ -144,10 +144,13 @@ def expected_catalog() -> Mapping[str, str]:
     return catalog
 
 
-def table_of(key: str) -> str | None:
-    """Return the table that an entry of a catalog belongs to, None for enums and functions."""
+def split_key(key: str) -> tuple[str, str, str]:
+    """Split a key of a catalog into kind, table and name; enums and functions have no table."""
     kind, _, name = key.partition(" ")
-    return None if kind in {"enum", "function"} else name.partition(".")[0]
+    if kind in {"enum", "function"}:
+        return kind, "", name
+    table, _, part = name.partition(".")
+    return kind, table, part or table
 
 
 def drop_statements(schema: str) -> list[str]:
@@ -160,7 +163,7 @@ def drop_statements(schema: str) -> list[str]:
     """
     names: dict[str, list[str]] = {"table": [], "function": [], "enum": []}
     for key in expected_catalog():
-        kind, _, name = key.partition(" ")
+        kind, _, name = split_key(key)
         if kind in names:
             names[kind].append(f"{schema}.{name}")
     return [

@@ -1,0 +1,462 @@
+"""`validate` names what differs from what the code expects, and says how to mend it."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+
+from myloware_store import validate as module
+from myloware_store.database import StoreDatabase, create_database
+from myloware_store.embedded import find_binaries
+from myloware_store.migrate import MigrationStatus, migrate
+from myloware_store.settings import Settings
+from myloware_store.validate import Finding, validate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def psql(database: StoreDatabase, sql: str) -> None:
+    """Run SQL as a user would: psql, on a login whose search path is the server's."""
+    command = [str(find_binaries() / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", plain_url(database)]
+    done = subprocess.run(command, input=sql, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{done.stderr}\n{sql}"
+
+
+def plain_url(database: StoreDatabase) -> str:
+    """Give the database's address without the schema."""
+    return attrs.evolve(database.settings, schema="public").libpq_url
+
+
+def found(database: StoreDatabase) -> set[tuple[str, str]]:
+    """Give kind and name of every difference."""
+    return {(finding.kind, finding.name) for finding in validate(database).findings}
+
+
+def mend(database: StoreDatabase) -> list[Finding]:
+    """Follow the remedies, round after round, and give what is left: some differences hide others."""
+    for _ in range(3):
+        for finding in validate(database).findings:
+            psql(database, finding.remedy)
+    return list(validate(database).findings)
+
+
+@pytest.fixture
+def tenant_db(myloware_dsn: str) -> Iterator[StoreDatabase]:
+    """Give a database that is migrated in `public` and in a schema of a tenant's, connected to the latter."""
+    settings = attrs.evolve(Settings.load(myloware_dsn, environ={}, dotenv=None), schema="Tenant A")
+    migrate(settings)
+    database = create_database(settings)
+    yield database
+    database.close_all()
+
+
+def test_a_migrated_database_is_valid(myloware_db: StoreDatabase) -> None:
+    """Right after `migrate` nothing differs, and the versions are told."""
+    report = validate(myloware_db)
+
+    assert () == report.findings
+    assert report.valid
+    assert {"server", "vector"} <= report.versions.keys()
+    assert report.migrations.current
+
+
+DAMAGES = {
+    "a label with another name": (
+        "ALTER TYPE priority RENAME VALUE 'URGENT' TO 'ASAP'",
+        {("enum", "priority")},
+    ),
+    "a label missing in the middle": (
+        """
+        ALTER TYPE mem_doc_type RENAME TO old;
+        CREATE TYPE mem_doc_type AS ENUM ('CONTEXT', 'TEMPLATE');
+        ALTER TABLE mem_docs ALTER COLUMN type TYPE mem_doc_type USING type::text::mem_doc_type;
+        DROP TYPE old
+        """,
+        {("enum", "mem_doc_type")},
+    ),
+    "a label missing at the end": (
+        """
+        ALTER TYPE connector_status RENAME TO old;
+        CREATE TYPE connector_status AS ENUM ('ACTIVE', 'INACTIVE');
+        ALTER TABLE connectors ALTER COLUMN status DROP DEFAULT,
+            ALTER COLUMN status TYPE connector_status USING status::text::connector_status,
+            ALTER COLUMN status SET DEFAULT 'INACTIVE';
+        DROP TYPE old
+        """,
+        {("enum", "connector_status")},
+    ),
+    "an enum type missing": (
+        "DROP TYPE approval_decision CASCADE",
+        {("enum", "approval_decision"), ("column", "approval_events.decision")},
+    ),
+    "a function missing": (
+        "DROP FUNCTION refuse_change CASCADE",
+        {
+            ("function", "refuse_change()"),
+            ("trigger", "approval_events.approval_events_append_only"),
+            ("trigger", "audit_logs.audit_logs_append_only"),
+        },
+    ),
+    "a function with another body": (
+        "CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+        {("function", "refuse_change()")},
+    ),
+    "a function that finds its tables by the session's path": (
+        "ALTER FUNCTION require_replay() RESET search_path",
+        {("function", "require_replay()")},
+    ),
+    "a SQL function that is less strict": (
+        "ALTER FUNCTION content_sha256(text) CALLED ON NULL INPUT",
+        {("function", "content_sha256(content text)")},
+    ),
+    "a table missing": ("DROP TABLE attempts", {("table", "attempts")}),
+    "a table missing that others refer to": (
+        "DROP TABLE capabilities CASCADE",
+        {("table", "capabilities"), ("constraint", "tool_capabilities.tool_capabilities_capability_id_fkey")},
+    ),
+    "a table that a crash empties": ("ALTER TABLE audit_logs SET UNLOGGED", {("table", "audit_logs")}),
+    "a table that hides its rows": ("ALTER TABLE work_items ENABLE ROW LEVEL SECURITY", {("table", "work_items")}),
+    "a column missing": ("ALTER TABLE approval_events DROP COLUMN reason", {("column", "approval_events.reason")}),
+    "a column of another type": (
+        "ALTER TABLE approval_events ALTER COLUMN reason TYPE varchar(10)",
+        {("column", "approval_events.reason")},
+    ),
+    "a column of another type, with a default": (
+        """
+        ALTER TABLE dead_letters ALTER COLUMN retry_count DROP DEFAULT,
+            ALTER COLUMN retry_count TYPE bigint, ALTER COLUMN retry_count SET DEFAULT 0
+        """,
+        {("column", "dead_letters.retry_count")},
+    ),
+    "a column that may be null": (
+        "ALTER TABLE work_orders ALTER COLUMN created_by DROP NOT NULL",
+        {("column", "work_orders.created_by")},
+    ),
+    "a column that may not be null": (
+        "ALTER TABLE runs ALTER COLUMN error SET NOT NULL",
+        {("column", "runs.error")},
+    ),
+    "a default missing": (
+        "ALTER TABLE work_items ALTER COLUMN available_at DROP DEFAULT",
+        {("column", "work_items.available_at")},
+    ),
+    "another default": (
+        "ALTER TABLE work_items ALTER COLUMN max_attempts SET DEFAULT 1",
+        {("column", "work_items.max_attempts")},
+    ),
+    "a default where there is none": (
+        "ALTER TABLE runs ALTER COLUMN error SET DEFAULT 'none'",
+        {("column", "runs.error")},
+    ),
+    "another generated expression": (
+        """
+        ALTER TABLE mem_docs DROP COLUMN search;
+        ALTER TABLE mem_docs ADD COLUMN search tsvector GENERATED ALWAYS AS (to_tsvector('simple', content)) STORED
+        """,
+        {("column", "mem_docs.search"), ("index", "mem_docs.mem_docs_search_idx")},
+    ),
+    "a generated column that is not": (
+        "ALTER TABLE work_items ALTER COLUMN search DROP EXPRESSION",
+        {("column", "work_items.search")},
+    ),
+    "a plain column that is generated": (
+        """
+        ALTER TABLE runs DROP COLUMN error;
+        ALTER TABLE runs ADD COLUMN error text GENERATED ALWAYS AS (tenant_id) STORED
+        """,
+        {("column", "runs.error")},
+    ),
+    "a column of theirs": ("ALTER TABLE work_items ADD COLUMN cost numeric", {("column", "work_items.cost")}),
+    "a check missing": (
+        "ALTER TABLE attempts DROP CONSTRAINT attempts_duration_ms_check",
+        {("constraint", "attempts.attempts_duration_ms_check")},
+    ),
+    "a check that is looser": (
+        """
+        ALTER TABLE eval_results DROP CONSTRAINT eval_results_score_check,
+            ADD CONSTRAINT eval_results_score_check CHECK (score >= 0)
+        """,
+        {("constraint", "eval_results.eval_results_score_check")},
+    ),
+    "a check not validated": (
+        """
+        ALTER TABLE eval_results DROP CONSTRAINT eval_results_score_check,
+            ADD CONSTRAINT eval_results_score_check CHECK (score >= 0 AND score <= 1) NOT VALID
+        """,
+        {("constraint", "eval_results.eval_results_score_check")},
+    ),
+    "a foreign key that does not cascade": (
+        """
+        ALTER TABLE attempts DROP CONSTRAINT attempts_work_item_id_fkey, ADD CONSTRAINT attempts_work_item_id_fkey
+            FOREIGN KEY (tenant_id, work_item_id) REFERENCES work_items (tenant_id, id)
+        """,
+        {("constraint", "attempts.attempts_work_item_id_fkey")},
+    ),
+    "a primary key missing": (
+        "ALTER TABLE audit_logs DROP CONSTRAINT audit_logs_pkey",
+        {("constraint", "audit_logs.audit_logs_pkey")},
+    ),
+    "a unique constraint missing": (
+        "ALTER TABLE schemas DROP CONSTRAINT schemas_name_version_key",
+        {("constraint", "schemas.schemas_name_version_key")},
+    ),
+    "a constraint of theirs": (
+        "ALTER TABLE work_items ADD CONSTRAINT short CHECK (length(content) < 10)",
+        {("constraint", "work_items.short")},
+    ),
+    "an index missing": (
+        "DROP INDEX work_items_work_order_status_type_idx",
+        {("index", "work_items.work_items_work_order_status_type_idx")},
+    ),
+    "a unique index missing": (
+        "DROP INDEX dead_letters_open_idx",
+        {("index", "dead_letters.dead_letters_open_idx")},
+    ),
+    "an index on other columns": (
+        """
+        DROP INDEX work_orders_tenant_status_created_at_idx;
+        CREATE INDEX work_orders_tenant_status_created_at_idx ON work_orders (tenant_id, created_at)
+        """,
+        {("index", "work_orders.work_orders_tenant_status_created_at_idx")},
+    ),
+    "an index with other options": (
+        "ALTER INDEX work_items_content_fts_idx RESET (gin_pending_list_limit)",
+        {("index", "work_items.work_items_content_fts_idx")},
+    ),
+    "an invalid index": (
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'attempts_lease_idx'::regclass",
+        {("index", "attempts.attempts_lease_idx")},
+    ),
+    "an invalid index of theirs": (
+        """
+        CREATE INDEX left_over ON attempts (agent_id);
+        UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'left_over'::regclass
+        """,
+        {("index", "attempts.left_over")},
+    ),
+    "a unique index of theirs": (
+        "CREATE UNIQUE INDEX one_each ON work_items (content)",
+        {("index", "work_items.one_each")},
+    ),
+    "the vector index missing": ("DROP INDEX mem_docs_embedding_idx", {("index", "mem_docs.mem_docs_embedding_idx")}),
+    "the vector index on another distance": (
+        """
+        DROP INDEX mem_docs_embedding_idx;
+        CREATE INDEX mem_docs_embedding_idx ON mem_docs USING hnsw (embedding vector_l2_ops)
+        """,
+        {("index", "mem_docs.mem_docs_embedding_idx")},
+    ),
+    "the vector index on some rows": (
+        """
+        DROP INDEX mem_docs_embedding_idx;
+        CREATE INDEX mem_docs_embedding_idx ON mem_docs USING hnsw (embedding vector_cosine_ops)
+        WHERE tenant_id = 'acme'
+        """,
+        {("index", "mem_docs.mem_docs_embedding_idx")},
+    ),
+    "the vector index invalid": (
+        """
+        DROP INDEX mem_docs_embedding_idx;
+        CREATE INDEX mem_docs_embedding_idx ON mem_docs USING hnsw (embedding vector_cosine_ops) WITH (m = 8);
+        UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'mem_docs_embedding_idx'::regclass
+        """,
+        {("index", "mem_docs.mem_docs_embedding_idx")},
+    ),
+    "a trigger missing": (
+        "DROP TRIGGER work_items_roll_up_update ON work_items",
+        {("trigger", "work_items.work_items_roll_up_update")},
+    ),
+    "a trigger disabled": (
+        "ALTER TABLE audit_logs DISABLE TRIGGER audit_logs_append_only",
+        {("trigger", "audit_logs.audit_logs_append_only")},
+    ),
+    "a trigger with another condition": (
+        """
+        CREATE OR REPLACE TRIGGER attempts_transition AFTER UPDATE OF status ON attempts
+        FOR EACH ROW WHEN (OLD.status = 'COMPLETED') EXECUTE FUNCTION refuse_transition()
+        """,
+        {("trigger", "attempts.attempts_transition")},
+    ),
+    "pgvector missing": (
+        "DROP EXTENSION vector CASCADE",
+        {
+            ("extension", "vector"),
+            ("column", "mem_docs.embedding"),
+            ("index", "mem_docs.mem_docs_embedding_idx"),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_was_damaged_is_reported_and_its_remedy_mends_it(myloware_db: StoreDatabase, damage: str) -> None:
+    """Each kind of difference is found, by itself and by name, and running the remedies leaves a valid database."""
+    sql, expected = DAMAGES[damage]
+    psql(myloware_db, sql)
+
+    assert expected == found(myloware_db)
+    assert [] == mend(myloware_db)
+
+
+def test_a_finding_tells_what_is_expected_and_what_is_there(myloware_db: StoreDatabase) -> None:
+    """A finding holds both definitions and the SQL between them."""
+    myloware_db.execute_sql("ALTER TABLE approval_events ALTER COLUMN reason SET NOT NULL")
+
+    assert (
+        Finding(
+            "column",
+            "approval_events.reason",
+            "text",
+            "text NOT NULL",
+            "ALTER TABLE approval_events ALTER COLUMN reason DROP NOT NULL;",
+        ),
+    ) == validate(myloware_db).findings
+
+
+def test_of_long_definitions_the_part_that_differs_is_shown(myloware_db: StoreDatabase) -> None:
+    """A change at the end of a long function is seen in what is reported."""
+    query = "SELECT pg_get_functiondef('work_items_roll_up'::regproc)"
+    (source,) = myloware_db.execute_sql(query).fetchone()
+    myloware_db.execute_sql(source.replace("ELSE 'COMPLETED'", "ELSE 'FAILED'").replace("%", "%%"))
+    (finding,) = validate(myloware_db).findings
+
+    assert "ELSE 'COMPLETED'" in (finding.expected or "")
+    assert "ELSE 'FAILED'" in (finding.actual or "")
+
+
+def test_a_label_too_many_is_reported_with_the_way_out(myloware_db: StoreDatabase) -> None:
+    """PostgreSQL cannot drop a label: the remedy says what to do instead."""
+    myloware_db.execute_sql("ALTER TYPE priority ADD VALUE 'NEVER' BEFORE 'LOW'")
+    (finding,) = validate(myloware_db).findings
+
+    assert ("enum", "priority") == (finding.kind, finding.name)
+    assert "reset" in finding.remedy
+
+
+def test_a_view_in_the_place_of_a_table_is_reported(myloware_db: StoreDatabase) -> None:
+    """An object of another kind under a table's name is not taken for the table."""
+    myloware_db.execute_sql("ALTER TABLE audit_logs RENAME TO audit_logs_kept")
+    myloware_db.execute_sql("CREATE VIEW audit_logs AS SELECT * FROM audit_logs_kept")
+    first = validate(myloware_db).findings[0]
+
+    assert ("table", "audit_logs", "TABLE", "VIEW") == (first.kind, first.name, first.expected, first.actual)
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        "ivfflat (embedding vector_cosine_ops)",
+        "ivfflat (embedding vector_cosine_ops) WITH (lists = 7)",
+        "hnsw (embedding vector_cosine_ops)",
+        "hnsw (embedding vector_cosine_ops) WITH (m = 8, ef_construction = 32)",
+    ],
+)
+def test_any_cosine_index_of_that_name_is_valid(myloware_db: StoreDatabase, definition: str) -> None:
+    """The vector index may be of either method, with any options."""
+    myloware_db.execute_sql("DROP INDEX mem_docs_embedding_idx")
+    myloware_db.execute_sql(f"CREATE INDEX mem_docs_embedding_idx ON mem_docs USING {definition}")
+
+    assert () == validate(myloware_db).findings
+
+
+def test_what_others_added_beside_us_is_none_of_our_business(myloware_db: StoreDatabase) -> None:
+    """Tables, views, types, functions, indexes and triggers of others pass, whatever state they are in."""
+    psql(
+        myloware_db,
+        """
+        CREATE TABLE theirs (id int PRIMARY KEY, item uuid REFERENCES work_items (id), CHECK (id > 0));
+        CREATE UNIQUE INDEX ON theirs (item);
+        CREATE VIEW open_items AS SELECT * FROM work_items WHERE status = 'QUEUED';
+        CREATE TYPE mood AS ENUM ('good');
+        CREATE FUNCTION nudge() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NOTIFY nudge; RETURN NULL; END';
+        CREATE TRIGGER nudge AFTER INSERT ON work_items EXECUTE FUNCTION nudge();
+        CREATE INDEX by_agent ON attempts (agent_id);
+        CREATE TABLE migratehistory (id serial, name text);
+        """,
+    )
+
+    assert () == validate(myloware_db).findings
+
+
+def test_an_empty_database_is_one_finding(myloware_db: StoreDatabase) -> None:
+    """A database that was never migrated is told in one line, and `migrate` is its remedy."""
+    psql(myloware_db, "DROP SCHEMA public CASCADE; CREATE SCHEMA public;")
+
+    assert (Finding("migration", "all", "applied", None, "myloware-store migrate"),) == validate(myloware_db).findings
+    migrate(myloware_db)
+    assert () == validate(myloware_db).findings
+
+
+def test_a_lost_history_is_not_an_unmigrated_database(myloware_db: StoreDatabase) -> None:
+    """Where the tables are there and only their history is gone, nobody is told to migrate."""
+    myloware_db.execute_sql("DROP TABLE myloware_migratehistory")
+    (finding,) = validate(myloware_db).findings
+
+    assert ("migration", "001_initial") == (finding.kind, finding.name)
+    assert "--fake" in finding.remedy
+
+
+def test_a_newer_database_is_one_finding(myloware_db: StoreDatabase) -> None:
+    """A migration that this version does not know is reported, and no difference that it made."""
+    myloware_db.execute_sql(
+        "INSERT INTO myloware_migratehistory (name, migrated_at) VALUES ('999_from_the_future', now())"
+    )
+    myloware_db.execute_sql("ALTER TABLE work_items ADD COLUMN from_the_future int")
+
+    assert {("migration", "999_from_the_future")} == found(myloware_db)
+
+
+def test_an_edited_migration_is_reported(myloware_db: StoreDatabase) -> None:
+    """A migration whose file is not what was applied is reported."""
+    myloware_db.execute_sql("UPDATE myloware_migratehistory SET digest = 'another'")
+
+    assert {("migration", "001_initial")} == found(myloware_db)
+
+
+def test_an_old_pgvector_is_reported(myloware_db: StoreDatabase) -> None:
+    """A pgvector before 0.5.0 is named, with the version that is there."""
+    myloware_db.execute_sql("UPDATE pg_extension SET extversion = '0.4.4' WHERE extname = 'vector'")
+
+    assert (Finding("extension", "vector", "0.5.0 or newer", "0.4.4", "ALTER EXTENSION vector UPDATE;"),) == validate(
+        myloware_db
+    ).findings
+
+
+@pytest.mark.parametrize(("version", "expected"), [("14.11 (Debian 14.11-1)", 1), ("15.5", 0), ("18beta1", 0)])
+def test_a_server_before_15_is_reported(version: str, expected: int) -> None:
+    """PostgreSQL 14 and older are named as too old."""
+    migrated = MigrationStatus(("001_initial",), (), (), ())
+    findings = module._check_versions({"server": version, "vector": "0.8.0"}, migrated)
+
+    assert expected == len(list(findings))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "a function missing",
+        "a table missing",
+        "an index on other columns",
+        "an enum type missing",
+        "a trigger disabled",
+    ],
+)
+def test_another_schema_is_mended_where_it_is(tenant_db: StoreDatabase, damage: str) -> None:
+    """In a schema other than `public` differences are found and mended there, though `public` is whole."""
+    sql, expected = DAMAGES[damage]
+    psql(tenant_db, f'SET search_path = "Tenant A", public; {sql}')
+
+    assert expected == found(tenant_db)
+    assert [] == mend(tenant_db)
+
+
+def test_validate_writes_nothing(myloware_db: StoreDatabase) -> None:
+    """It runs where nothing can be written."""
+    with myloware_db.atomic():
+        myloware_db.execute_sql("SET TRANSACTION READ ONLY")
+
+        assert validate(myloware_db).valid
