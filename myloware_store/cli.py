@@ -1,0 +1,228 @@
+"""The command line: arguments and exit codes; `up.py` and the library do the work, `reports.py` prints it."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from myloware_store.options import Given, example, json_option, name_option, pass_given, where_options, yes_option
+
+__all__ = ["cli", "main"]
+
+DONE, FINDING = 0, 1
+
+
+class _Group(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Give the commands in the order of this file, which is that of their use."""
+        return list(self.commands)
+
+
+@click.group(
+    cls=_Group,
+    epilog=example("myloware-store up", "myloware-store --url postgresql://myloware@db.example.com/myloware status"),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="myloware-store", message="%(prog)s %(version)s")
+@where_options
+def cli() -> None:
+    """The MyloWare data store: work orders, agent memory, approvals and audit in PostgreSQL.
+
+    The database is the one that --url or --env-file names, else DATABASE_URL, else DATABASE_HOST and its kin, else
+    .env, else an embedded server in .myloware/ of this folder.
+
+    Exit codes: 0 done, 1 a finding (something pending, invalid or failed), 2 wrong usage or no connection.
+    """
+
+
+@cli.command(epilog=example("myloware-store up", "myloware-store up --json"))
+@where_options
+@click.option("--migrate", is_flag=True, help="Migrate a configured database, too.")
+@click.option("--seed/--no-seed", default=None, help="Sample data; by default only in the embedded database.")
+@yes_option
+@name_option
+@pass_given
+def up(given: Given, *, migrate: bool, seed: bool | None, yes: bool, database: str | None) -> int:
+    """Start, migrate, seed and validate the embedded database.
+
+    The server runs until `down`. A configured database is reached and validated; it is migrated only with --migrate,
+    and gets sample data only with --seed, which asks as `seed` does.
+    """
+    from myloware_store import reports
+    from myloware_store.consent import SAMPLE_DATA, refuse_production, require_consent
+    from myloware_store.console import progress
+    from myloware_store.up import bring_up
+
+    settings = given.settings()
+    if seed and settings.embedded:
+        refuse_production(settings, SAMPLE_DATA)
+    elif seed:
+        require_consent(settings, SAMPLE_DATA, yes=yes, database=database)
+    with progress() as show:
+        report = bring_up(settings, migrate=migrate, seed=seed, show=show)
+    reports.up(report, as_json=given.json)
+    return DONE if report.validation.valid else FINDING
+
+
+@cli.command(epilog=example("myloware-store down", "myloware-store down --url embedded:/srv/store"))
+@where_options
+@click.option("--force", is_flag=True, help="Stop it even while a program uses it.")
+@pass_given
+def down(given: Given, *, force: bool) -> int:
+    """Stop the embedded server of this folder; data stays.
+
+    A server that was not started from here is never touched, and so --url takes embedded:FOLDER only.
+    """
+    from myloware_store import reports
+    from myloware_store.consent import Refused
+    from myloware_store.embedded import EmbeddedServer
+
+    settings = given.embedded()
+    if settings is None:
+        raise Refused("that server is not ours to stop: `down` stops an embedded one")
+    reports.down(
+        settings.embedded_home, stopped=EmbeddedServer.down(settings.embedded_home, force=force), as_json=given.json
+    )
+    return DONE
+
+
+@cli.command(
+    epilog=example(
+        "myloware-store ping", "myloware-store ping --url postgresql://myloware@db.example.com/myloware --json"
+    )
+)
+@where_options
+@pass_given
+def ping(given: Given) -> int:
+    """Say which server answers; exit 2 where none does."""
+    from myloware_store import reports
+    from myloware_store import up as work
+
+    with work.reach(given.settings()) as target:
+        reports.ping(target.settings, work.ping(target.settings), as_json=given.json)
+    return DONE
+
+
+@cli.command(epilog=example("myloware-store migrate --plan", "myloware-store migrate"))
+@where_options
+@click.option("--plan", is_flag=True, help="Only say what is pending; exit 1 where something is.")
+@pass_given
+def migrate(given: Given, *, plan: bool) -> int:
+    """Apply the pending migrations.
+
+    One process at a time does so, under a lock and with time-outs; each migration is a transaction of its own.
+    """
+    from myloware_store import migrate as work
+    from myloware_store import reports
+    from myloware_store.console import progress
+    from myloware_store.up import reach
+
+    with reach(given.settings(), create=not plan) as target, progress() as show:
+        show("Migrating")
+        report = work.migrate(target.settings, plan=plan)
+    reports.migrate(target.settings, report, as_json=given.json)
+    return FINDING if report.pending else DONE
+
+
+@cli.command("migrations-path", epilog=example('pw_migrate migrate --directory "$(myloware-store migrations-path)"'))
+@json_option
+@pass_given
+def migrations_path(given: Given) -> int:
+    """Print the folder of the migrations, for pw_migrate."""
+    from myloware_store import migrate as work
+    from myloware_store import reports
+
+    reports.path(work.migrations_path(), as_json=given.json)
+    return DONE
+
+
+@cli.command(epilog=example("myloware-store status"))
+@where_options
+@pass_given
+def status(given: Given) -> int:
+    """Say which migrations are applied.
+
+    Exit 1 where one is pending, edited since, or unknown to this version, or where the schema has drifted.
+    """
+    from myloware_store import reports
+    from myloware_store import validate as work
+    from myloware_store.up import opened, reach
+
+    with reach(given.settings()) as target, opened(target.settings) as database:
+        report = work.validate(database)
+    reports.status(target.settings, report, as_json=given.json)
+    return DONE if report.valid else FINDING
+
+
+@cli.command(epilog=example("myloware-store validate"))
+@where_options
+@pass_given
+def validate(given: Given) -> int:
+    """Compare the database with what the code expects.
+
+    Exit 1 with a list of what differs, and how to mend it.
+    """
+    from myloware_store import reports
+    from myloware_store import validate as work
+    from myloware_store.up import opened, reach
+
+    with reach(given.settings()) as target, opened(target.settings) as database:
+        report = work.validate(database)
+    reports.validate(target.settings, report, as_json=given.json)
+    return DONE if report.valid else FINDING
+
+
+@cli.command(epilog=example("myloware-store seed", "myloware-store seed --yes --database myloware_staging"))
+@where_options
+@yes_option
+@name_option
+@pass_given
+def seed(given: Given, *, yes: bool, database: str | None) -> int:
+    """Put sample data into every table (asks first).
+
+    What is there already stays as it is. Where MYLOWARE_ENV is production, this is refused; where the server is not on
+    this machine, the database's name must be typed.
+    """
+    from myloware_store import reports
+    from myloware_store import up as work
+    from myloware_store.consent import SAMPLE_DATA, require_consent
+
+    settings = given.settings()
+    with work.reach(settings, create=True) as target:
+        require_consent(target.settings, SAMPLE_DATA, yes=yes, database=database)
+        reports.seed(target.settings, work.put_samples(target), as_json=given.json)
+    return DONE
+
+
+@cli.command(epilog=example("myloware-store reset", "myloware-store reset --yes --seed"))
+@where_options
+@click.option("--seed", "sample_data", is_flag=True, help="Put sample data in afterwards.")
+@yes_option
+@name_option
+@pass_given
+def reset(given: Given, *, sample_data: bool, yes: bool, database: str | None) -> int:
+    """Destroy all of the store's data (asks first).
+
+    Its tables are dropped and made anew; what others made in the database stays. Where MYLOWARE_ENV is production, this
+    is refused; where the server is not on this machine, the database's name must be typed.
+    """
+    from myloware_store import migrate as migrations
+    from myloware_store import reports
+    from myloware_store import up as work
+    from myloware_store.consent import DESTRUCTION, require_consent
+
+    settings = given.settings()
+    with work.reach(settings, create=True) as target:
+        require_consent(target.settings, DESTRUCTION, yes=yes, database=database)
+        applied = migrations.reset(target.settings).applied
+        seeded = work.put_samples(target) if sample_data else None
+    reports.reset(target.settings, applied, seeded, as_json=given.json)
+    return DONE
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    from myloware_store.exits import run
+
+    sys.exit(run(cli, sys.argv[1:]))

@@ -1,0 +1,78 @@
+"""Asks before sample data or destruction reaches a database, and refuses where neither has any business."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+import click
+
+from myloware_store.database import create_database
+
+if TYPE_CHECKING:
+    from myloware_store.settings import Settings
+
+__all__ = ["DESTRUCTION", "SAMPLE_DATA", "Refused", "refuse_production", "require_consent"]
+
+SAMPLE_DATA = "sample data"
+DESTRUCTION = "destruction of all the store's data"
+
+
+class Refused(click.ClickException):
+    """The command was not carried out, because of how or where it was called."""
+
+    exit_code = 2
+
+
+def refuse_production(settings: Settings, what: str) -> None:
+    """Raise Refused where MYLOWARE_ENV is production."""
+    if settings.production:
+        raise Refused(f"MYLOWARE_ENV is production: no {what} there")
+
+
+def require_consent(settings: Settings, what: str, *, yes: bool, database: str | None) -> None:
+    """Ask whether to go on, and have the database's name typed where its server is not on this machine.
+
+    Args:
+        settings: The database, its server running.
+        what: What would happen to it.
+        yes: Go on without asking.
+        database: The database's name, where it was typed as an option.
+
+    Raises:
+        Refused: The answer is no, or there is none, or the name is another one.
+        ConnectionFailed: The server cannot be reached.
+    """
+    refuse_production(settings, what)
+    name, local = _identity(settings)
+    place = f"the embedded database in {settings.embedded_home}" if settings.embedded else settings.target
+    if database is not None and database != name:
+        raise Refused(f"the database is {name}, not {database}: nothing was done")
+    if not local and database is None:
+        if yes:
+            raise Refused(f"{place} is not on this machine: add `--database {name}` to go on")
+        answer = _ask(f"{what.capitalize()} in {place}. To go on, type the database's name")
+        if answer != name:
+            raise Refused(f"the database is {name}, not {answer}: nothing was done")
+    elif not yes and _ask(f"{what.capitalize()} in {place}. Go on? (y/N)").lower() not in {"y", "yes"}:
+        raise Refused("nothing was done")
+
+
+def _ask(question: str) -> str:
+    answer: str = click.prompt(question, default="", show_default=False, err=True)
+    return answer.strip()
+
+
+def _identity(settings: Settings) -> tuple[str, bool]:
+    """Return the database's name, and whether it is on this machine, as the connection has them.
+
+    The settings may leave either to libpq, and with it to PGHOST, PGDATABASE or a service file.
+    """
+    database = create_database(settings)
+    try:
+        with database.unit():
+            info = database.connection().info
+            params = {key: value for key, value in settings.params.items() if key != "hostaddr"}
+            return info.dbname, attrs.evolve(settings, host=info.host or "", params=params).local
+    finally:
+        database.close_all()

@@ -1,0 +1,102 @@
+"""Prints text for people on any terminal or into any file, and JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+__all__ = ["Screen", "complain", "print_json", "progress"]
+
+_LEAST_VALUE = 40
+"""Columns that a value gets beside its name; on a narrower terminal it starts a line of its own."""
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command's end, where rich would exit with 1."""
+        raise BrokenPipeError
+
+
+class Screen:
+    """Where a report goes as text; every value is printed as it is, never read as markup."""
+
+    def __init__(self, *, error: bool = False) -> None:
+        # rich's own reading of NO_COLOR leaves bold and dim, which are escape codes too.
+        plain = bool(os.environ.get("NO_COLOR"))
+        self.console = _Console(
+            stderr=error, color_system=None if plain else "auto", markup=False, emoji=False, highlight=False
+        )
+
+    def line(self, text: str = "", style: str = "") -> None:
+        """Print a sentence, folded at the terminal's edge."""
+        self.console.print(Text(text, style=style))
+
+    def verbatim(self, text: str) -> None:
+        """Print what is there to be copied, without a line break of ours in it."""
+        self.console.print(Text(text), soft_wrap=True)
+
+    def facts(self, rows: Mapping[str, object]) -> None:
+        """Print names and values in two columns, no value folded."""
+        width = max(map(len, rows)) + 2
+        between = "\n" if self.console.width < width + _LEAST_VALUE else ""
+        for name, value in rows.items():
+            self.console.print(Text(f"{name:{width}}{between}", style="bold") + Text(str(value)), soft_wrap=True)
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: int = 0) -> None:
+        """Print a table, its cells folded where the terminal is narrow.
+
+        Args:
+            columns: Their names.
+            rows: The cells.
+            numbers: How many of the last columns hold numbers.
+        """
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for place, column in enumerate(columns):
+            right = place >= len(columns) - numbers
+            table.add_column(Text(column, style="bold"), justify="right" if right else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(str(cell)) for cell in row))
+        self.console.print(table)
+
+
+def print_json(report: Mapping[str, Any]) -> None:
+    """Print a report as one JSON object on one line of stdout."""
+    sys.stdout.write(json.dumps(report, default=str) + "\n")
+
+
+def complain(message: str) -> None:
+    """Print an error on stderr, without a line break of ours in it."""
+    Screen(error=True).verbatim(f"error: {message}")
+
+
+@contextmanager
+def progress() -> Iterator[Callable[..., None]]:
+    """Show what is being done while the block runs, if stderr is a terminal.
+
+    Yields:
+        A function to call with what is done now, and where it is known, how many of how many parts are done.
+    """
+    console = Screen(error=True).console
+    if not console.is_terminal:
+        yield lambda *_: None
+        return
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+        task = bars.add_task("", total=None)
+
+        def show(what: str, done: int = 0, total: int | None = None) -> None:
+            bars.update(task, description=what, completed=done, total=total)
+
+        yield show

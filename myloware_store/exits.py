@@ -1,0 +1,78 @@
+"""Turns whatever ends a command into one clear line and an exit code."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from myloware_store.errors import ConnectionFailed, EmbeddedServerError, InvalidInput, SettingsError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["run"]
+
+DONE, FAILED, MISUSED, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
+
+_MISUSES = (ConnectionFailed, EmbeddedServerError, InvalidInput, SettingsError)
+"""What 2 stands for; every other error of the store is 1."""
+
+_PASSWORD = re.compile(r"(://[^:/@\s]*:)\S*@")
+"""In a URL that was given where it does not belong, and which click therefore quotes."""
+
+
+def run(group: click.Group, arguments: Sequence[str]) -> int:
+    """Run a command and return its exit code.
+
+    An error is told on stderr, and with `--json` as an object on stdout, too. What is not an error of ours or click's
+    is raised.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # where the locale cannot write a character
+    try:
+        try:
+            code = group.main(args=list(arguments), prog_name="myloware-store", standalone_mode=False)
+            sys.stdout.flush()
+        except (click.ClickException, click.Abort, StoreError, KeyboardInterrupt) as error:
+            code = _tell(error, as_json="--json" in arguments)
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes stdout once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    return code or DONE
+
+
+def _tell(error: BaseException, *, as_json: bool) -> int:
+    """Tell of an error, and return its exit code."""
+    from myloware_store import console
+
+    if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
+        message, code = "interrupted", INTERRUPTED
+    elif isinstance(error, click.Abort):
+        message, code = "no answer: nothing was done; --yes goes on without asking", MISUSED
+    elif isinstance(error, click.ClickException):
+        message, code = _masked(error.format_message()), error.exit_code
+    else:
+        message, code = str(error), MISUSED if isinstance(error, _MISUSES) else FAILED
+    if as_json:
+        console.print_json({"error": message, "kind": type(error).__name__, "exit_code": code})
+    if isinstance(error, click.Abort | KeyboardInterrupt):
+        click.echo(err=True)  # the prompt, or what the terminal made of Ctrl-C, ends there
+    if isinstance(error, click.UsageError):
+        usage = io.StringIO()
+        error.show(usage)
+        sys.stderr.write(_masked(usage.getvalue()))
+    else:
+        console.complain(message)
+    return code
+
+
+def _masked(text: str) -> str:
+    return _PASSWORD.sub(r"\1***@", text)

@@ -1,0 +1,212 @@
+"""What each command reports: the JSON object for programs, and the text for people."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from myloware_store import hints
+from myloware_store.console import Screen, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from myloware_store.migrate import MigrationReport
+    from myloware_store.settings import Settings
+    from myloware_store.up import Answer, UpReport
+    from myloware_store.validate import Finding, ValidationReport
+
+__all__ = ["down", "migrate", "path", "ping", "reset", "seed", "status", "up", "validate"]
+
+
+def up(report: UpReport, *, as_json: bool) -> None:
+    """Report a database that was brought up, and how to look at it."""
+    settings, findings = report.settings, report.validation.findings
+    applied = report.validation.migrations.applied
+    if as_json:
+        facts = {
+            "migrations_applied": applied,
+            "migrated_now": report.migrated,
+            "seeded": report.seeded,
+            "valid": report.validation.valid,
+            "findings": _as_dicts(findings),
+            "files": report.files,
+            "next": _next(settings),
+        }
+        print_json({"url": _url(settings), **_versions(report.answer), **facts})
+        return
+    rows = {
+        "Database": _url(settings),
+        "Server": _server(report.answer),
+        "Migrations": f"{len(applied)} applied" + (f", {len(report.migrated)} of them now" if report.migrated else ""),
+        "Sample data": _seeded(report.seeded),
+        "Schema": _verdict(findings),
+        **({"Files": report.files} if report.files else {}),
+    }
+    screen = Screen()
+    screen.facts(rows)
+    _list(screen, findings)
+    look(screen, settings)
+
+
+def down(home: Path, *, stopped: bool, as_json: bool) -> None:
+    """Report whether there was an embedded server to stop."""
+    if as_json:
+        print_json({"stopped": stopped, "home": home})
+    elif stopped:
+        Screen().verbatim(f"The embedded server in {home} has stopped; its data stays.")
+    else:
+        Screen().verbatim(f"No embedded server runs in {home}.")
+
+
+def ping(settings: Settings, answer: Answer, *, as_json: bool) -> None:
+    """Report what a server said of itself."""
+    if as_json:
+        facts = {"database": answer.database, "standby": answer.standby, "milliseconds": round(answer.milliseconds, 3)}
+        print_json({"url": _url(settings), **_versions(answer), **facts})
+        return
+    rows = {
+        "Database": _url(settings),
+        "Server": _server(answer) + (", a read-only standby" if answer.standby else ""),
+        "Round trip": f"{answer.milliseconds:.2f} ms",
+    }
+    Screen().facts(rows)
+
+
+def migrate(settings: Settings, report: MigrationReport, *, as_json: bool) -> None:
+    """Report which migrations were applied, or would be."""
+    if as_json:
+        print_json({"url": _url(settings), "applied": report.applied, "pending": report.pending})
+        return
+    screen = Screen()
+    for name in report.applied:
+        screen.line(f"applied {name}")
+    for name in report.pending:
+        screen.line(f"pending {name}")
+    if not report.applied and not report.pending:
+        screen.line("Nothing is pending.")
+
+
+def path(folder: Path, *, as_json: bool) -> None:
+    """Print a path as it is, for `$(...)`."""
+    if as_json:
+        print_json({"path": folder})
+    else:
+        sys.stdout.write(f"{folder}\n")
+
+
+def status(settings: Settings, report: ValidationReport, *, as_json: bool) -> None:
+    """Report the migrations, and how many differences to the expected schema there are."""
+    found = report.migrations
+    if as_json:
+        states = {name: getattr(found, name) for name in ("applied", "pending", "edited", "unknown")}
+        drifted = sum(finding.kind != "migration" for finding in report.findings)
+        print_json({"url": _url(settings), "current": report.valid, **states, "drifted": drifted})
+        return
+    screen = Screen()
+    screen.facts({"Database": _url(settings), "Schema": _verdict(report.findings)})
+    screen.line()
+    states = {
+        **dict.fromkeys(found.applied, "applied"),
+        **dict.fromkeys(found.pending, "pending"),
+        **dict.fromkeys(found.edited, "edited since it was applied"),
+        **dict.fromkeys(found.unknown, "applied by a newer version"),
+    }
+    screen.table(("migration", "state"), states.items())
+    if report.findings:
+        screen.line(f"\n`{hints.this_command()} validate` lists what differs and how to mend it.")
+
+
+def validate(settings: Settings, report: ValidationReport, *, as_json: bool) -> None:
+    """Report every difference with its remedy."""
+    if as_json:
+        facts = {"valid": report.valid, "versions": report.versions, "findings": _as_dicts(report.findings)}
+        print_json({"url": _url(settings), **facts})
+        return
+    screen = Screen()
+    screen.facts({"Database": _url(settings), "Schema": _verdict(report.findings)})
+    _list(screen, report.findings)
+
+
+def seed(settings: Settings, inserted: Mapping[str, int], *, as_json: bool) -> None:
+    """Report how much sample data was put in where."""
+    if as_json:
+        print_json({"url": _url(settings), "inserted": inserted})
+        return
+    screen = Screen()
+    screen.facts({"Database": _url(settings), "Sample data": _seeded(inserted)})
+    if any(inserted.values()):
+        screen.line()
+        rows = [(name, count) for name, count in inserted.items() if count]
+        screen.table(("table", "rows"), rows, numbers=1)
+
+
+def reset(settings: Settings, applied: Sequence[str], inserted: Mapping[str, int] | None, *, as_json: bool) -> None:
+    """Report a database that was made anew."""
+    if as_json:
+        print_json({"url": _url(settings), "applied": applied, "inserted": inserted})
+        return
+    rows = {
+        "Database": _url(settings),
+        "Migrations": f"{len(applied)} applied, on none of the old data",
+        "Sample data": _seeded(inserted),
+    }
+    Screen().facts(rows)
+
+
+def look(screen: Screen, settings: Settings) -> None:
+    """Print the lines that let one look at the data, each to be copied as it is."""
+    following = _next(settings)
+    if following["psql"]:
+        screen.line("\nLook at it with psql:", style="bold")
+        screen.verbatim(following["psql"])
+    screen.line(f"\nOr in Python ({shlex.quote(sys.executable)}):", style="bold")
+    screen.verbatim(following["python"])
+    if "down" in following:
+        screen.line("\nThe server stays up until:", style="bold")
+        screen.verbatim(following["down"])
+
+
+def _next(settings: Settings) -> dict[str, Any]:
+    down = {"down": hints.down_line(settings)} if settings.embedded else {}
+    return {"psql": hints.psql_line(settings), "python": hints.python_lines(settings), **down}
+
+
+def _url(settings: Settings) -> str:
+    return settings.url if settings.embedded else settings.safe_url
+
+
+def _versions(answer: Answer) -> dict[str, Any]:
+    return {"server_version": answer.server_version, "pgvector_version": answer.pgvector_version}
+
+
+def _server(answer: Answer) -> str:
+    vector = f"pgvector {answer.pgvector_version}" if answer.pgvector_version else "no pgvector in this database"
+    return f"PostgreSQL {answer.server_version}, {vector}"
+
+
+def _seeded(inserted: Mapping[str, int] | None) -> str:
+    if inserted is None:
+        return "none was asked for"
+    rows = sum(inserted.values())
+    return f"{rows} rows put in" if rows else "all there already"
+
+
+def _verdict(findings: Sequence[Finding]) -> str:
+    return f"{len(findings)} findings" if findings else "valid"
+
+
+def _as_dicts(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    return [attrs.asdict(finding) for finding in findings]
+
+
+def _list(screen: Screen, findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        screen.line(f"\n{finding.kind} {finding.name}", style="bold")
+        screen.verbatim(f"expected: {finding.expected or 'nothing of that name'}")
+        screen.verbatim(f"found:    {finding.actual or 'nothing'}")
+        screen.verbatim(f"to mend:  {finding.remedy}")

@@ -1,0 +1,206 @@
+"""Reach a database, embedded or configured, and bring it up: migrated, seeded and validated."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import attrs
+
+from myloware_store.database import create_database
+from myloware_store.embedded import EmbeddedServer
+from myloware_store.errors import EmbeddedServerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from myloware_store.database import StoreDatabase
+    from myloware_store.settings import Settings
+    from myloware_store.validate import ValidationReport
+
+__all__ = ["Answer", "Target", "UpReport", "bring_up", "opened", "ping", "put_samples", "reach"]
+
+_QUESTIONS = """
+SELECT current_database(),
+    current_setting('server_version'),
+    (SELECT extversion FROM pg_extension WHERE extname = 'vector'),
+    pg_is_in_recovery()
+"""
+
+
+@attrs.frozen
+class Target:
+    """A database whose server can be asked, with the embedded server that is held meanwhile."""
+
+    settings: Settings
+    server: EmbeddedServer | None = None
+
+
+@attrs.frozen
+class Answer:
+    """What a server said of itself.
+
+    Attributes:
+        database: The database that the connection reached.
+        server_version: As PostgreSQL writes it, such as `18.4`.
+        pgvector_version: That of the extension in this database; None where it has not been created.
+        standby: Whether it is read-only, being a copy of another server.
+        milliseconds: How long a query took there and back, on an open connection.
+    """
+
+    database: str
+    server_version: str
+    pgvector_version: str | None
+    standby: bool
+    milliseconds: float
+
+
+@attrs.frozen
+class UpReport:
+    """A database that was brought up.
+
+    Attributes:
+        settings: Where it is.
+        files: The folder of the embedded server's data; None for a configured database.
+        answer: What its server says of itself.
+        migrated: The migrations that were applied now.
+        seeded: How many rows of sample data were put into each table now; None where none was to be.
+        validation: What is not as the library expects it, and which migrations the database has.
+    """
+
+    settings: Settings
+    files: Path | None
+    answer: Answer
+    migrated: tuple[str, ...]
+    seeded: dict[str, int] | None
+    validation: ValidationReport
+
+
+def bring_up(
+    settings: Settings,
+    *,
+    migrate: bool = False,
+    seed: bool | None = None,
+    show: Callable[[str], None] = lambda _: None,
+) -> UpReport:
+    """Start, migrate, seed and validate the embedded database, and leave its server running.
+
+    Of these, a configured database is migrated and seeded only as asked.
+
+    Args:
+        settings: Which database.
+        migrate: Whether to migrate a configured one.
+        seed: Whether to put sample data in; by default into the embedded one, unless MYLOWARE_ENV is production.
+        show: Told what is done next.
+
+    Raises:
+        ConnectionFailed: The server cannot be reached.
+        EmbeddedServerError: The embedded server cannot be found or started.
+        MigrationError: A migration failed.
+        SchemaMismatch: The database is newer than this version, or is to be seeded and not migrated.
+    """
+    from myloware_store import migrate as migrations
+    from myloware_store.validate import validate
+
+    if seed is None:
+        seed = settings.embedded and not settings.production
+    migrated: tuple[str, ...] = ()
+    show("Starting the embedded server" if settings.embedded else "Connecting")
+    with reach(settings, create=True) as target, opened(target.settings) as database:
+        if migrate or settings.embedded:
+            show("Migrating")
+            migrated = migrations.migrate(target.settings).applied
+        if seed:
+            show("Putting sample data in")
+        seeded = put_samples(target) if seed else None
+        show("Validating")
+        report = UpReport(
+            settings=target.settings,
+            files=target.server.data_dir if target.server else None,
+            answer=_ask(database),
+            migrated=migrated,
+            seeded=seeded,
+            validation=validate(database),
+        )
+        if target.server:
+            target.server.keep()
+        return report
+
+
+@contextmanager
+def reach(settings: Settings, *, create: bool = False) -> Iterator[Target]:
+    """Hold the embedded server, if that is meant, and give the settings with its address filled in.
+
+    Args:
+        settings: Which database.
+        create: Whether to make the embedded database where there is none.
+
+    Raises:
+        EmbeddedServerError: The server cannot be found or started, or there is no such database.
+    """
+    if not settings.embedded:
+        yield Target(settings)
+        return
+    server = EmbeddedServer(settings.embedded_home)
+    if not create and not _is_made(server):
+        raise EmbeddedServerError(
+            f"There is no embedded database in {settings.embedded_home} yet: `myloware-store up` makes it."
+        )
+    with server:
+        server.ensure_database()
+        yield Target(settings.with_server(**server.connect_kwargs()), server)
+
+
+def put_samples(target: Target) -> dict[str, int]:
+    """Put sample data into a database, which is migrated first if it is the embedded one.
+
+    Returns:
+        How many rows were put into each table.
+
+    Raises:
+        SchemaMismatch: The database is not migrated, or is newer than this version.
+    """
+    from myloware_store.migrate import migrate
+    from myloware_store.seed import seed
+
+    if target.server:
+        migrate(target.settings)
+    with opened(target.settings) as database:
+        return seed(database).inserted
+
+
+def ping(settings: Settings) -> Answer:
+    """Ask the server what it is.
+
+    Raises:
+        ConnectionFailed: It cannot be reached, or refuses the login.
+    """
+    with opened(settings) as database:
+        return _ask(database)
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[StoreDatabase]:
+    """Give the database of a server that runs, and close its connections afterwards."""
+    database = create_database(settings)
+    try:
+        yield database
+    finally:
+        database.close_all()
+
+
+def _ask(database: StoreDatabase) -> Answer:
+    with database.unit():
+        database.execute_sql("SELECT 1")
+        begin = time.perf_counter()
+        name, server, pgvector, standby = database.execute_sql(_QUESTIONS).fetchone()
+        return Answer(name, server, pgvector, standby, (time.perf_counter() - begin) * 1000)
+
+
+def _is_made(server: EmbeddedServer) -> bool:
+    try:
+        return server.data_dir.exists()
+    except EmbeddedServerError:
+        return False
