@@ -23,7 +23,7 @@ from myloware_store.vectors import DIMENSIONS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Embedder", "HashingEmbedder"]
+__all__ = ["COMMON_WORDS", "Embedder", "HashingEmbedder"]
 
 _Hashes: TypeAlias = NDArray[np.uint64]
 _Weights: TypeAlias = NDArray[np.float64]
@@ -92,7 +92,7 @@ _INDIC = "\u0900-\u0963\u0966-\u0dff"
 _TOKEN = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+(?:[{_INDIC}]+[^\W_{_UNSPACED}]*)*")
 _ASCII_TOKEN = re.compile("[a-z0-9]+")
 
-_COMMON = frozenset(
+COMMON_WORDS = frozenset(
     re.findall(
         r"\w+",
         """
@@ -120,7 +120,7 @@ def _embed(text: str) -> _Weights:
     hashes = np.frombuffer(b"".join(features), "<u8").astype(np.uint64)
     own = np.cumsum(sizes) - sizes  # where each word's own hash stands, before its trigrams'
 
-    common = np.fromiter(map(_COMMON.__contains__, numbers), np.bool_, len(numbers))
+    common = np.fromiter(map(COMMON_WORDS.__contains__, numbers), np.bool_, len(numbers))
     single = np.fromiter(map(len, numbers), np.intp, len(numbers)) == 1
     repeated = _damped(np.bincount(sequence))
     weights = np.repeat(_TRIGRAMS_WEIGHT / np.sqrt(np.maximum(sizes - 1, 1)) * repeated, sizes)
@@ -150,7 +150,7 @@ def _tokens(text: str) -> list[str]:
 @lru_cache(maxsize=1 << 15)
 def _word_hashes(word: str) -> bytes:
     """Give the hashes of a word's features, one after the other: the word itself first, then its trigrams."""
-    if len(word) < _TRIGRAM_WORD or word.isdecimal() or word in _COMMON:
+    if len(word) < _TRIGRAM_WORD or word.isdecimal() or word in COMMON_WORDS:
         return _hash(word)
     bounded = f"<{word}>"
     trigrams = (f"~{bounded[at : at + 3]}" for at in range(len(word)))  # no word holds a ~
