@@ -1,0 +1,73 @@
+"""An empty database on each supported server, as settings and as a connection, and folders of migrations."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+from myloware_store.database import StoreDatabase, create_database
+from myloware_store.migrate import migrations_path
+from myloware_store.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+class Connect(Protocol):
+    """Connect to a database until the test ends."""
+
+    def __call__(self, settings: Settings) -> StoreDatabase:
+        """Give a database with these settings."""
+
+
+class Folder(Protocol):
+    """Make a folder with the first migration, and more."""
+
+    def __call__(self, **bodies: str) -> Path:
+        """Give a folder with the first migration and one `NAME.py` for each body of its `migrate()`."""
+
+
+@pytest.fixture
+def settings(empty_database: str) -> Settings:
+    """Give the settings of an empty database."""
+    return Settings.load(empty_database, environ={}, dotenv=None)
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """Give a function that connects, for as long as the test runs."""
+    databases: list[StoreDatabase] = []
+
+    def make(settings: Settings) -> StoreDatabase:
+        databases.append(create_database(settings))
+        return databases[-1]
+
+    yield make
+    for database in databases:
+        database.close_all()
+
+
+@pytest.fixture
+def database(settings: Settings, connect: Connect) -> StoreDatabase:
+    """Give a connection to the empty database."""
+    return connect(settings)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    """Give a function that makes a folder of migrations, those of the project first."""
+
+    def make(**bodies: str) -> Path:
+        target = tmp_path / "migrations"
+        target.mkdir(exist_ok=True)
+        for name in ("conf.py", "001_initial.py"):
+            shutil.copy(migrations_path() / name, target)
+        for name, body in bodies.items():
+            lines = "".join(f"    {line}\n" for line in body.splitlines())
+            (target / f"{name.lstrip('_')}.py").write_text(f"def migrate(migrator, database, *, fake=False):\n{lines}")
+        return target
+
+    return make
