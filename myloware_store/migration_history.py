@@ -112,14 +112,18 @@ def status(target: Settings | StoreDatabase, *, directory: Path | None = None) -
         database.close_all()
 
 
-def require_current(database: StoreDatabase) -> None:
+def require_current(database: StoreDatabase, *, directory: Path | None = None) -> None:
     """Raise SchemaMismatch unless the database has exactly this version's migrations; one small query.
+
+    Args:
+        database: The database.
+        directory: Another folder of migrations than the installed one.
 
     Raises:
         SchemaMismatch: It is not migrated, lacks migrations, or is newer than this version.
         ConnectionFailed: The server cannot be reached.
     """
-    known = available_migrations(migrations_path())
+    known = available_migrations(directory or migrations_path())
     applied = {name for name, _ in _history(database)}
     pending = [name for name in known if name not in applied]
     MigrationStatus((), (), tuple(sorted(applied.difference(known))), ()).require_known()

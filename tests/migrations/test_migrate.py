@@ -1,0 +1,421 @@
+"""`migrate`, `rollback`, `reset` and `status`: one at a time, all or nothing, never on a database they do not know."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pytest
+
+from myloware_store.catalog import expected_catalog, read_catalog
+from myloware_store.errors import (
+    ConnectionFailed,
+    MigrationError,
+    MissingExtension,
+    SchemaMismatch,
+    SettingsError,
+    StoreError,
+)
+from myloware_store.migrate import (
+    Limits,
+    MigrationReport,
+    MigrationStatus,
+    migrate,
+    migrations_path,
+    require_current,
+    reset,
+    rollback,
+    status,
+)
+from myloware_store.migration_database import MigrationDatabase
+from myloware_store.validate import validate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from myloware_store.database import StoreDatabase
+    from myloware_store.settings import Settings
+
+Connect = Any
+Folder = Any
+
+QUICK = Limits(wait=0.2, lock_timeout=0.2, statement_timeout=5)
+
+
+def history(database: StoreDatabase) -> list[str]:
+    """Give the migrations that are recorded."""
+    return [name for (name,) in database.execute_sql("SELECT name FROM myloware_migratehistory ORDER BY id").fetchall()]
+
+
+def test_migrate_applies_what_is_pending_and_then_nothing(settings: Settings, database: StoreDatabase) -> None:
+    """The first call applies, the second finds the database as it should be."""
+    assert MigrationReport(settings.target, applied=("001_initial",)) == migrate(settings)
+    assert MigrationReport(settings.target) == migrate(database)
+    assert MigrationStatus(("001_initial",), (), (), ()) == status(database)
+    require_current(database)
+
+
+def test_a_plan_changes_nothing(settings: Settings, database: StoreDatabase) -> None:
+    """`plan` tells what is pending and leaves an empty database empty."""
+    assert ("001_initial",) == migrate(settings, plan=True).pending
+    assert [] == database.get_tables()
+
+
+def test_a_database_that_is_not_migrated_is_refused(database: StoreDatabase) -> None:
+    """What the store asks when it opens: a database without our tables is answered with the command to run."""
+    with pytest.raises(SchemaMismatch, match=r"is not migrated: run `myloware-store migrate`"):
+        require_current(database)
+
+
+def test_a_database_that_lacks_a_migration_is_refused(
+    settings: Settings, database: StoreDatabase, folder: Folder
+) -> None:
+    """A database that is behind is answered with what it lacks."""
+    migrate(settings)
+
+    with pytest.raises(SchemaMismatch, match="lacks 002_adds: run `myloware-store migrate`"):
+        require_current(database, directory=folder(_002_adds="pass"))
+
+
+@pytest.mark.parametrize("act", [require_current, migrate, rollback])
+def test_a_database_newer_than_the_code_is_refused(
+    settings: Settings, database: StoreDatabase, act: Callable[[StoreDatabase], object]
+) -> None:
+    """Nothing opens, migrates or rolls back a database that a newer version has migrated."""
+    migrate(settings)
+    database.execute_sql("INSERT INTO myloware_migratehistory (name, migrated_at) VALUES ('002_newer', now())")
+
+    with pytest.raises(SchemaMismatch, match=r"002_newer.*upgrade myloware-store"):
+        act(database)
+    assert ["001_initial", "002_newer"] == history(database)
+
+
+def test_a_migration_edited_after_it_was_applied_is_refused(settings: Settings, folder: Folder) -> None:
+    """Further migrations do not run on top of one that is not what it says."""
+    place: Path = folder()
+    migrate(settings, directory=place)
+    with (place / "001_initial.py").open("a") as file:
+        file.write("# A second thought.\n")
+
+    assert ("001_initial",) == status(settings, directory=place).edited
+    with pytest.raises(MigrationError, match="001_initial changed after it was applied"):
+        migrate(settings, directory=place)
+
+
+def test_line_endings_are_no_edit(settings: Settings, folder: Folder) -> None:
+    """A checkout with other line endings holds the same migrations."""
+    place: Path = folder()
+    migrate(settings, directory=place)
+    text = (place / "001_initial.py").read_bytes()
+    (place / "001_initial.py").write_bytes(text.replace(b"\n", b"\r\n"))
+
+    assert status(settings, directory=place).current
+
+
+def test_a_failing_migration_leaves_nothing_of_itself(
+    settings: Settings, database: StoreDatabase, folder: Folder
+) -> None:
+    """The one that fails is undone, and named; those before it stay."""
+    place = folder(
+        _002_adds="migrator.sql('CREATE TABLE added (id int)')",
+        _003_fails="migrator.sql('CREATE TABLE half (id int)')\nmigrator.sql('SELECT nonsense')",
+    )
+
+    with pytest.raises(
+        MigrationError, match=r"003_fails failed: .*nonsense.*; 001_initial, 002_adds .* applied before"
+    ):
+        migrate(settings, directory=place)
+    assert ["001_initial", "002_adds"] == history(database)
+    assert not database.table_exists("half")
+    assert database.table_exists("added")
+
+
+def test_a_migration_that_is_no_python_is_told_in_one_error(settings: Settings, folder: Folder) -> None:
+    """A mistake in the file itself is a MigrationError too."""
+    with pytest.raises(MigrationError, match="002_typo failed: NameError"):
+        migrate(settings, directory=folder(_002_typo="migratr.sql('SELECT 1')"))
+
+
+def test_an_index_is_built_without_blocking_writers(
+    settings: Settings, database: StoreDatabase, folder: Folder
+) -> None:
+    """CREATE INDEX CONCURRENTLY runs, alone in its file, outside of the transaction, and is recorded."""
+    body = (
+        "if fake: return\n"
+        "database.commit()\n"
+        "try: database.execute_sql('CREATE INDEX CONCURRENTLY by_agent ON attempts (agent_id)')\n"
+        "finally: database.begin()"
+    )
+    migrate(settings, directory=(place := folder(_002_index=body)))
+
+    assert ["001_initial", "002_index"] == history(database)
+    assert status(settings, directory=place).current
+    assert "by_agent" in {index.name for index in database.get_indexes("attempts")}
+
+
+def test_rollback_undoes_the_last_ones_in_turn(settings: Settings, database: StoreDatabase, folder: Folder) -> None:
+    """As many as asked for are undone, the last one first."""
+    place: Path = folder(_002_adds="migrator.sql('CREATE TABLE added (id int)')")
+    with (place / "002_adds.py").open("a") as file:
+        file.write("def rollback(migrator, database, *, fake=False):\n    migrator.sql('DROP TABLE added')\n")
+    migrate(settings, directory=place)
+
+    assert ("002_adds",) == rollback(settings, directory=place)
+    assert ["001_initial"] == history(database)
+    assert not database.table_exists("added")
+
+
+@pytest.mark.parametrize("count", [0, -1, 2])
+def test_rollback_refuses_more_than_there_is(settings: Settings, database: StoreDatabase, count: int) -> None:
+    """A count that makes no sense undoes nothing."""
+    migrate(settings)
+
+    with pytest.raises(MigrationError, match=f"cannot undo {count} migrations: 1 are applied"):
+        rollback(settings, count=count)
+    assert ["001_initial"] == history(database)
+
+
+def test_a_migration_without_a_rollback_is_not_undone(
+    settings: Settings, database: StoreDatabase, folder: Folder
+) -> None:
+    """peewee-migrate would record it as undone; here it is refused."""
+    place = folder(_002_adds="migrator.sql('CREATE TABLE added (id int)')")
+    migrate(settings, directory=place)
+
+    with pytest.raises(MigrationError, match=r"002_adds has no rollback\(\)"):
+        rollback(settings, directory=place)
+    assert ["001_initial", "002_adds"] == history(database)
+
+
+@pytest.mark.parametrize("act", [migrate, rollback, reset])
+def test_a_folder_without_migrations_is_refused(settings: Settings, tmp_path: Path, act: Callable[..., object]) -> None:
+    """A wrong folder is told, instead of doing nothing and calling it done."""
+    with pytest.raises(MigrationError, match="there is no migration in"):
+        act(settings, directory=tmp_path)
+
+
+def test_who_waits_for_another_migration_too_long_is_told_who_holds_it(settings: Settings) -> None:
+    """At the deadline the error names the session that holds the lock."""
+    holder = MigrationDatabase(settings, migrations_path(), limits=QUICK)
+    try:
+        (pid,) = holder.execute_sql("SELECT pg_backend_pid()").fetchone()
+
+        with pytest.raises(
+            MigrationError,
+            match=rf"did not end within 0.2 s: server process {pid} of postgres \(myloware-store migrate",
+        ):
+            migrate(settings, limits=QUICK)
+    finally:
+        holder.close_all()
+    assert ("001_initial",) == migrate(settings, limits=QUICK).applied
+
+
+def test_migrations_of_two_schemas_do_not_wait_for_each_other(settings: Settings) -> None:
+    """The lock is the schema's."""
+    holder = MigrationDatabase(settings, migrations_path(), limits=QUICK)
+    try:
+        holder.execute_sql("SELECT 1")
+
+        assert ("001_initial",) == migrate(attrs.evolve(settings, schema="tenant_a"), limits=QUICK).applied
+    finally:
+        holder.close_all()
+
+
+def test_a_table_in_use_ends_the_migration_at_the_deadline(
+    settings: Settings, database: StoreDatabase, folder: Folder
+) -> None:
+    """DDL does not queue behind a long transaction, with everyone else behind it."""
+    migrate(settings)
+    place = folder(_002_alters="migrator.sql('ALTER TABLE work_items ADD COLUMN extra int')")
+    with database.atomic():
+        database.execute_sql("SELECT * FROM work_items")
+
+        with pytest.raises(MigrationError, match=r"002_alters failed: .*lock timeout.*MYLOWARE_LOCK_TIMEOUT"):
+            migrate(settings, directory=place, limits=QUICK)
+    assert ("002_alters",) == migrate(settings, directory=place, limits=QUICK).applied
+
+
+def test_a_statement_that_takes_too_long_is_ended(settings: Settings, folder: Folder) -> None:
+    """The statement timeout holds in migrations."""
+    place = folder(_002_sleeps="migrator.sql('SELECT pg_sleep(60)')")
+
+    with pytest.raises(MigrationError, match=r"002_sleeps failed: .*MYLOWARE_STATEMENT_TIMEOUT"):
+        migrate(settings, directory=place, limits=Limits(statement_timeout=0.5))
+
+
+def test_limits_come_from_the_environment() -> None:
+    """Each limit has a variable, in seconds."""
+    given = {"MYLOWARE_MIGRATION_WAIT": "1.5", "MYLOWARE_LOCK_TIMEOUT": "0", "MYLOWARE_STATEMENT_TIMEOUT": "7"}
+
+    assert Limits(wait=1.5, lock_timeout=0, statement_timeout=7) == Limits.load(given)
+    assert Limits() == Limits.load({"MYLOWARE_LOCK_TIMEOUT": " "})
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "nan", "inf", "1e12"])
+def test_a_limit_that_is_no_number_of_seconds_is_refused(text: str) -> None:
+    """The variable is named."""
+    with pytest.raises(SettingsError, match="MYLOWARE_LOCK_TIMEOUT must be a number of seconds"):
+        Limits.load({"MYLOWARE_LOCK_TIMEOUT": text})
+
+
+def test_threads_that_migrate_one_database_apply_each_migration_once(settings: Settings) -> None:
+    """Threads are kept apart like processes, and all of them succeed."""
+    barrier = threading.Barrier(4)
+
+    def run(_: int) -> int:
+        barrier.wait()
+        return len(migrate(settings).applied)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert [0, 0, 0, 1] == sorted(pool.map(run, range(4)))
+
+
+def test_applied_migrations_are_not_run_again(settings: Settings, folder: Folder) -> None:
+    """peewee-migrate replays them with Peewee mocked in the whole process, which every thread would feel."""
+    migrate(settings, directory=folder(_002_once="assert not fake, 'replayed'"))
+
+    assert ("003_next",) == migrate(settings, directory=folder(_003_next="pass")).applied
+
+
+def test_through_pgbouncer_nothing_is_migrated(settings: Settings, database: StoreDatabase) -> None:
+    """PgBouncer cannot hold the lock: the error says to connect directly."""
+    with pytest.raises(MigrationError, match="direct connection"):
+        migrate(attrs.evolve(settings, pgbouncer=True))
+    with pytest.raises(MigrationError, match="direct connection"):
+        rollback(attrs.evolve(settings, pgbouncer=True))
+    assert [] == database.get_tables()
+
+
+def test_a_server_that_is_not_there_is_told_without_the_password(settings: Settings) -> None:
+    """The error is a ConnectionFailed, and keeps the secret."""
+    with pytest.raises(ConnectionFailed) as caught:
+        migrate(attrs.evolve(settings, port=1, password="hunter2"))
+    assert "hunter2" not in str(caught.value)
+
+
+def test_an_extension_that_the_server_does_not_offer_is_named(settings: Settings, folder: Folder) -> None:
+    """The error names it and says how to get pgvector."""
+    place = folder(_002_wants="migrator.sql('CREATE EXTENSION IF NOT EXISTS offered_nowhere')")
+
+    with pytest.raises(MissingExtension, match=r"does not offer the extension offered_nowhere"):
+        migrate(settings, directory=place)
+
+
+@pytest.fixture
+def role(database: StoreDatabase) -> Iterator[str]:
+    """Give the name of a role that may log in and nothing else."""
+    name = f"plain_{uuid.uuid4().hex[:8]}"
+    database.execute_sql(f"CREATE ROLE {name} LOGIN")
+    yield name
+    (dbname,) = database.execute_sql("SELECT current_database()").fetchone()
+    database.execute_sql(f"ALTER DATABASE {dbname} OWNER TO postgres")
+    database.execute_sql(f"REASSIGN OWNED BY {name} TO postgres")
+    database.execute_sql(f"DROP OWNED BY {name}")
+    database.execute_sql(f"DROP ROLE {name}")
+
+
+def test_a_plain_owner_migrates_once_vector_is_there(settings: Settings, database: StoreDatabase, role: str) -> None:
+    """Who owns the database but is no superuser is told to have `vector` created, and then needs nobody."""
+    (dbname,) = database.execute_sql("SELECT current_database()").fetchone()
+    database.execute_sql(f"ALTER DATABASE {dbname} OWNER TO {role}")
+    owner = attrs.evolve(settings, user=role)
+
+    with pytest.raises(MissingExtension, match=rf"role {role} may not create the extension vector: .*superuser"):
+        migrate(owner)
+    assert ["myloware_migratehistory"] == database.get_tables()
+
+    database.execute_sql("CREATE EXTENSION vector")
+    assert ("001_initial",) == migrate(owner).applied
+    assert validate(database).valid
+    assert ("001_initial",) == rollback(owner)
+    assert ("001_initial",) == reset(owner).applied
+
+
+def test_a_role_that_may_not_create_is_told_what_to_grant(
+    settings: Settings, database: StoreDatabase, role: str
+) -> None:
+    """Without the right to create in the schema, the error says which right that is."""
+    database.execute_sql("CREATE EXTENSION vector")
+
+    with pytest.raises(MigrationError, match=r"permission denied.*GRANT it CREATE and USAGE"):
+        migrate(attrs.evolve(settings, user=role))
+    with pytest.raises(MigrationError, match=r"permission denied.*GRANT"):
+        migrate(attrs.evolve(settings, user=role, schema="tenant_a"))
+
+
+def test_a_tenants_schema_is_not_taken_for_migrated_because_public_is(settings: Settings, connect: Connect) -> None:
+    """`public` stands next on the search path; the tenant's own schema is what counts."""
+    tenant = attrs.evolve(settings, schema="tenant_a")
+    migrate(settings)
+
+    with pytest.raises(SchemaMismatch, match="is not migrated"):
+        require_current(connect(tenant))
+    migrate(tenant)
+    require_current(connect(tenant))
+    assert 2 == len(connect(settings).execute_sql("SELECT 1 FROM pg_tables WHERE tablename = 'work_items'").fetchall())
+
+
+def test_a_services_own_history_is_left_alone(settings: Settings, database: StoreDatabase) -> None:
+    """A service's `migratehistory`, with a migration of the same name, neither hides ours nor changes."""
+    database.execute_sql("CREATE TABLE migratehistory (id serial, name varchar(255), migrated_at timestamp)")
+    database.execute_sql("INSERT INTO migratehistory (name, migrated_at) VALUES ('001_initial', now())")
+
+    assert ("001_initial",) == migrate(settings).applied
+    assert [("001_initial",)] == database.execute_sql("SELECT name FROM migratehistory").fetchall()
+
+
+def test_no_migration_can_be_recorded_twice(settings: Settings, database: StoreDatabase) -> None:
+    """Even without the lock, the history refuses a second application."""
+    migrate(settings)
+
+    with pytest.raises(StoreError, match="myloware_migratehistory_name_key"):
+        database.execute_sql("INSERT INTO myloware_migratehistory (name, migrated_at) VALUES ('001_initial', now())")
+
+
+def test_reset_empties_our_tables_and_leaves_those_of_others(settings: Settings, database: StoreDatabase) -> None:
+    """All of ours is made anew; what others made in the schema stays, rows and all."""
+    migrate(settings)
+    database.execute_sql("INSERT INTO work_orders (tenant_id, created_by) VALUES ('acme', 'me')")
+    database.execute_sql("ALTER TABLE work_items ADD COLUMN drifted int")
+    database.execute_sql("CREATE TABLE theirs AS SELECT 1 AS kept")
+    database.execute_sql("UPDATE myloware_migratehistory SET digest = 'edited'")
+
+    assert ("001_initial",) == reset(settings).applied
+    assert [(0,)] == database.execute_sql("SELECT count(*) FROM work_orders").fetchall()
+    assert [(1,)] == database.execute_sql("SELECT kept FROM theirs").fetchall()
+    assert validate(database).valid
+
+
+def test_reset_drops_nothing_that_something_else_depends_on(settings: Settings, database: StoreDatabase) -> None:
+    """A view of someone else's on our table stops the reset before anything is lost; the error names it."""
+    migrate(settings)
+    database.execute_sql("INSERT INTO work_orders (tenant_id, created_by) VALUES ('acme', 'me')")
+    database.execute_sql("CREATE VIEW dashboard AS SELECT status FROM work_orders")
+
+    with pytest.raises(MigrationError, match="view dashboard depends on table work_orders"):
+        reset(settings)
+    assert [(1,)] == database.execute_sql("SELECT count(*) FROM dashboard").fetchall()
+
+
+def test_reset_keeps_to_its_schema(settings: Settings, connect: Connect) -> None:
+    """Resetting a tenant's schema leaves `public` and its rows."""
+    tenant = attrs.evolve(settings, schema="tenant_a")
+    migrate(settings)
+    migrate(tenant)
+    for one in (settings, tenant):
+        connect(one).execute_sql("INSERT INTO work_orders (tenant_id, created_by) VALUES ('acme', 'me')")
+    reset(tenant)
+
+    assert [(1,)] == connect(settings).execute_sql("SELECT count(*) FROM work_orders").fetchall()
+    assert [(0,)] == connect(tenant).execute_sql("SELECT count(*) FROM work_orders").fetchall()
+
+
+def test_reset_of_an_empty_database_migrates_it(settings: Settings, database: StoreDatabase) -> None:
+    """There need be nothing to drop."""
+    reset(settings)
+
+    assert expected_catalog() == read_catalog(database)
