@@ -130,6 +130,7 @@ def _spawn(place: Place, binaries: Path, server: int, *, testing: bool) -> int:
     for name in (".s.PGSQL.5432", ".s.PGSQL.5432.lock"):  # no server of ours is alive: its lock is in our hand
         (place.socket_dir / name).unlink(missing_ok=True)
     if testing and not place.unsynced.exists():
+        place.unsynced.touch(mode=0o600)
         place.unsynced.write_text("" if place.data.exists() else "disposable")
     job = _job(place, binaries, version, testing=testing)
     if place.log.exists() and place.log.stat().st_size > LOG_LIMIT:
@@ -144,7 +145,7 @@ def _spawn(place: Place, binaries: Path, server: int, *, testing: bool) -> int:
             stderr=log,
             cwd="/",
             pass_fds=[server],
-            env={name: value for name, value in os.environ.items() if name.startswith(("PATH", "LD_", "DYLD_"))},
+            env={name: value for name, value in os.environ.items() if name.startswith(("LD_", "DYLD_"))},
             start_new_session=True,
             timeout=locks.PATIENCE,
             check=True,
@@ -170,10 +171,8 @@ def _job(place: Place, binaries: Path, version: int, *, testing: bool) -> dict[s
     settings = SETTINGS | _memory_setting() | (TESTING if testing else {})
     environ = clean_environment()
     stale = _stale_pid(place)
-    if stale:
-        environ["PG_GRANDPARENT_PID"] = str(
-            stale
-        )  # PostgreSQL then ignores that pid, but keeps its shared-memory check
+    if stale:  # PostgreSQL then ignores that pid, whoever has it now, but keeps its check of shared memory
+        environ["PG_GRANDPARENT_PID"] = str(stale)
     return {
         "data": str(place.data),
         "control": str(place.control),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import select
@@ -18,7 +19,10 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 STOP = b"S"
 """The word in the control pipe that ends the server."""
@@ -51,8 +55,10 @@ class Supervisor:
         self.data = Path(job["data"])
         self.state = Path(job["state"])
         self.keep = Path(job["keep"])
+        self.die_with_parent = _parent_death_signal()
         self.control = os.open(job["control"], os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         self.users = os.open(job["users"], os.O_RDWR | os.O_CLOEXEC)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # whoever started this may block signals
         signal.set_wakeup_fd(self.control, warn_on_full_buffer=False)
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, _heard)
@@ -114,7 +120,7 @@ class Supervisor:
             Its exit status, or None when it was ended.
         """
         while True:
-            told = self.hear(TICK)
+            told = self.hear(TICK / 10)
             status = _reap(child)
             if status is not None:
                 return status
@@ -152,7 +158,7 @@ class Supervisor:
             os.setgroups([])
             os.setgid(self.job["gid"])
             os.setuid(self.job["uid"])
-        _stop_with_parent()
+        self.die_with_parent()
         if os.getppid() != parent:
             os._exit(1)
         os.execve(command[0], command, self.job["environ"])  # noqa: S606  the program was found and checked
@@ -225,13 +231,17 @@ def _reap(child: int) -> int | None:
     return status if done else None
 
 
-def _stop_with_parent() -> None:
-    """Have the kernel stop the server should its supervisor be killed (Linux; elsewhere the next start does)."""
+def _parent_death_signal() -> Callable[[], object]:
+    """Return what has the kernel stop this process with its parent (Linux; elsewhere the next start does it).
+
+    It is looked up beforehand: the server's account may not be able to read the library that it comes from.
+    """
     if sys.platform == "linux":
         with contextlib.suppress(ImportError, OSError, AttributeError):
             import ctypes
 
-            ctypes.CDLL(None).prctl(1, int(signal.SIGINT))
+            return functools.partial(ctypes.CDLL(None).prctl, 1, int(signal.SIGINT))  # PR_SET_PDEATHSIG
+    return bool
 
 
 def main() -> None:
