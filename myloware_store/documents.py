@@ -21,12 +21,23 @@ from myloware_store.errors import InvalidInput
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["BUNDLED", "MAX_FILE_BYTES", "Document", "Reading", "Skipped", "chunk", "guess_type", "read_documents"]
+__all__ = [
+    "BUNDLED",
+    "MAX_FILE_BYTES",
+    "MAX_TOTAL_BYTES",
+    "Document",
+    "Reading",
+    "Skipped",
+    "chunk",
+    "guess_type",
+    "read_documents",
+]
 
 BUNDLED = Path(__file__).parent / "demo_documents"
 """The folder of sample documents that comes with the package."""
 
 MAX_FILE_BYTES = 1024 * 1024
+MAX_TOTAL_BYTES = 64 * MAX_FILE_BYTES
 
 
 @attrs.frozen
@@ -55,7 +66,9 @@ class Reading:
     skipped: tuple[Skipped, ...]
 
 
-def read_documents(paths: Iterable[Path | str] | Path | str, *, limit: int = MAX_FILE_BYTES) -> Reading:
+def read_documents(
+    paths: Iterable[Path | str] | Path | str, *, limit: int = MAX_FILE_BYTES, total: int = MAX_TOTAL_BYTES
+) -> Reading:
     """Read text and Markdown files, and those in folders, in a stable order.
 
     Folders are walked by name, links included, hidden entries not. Text may be UTF-8, UTF-16 or UTF-32 with a byte
@@ -65,16 +78,21 @@ def read_documents(paths: Iterable[Path | str] | Path | str, *, limit: int = MAX
     Args:
         paths: Files and folders, or one of them.
         limit: Most bytes that a file, and its text in UTF-8, may have.
+        total: Most bytes of UTF-8 that all texts together may have; what comes after them is reported.
     """
     documents: dict[str, Document] = {}
     skipped: list[Skipped] = []
+    left = total
     for path, name, fault in _find([Path(paths)] if isinstance(paths, str | Path) else map(Path, paths)):
         text, reason = ("", fault) if fault else _read(path, limit)
         if text in documents:
             reason = f"the same text as {documents[text].name}"
+        elif (size := len(text.encode())) > left:
+            reason = f"beyond the {total:,} bytes read at a time"
         if reason:
             skipped.append(Skipped(_printable(str(path)), reason))
         else:
+            left -= size
             documents[text] = Document(path, name, text, guess_type(name, text))
     return Reading(tuple(documents.values()), tuple(skipped))
 

@@ -188,6 +188,17 @@ def test_folders_that_cannot_be_listed() -> None:
     assert reasons(reading) == {"closed": "cannot be listed: Permission denied"}
 
 
+def test_more_than_is_read_at_a_time(folder: Path) -> None:
+    """Files beyond the total are reported; a smaller one after them may still have room."""
+    for name, text in (("a.txt", "x" * 60), ("b.txt", "\u00fc" * 30), ("c.txt", "y" * 40)):
+        (folder / name).write_text(text, encoding="utf-8")
+
+    reading = read_documents([folder], total=100)
+
+    assert names(reading) == ["a.txt", "c.txt"]
+    assert reasons(reading) == {"b.txt": "beyond the 100 bytes read at a time"}
+
+
 def test_same_text_twice(folder: Path) -> None:
     """The second of two files with the same text is reported, with the first one's name."""
     (folder / "a.txt").write_text("the same")
