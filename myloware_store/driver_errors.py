@@ -21,8 +21,8 @@ __all__ = ["DRIVER_ERRORS", "connect_fault", "lost_fault", "misuse", "statement_
 
 _Fault = TypeVar("_Fault", bound=errors.StoreError)
 
-DRIVER_ERRORS = (psycopg2.Error, ValueError)
-"""What psycopg2 raises: its own errors, and plain ones for text that it cannot send (NUL, lone surrogates)."""
+DRIVER_ERRORS = (psycopg2.Error, ValueError, TypeError, LookupError)
+"""What psycopg2 raises: its own errors, and plain ones for text and placeholders that it cannot send."""
 
 
 class OperationalFault(errors.DatabaseFault, peewee.OperationalError):
@@ -74,6 +74,9 @@ _CONNECT_REASONS = (
 # messages may hold values.
 _TELLING = ("0A", "25", "26", "34", "3D", "3F", "42", "53", "55", "57", "58")
 _MISSING = {"42P01", "42703", "42704", "3F000"}  # a table, a column, a type or other object, a schema
+_PLACEHOLDERS = re.compile(
+    "index out of range|not all arguments converted|unsupported format character|incomplete placeholder"
+)
 _CONFLICTS = {
     errorcodes.SERIALIZATION_FAILURE: "it met a concurrent transaction (serialization failure)",
     errorcodes.DEADLOCK_DETECTED: "it and another transaction waited for each other (deadlock)",
@@ -95,6 +98,9 @@ def statement_fault(error: Exception) -> Exception:
     if not isinstance(error, psycopg2.Error):
         if "NUL" in str(error):
             return _keeping(error, errors.InvalidInput("a text holds a NUL character, which PostgreSQL cannot store"))
+        if _PLACEHOLDERS.search(str(error)):
+            message = "the statement's placeholders do not fit its parameters (a '%' that is none is written '%%')"
+            return _keeping(error, ProgrammingFault(message))
         return error
     return _keeping(error, _by_state(error, error.pgcode or ""))
 
