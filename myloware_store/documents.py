@@ -102,13 +102,14 @@ def guess_type(name: str, text: str) -> WorkItemType:
 
     Each type has a list of telling word beginnings, in English, German, French, Spanish and Japanese. One counts 1 when
     it stands anywhere in the text, 2 more in the first line that is not blank, and 4 more in the name; how often it
-    stands there does not matter. The highest sum wins, and a text with no sign at all is a status report.
+    stands there does not matter. The highest sum wins, and a text with no sign at all is a status report. Of a long
+    text only the first 20,000 characters are read.
 
     Args:
         name: File name or title.
         text: The text.
     """
-    folded = _fold(text)
+    folded = _fold(text[:_TELLING])
     title = folded.lstrip().partition("\n")[0]
     scores = {
         kind: len(set(signs.findall(folded)))
@@ -144,6 +145,7 @@ def chunk(text: str, size: int = 1200) -> list[str]:
     return [*passages, rest] if rest else passages
 
 
+_TELLING = 20_000
 _SUFFIXES = {".txt", ".text", ".md", ".markdown"}
 _KINDS = ".txt, .text, .md or .markdown"
 _BYTE_ORDER_MARKS = {
