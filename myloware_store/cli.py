@@ -87,6 +87,43 @@ def down(given: Given, *, force: bool) -> int:
     return DONE
 
 
+@cli.command(epilog=example("myloware-store demo", 'myloware-store demo --query "which invoices are overdue?" papers/'))
+@where_options
+@click.argument("paths", nargs=-1, type=click.Path(exists=True), metavar="[PATH]...")
+@click.option("--query", metavar="TEXT", help="What to ask memory in the end.")
+@click.option("--configured", is_flag=True, help="Use the configured database, and there tenant `demo` only.")
+@pass_given
+def demo(given: Given, *, paths: tuple[str, ...], query: str | None, configured: bool) -> int:
+    """Run documents through the whole life of work.
+
+    PATHs are text and Markdown files, and folders of them; without any, sample documents are used. They become a work
+    order; one attempt fails and is tried again, one result is approved, all is remembered, and memory answers a query.
+
+    Everything goes into the embedded database of this folder, whose server then runs until `down`.
+    """
+    from myloware_store import Store, WorkOrderStatus, reports
+    from myloware_store.consent import SAMPLE_DATA, Refused, refuse_production
+    from myloware_store.console import progress
+    from myloware_store.demo import DEFAULT_QUERY, run_demo
+    from myloware_store.documents import BUNDLED, read_documents
+
+    settings = given.settings() if configured else given.embedded()
+    if settings is None:
+        raise Refused("that is a database of yours: --configured lets the demo write tenant `demo` there")
+    if configured:
+        refuse_production(settings, SAMPLE_DATA)
+    with progress() as show:
+        show("Reading")
+        reading = read_documents(paths or BUNDLED)
+        show("Opening the store")
+        with Store.open(settings=settings) as store:
+            report = run_demo(store, reading, query=DEFAULT_QUERY if query is None else query, progress=show)
+            store.keep_server()
+            settings = store.settings
+    reports.demo(settings, report, as_json=given.json)
+    return DONE if report.status == WorkOrderStatus.COMPLETED else FINDING
+
+
 @cli.command(
     epilog=example(
         "myloware-store ping", "myloware-store ping --url postgresql://myloware@db.example.com/myloware --json"

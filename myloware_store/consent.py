@@ -72,7 +72,7 @@ def _identity(settings: Settings) -> tuple[str, bool]:
     try:
         with database.unit():
             info = database.connection().info
-            params = {key: value for key, value in settings.params.items() if key != "hostaddr"}
-            return info.dbname, attrs.evolve(settings, host=info.host or "", params=params).local
+            address = {"hostaddr": info.dsn_parameters.get("hostaddr", "")}
+            return info.dbname, attrs.evolve(settings, host=info.host or "", params=address).local
     finally:
         database.close_all()

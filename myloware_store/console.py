@@ -20,6 +20,9 @@ __all__ = ["Screen", "complain", "print_json", "progress"]
 _LEAST_VALUE = 40
 """Columns that a value gets beside its name; on a narrower terminal it starts a line of its own."""
 
+_FILE_WIDTH = 120
+_MOST_ROWS = 30
+
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
@@ -36,6 +39,8 @@ class Screen:
         self.console = _Console(
             stderr=error, color_system=None if plain else "auto", markup=False, emoji=False, highlight=False
         )
+        if not self.console.is_terminal and "COLUMNS" not in os.environ:
+            self.console.width = _FILE_WIDTH
 
     def line(self, text: str = "", style: str = "") -> None:
         """Print a sentence, folded at the terminal's edge."""
@@ -53,7 +58,7 @@ class Screen:
             self.console.print(Text(f"{name:{width}}{between}", style="bold") + Text(str(value)), soft_wrap=True)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: int = 0) -> None:
-        """Print a table, its cells folded where the terminal is narrow.
+        """Print a table; where there is no room its first and last column are folded, and further rows only counted.
 
         Args:
             columns: Their names.
@@ -63,10 +68,18 @@ class Screen:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for place, column in enumerate(columns):
             right = place >= len(columns) - numbers
-            table.add_column(Text(column, style="bold"), justify="right" if right else "left", overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(str(cell)) for cell in row))
+            table.add_column(
+                Text(column, style="bold"),
+                justify="right" if right else "left",
+                overflow="fold",
+                no_wrap=0 < place < len(columns) - 1,
+            )
+        cells = [[Text(str(cell)) for cell in row] for row in rows]
+        for row in cells[:_MOST_ROWS]:
+            table.add_row(*row)
         self.console.print(table)
+        if len(cells) > _MOST_ROWS:
+            self.line(f"and {len(cells) - _MOST_ROWS} more")
 
 
 def print_json(report: Mapping[str, Any]) -> None:

@@ -12,17 +12,31 @@ from typing import TYPE_CHECKING
 from myloware_store.errors import EmbeddedServerError
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from myloware_store.settings import Settings
 
-__all__ = ["down_line", "psql_line", "python_lines", "this_command"]
+__all__ = ["look_at_orders", "look_at_passages", "this_command"]
 
 _NAME = "myloware-store"
-_PROGRAM = """\
+# Lines that a shell's, a file's and the interactive Python take alike.
+_ORDERS = """\
 from myloware_store import Store, WorkOrder
 store = Store.open({url})
 for order in WorkOrder.select().order_by(WorkOrder.created_at): print(order.tenant_id, order.id, order.status)
 
 store.close()"""
+_PASSAGES = """\
+from myloware_store import HashingEmbedder, Store
+store = Store.open({url})
+with store.tenant({tenant!r}): hits = store.memory.similar(HashingEmbedder()([{query!r}])[0], k=3)
+
+for hit in hits: print(round(hit.similarity, 2), hit.metadata, hit.content[:100])
+
+store.close()"""
+# In double quotes for the shell: it holds nothing that the shell reads in them.
+_ITEMS = """ -c "SELECT type, status, attempt_count, result ->> 'title' AS title FROM work_items\
+ WHERE work_order_id = '{}'\""""
 
 
 def this_command() -> str:
@@ -34,29 +48,24 @@ def this_command() -> str:
     return f"{shlex.quote(sys.executable)} -m myloware_store"
 
 
-def down_line(settings: Settings) -> str:
-    """Return the line that stops an embedded server."""
-    home = settings.embedded_home
-    option = "" if home == Path.cwd() / ".myloware" else f" --url {shlex.quote(f'embedded:{home}')}"
-    return f"{this_command()} down{option}"
+def look_at_orders(settings: Settings) -> dict[str, str]:
+    """Return what to do next in a running database: `psql` and `python` to look at it, `down` to stop its server."""
+    return _lines(settings, "", _ORDERS)
 
 
-def psql_line(settings: Settings, command: str = "") -> str | None:
-    """Return the line that opens psql on a running database; None where there is no psql.
-
-    Args:
-        settings: The database; its password is not part of the line.
-        command: SQL to run, instead of the prompt.
-    """
-    psql = _psql()
-    option = f" -c {shlex.quote(command)}" if command else ""
-    return f"{shlex.quote(psql)} {shlex.quote(settings.libpq_url)}{option}" if psql else None
+def look_at_passages(settings: Settings, *, order_id: UUID, tenant: str, query: str) -> dict[str, str]:
+    """Return what to do next after a demonstration: `psql` lists its items, `python` asks its query again."""
+    return _lines(settings, _ITEMS.format(order_id), _PASSAGES, tenant=tenant, query=query)
 
 
-def python_lines(settings: Settings) -> str:
-    """Return a short program that reads from the database."""
-    url = repr(f"embedded:{settings.embedded_home}") if settings.embedded else ""
-    return _PROGRAM.format(url=url)
+def _lines(settings: Settings, option: str, program: str, **values: str) -> dict[str, str]:
+    psql, home = _psql(), settings.embedded_home
+    lines = {"psql": f"{shlex.quote(psql)} {shlex.quote(settings.libpq_url)}{option}"} if psql else {}
+    lines["python"] = program.format(url=repr(f"embedded:{home}") if settings.embedded else "", **values)
+    if settings.embedded:
+        there = "" if home == Path.cwd() / ".myloware" else f" --url {shlex.quote(f'embedded:{home}')}"
+        lines["down"] = f"{this_command()} down{there}"
+    return lines
 
 
 def _psql() -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -15,18 +16,23 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from myloware_store.demo_report import DemoItem, DemoReport
     from myloware_store.migrate import MigrationReport
     from myloware_store.settings import Settings
     from myloware_store.up import Answer, UpReport
     from myloware_store.validate import Finding, ValidationReport
 
-__all__ = ["down", "migrate", "path", "ping", "reset", "seed", "status", "up", "validate"]
+__all__ = ["demo", "down", "migrate", "path", "ping", "reset", "seed", "status", "up", "validate"]
+
+_SHORT = 240
+"""Characters that are shown of all answers but the best."""
 
 
 def up(report: UpReport, *, as_json: bool) -> None:
     """Report a database that was brought up, and how to look at it."""
     settings, findings = report.settings, report.validation.findings
     applied = report.validation.migrations.applied
+    following = hints.look_at_orders(settings)
     if as_json:
         facts = {
             "migrations_applied": applied,
@@ -35,7 +41,7 @@ def up(report: UpReport, *, as_json: bool) -> None:
             "valid": report.validation.valid,
             "findings": _as_dicts(findings),
             "files": report.files,
-            "next": _next(settings),
+            "next": following,
         }
         print_json({"url": _url(settings), **_versions(report.answer), **facts})
         return
@@ -50,7 +56,7 @@ def up(report: UpReport, *, as_json: bool) -> None:
     screen = Screen()
     screen.facts(rows)
     _list(screen, findings)
-    look(screen, settings)
+    _look(screen, following)
 
 
 def down(home: Path, *, stopped: bool, as_json: bool) -> None:
@@ -61,6 +67,44 @@ def down(home: Path, *, stopped: bool, as_json: bool) -> None:
         Screen().verbatim(f"The embedded server in {home} has stopped; its data stays.")
     else:
         Screen().verbatim(f"No embedded server runs in {home}.")
+
+
+def demo(settings: Settings, report: DemoReport, *, as_json: bool) -> None:
+    """Report what became of the documents, what was stored where, and what memory answered."""
+    following = hints.look_at_passages(settings, order_id=report.order_id, tenant=report.tenant_id, query=report.query)
+    if as_json:
+        print_json({"url": _url(settings), **attrs.asdict(report), "next": following})
+        return
+    screen = Screen()
+    screen.facts(
+        {
+            "Database": _url(settings),
+            "Tenant": report.tenant_id,
+            "Work order": f"{report.order_id}, {report.status}",
+        }
+    )
+    screen.line()
+    rows = [(item.name, item.type, item.status, item.attempts, _title(item)) for item in report.items]
+    screen.table(("document", "type", "status", "tries", "title"), rows)
+    screen.line()
+    if report.retried:
+        name, error = report.retried
+        screen.line(f"Tried again: {name} ({error})")
+    if report.approved:
+        screen.line(f"Approved by a person: {report.approved}")
+    screen.line(f"Dead letter: {report.dead_letter_id}")
+    if report.skipped:
+        screen.line()
+        screen.table(("skipped", "why"), [(skipped.name, skipped.reason) for skipped in report.skipped])
+    screen.line()
+    screen.table(("table", "rows"), report.counts.items(), numbers=1)
+    screen.line(f"\nMemory, asked: {report.query}", style="bold")
+    for place, passage in enumerate(report.passages):
+        screen.line(f"\n{passage.similarity:.2f}  {passage.document}", style="bold")
+        screen.line(passage.content if place == 0 else textwrap.shorten(passage.content, _SHORT, placeholder=" ..."))
+    if not report.passages:
+        screen.line("It holds no passage.")
+    _look(screen, following)
 
 
 def ping(settings: Settings, answer: Answer, *, as_json: bool) -> None:
@@ -158,10 +202,9 @@ def reset(settings: Settings, applied: Sequence[str], inserted: Mapping[str, int
     Screen().facts(rows)
 
 
-def look(screen: Screen, settings: Settings) -> None:
+def _look(screen: Screen, following: Mapping[str, str]) -> None:
     """Print the lines that let one look at the data, each to be copied as it is."""
-    following = _next(settings)
-    if following["psql"]:
+    if "psql" in following:
         screen.line("\nLook at it with psql:", style="bold")
         screen.verbatim(following["psql"])
     screen.line(f"\nOr in Python ({shlex.quote(sys.executable)}):", style="bold")
@@ -171,9 +214,8 @@ def look(screen: Screen, settings: Settings) -> None:
         screen.verbatim(following["down"])
 
 
-def _next(settings: Settings) -> dict[str, Any]:
-    down = {"down": hints.down_line(settings)} if settings.embedded else {}
-    return {"psql": hints.psql_line(settings), "python": hints.python_lines(settings), **down}
+def _title(item: DemoItem) -> str:
+    return str(item.result.get("title", "")) if isinstance(item.result, dict) else ""
 
 
 def _url(settings: Settings) -> str:
