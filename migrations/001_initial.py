@@ -155,7 +155,7 @@ FUNCTIONS = (
                 WHEN o.open_items + d.open > 0 AND o.status = 'PENDING' AND NOT d.moved THEN 'PENDING'
                 WHEN o.open_items + d.open > 0 THEN 'PROCESSING'
                 -- An order that lost its last item stays as it was.
-                WHEN TG_OP = 'DELETE' AND NOT EXISTS (SELECT FROM work_items WHERE work_order_id = o.id) THEN o.status
+                WHEN TG_OP <> 'INSERT' AND NOT EXISTS (SELECT FROM work_items WHERE work_order_id = o.id) THEN o.status
                 WHEN o.failed_items + d.failed > 0 THEN 'FAILED'
                 ELSE 'COMPLETED'
             END::work_order_status
