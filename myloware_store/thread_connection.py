@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import psycopg2
 from psycopg2 import extensions
@@ -20,6 +20,13 @@ __all__ = ["ThreadConnection"]
 
 _IDLE = extensions.TRANSACTION_STATUS_IDLE
 _UNKNOWN = extensions.TRANSACTION_STATUS_UNKNOWN
+
+
+class _Blocks(list[Any]):
+    """Open blocks; in a forked child also those of the parent may be left, and there is nothing to do for them."""
+
+    def pop(self, index: SupportsIndex = -1) -> Any:
+        return super().pop(index) if self else nullcontext()
 
 
 class ThreadConnection(threading.local):
@@ -42,7 +49,7 @@ class ThreadConnection(threading.local):
 
     def __init__(self, pool: ConnectionPool) -> None:
         self.pool = pool
-        self.ctx: list[Any] = []
+        self.ctx: list[Any] = _Blocks()
         self.transactions: list[Any] = []
         self.commit_callbacks: list[Any] = []
         self.orphans = 0
