@@ -9,12 +9,12 @@ import codecs
 import os
 import re
 import stat
-import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 
+from myloware_store.embedding import fold
 from myloware_store.enums import WorkItemType
 from myloware_store.errors import InvalidInput
 
@@ -109,12 +109,12 @@ def guess_type(name: str, text: str) -> WorkItemType:
         name: File name or title.
         text: The text.
     """
-    folded = _fold(text[:_TELLING])
+    folded = fold(text[:_TELLING])
     title = folded.lstrip().partition("\n")[0]
     scores = {
         kind: len(set(signs.findall(folded)))
         + 2 * len(set(signs.findall(title)))
-        + 4 * len(set(signs.findall(_fold(name))))
+        + 4 * len(set(signs.findall(fold(name))))
         for kind, signs in _SIGNS.items()
     }
     return max(scores, key=lambda kind: scores[kind])
@@ -158,18 +158,11 @@ _BYTE_ORDER_MARKS = {
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f-\x84\x86-\x9f]")
 _MOST_CONTROL = 0.01
 
-_ACCENTS = re.compile("[\u0300-\u036f]")
-
-
-def _fold(text: str) -> str:
-    """Fold case and accents."""
-    return _ACCENTS.sub("", unicodedata.normalize("NFKD", text).casefold())
-
 
 def _signs(words: str, unspaced: str) -> re.Pattern[str]:
     """Compile word beginnings, and words of a script without spaces, which may stand anywhere."""
-    beginnings = "|".join(word.replace("_", r"[\s_-]+") for word in _fold(words).split())
-    return re.compile(rf"(?<![^\W_])(?:{beginnings})|{'|'.join(_fold(unspaced).split())}")
+    beginnings = "|".join(word.replace("_", r"[\s_-]+") for word in fold(words).split())
+    return re.compile(rf"(?<![^\W_])(?:{beginnings})|{'|'.join(fold(unspaced).split())}")
 
 
 _SIGNS = {

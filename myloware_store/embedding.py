@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
@@ -23,7 +23,7 @@ from myloware_store.vectors import DIMENSIONS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["COMMON_WORDS", "Embedder", "HashingEmbedder"]
+__all__ = ["COMMON_WORDS", "Embedder", "HashingEmbedder", "fold"]
 
 _Hashes: TypeAlias = NDArray[np.uint64]
 _Weights: TypeAlias = NDArray[np.float64]
@@ -70,6 +70,14 @@ class HashingEmbedder:
         return vectors
 
 
+def fold(text: str) -> str:
+    """Fold case, accents and compatibility forms: how a word is written rather than which word it is."""
+    if text.isascii():
+        return text.lower()
+    bare = _ACCENTS.sub("", unicodedata.normalize("NFKD", text).casefold())
+    return unicodedata.normalize("NFKC", bare)
+
+
 _HASH_BYTES = 8
 _NOTHING = 1e-6
 _CHARACTER_WEIGHT = 0.2
@@ -89,7 +97,6 @@ _UNSPACED = (
 )
 _INDIC = "\u0900-\u0963\u0966-\u0dff"
 """Their vowel signs are marks, which `\\w` does not know; without them every word falls apart."""
-_TOKEN = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+(?:[{_INDIC}]+[^\W_{_UNSPACED}]*)*")
 _ASCII_TOKEN = re.compile("[a-z0-9]+")
 
 COMMON_WORDS = frozenset(
@@ -135,16 +142,17 @@ def _embed(text: str) -> _Weights:
 
 
 def _tokens(text: str) -> list[str]:
-    """Split a text into words, with all that says how a word is written rather than which word it is folded away."""
-    if text.isascii():
-        folded = text.lower()
-        tokens = _ASCII_TOKEN.findall(folded)
-    else:
-        bare = _ACCENTS.sub("", unicodedata.normalize("NFKD", text).casefold())
-        folded = unicodedata.normalize("NFKC", bare)
-        tokens = _TOKEN.findall(folded)
+    """Split a text into words."""
+    folded = fold(text)
+    tokens = _ASCII_TOKEN.findall(folded) if folded.isascii() else _token_pattern().findall(folded)
     # Text without one letter or digit is known by its characters; without even these, by itself.
     return tokens or [character for character in folded if not character.isspace()] or [text]
+
+
+@cache
+def _token_pattern() -> re.Pattern[str]:
+    """Compile the words of all scripts: so many ranges take 10 ms, which importing the library should not cost."""
+    return re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+(?:[{_INDIC}]+[^\W_{_UNSPACED}]*)*")
 
 
 @lru_cache(maxsize=1 << 15)

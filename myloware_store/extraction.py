@@ -7,14 +7,13 @@ it says.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from myloware_store.embedding import COMMON_WORDS
+from myloware_store.embedding import COMMON_WORDS, fold
 from myloware_store.enums import WorkItemType
 
 if TYPE_CHECKING:
@@ -110,7 +109,6 @@ _WORD = re.compile(
     "[A-Za-z\u00c0-\u024f\u0370-\u1fff]{4,}"
     "|[\u30a1-\u30fa\u30fc]{3,}|[\u4e00-\u9fff]{2,8}|[\uac00-\ud7af]{2,}"  # katakana, Chinese characters, Korean
 )
-_ACCENTS = re.compile("[\u0300-\u036f]")
 
 
 def _title(text: str) -> str:
@@ -133,7 +131,7 @@ def _amounts(text: str) -> Iterator[Amount]:
 
 def _dates(text: str) -> Iterator[str]:
     """Give the dates that are told in full, without regard to the language's month names."""
-    for match in _DATE.finditer(_fold(text)):
+    for match in _DATE.finditer(fold(text)):
         (year, month, day) = (
             next(value for form in "12345" if (value := match[f"{part}{form}"])) for part in ("y", "m", "d")
         )
@@ -146,11 +144,5 @@ def _dates(text: str) -> Iterator[str]:
 def _words(text: str) -> Iterator[str]:
     """Give the words that carry meaning, in lower case."""
     for word in _WORD.findall(text.casefold()):
-        if _fold(word) not in COMMON_WORDS:
+        if fold(word) not in COMMON_WORDS:
             yield word
-
-
-def _fold(text: str) -> str:
-    """Fold case and accents."""
-    folded = text.casefold()
-    return folded if folded.isascii() else _ACCENTS.sub("", unicodedata.normalize("NFKD", folded))
