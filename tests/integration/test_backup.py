@@ -1,0 +1,164 @@
+"""The lines of `docs/backup.md`: what is dumped and restored is whole, on a real server and on the embedded one."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import pytest
+
+from myloware_store.database import create_database
+from myloware_store.migrate import migrate
+from myloware_store.seed import seed
+from myloware_store.settings import Settings
+from myloware_store.store import Store
+from myloware_store.validate import validate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from myloware_store.database import StoreDatabase
+    from myloware_store.embedded import EmbeddedServer
+
+CHECKOUT = Path(__file__).parents[2]
+DUMP, RESTORE, EMBEDDED_DUMP, EMBEDDED_RESTORE = re.findall(
+    r"```bash\n(.*?)```", (CHECKOUT / "docs" / "backup.md").read_text(encoding="utf-8"), re.DOTALL
+)
+
+
+def bash(script: str, cwd: Path, *bins: str) -> str:
+    """Run lines of the documentation as a reader would, and give what they printed."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DATABASE_", "MYLOWARE_", "PG"))}
+    path = os.pathsep.join([str(Path(sys.executable).parent), *bins, os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=cwd,
+        env={**kept, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def contents(bins: str, url: str) -> str:
+    """Give every row of every table as text."""
+    command = [f"{bins}/pg_dump", "--data-only", "--no-owner", url]
+    dumped = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return re.sub(r"(?m)^\\(un)?restrict .*$", "", dumped)
+
+
+@pytest.fixture
+def myloware_server_database(postgres: EmbeddedServer) -> Iterator[StoreDatabase]:
+    """Give the database `myloware` of the role `myloware`, migrated and filled, on either server."""
+    server = create_database(Settings.load(postgres.url("postgres"), environ={}, dotenv=None))
+    server.execute_sql("CREATE ROLE myloware LOGIN SUPERUSER")
+    server.execute_sql("CREATE DATABASE myloware OWNER myloware")
+    settings = Settings.load(postgres.url("myloware"), environ={}, dotenv=None)
+    migrate(settings)
+    with Store.open(settings=settings) as store:
+        seed(store.db)
+        yield store.db
+    for name in ("myloware", "restored"):
+        server.execute_sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    server.execute_sql("DROP ROLE myloware")
+    server.close_all()
+
+
+def test_a_backup_of_a_server_restores_whole(
+    postgres: EmbeddedServer, myloware_server_database: StoreDatabase, tmp_path: Path
+) -> None:
+    """Dumped and restored by the documented lines, the copy is valid and holds every row."""
+    place = str(postgres.socket_dir)
+    (bins,) = myloware_server_database.execute_sql("SELECT setting FROM pg_config WHERE name = 'BINDIR'").fetchone()
+    script = (DUMP + RESTORE).replace("-h localhost", f"-h '{place}'").replace("@localhost/", f"@{quote(place, '')}/")
+    bash(script, tmp_path, bins)
+    restored = create_database(Settings.load(postgres.url("restored"), environ={}, dotenv=None))
+    try:
+        assert validate(restored).valid
+        assert (0,) != restored.execute_sql("SELECT count(*) FROM mem_docs WHERE embedding IS NOT NULL").fetchone()
+        assert contents(bins, postgres.url("myloware")) == contents(bins, postgres.url("restored"))
+        (works,) = restored.execute_sql("UPDATE work_orders SET metadata = '{}' RETURNING 1").fetchone()
+        assert 1 == works
+    finally:
+        restored.close_all()
+
+
+def test_a_schema_dump_makes_the_same_schema(
+    postgres: EmbeddedServer, myloware_server_database: StoreDatabase, tmp_path: Path
+) -> None:
+    """The schema alone restores too; only the history of migrations is missing, and `validate` says so."""
+    place = str(postgres.socket_dir)
+    (bins,) = myloware_server_database.execute_sql("SELECT setting FROM pg_config WHERE name = 'BINDIR'").fetchone()
+    script = (DUMP + RESTORE.replace("backup.sql", "schema.sql").replace("validate", "--version")).replace(
+        "-h localhost", f"-h '{place}'"
+    )
+    bash(script, tmp_path, bins)
+    restored = create_database(Settings.load(postgres.url("restored"), environ={}, dotenv=None))
+    try:
+        assert ["migration"] == [finding.kind for finding in validate(restored).findings]
+        assert (0,) == restored.execute_sql("SELECT count(*) FROM work_orders").fetchone()
+    finally:
+        restored.close_all()
+
+
+def test_a_plain_role_restores_where_vector_is_there(
+    postgres: EmbeddedServer, myloware_server_database: StoreDatabase, tmp_path: Path
+) -> None:
+    """Who may not create extensions restores a dump without comments, once an administrator has created `vector`."""
+    role, place = f"plain_{uuid.uuid4().hex[:8]}", str(postgres.socket_dir)
+    (bins,) = myloware_server_database.execute_sql("SELECT setting FROM pg_config WHERE name = 'BINDIR'").fetchone()
+    myloware_server_database.execute_sql(f"CREATE ROLE {role} LOGIN")
+    script = f"""
+    export PGHOST='{place}'
+    pg_dump -U myloware --no-comments --no-owner myloware > backup.sql
+    createdb -U myloware -O {role} restored
+    psql -U myloware -q -c 'CREATE EXTENSION vector' restored
+    psql -U {role} -q -v ON_ERROR_STOP=1 --single-transaction restored < backup.sql
+    """
+    bash(script, tmp_path, bins)
+    restored = create_database(Settings.load(postgres.url("restored"), environ={}, dotenv=None))
+    try:
+        assert validate(restored).valid
+        assert contents(bins, postgres.url("myloware")) == contents(bins, postgres.url("restored"))
+    finally:
+        restored.execute_sql(f"REASSIGN OWNED BY {role} TO postgres")
+        restored.execute_sql("ALTER DATABASE restored OWNER TO postgres")
+        restored.execute_sql(f"DROP OWNED BY {role}")
+        restored.execute_sql(f"DROP ROLE {role}")
+        restored.close_all()
+
+
+def test_a_url_of_prismas_is_cut_as_documented(
+    postgres: EmbeddedServer, myloware_server_database: StoreDatabase, tmp_path: Path
+) -> None:
+    """The documented way to drop `?schema=` from a URL leaves one that pg_dump takes."""
+    (bins,) = myloware_server_database.execute_sql("SELECT setting FROM pg_config WHERE name = 'BINDIR'").fetchone()
+    line = 'pg_dump "${DATABASE_URL%%\\?*}"'
+    assert line in (CHECKOUT / "docs" / "backup.md").read_text(encoding="utf-8")
+    url = f"postgresql://myloware@{quote(str(postgres.socket_dir), '')}/myloware?schema=public&connection_limit=5"
+
+    assert "CREATE TABLE public.work_orders" in bash(f"DATABASE_URL='{url}'\n{line}", tmp_path, bins)
+
+
+def test_a_backup_of_the_embedded_server_restores_whole(reachable_tmp: Path) -> None:
+    """The lines for the embedded server run as they stand, from its own folder with its own programs."""
+    place = reachable_tmp / f"backup-{uuid.uuid4().hex[:8]}"
+    place.mkdir(mode=0o755)
+    rows = """
+    query="SELECT count(*) FROM work_items"
+    test "$("$bin/psql" -tAc "$query" "$url")" -gt 0
+    test "$("$bin/psql" -tAc "$query" "$url")" = "$("$bin/psql" -tAc "$query" "$url&dbname=restored")"
+    """
+    try:
+        bash(EMBEDDED_DUMP + EMBEDDED_RESTORE + rows, place)
+    finally:
+        bash("myloware-store down", place)
