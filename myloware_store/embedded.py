@@ -14,7 +14,7 @@ from myloware_store.errors import EmbeddedServerError, InvalidInput
 if sys.platform != "win32":
     from myloware_store import embedded_locks as locks
     from myloware_store.embedded_binaries import find_binaries
-    from myloware_store.embedded_place import Place, find_place, make_place
+    from myloware_store.embedded_place import Place, find_place, make_place, write_new
     from myloware_store.embedded_processes import holders
     from myloware_store.embedded_start import ensure_running, read_state, stop
 
@@ -32,7 +32,8 @@ class EmbeddedServer:
     """A PostgreSQL server of one's own, which runs while somebody holds it.
 
     Any number of objects, threads and processes may open one home; the first starts the server, and it stops when the
-    last has closed it or died. A forked child holds it too, until it closes the object or ends.
+    last has closed it or died. A forked child holds it too, until it closes the object or ends. An object that is
+    dropped without `close` holds it until its process ends.
 
     Args:
         home: The server's folder, made if need be. As root, where the server's account cannot enter it, it gets a
@@ -113,7 +114,7 @@ class EmbeddedServer:
         if self._users is None or self._place is None:
             raise EmbeddedServerError(f"The server in {self.home} is not open here: start() it, then keep() it.")
         with _os_errors_told(self.home):
-            self._place.keep.touch(mode=0o600)
+            write_new(self._place.keep, b"")
 
     @classmethod
     def down(cls, home: Path | str, *, force: bool = False) -> bool:

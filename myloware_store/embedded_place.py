@@ -23,7 +23,7 @@ from myloware_store.embedded_account import Account, server_account
 from myloware_store.embedded_locks import is_held, locked, open_lock
 from myloware_store.errors import EmbeddedServerError
 
-__all__ = ["SYSTEM_FOLDER", "Place", "find_place", "make_place"]
+__all__ = ["SYSTEM_FOLDER", "Place", "find_place", "make_place", "write_new"]
 
 SYSTEM_FOLDER = Path(
     "/Library/Application Support/myloware-store" if sys.platform == "darwin" else "/var/lib/myloware-store"
@@ -130,11 +130,11 @@ def make_place(home: Path) -> Place:
         mode = 0o711 if account else 0o700
         home.mkdir(mode=mode)
         home.chmod(mode)  # whatever the umask took away
-    _check_owner(home, account)
+    _check_owner(home)
     with locked(home, f"the folder {home}"):
         linked = _linked_folder(home) if account else None
         if linked:
-            (linked / "home").write_bytes(os.fsencode(home))  # it may have been moved
+            write_new(linked / "home", os.fsencode(home))  # it may have been moved
             return _with_owner(Place(home, linked, account))
         ours = (home / "users.lock").exists()
         strange = set() if ours else {entry.name for entry in home.iterdir() if not _is_link(entry)} - HARMLESS
@@ -155,13 +155,20 @@ def make_place(home: Path) -> Place:
         return place
 
 
-def _check_owner(home: Path, account: Account | None) -> None:
+def write_new(path: Path, content: bytes) -> None:
+    """Write a file of our own in place of whatever has its name; a link there is removed, not followed."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+
+
+def _check_owner(home: Path) -> None:
     """Refuse a home that is no folder, or that others own or may write to."""
     status = home.stat()
     if not stat.S_ISDIR(status.st_mode):
         raise EmbeddedServerError(f"{home} is a file: name a folder for the embedded server.")
-    owners = {os.geteuid(), account.uid} if account else {os.geteuid()}
-    if status.st_uid not in owners:
+    if status.st_uid != os.geteuid():
         raise EmbeddedServerError(
             f"{home} belongs to another user (uid {status.st_uid}): name a folder of your own, or run as that user."
         )
@@ -205,7 +212,7 @@ def _system_folder(home: Path, account: Account) -> Path:
     folder = base / secrets.token_hex(8)
     folder.mkdir(mode=0o711)
     folder.chmod(0o711)
-    (folder / "home").write_bytes(os.fsencode(home))
+    write_new(folder / "home", os.fsencode(home))
     link = home / "server"
     link.unlink(missing_ok=True)
     link.symlink_to(folder)

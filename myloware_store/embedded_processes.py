@@ -36,18 +36,17 @@ def interrupt_server(data: Path, pid: int) -> bool:
     Returns:
         Whether it was, and was asked.
     """
-    try:
-        handle = os.pidfd_open(pid) if sys.platform == "linux" else None
-    except OSError:
-        return False
+    handle = None
+    with contextlib.suppress(AttributeError, OSError):  # macOS, old kernels, and Pythons built for those
+        handle = os.pidfd_open(pid)
     try:
         if not served_by(data, pid):
             return False
         with contextlib.suppress(ProcessLookupError):
-            if sys.platform == "linux" and handle is not None:
-                signal.pidfd_send_signal(handle, signal.SIGINT)  # the process that was looked at, and no later one
-            else:
+            if handle is None:
                 os.kill(pid, signal.SIGINT)
+            else:
+                signal.pidfd_send_signal(handle, signal.SIGINT)  # the process that was looked at, and no later one
         return True
     finally:
         if handle is not None:

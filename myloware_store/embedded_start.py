@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from myloware_store import embedded_locks as locks
 from myloware_store.embedded_account import private_folder
 from myloware_store.embedded_binaries import clean_environment, major_version, reachable_binaries, utf8_locale
+from myloware_store.embedded_place import write_new
 from myloware_store.embedded_processes import interrupt_server, served_by
 from myloware_store.embedded_supervisor import STOP
 from myloware_store.errors import EmbeddedServerError
@@ -130,8 +132,7 @@ def _spawn(place: Place, binaries: Path, server: int, *, testing: bool) -> int:
     for name in (".s.PGSQL.5432", ".s.PGSQL.5432.lock"):  # no server of ours is alive: its lock is in our hand
         (place.socket_dir / name).unlink(missing_ok=True)
     if testing and not place.unsynced.exists():
-        place.unsynced.touch(mode=0o600)
-        place.unsynced.write_text("" if place.data.exists() else "disposable")
+        write_new(place.unsynced, b"" if place.data.exists() else b"disposable")
     job = _job(place, binaries, version, testing=testing)
     if place.log.exists() and place.log.stat().st_size > LOG_LIMIT:
         place.log.replace(place.log.with_name("log.1"))
@@ -215,6 +216,7 @@ def _memory_setting() -> dict[str, str]:
 def _check_cluster(place: Place, version: int) -> None:
     """Refuse a cluster that these programs cannot serve, or that another server has open."""
     if not place.data.exists():
+        _check_name(place)
         return
     try:
         made_by = (place.data / "PG_VERSION").read_text().strip()
@@ -232,6 +234,17 @@ def _check_cluster(place: Place, version: int) -> None:
             f"The data in {place.data} is open in a server that was not started from here (pid {pid}): stop that one "
             "(pg_ctl stop) first."
         )
+
+
+def _check_name(place: Place) -> None:
+    """Tell a user without a name, as containers have, what initdb would say of it."""
+    try:
+        pwd.getpwuid(place.account.uid if place.account else os.geteuid())
+    except KeyError:
+        raise EmbeddedServerError(
+            f"PostgreSQL makes no cluster for a user without a name, and uid {os.geteuid()} has none in /etc/passwd: "
+            "run as a named user, or set DATABASE_URL to a server."
+        ) from None
 
 
 def _stale_pid(place: Place) -> int | None:

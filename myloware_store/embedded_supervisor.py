@@ -2,8 +2,8 @@
 
 It is started as `python -ISE embedded_supervisor.py JOB`, so it imports the standard library only. It is the parent
 of initdb and of the server, and the only one that signals them: a child that was not waited for cannot have lost its
-pid to a stranger. It stops the server when it is told to (`STOP` in the control pipe, or SIGTERM), and within about a
-second after the last process that held the users' lock is gone, however it went.
+pid to a stranger. It stops the server when it is told to (`STOP` in the control pipe, or SIGTERM), and within about
+half a second after the last process that held the users' lock is gone, however it went.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 STOP = b"S"
 """The word in the control pipe that ends the server."""
 
-TICK = 1.0
+TICK = 0.5
 """Seconds between two looks at whether anybody still holds the server."""
 
 POLL = 0.005
@@ -120,7 +120,7 @@ class Supervisor:
             Its exit status, or None when it was ended.
         """
         while True:
-            told = self.hear(TICK / 10)
+            told = self.hear(TICK / 5)
             status = _reap(child)
             if status is not None:
                 return status
@@ -196,7 +196,10 @@ class Supervisor:
     def announce(self, child: int) -> None:
         """Write down, in one step, that the server is ready and where."""
         draft = self.state.with_suffix(".new")
-        draft.write_text(json.dumps({"pid": child, "socket_dir": self.job["socket_dir"]}))
+        draft.unlink(missing_ok=True)
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump({"pid": child, "socket_dir": self.job["socket_dir"]}, file)
         draft.rename(self.state)
 
     def stop(self, child: int) -> None:

@@ -327,9 +327,9 @@ def clusters(reachable_tmp: Path, plain: Plain | None) -> dict[str, Path]:
         with _stage(reachable_tmp, identity, plain, made) as stage:
 
             def make(stage: Stage = stage) -> None:
-                EmbeddedServer(stage.home, testing=True).start()
+                with EmbeddedServer(stage.home, testing=True):
+                    pass
 
             stage.run(make)
-            eventually(stage.is_clean, "the server that made the cluster stops")
             made[identity] = stage.home.rename(reachable_tmp / f"cluster-{identity}")
     return made

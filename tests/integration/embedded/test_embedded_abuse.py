@@ -79,25 +79,25 @@ def test_killed_during_initdb(stage: Stage) -> None:
     assert [] == list(stage.home.glob("pgdata.*"))
 
 
-def test_everything_killed_during_initdb(stage: Stage) -> None:
+def test_everything_killed_during_initdb(one_stage: Stage) -> None:
     """Kill -9 of starter and supervisor in the middle of initdb leaves a home that the next one can use."""
-    starter = stage.holder()
-    stage.eventually(lambda: any(stage.home.glob("pgdata.*.new/base")), "initdb is at work")
-    for pid in supervisors(stage):
+    starter = one_stage.holder()
+    one_stage.eventually(lambda: any(one_stage.home.glob("pgdata.*.new/base")), "initdb is at work")
+    for pid in supervisors(one_stage):
         os.kill(pid, signal.SIGKILL)
     starter.kill()
-    assert 1 == reopen(stage)
-    assert [] == list(stage.home.glob("pgdata.*"))
+    assert 1 == reopen(one_stage)
+    assert [] == list(one_stage.home.glob("pgdata.*"))
 
 
-def test_killed_during_start(stage: Stage) -> None:
+def test_killed_during_start(one_stage: Stage) -> None:
     """Who is killed while the server starts leaves no process, and the next one starts it."""
-    stage.prepare()
-    starter = stage.holder()
-    stage.eventually((stage.home / "control").exists, "the supervisor is about to start")
+    one_stage.prepare()
+    starter = one_stage.holder()
+    one_stage.eventually((one_stage.home / "control").exists, "the supervisor is about to start")
     starter.kill()
-    assert 1 == reopen(stage)
-    assert stage.is_clean()
+    assert 1 == reopen(one_stage)
+    assert one_stage.is_clean()
 
 
 @pytest.mark.parametrize("victim", ["supervisor", "server"])
@@ -141,30 +141,30 @@ def test_all_killed_at_once(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("kind", ["reused", "zombie", "beyond"])
-def test_a_stale_pid_file_names_somebody_else(stage: Stage, kind: str) -> None:
+def test_a_stale_pid_file_names_somebody_else(one_stage: Stage, kind: str) -> None:
     """A pid file left by a crash does not hinder the start, and who has that pid now is left alone."""
-    stage.prepare()
+    one_stage.prepare()
 
     def body() -> tuple[int, int | None]:
         stranger = subprocess.Popen(["true" if kind == "zombie" else "sleep", "60"], start_new_session=True)
         if kind == "zombie":
-            stage.eventually(lambda: not stage.alive(stranger.pid), "the program ends, unwaited")
+            one_stage.eventually(lambda: not one_stage.alive(stranger.pid), "the program ends, unwaited")
         pid = stranger.pid if kind != "beyond" else 2**22 + 1
-        socket_dir = stage.home / "run"
+        socket_dir = one_stage.home / "run"
         socket_dir.mkdir(mode=0o700, exist_ok=True)
-        lines = f"{pid}\n{stage.home}/pgdata\n1700000000\n5432\n{socket_dir}\n\n  1234567    999999\nready   \n"
-        (stage.home / "pgdata" / "postmaster.pid").write_text(lines)
+        lines = f"{pid}\n{one_stage.home}/pgdata\n1700000000\n5432\n{socket_dir}\n\n  1234567    999999\nready   \n"
+        (one_stage.home / "pgdata" / "postmaster.pid").write_text(lines)
         (socket_dir / ".s.PGSQL.5432.lock").write_text(lines)
-        (stage.home / "server.json").write_text(json.dumps({"pid": pid, "socket_dir": str(socket_dir)}))
-        with EmbeddedServer(stage.home, testing=True) as server:
-            answer = stage.ask(server, "SELECT 1")
+        (one_stage.home / "server.json").write_text(json.dumps({"pid": pid, "socket_dir": str(socket_dir)}))
+        with EmbeddedServer(one_stage.home, testing=True) as server:
+            answer = one_stage.ask(server, "SELECT 1")
             assert server.pid != pid
         status = stranger.poll()
         stranger.kill()
         stranger.wait()
         return answer, status
 
-    assert (1, 0 if kind == "zombie" else None) == stage.run(body)
+    assert (1, 0 if kind == "zombie" else None) == one_stage.run(body)
 
 
 def test_a_stopped_server_still_ends(stage: Stage) -> None:
@@ -338,6 +338,18 @@ def test_the_profiles_differ_in_durability_only(one_stage: Stage) -> None:
     assert (home / "unsynced").exists()
     assert "on on on UTC 100" == one_stage.run(lambda: settings(testing=False))
     assert not (home / "unsynced").exists()
+
+
+def test_a_small_shm_is_not_used(one_stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where /dev/shm is as small as containers make it, parallel work keeps its memory elsewhere."""
+    home = one_stage.prepare()
+    monkeypatch.setattr(embedded_start, "SHM_NEEDED", 2**62)
+
+    def body() -> Any:
+        with EmbeddedServer(home, testing=True) as server:
+            return one_stage.ask(server, "SHOW dynamic_shared_memory_type")
+
+    assert "mmap" == one_stage.run(body)
 
 
 def test_who_joins_takes_the_running_server_as_it_is(one_stage: Stage) -> None:

@@ -133,23 +133,23 @@ def test_threads_start_and_close_together(one_stage: Stage, shared: bool) -> Non
     assert (1, [], False) == one_stage.run(body)
 
 
-def test_a_forked_child_does_not_end_its_parents_server(stage: Stage) -> None:
+def test_a_forked_child_does_not_end_its_parents_server(one_stage: Stage) -> None:
     """A child that inherited the object may close it: the parent's server stays, and the parent can end it."""
-    stage.prepare()
+    one_stage.prepare()
 
     def body() -> tuple[int, int, bool]:
-        server = EmbeddedServer(stage.home, testing=True)
+        server = EmbeddedServer(one_stage.home, testing=True)
         server.start()
         child = os.fork()
         if child == 0:
             server.close()
             os._exit(7)
         _, status = os.waitpid(child, 0)
-        answer = stage.ask(server, "SELECT 1")
+        answer = one_stage.ask(server, "SELECT 1")
         server.close()
-        return os.waitstatus_to_exitcode(status), answer, EmbeddedServer.running(stage.home)
+        return os.waitstatus_to_exitcode(status), answer, EmbeddedServer.running(one_stage.home)
 
-    assert (7, 1, False) == stage.run(body)
+    assert (7, 1, False) == one_stage.run(body)
 
 
 def test_a_forked_child_holds_the_server_while_it_lives(stage: Stage) -> None:
@@ -211,21 +211,21 @@ def test_keep_outlives_the_holders_until_down(stage: Stage) -> None:
     assert stage.run(lambda: EmbeddedServer.down(stage.home)) is False
 
 
-def test_keep_ends_with_the_server_it_was_said_of(stage: Stage) -> None:
+def test_keep_ends_with_the_server_it_was_said_of(one_stage: Stage) -> None:
     """After a crash or a reboot nothing is pinned: the next server goes with its holder."""
-    stage.prepare()
+    one_stage.prepare()
 
     def keep() -> None:
-        with EmbeddedServer(stage.home, testing=True) as server:
+        with EmbeddedServer(one_stage.home, testing=True) as server:
             server.keep()
 
-    stage.run(keep)
-    for pid in stage.processes():
+    one_stage.run(keep)
+    for pid in one_stage.processes():
         os.kill(pid, 9)
-    stage.eventually(stage.is_clean, "all killed")
-    assert stage.run(lambda: EmbeddedServer.running(stage.home)) is False
-    stage.run(lambda: EmbeddedServer(stage.home, testing=True).start())
-    stage.eventually(stage.is_clean, "the next server stops with its holder")
+    one_stage.eventually(one_stage.is_clean, "all killed")
+    assert one_stage.run(lambda: EmbeddedServer.running(one_stage.home)) is False
+    one_stage.run(lambda: EmbeddedServer(one_stage.home, testing=True).start())
+    one_stage.eventually(one_stage.is_clean, "the next server stops with its holder")
 
 
 def test_keep_needs_an_open_server(one_stage: Stage) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from myloware_store import embedded
 from myloware_store.embedded import EmbeddedServer
+from myloware_store.embedded_place import make_place
 from myloware_store.errors import EmbeddedServerError
 
 if TYPE_CHECKING:
@@ -60,12 +61,11 @@ def test_a_home_that_only_looks_full(stage: Stage) -> None:
     """What systems and version control put into empty folders does not matter."""
 
     def body() -> Any:
-        stage.prepare()
-        home = stage.home.rename(stage.folder / "source")
         stage.home.mkdir()
         (stage.home / ".gitignore").write_text("*\n")
+        stage.seed(make_place(stage.home).folder)
         with EmbeddedServer(stage.home, testing=True) as server:
-            return stage.ask(server, "SELECT 1"), home.exists()
+            return stage.ask(server, "SELECT 1"), (stage.home / ".gitignore").exists()
 
     assert (1, True) == stage.run(body)
 
@@ -168,6 +168,7 @@ def test_a_home_is_private(stage: Stage) -> None:
 
     def body() -> dict[str, int]:
         os.umask(0)
+        stage.seed(make_place(stage.home).folder)
         with EmbeddedServer(stage.home, testing=True):
             return {path.name: path.stat().st_mode & 0o066 for path in (stage.home, *stage.home.iterdir())}
 

@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import psycopg2
 import pytest
 
@@ -194,15 +195,17 @@ def test_a_system_folder_out_of_reach(root_stage: Stage, closed: Path, monkeypat
         make_place(closed / "home")
 
 
-@pytest.mark.parametrize("name", ["home", "home/deeper"])
-def test_a_home_of_another_user(root_stage: Stage, name: str) -> None:
-    """Root does not use a folder that belongs to a user, nor changes it."""
-    home = root_stage.folder / name
-    home.mkdir(parents=True)
-    os.chown(home, STRANGER, STRANGER)
-    with pytest.raises(EmbeddedServerError, match=f"belongs to another user \\(uid {STRANGER}\\)"):
-        EmbeddedServer(home).start()
-    assert (STRANGER, []) == (home.stat().st_uid, list(home.iterdir()))
+@pytest.mark.parametrize("owner", ["stranger", "server's account"])
+def test_a_home_of_another_user(root_stage: Stage, owner: str) -> None:
+    """Root does not use a folder that belongs to someone else, be it the server's account, nor changes it."""
+    account = server_account()
+    assert account is not None
+    uid = STRANGER if owner == "stranger" else account.uid
+    root_stage.home.mkdir()
+    os.chown(root_stage.home, uid, uid)
+    with pytest.raises(EmbeddedServerError, match=rf"belongs to another user \(uid {uid}\)"):
+        EmbeddedServer(root_stage.home).start()
+    assert (uid, []) == (root_stage.home.stat().st_uid, list(root_stage.home.iterdir()))
 
 
 def test_a_home_in_another_users_folder(root_stage: Stage, plain: Plain) -> None:
@@ -216,6 +219,18 @@ def test_a_home_in_another_users_folder(root_stage: Stage, plain: Plain) -> None
 
     with pytest.raises(EmbeddedServerError, match=r"belongs to another user \(uid 0\)"):
         root_stage.run(trespass)
+
+
+def test_a_user_without_a_name(root_stage: Stage, plain: Plain) -> None:
+    """A uid that no account has, as containers are run with, is told why initdb would fail, and what to do."""
+    os.chown(root_stage.folder, STRANGER, STRANGER)
+
+    def body() -> None:
+        attrs.evolve(plain, uid=STRANGER, gid=STRANGER).become()
+        EmbeddedServer(root_stage.home).start()
+
+    with pytest.raises(EmbeddedServerError, match=f"uid {STRANGER} has none in /etc/passwd"):
+        root_stage.run(body)
 
 
 @pytest.fixture
