@@ -173,9 +173,9 @@ def drop_statements(schema: str) -> list[str]:
 
 
 def _normal(definition: str, schema: str) -> str:
-    # A session whose path leads elsewhere sees the names qualified, and guards name the schema they work in.
-    without = definition.replace(f"{schema}.", "").replace(f"search_path={schema},", "search_path=SCHEMA,")
-    return re.sub(r"\s+", " ", without).strip()
+    # Other names are not qualified: the current schema is the first of the search path. The guards name it.
+    anywhere = definition.replace(f"SET search_path={schema}, ", "SET search_path=SCHEMA, ")
+    return re.sub(r"\s+", " ", anywhere).strip()
 
 
 def _write() -> None:

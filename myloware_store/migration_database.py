@@ -26,6 +26,7 @@ from myloware_store.migration_history import (
     available_migrations,
     file_digest,
     history_query,
+    history_table,
     make_status,
 )
 
@@ -56,6 +57,7 @@ _HINTS = {
     "57014": "raise MYLOWARE_STATEMENT_TIMEOUT (seconds) if it only needs more time",
     "42501": "migrate as the role that owns the database, or GRANT it CREATE and USAGE on the schema",
     "25006": "this is a read-only standby: migrate its primary",
+    "42704": "if it is vector: `ALTER EXTENSION vector SET SCHEMA public` puts the extension where it is found",
 }
 _EXTENSION = re.compile(r"\s*CREATE EXTENSION (?:IF NOT EXISTS )?\"?([\w-]+)", re.IGNORECASE)
 
@@ -66,6 +68,11 @@ LEFT JOIN pg_stat_activity AS a USING (pid)
 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
     AND l.classid = %s AND l.objid = hashtext(%s)::oid
+"""
+_FIND_HISTORY = """
+SELECT current_schema(), (
+    SELECT nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s)
+)
 """
 # As peewee-migrate would make it, but no migration can be recorded twice.
 _CREATE_HISTORY = f"""
@@ -201,14 +208,15 @@ class MigrationDatabase(StoreDatabase):
             run.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (schema,))
             if run.fetchone() is None:
                 run.execute('CREATE SCHEMA "{}"'.format(schema.replace('"', '""')))
-        run.execute("SELECT current_schema(), to_regclass(quote_ident(current_schema()) || %s)", ("." + HISTORY_TABLE,))
-        found, history = run.fetchone() or (None, None)
-        if found is None or (schema not in {"public", found}):
+        run.execute(_FIND_HISTORY, (history_table(self.settings),))
+        first, migrated = run.fetchone() or (None, None)
+        home = migrated or (first if schema == "public" else schema)
+        if first is None or first != home:
             raise MigrationError(
-                f"the schema {schema} is not the first that the role may use on its search_path: set it there, or"
-                " GRANT USAGE on it"
+                f"the schema {home or schema} is not the first that the role may use on its search_path: set it so"
+                " (ALTER ROLE ... SET search_path), or GRANT USAGE on it"
             )
-        if history is None:
+        if migrated is None:
             run.execute(_CREATE_HISTORY)
         run.execute(history_query(self.settings))
         self._check(make_status(run.fetchall(), self.directory))

@@ -24,6 +24,7 @@ __all__ = [
     "available_migrations",
     "file_digest",
     "history_query",
+    "history_table",
     "make_status",
     "migrations_path",
     "require_current",
@@ -132,11 +133,16 @@ def require_current(database: StoreDatabase, *, directory: Path | None = None) -
         raise SchemaMismatch(f"the database {database.settings.target} {lacks}: run `myloware-store migrate`")
 
 
-def history_query(settings: Settings) -> str:
-    """Return the SELECT of (name, digest) of the applied migrations, in their order."""
+def history_table(settings: Settings) -> str:
+    """Return the name of the table of applied migrations, qualified where the settings name a schema."""
     # With a schema of its own a tenant must not be taken for migrated because `public`, next on its path, is.
     schema = "" if settings.schema == "public" else '"{}".'.format(settings.schema.replace('"', '""'))
-    return f"SELECT name, digest FROM {schema}{HISTORY_TABLE} ORDER BY id"  # noqa: S608  a quoted identifier
+    return schema + HISTORY_TABLE
+
+
+def history_query(settings: Settings) -> str:
+    """Return the SELECT of (name, digest) of the applied migrations, in their order."""
+    return f"SELECT name, digest FROM {history_table(settings)} ORDER BY id"  # noqa: S608  a quoted identifier
 
 
 def make_status(history: Iterable[tuple[str, str | None]], directory: Path) -> MigrationStatus:

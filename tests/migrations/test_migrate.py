@@ -359,6 +359,29 @@ def test_a_tenants_schema_is_not_taken_for_migrated_because_public_is(settings: 
     assert 2 == len(connect(settings).execute_sql("SELECT 1 FROM pg_tables WHERE tablename = 'work_items'").fetchall())
 
 
+def test_a_schema_that_came_before_ours_on_the_path_is_told(
+    settings: Settings, database: StoreDatabase, folder: Folder
+) -> None:
+    """Where a schema named like the role appears, the next migration does not begin anew in it."""
+    migrate(settings)
+    database.execute_sql("CREATE SCHEMA postgres")
+
+    with pytest.raises(MigrationError, match=r"the schema public is not the first .* on its search_path"):
+        migrate(settings, directory=folder(_002_adds="pass"))
+    assert [] == database.get_tables("postgres")
+
+
+def test_a_pgvector_out_of_sight_is_told(settings: Settings, database: StoreDatabase) -> None:
+    """Where the extension is in a schema off the search path, the error says how to move it."""
+    database.execute_sql("CREATE SCHEMA extensions")
+    database.execute_sql("CREATE EXTENSION vector SCHEMA extensions")
+
+    with pytest.raises(MigrationError, match="ALTER EXTENSION vector SET SCHEMA public"):
+        migrate(settings)
+    database.execute_sql("ALTER EXTENSION vector SET SCHEMA public")
+    assert ("001_initial",) == migrate(settings).applied
+
+
 def test_a_services_own_history_is_left_alone(settings: Settings, database: StoreDatabase) -> None:
     """A service's `migratehistory`, with a migration of the same name, neither hides ours nor changes."""
     database.execute_sql("CREATE TABLE migratehistory (id serial, name varchar(255), migrated_at timestamp)")

@@ -263,6 +263,19 @@ def test_the_database_option_is_honoured(settings: Settings, folder: Any) -> Non
     assert status(settings).current
 
 
+@newest_only
+def test_a_lost_history_is_made_again(pw_migrate: Command, settings: Settings, database: StoreDatabase) -> None:
+    """What `validate` advises where the history is gone and the tables are there: record, and run nothing."""
+    migrate(settings)
+    database.execute_sql("DROP TABLE myloware_migratehistory")
+    (finding,) = validate(database).findings
+    assert finding.remedy.startswith("pw_migrate migrate --fake ")
+    code, output = pw_migrate("migrate", "--fake")
+
+    assert 0 == code, output
+    assert validate(database).valid
+
+
 def test_with_nothing_set_the_embedded_server_is_migrated_and_stopped(reachable_tmp: Path) -> None:
     """The server of the working folder starts, stays up for the command, and leaves nothing running."""
     place = reachable_tmp / f"service-{uuid.uuid4().hex[:8]}"

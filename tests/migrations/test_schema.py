@@ -130,7 +130,7 @@ def test_extensions_outlive_a_rollback(settings: Settings, database: StoreDataba
     assert ("vector",) in database.execute_sql("SELECT extname FROM pg_extension").fetchall()
 
 
-@pytest.mark.parametrize("schema", ["tenant_a", 'Strange "schema" näme'])
+@pytest.mark.parametrize("schema", ["tenant_a", "old", 'Strange "schema" näme'])
 def test_a_schema_of_its_own_holds_the_same(
     settings: Settings, connect: Callable[[Settings], StoreDatabase], dump: Callable[[], str], schema: str
 ) -> None:
