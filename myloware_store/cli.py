@@ -105,7 +105,7 @@ def demo(given: Given, *, paths: tuple[str, ...], query: str | None, configured:
     from myloware_store.consent import SAMPLE_DATA, Refused, refuse_production
     from myloware_store.console import progress
     from myloware_store.demo import DEFAULT_QUERY, run_demo
-    from myloware_store.documents import BUNDLED, read_documents
+    from myloware_store.demo.reading import BUNDLED, read_documents
 
     settings = given.settings() if configured else given.embedded()
     if settings is None:

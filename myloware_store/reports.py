@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from myloware_store.demo_report import DemoItem, DemoReport
+    from myloware_store.demo.report import DemoItem, DemoReport
     from myloware_store.migrate import MigrationReport
     from myloware_store.settings import Settings
     from myloware_store.up import Answer, UpReport

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from myloware_store.database import create_database, proxy, tenant_scope
 from myloware_store.errors import SettingsError, StoreError
@@ -201,10 +201,10 @@ def _start_embedded(settings: Settings) -> EmbeddedServer:
     return server
 
 
-def _make_current(connection: Any) -> None:
+def _make_current(connection: _Connection) -> None:
     """See to it that the schema is this version's."""
-    from myloware_store import migrate
+    from myloware_store.migrate import migrate, require_current
 
     if connection.server is not None:
-        migrate.migrate(connection.settings)
-    migrate.require_current(connection.database)
+        migrate(connection.settings)
+    require_current(connection.database)

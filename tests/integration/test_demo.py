@@ -30,7 +30,7 @@ from myloware_store import (
     WorkOrderStatus,
 )
 from myloware_store.demo import TENANT, DemoReport, run_demo
-from myloware_store.documents import BUNDLED, Document, Reading, Skipped, guess_type, read_documents
+from myloware_store.demo.reading import BUNDLED, Document, Reading, Skipped, guess_type, read_documents
 from myloware_store.models import MODELS
 from myloware_store.seed import seed
 

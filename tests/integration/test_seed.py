@@ -24,7 +24,6 @@ from myloware_store import (
     WorkItemStatus,
     WorkOrder,
     WorkOrderStatus,
-    seed_ids,
 )
 from myloware_store.database import StoreDatabase, create_database
 from myloware_store.enums import ENUM_TYPES
@@ -46,24 +45,25 @@ from myloware_store.seed import (
     INITECH,
     LEASED_UNTIL,
     attempt_id,
+    ids,
     seed,
 )
 
 TABLES = [model._meta.table_name for model in MODELS]
-NAMED_IDS = {name: value for name, value in vars(seed_ids).items() if name.endswith("_ID")}
+NAMED_IDS = {name: value for name, value in vars(ids).items() if name.endswith("_ID")}
 TABLE_OF_KIND = {
-    seed_ids.Kind.ORDER: "work_orders",
-    seed_ids.Kind.ITEM: "work_items",
-    seed_ids.Kind.ATTEMPT: "attempts",
-    seed_ids.Kind.MEMORY: "mem_docs",
-    seed_ids.Kind.LETTER: "dead_letters",
-    seed_ids.Kind.CONNECTOR: "connectors",
-    seed_ids.Kind.TOOL: "tools",
-    seed_ids.Kind.CAPABILITY: "capabilities",
-    seed_ids.Kind.SCHEMA: "schemas",
-    seed_ids.Kind.TEMPLATE: "workflow_templates",
-    seed_ids.Kind.RUN: "runs",
-    seed_ids.Kind.EVALUATION: "eval_results",
+    ids.Kind.ORDER: "work_orders",
+    ids.Kind.ITEM: "work_items",
+    ids.Kind.ATTEMPT: "attempts",
+    ids.Kind.MEMORY: "mem_docs",
+    ids.Kind.LETTER: "dead_letters",
+    ids.Kind.CONNECTOR: "connectors",
+    ids.Kind.TOOL: "tools",
+    ids.Kind.CAPABILITY: "capabilities",
+    ids.Kind.SCHEMA: "schemas",
+    ids.Kind.TEMPLATE: "workflow_templates",
+    ids.Kind.RUN: "runs",
+    ids.Kind.EVALUATION: "eval_results",
 }
 
 
@@ -217,7 +217,7 @@ def test_nothing_ages(seeded: Store) -> None:
 def test_named_ids(seeded: Store) -> None:
     """Every id that has a name names a row of its kind, of the tenant that the name begins with."""
     for name, row_id in NAMED_IDS.items():
-        table = TABLE_OF_KIND[seed_ids.Kind(int(str(row_id)[24:28], 16))]
+        table = TABLE_OF_KIND[ids.Kind(int(str(row_id)[24:28], 16))]
         (found,) = rows(seeded.db, f"SELECT to_jsonb(t) FROM {table} AS t WHERE id = %s", str(row_id))
 
         assert row_id.version == 7

@@ -68,7 +68,7 @@ def test_wheel_holds_the_migrations_and_their_settings(files: set[str]) -> None:
 
 def test_wheel_holds_the_demo_documents(files: set[str]) -> None:
     """`myloware-store demo` with no path has documents to run through."""
-    assert any(name.startswith("myloware_store/demo_documents/") for name in files)
+    assert any(name.startswith("myloware_store/demo/documents/") for name in files)
 
 
 def test_entry_points_are_the_command_and_the_plugin(wheel: zipfile.ZipFile) -> None:

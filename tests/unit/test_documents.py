@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from myloware_store.documents import BUNDLED, Reading, chunk, guess_type, read_documents
+from myloware_store.demo.reading import BUNDLED, Reading, chunk, guess_type, read_documents
 from myloware_store.enums import WorkItemType
 from myloware_store.errors import InvalidInput
 

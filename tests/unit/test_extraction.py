@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from myloware_store.documents import BUNDLED, read_documents
+from myloware_store.demo.extraction import Amount, Extract, completeness, extract
+from myloware_store.demo.reading import BUNDLED, read_documents
 from myloware_store.enums import WorkItemType
-from myloware_store.extraction import Amount, Extract, completeness, extract
 
 
 @pytest.mark.parametrize(

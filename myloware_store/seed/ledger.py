@@ -13,7 +13,7 @@ from uuid import UUID
 import attrs
 
 from myloware_store.enums import AttemptStatus, Priority, WorkItemStatus, WorkItemType
-from myloware_store.seed_ids import LEASED_UNTIL, attempt_id
+from myloware_store.seed.ids import LEASED_UNTIL, attempt_id
 
 __all__ = ["Item", "Row", "Try", "new_order", "timed_out"]
 

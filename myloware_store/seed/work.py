@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from myloware_store import seed_ids as ids
 from myloware_store.enums import Priority, WorkItemStatus, WorkItemType
-from myloware_store.seed_ids import ACME, GLOBEX, INITECH, LEASED_UNTIL, at
-from myloware_store.seed_ledger import Item, Row, Try, new_order, timed_out
+from myloware_store.seed import ids
+from myloware_store.seed.ids import ACME, GLOBEX, INITECH, LEASED_UNTIL, at
+from myloware_store.seed.ledger import Item, Row, Try, new_order, timed_out
 
 __all__ = ["ATTEMPTS", "ITEMS", "ORDERS"]
 

@@ -33,7 +33,7 @@ __all__ = [
     "read_documents",
 ]
 
-BUNDLED = Path(__file__).parent / "demo_documents"
+BUNDLED = Path(__file__).parent / "documents"
 """The folder of sample documents that comes with the package."""
 
 MAX_FILE_BYTES = 1024 * 1024

@@ -1,6 +1,6 @@
 """Fills the fifteen tables with sample data that never ages: three tenants, every state, every label.
 
-The tenants, ids and times of `seed_ids` can be imported from here by name (`ACME`, `ACME_INVOICE_ORDER_ID`,
+The tenants, ids and times of `seed.ids` can be imported from here by name (`ACME`, `ACME_INVOICE_ORDER_ID`,
 `attempt_id(...)` and so on); each is described there. All that happened did so in January 2025, and what is leased
 stays leased until 2099, so that a copy of a seeded database is good for ever.
 """
@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from myloware_store import seed_platform as platform
-from myloware_store import seed_records as records
-from myloware_store import seed_work as work
 from myloware_store.embedding import HashingEmbedder
 from myloware_store.migration_history import require_current
 from myloware_store.models import (
@@ -33,14 +30,15 @@ from myloware_store.models import (
     WorkItem,
     WorkOrder,
 )
-from myloware_store.seed_ids import *  # noqa: F403  all of its names are meant to be found here
-from myloware_store.seed_ids import ACME_UNEMBEDDED_DOC_ID
+from myloware_store.seed import platform, records, work
+from myloware_store.seed.ids import *  # noqa: F403  all of its names are meant to be found here
+from myloware_store.seed.ids import ACME_UNEMBEDDED_DOC_ID
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from myloware_store.database import StoreDatabase
-    from myloware_store.seed_ledger import Row
+    from myloware_store.seed.ledger import Row
 
 
 @attrs.frozen

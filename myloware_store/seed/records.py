@@ -6,11 +6,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from myloware_store import seed_ids as ids
 from myloware_store.enums import ApprovalDecision, MemDocType, WorkOrderStatus
-from myloware_store.seed_ids import ACME, GLOBEX, INITECH, Kind, at, attempt_id, fixed_id, related_id
-from myloware_store.seed_ledger import Row
-from myloware_store.seed_work import ATTEMPTS, ITEMS
+from myloware_store.seed import ids
+from myloware_store.seed.ids import ACME, GLOBEX, INITECH, Kind, at, attempt_id, fixed_id, related_id
+from myloware_store.seed.ledger import Row
+from myloware_store.seed.work import ATTEMPTS, ITEMS
 
 __all__ = ["APPROVALS", "AUDIT_LINES", "EVALUATIONS", "LETTERS", "MEMORY", "RUNS"]
 

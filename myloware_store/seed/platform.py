@@ -6,10 +6,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from myloware_store import seed_ids as ids
 from myloware_store.enums import ConnectorStatus, ConnectorType
-from myloware_store.seed_ids import ACME, GLOBEX, INITECH, at
-from myloware_store.seed_ledger import Row
+from myloware_store.seed import ids
+from myloware_store.seed.ids import ACME, GLOBEX, INITECH, at
+from myloware_store.seed.ledger import Row
 
 __all__ = ["CAPABILITIES", "CONNECTORS", "GRANTS", "SCHEMAS", "TEMPLATES", "TOOLS"]
 

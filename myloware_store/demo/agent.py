@@ -10,10 +10,10 @@ from uuid import NAMESPACE_URL, uuid5
 import attrs
 import numpy as np
 
-from myloware_store.documents import chunk
+from myloware_store.demo.extraction import Extract, completeness, extract
+from myloware_store.demo.reading import chunk
 from myloware_store.enums import MemDocType
 from myloware_store.errors import InvalidVector
-from myloware_store.extraction import Extract, completeness, extract
 from myloware_store.vectors import DIMENSIONS, Embedding, as_embedding
 
 if TYPE_CHECKING:

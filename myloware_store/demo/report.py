@@ -7,7 +7,7 @@ from uuid import UUID
 
 import attrs
 
-from myloware_store.documents import Skipped
+from myloware_store.demo.reading import Skipped
 from myloware_store.enums import WorkItemStatus, WorkItemType, WorkOrderStatus
 
 if TYPE_CHECKING:

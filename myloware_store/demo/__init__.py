@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from myloware_store.demo_agent import AGENT, Agent
-from myloware_store.demo_report import TENANT, DemoItem, DemoReport, Passage, count_rows
-from myloware_store.documents import Document, Reading, Skipped
+from myloware_store.demo.agent import AGENT, Agent
+from myloware_store.demo.extraction import extract
+from myloware_store.demo.reading import Document, Reading, Skipped
+from myloware_store.demo.report import TENANT, DemoItem, DemoReport, Passage, count_rows
 from myloware_store.embedding import Embedder, HashingEmbedder
 from myloware_store.enums import ApprovalDecision, Priority, WorkItemType
 from myloware_store.errors import InvalidData, InvalidInput, LeaseLost, NotAwaitingApproval, StoreError
-from myloware_store.extraction import extract
 from myloware_store.repositories.base import as_count
 from myloware_store.values import require_text
 
