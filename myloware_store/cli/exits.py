@@ -37,11 +37,14 @@ def run(group: click.Group, arguments: Sequence[str]) -> int:
             stream.reconfigure(errors="backslashreplace")  # where the locale cannot write a character
     try:
         try:
-            code = group.main(args=list(arguments), prog_name="myloware-store", standalone_mode=False)
-            sys.stdout.flush()
+            # Not group.main(), which has an exit code of its own for a closed pipe.
+            with group.make_context("myloware-store", list(arguments)) as context:
+                code = group.invoke(context)
+        except click.exceptions.Exit as end:
+            code = end.exit_code
         except (click.ClickException, click.Abort, StoreError, KeyboardInterrupt) as error:
             code = _tell(error, as_json="--json" in arguments)
-            sys.stdout.flush()
+        sys.stdout.flush()
     except BrokenPipeError:
         # Python flushes stdout once more when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -51,7 +54,7 @@ def run(group: click.Group, arguments: Sequence[str]) -> int:
 
 def _tell(error: BaseException, *, as_json: bool) -> int:
     """Tell of an error, and return its exit code."""
-    from myloware_store import console
+    from myloware_store.cli import console
 
     if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
         message, code = "interrupted", INTERRUPTED

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from myloware_store.options import Given, example, json_option, name_option, pass_given, where_options, yes_option
+from myloware_store.cli.options import Given, example, json_option, name_option, pass_given, where_options, yes_option
 
 __all__ = ["cli", "main"]
 
@@ -49,9 +49,9 @@ def up(given: Given, *, migrate: bool, seed: bool | None, yes: bool, database: s
     The server runs until `down`. A configured database is reached and validated; it is migrated only with --migrate,
     and gets sample data only with --seed, which asks as `seed` does.
     """
-    from myloware_store import reports
-    from myloware_store.consent import SAMPLE_DATA, refuse_production, require_consent
-    from myloware_store.console import progress
+    from myloware_store.cli import reports
+    from myloware_store.cli.consent import SAMPLE_DATA, refuse_production, require_consent
+    from myloware_store.cli.console import progress
     from myloware_store.up import bring_up
 
     settings = given.settings()
@@ -74,8 +74,8 @@ def down(given: Given, *, force: bool) -> int:
 
     A server that was not started from here is never touched, and so --url takes embedded:FOLDER only.
     """
-    from myloware_store import reports
-    from myloware_store.consent import Refused
+    from myloware_store.cli import reports
+    from myloware_store.cli.consent import Refused
     from myloware_store.embedded import EmbeddedServer
 
     settings = given.embedded()
@@ -101,9 +101,10 @@ def demo(given: Given, *, paths: tuple[str, ...], query: str | None, configured:
 
     Everything goes into the embedded database of this folder, whose server then runs until `down`.
     """
-    from myloware_store import Store, WorkOrderStatus, reports
-    from myloware_store.consent import SAMPLE_DATA, Refused, refuse_production
-    from myloware_store.console import progress
+    from myloware_store import Store, WorkOrderStatus
+    from myloware_store.cli import reports
+    from myloware_store.cli.consent import SAMPLE_DATA, Refused, refuse_production
+    from myloware_store.cli.console import progress
     from myloware_store.demo import DEFAULT_QUERY, run_demo
     from myloware_store.demo.reading import BUNDLED, read_documents
 
@@ -133,8 +134,8 @@ def demo(given: Given, *, paths: tuple[str, ...], query: str | None, configured:
 @pass_given
 def ping(given: Given) -> int:
     """Say which server answers; exit 2 where none does."""
-    from myloware_store import reports
     from myloware_store import up as work
+    from myloware_store.cli import reports
 
     with work.reach(given.settings()) as target:
         reports.ping(target.settings, work.ping(target.settings), as_json=given.json)
@@ -151,8 +152,8 @@ def migrate(given: Given, *, plan: bool) -> int:
     One process at a time does so, under a lock and with time-outs; each migration is a transaction of its own.
     """
     from myloware_store import migrate as work
-    from myloware_store import reports
-    from myloware_store.console import progress
+    from myloware_store.cli import reports
+    from myloware_store.cli.console import progress
     from myloware_store.up import reach
 
     with reach(given.settings(), create=not plan) as target, progress() as show:
@@ -168,7 +169,7 @@ def migrate(given: Given, *, plan: bool) -> int:
 def migrations_path(given: Given) -> int:
     """Print the folder of the migrations, for pw_migrate."""
     from myloware_store import migrate as work
-    from myloware_store import reports
+    from myloware_store.cli import reports
 
     reports.path(work.migrations_path(), as_json=given.json)
     return DONE
@@ -182,8 +183,8 @@ def status(given: Given) -> int:
 
     Exit 1 where one is pending, edited since, or unknown to this version, or where the schema has drifted.
     """
-    from myloware_store import reports
     from myloware_store import validate as work
+    from myloware_store.cli import reports
     from myloware_store.up import opened, reach
 
     with reach(given.settings()) as target, opened(target.settings) as database:
@@ -200,8 +201,8 @@ def validate(given: Given) -> int:
 
     Exit 1 with a list of what differs, and how to mend it.
     """
-    from myloware_store import reports
     from myloware_store import validate as work
+    from myloware_store.cli import reports
     from myloware_store.up import opened, reach
 
     with reach(given.settings()) as target, opened(target.settings) as database:
@@ -221,9 +222,9 @@ def seed(given: Given, *, yes: bool, database: str | None) -> int:
     What is there already stays as it is. Where MYLOWARE_ENV is production, this is refused; where the server is not on
     this machine, the database's name must be typed.
     """
-    from myloware_store import reports
     from myloware_store import up as work
-    from myloware_store.consent import SAMPLE_DATA, require_consent
+    from myloware_store.cli import reports
+    from myloware_store.cli.consent import SAMPLE_DATA, require_consent
 
     settings = given.settings()
     with work.reach(settings, create=True) as target:
@@ -245,9 +246,9 @@ def reset(given: Given, *, sample_data: bool, yes: bool, database: str | None) -
     is refused; where the server is not on this machine, the database's name must be typed.
     """
     from myloware_store import migrate as migrations
-    from myloware_store import reports
     from myloware_store import up as work
-    from myloware_store.consent import DESTRUCTION, require_consent
+    from myloware_store.cli import reports
+    from myloware_store.cli.consent import DESTRUCTION, require_consent
 
     settings = given.settings()
     with work.reach(settings, create=True) as target:
@@ -260,6 +261,6 @@ def reset(given: Given, *, sample_data: bool, yes: bool, database: str | None) -
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    from myloware_store.exits import run
+    from myloware_store.cli.exits import run
 
     sys.exit(run(cli, sys.argv[1:]))

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from myloware_store import hints
-from myloware_store.console import Screen, print_json
+from myloware_store.cli import hints
+from myloware_store.cli.console import Screen, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

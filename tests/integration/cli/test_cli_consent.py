@@ -1,0 +1,155 @@
+"""`seed` and `reset` ask, and refuse where neither sample data nor destruction has any business."""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from myloware_store import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.integration.cli.conftest import Shell
+
+ORDERS = "SELECT count(*) FROM work_orders"
+ORDER = "INSERT INTO work_orders (tenant_id, created_by) VALUES ('acme', 'kim')"
+
+
+def relay(near: socket.socket, far: socket.socket) -> None:
+    """Pass bytes on between two sockets until one of them closes."""
+    with near, far:
+        while True:
+            for ready in select.select([near, far], [], [])[0]:
+                data = ready.recv(65536)
+                if not data:
+                    return
+                (far if ready is near else near).sendall(data)
+
+
+@pytest.fixture
+def remote_url(myloware_server: Any, myloware_dsn: str) -> Iterator[str]:
+    """Give the URL of this test's database on a host that is not this machine, as far as its name tells."""
+    arguments = myloware_server.connect_kwargs(Settings.load(myloware_dsn).dbname)
+    path = f"{arguments['host']}/.s.PGSQL.{arguments['port']}"
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+
+        def serve() -> None:
+            while True:
+                try:
+                    near, _ = listener.accept()
+                except OSError:
+                    return
+                far = socket.socket(socket.AF_UNIX)
+                far.connect(path)
+                threading.Thread(target=relay, args=(near, far), daemon=True).start()
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        port = listener.getsockname()[1]
+        yield (
+            f"postgresql://{arguments['user']}@db.example.com:{port}/{arguments['dbname']}"
+            "?hostaddr=127.0.0.1&sslmode=disable&gssencmode=disable"
+        )
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+@pytest.mark.parametrize("answer", ["n\n", "\n", "", "yes please\n", "Y E S\n"])
+def test_nothing_but_a_yes_is_a_yes(shell: Shell, myloware_dsn: str, answer: str) -> None:
+    """Any other answer, and none, leaves the database as it was, with exit code 2."""
+    shell.ask(myloware_dsn, ORDER)
+
+    for command in ("seed", "reset"):
+        done = shell.run(command, answer=answer, DATABASE_URL=myloware_dsn)
+
+        assert (2, "") == (done.returncode, done.stdout)
+        assert "nothing was done" in done.stderr
+        assert 1 == shell.ask(myloware_dsn, ORDERS)
+
+
+def test_a_yes_is_a_yes(shell: Shell, myloware_dsn: str) -> None:
+    """`y` and `--yes` go on; sample data is put in once, and a reset leaves none of the data."""
+    assert 0 == shell.run("seed", answer="y\n", DATABASE_URL=myloware_dsn).returncode
+    assert 9 == shell.ask(myloware_dsn, ORDERS)
+    assert {0} == set(shell.report("seed", "--yes", DATABASE_URL=myloware_dsn)["inserted"].values())
+
+    assert shell.report("reset", "--yes", DATABASE_URL=myloware_dsn)["inserted"] is None
+    assert 0 == shell.ask(myloware_dsn, ORDERS)
+    report = shell.report("reset", "--yes", "--seed", DATABASE_URL=myloware_dsn)
+    assert (9, 9) == (report["inserted"]["work_orders"], shell.ask(myloware_dsn, ORDERS))
+
+
+def test_the_question_is_not_part_of_the_report(shell: Shell, myloware_dsn: str) -> None:
+    """It goes to stderr, so that stdout is the one JSON object."""
+    done = shell.run("seed", "--json", answer="y\n", DATABASE_URL=myloware_dsn)
+
+    assert 1 == len(done.stdout.splitlines())
+    assert "Go on?" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["seed", "reset", "up --seed", "demo --configured"])
+def test_production_is_refused(shell: Shell, myloware_dsn: str, command: str) -> None:
+    """Whatever else is said, and however production is spelt."""
+    shell.ask(myloware_dsn, ORDER)
+    options = [] if command.startswith("demo") else ["--yes", "--database", Settings.load(myloware_dsn).dbname]
+
+    for name in ("production", "Production", "prod"):
+        done = shell.run(*command.split(), *options, DATABASE_URL=myloware_dsn, MYLOWARE_ENV=name)
+        assert (2, 1) == (done.returncode, shell.ask(myloware_dsn, ORDERS)), done
+        assert "production" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["seed", "reset"])
+def test_a_remote_database_must_be_named(shell: Shell, remote_url: str, myloware_dsn: str, command: str) -> None:
+    """Neither `y` nor `--yes` will do where the server is not on this machine: the database's name is typed."""
+    shell.ask(myloware_dsn, ORDER)
+    name = Settings.load(myloware_dsn).dbname
+    here: dict[str, Any] = {"DATABASE_URL": remote_url}
+
+    for done in (
+        shell.run(command, answer="y\n", **here),
+        shell.run(command, answer="myloware\n", **here),
+        shell.run(command, "--yes", **here),
+        shell.run(command, "--yes", "--database", "myloware", **here),
+    ):
+        assert (2, 1) == (done.returncode, shell.ask(myloware_dsn, ORDERS)), done
+        assert name in done.stderr
+
+    after = {"seed": 10, "reset": 0}[command]
+    assert 0 == shell.run(command, answer=f"{name}\n", **here).returncode
+    assert after == shell.ask(myloware_dsn, ORDERS)
+    assert 0 == shell.run(command, "--yes", "--database", name, **here).returncode
+
+
+def test_the_name_is_checked_wherever_it_is_given(shell: Shell, myloware_dsn: str) -> None:
+    """`--database` guards a script on this machine, too."""
+    done = shell.run("reset", "--yes", "--database", "another", DATABASE_URL=myloware_dsn)
+
+    assert 2 == done.returncode
+    assert "not another" in done.stderr
+
+
+def test_a_host_that_libpq_was_left_to_find_counts(shell: Shell, remote_url: str, myloware_dsn: str) -> None:
+    """PGHOST and PGHOSTADDR name a server as well as a URL does."""
+    name = Settings.load(myloware_dsn).dbname
+    port = str(Settings.load(remote_url).port)
+    hidden = {
+        "DATABASE_URL": f"postgresql:///{name}?sslmode=disable&gssencmode=disable",
+        "PGHOST": "db.example.com",
+        "PGHOSTADDR": "127.0.0.1",
+        "PGPORT": port,
+        "PGUSER": "postgres",
+    }
+
+    done = shell.run("seed", "--yes", **hidden)
+
+    assert 2 == done.returncode
+    assert "not on this machine" in done.stderr
+    assert 0 == shell.run("seed", "--yes", "--database", name, **hidden).returncode

@@ -1,0 +1,101 @@
+"""`migrate`, `status`, `validate`, `ping` and `migrations-path`: what a deploy and a person on call type."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from myloware_store.migration_history import HISTORY_TABLE, available_migrations, migrations_path
+
+if TYPE_CHECKING:
+    from tests.integration.cli.conftest import Shell
+
+ALL = list(available_migrations(migrations_path()))
+TABLES = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
+
+
+def test_a_deploy(shell: Shell, empty_url: str) -> None:
+    """Every step says what it found, and its exit code tells a script; a plan writes nothing."""
+    here: dict[str, Any] = {"DATABASE_URL": empty_url}
+
+    plan = shell.report("migrate", "--plan", code=1, **here)
+    assert ([], ALL, 0) == (plan["applied"], plan["pending"], shell.ask(empty_url, TABLES))
+    before = shell.report("status", code=1, **here)
+    assert (False, [], ALL) == (before["current"], before["applied"], before["pending"])
+    assert not shell.report("validate", code=1, **here)["valid"]
+
+    done = shell.report("migrate", **here)
+    assert (ALL, []) == (done["applied"], done["pending"])
+    after = shell.report("status", **here)
+    assert (True, ALL, []) == (after["current"], after["applied"], after["pending"])
+    assert shell.report("validate", **here)["valid"]
+
+    again = shell.report("migrate", **here)
+    assert ([], []) == (again["applied"], again["pending"])
+    assert [] == shell.report("migrate", "--plan", **here)["pending"]
+
+
+def test_status_and_validate_name_what_has_drifted(shell: Shell, myloware_dsn: str) -> None:
+    """An index that is gone is counted by `status`, and named by `validate` with what mends it."""
+    shell.ask(myloware_dsn, "DROP INDEX work_items_content_fts_idx")
+
+    status = shell.report("status", "--url", myloware_dsn, code=1)
+    assert (False, 1, []) == (status["current"], status["drifted"], status["pending"])
+    (finding,) = shell.report("validate", "--url", myloware_dsn, code=1)["findings"]
+    assert ("index", "work_items.work_items_content_fts_idx") == (finding["kind"], finding["name"])
+    text = shell.run("validate", "--url", myloware_dsn)
+    assert finding["remedy"] in text.stdout
+    assert "1 finding" in shell.run("status", "--url", myloware_dsn).stdout
+
+    shell.ask(myloware_dsn, finding["remedy"])
+    assert shell.report("validate", "--url", myloware_dsn)["valid"]
+
+
+@pytest.mark.parametrize("command", ["migrate", "up --migrate", "seed --yes"])
+def test_a_database_newer_than_the_code_is_refused(shell: Shell, myloware_dsn: str, command: str) -> None:
+    """One line says so, with exit code 1, and nothing is written."""
+    shell.ask(myloware_dsn, f"INSERT INTO {HISTORY_TABLE} (name, migrated_at) VALUES ('999_future', now())")
+
+    done = shell.run(*command.split(), DATABASE_URL=myloware_dsn)
+
+    assert (1, 1) == (done.returncode, len(done.stderr.splitlines()))
+    assert "999_future" in done.stderr
+    assert 0 == shell.ask(myloware_dsn, "SELECT count(*) FROM work_orders")
+    assert ["999_future"] == shell.report("status", code=1, DATABASE_URL=myloware_dsn)["unknown"]
+
+
+def test_ping_says_who_answers(shell: Shell, myloware_dsn: str, empty_url: str) -> None:
+    """The versions are the server's own; a database without the extension is reached, too."""
+    found = shell.report("ping", "--url", myloware_dsn)
+    assert shell.ask(myloware_dsn, "SHOW server_version") == found["server_version"]
+    version = "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
+    assert shell.ask(myloware_dsn, version) == found["pgvector_version"]
+    assert 0 < found["milliseconds"]
+
+    assert shell.report("ping", "--url", empty_url)["pgvector_version"] is None
+    assert "no pgvector" in shell.run("ping", "--url", empty_url).stdout
+
+
+def test_migrations_path_is_the_folder_and_nothing_else(shell: Shell) -> None:
+    """Fit for `pw_migrate migrate --directory "$(myloware-store migrations-path)"`."""
+    assert f"{migrations_path()}\n" == shell.run("migrations-path").stdout
+    assert {"path": str(migrations_path())} == shell.report("migrations-path")
+
+
+def test_the_database_can_be_named_in_every_way(shell: Shell, myloware_dsn: str) -> None:
+    """Before and after the command, in the environment, in `.env`, and in a file of another name."""
+    (shell.folder / "staging.env").write_text(f"DATABASE_URL='{myloware_dsn}'\n")
+    nowhere = "postgresql:///nowhere?host=/nonexistent"
+    ways: list[tuple[tuple[str, ...], dict[str, Any]]] = [
+        (("--url", myloware_dsn, "ping"), {"DATABASE_URL": nowhere}),
+        (("ping", "--url", myloware_dsn), {"DATABASE_URL": nowhere}),
+        (("--env-file", "staging.env", "ping"), {"DATABASE_URL": nowhere}),
+        (("ping", "--env-file", "staging.env"), {"DATABASE_HOST": "/nonexistent"}),
+        (("ping",), {"DATABASE_URL": myloware_dsn}),
+    ]
+    for arguments, environ in ways:
+        assert shell.report(*arguments, **environ)["database"] in myloware_dsn, (arguments, environ)
+
+    (shell.folder / "staging.env").rename(shell.folder / ".env")
+    assert shell.report("ping")["database"] in myloware_dsn
