@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from peewee_migrate.logs import logger
 
 from myloware_store.errors import MigrationError, StoreError
 from myloware_store.migration_database import Limits, MigrationDatabase, explain
@@ -15,6 +16,7 @@ from myloware_store.migration_history import MigrationStatus, available_migratio
 from myloware_store.settings import Settings
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Callable, Iterator, Mapping
 
     from psycopg2.extensions import connection
@@ -34,6 +36,7 @@ def command_database() -> MigrationDatabase:
     command = (context.info_name or "") if context else ""
     options: Mapping[str, Any] = context.params if context else {}
     directory = Path(options.get("directory") or migrations_path())
+    logger.addFilter(_without_traceback)
     with _told():
         _refuse_harm(command, options, directory)
         settings = Settings.load(options.get("database"))
@@ -80,6 +83,13 @@ def _told() -> Iterator[None]:
         yield
     except StoreError as error:
         raise click.ClickException(str(explain(error))) from None
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Let peewee-migrate name the migration that failed; why is told once, by the error itself."""
+    if record.exc_info and isinstance(record.exc_info[1], click.ClickException):
+        record.exc_info = None
+    return True
 
 
 def _refuse_harm(command: str, options: Mapping[str, Any], directory: Path) -> None:

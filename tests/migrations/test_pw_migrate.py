@@ -216,6 +216,8 @@ def test_a_failing_migration_exits_with_the_reason(pw_migrate: Command, settings
 
     assert 1 == code
     assert output.rstrip().splitlines()[-1].startswith('Error: column "nonsense" does not exist')
+    assert "Migration failed: 002_fails" in output
+    assert "Traceback" not in output
     assert ("002_fails",) == status(settings, directory=place).pending
 
 
