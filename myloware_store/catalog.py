@@ -178,8 +178,8 @@ def _normal(definition: str, schema: str) -> str:
     return re.sub(r"\s+", " ", anywhere).strip()
 
 
-def _write() -> None:
-    """Write catalog.json from the models, on a throw-away server."""
+def _write(target: Path) -> None:
+    """Write the catalog that the models describe, found on a throw-away server."""
     import tempfile
 
     from myloware_store.database import create_database
@@ -194,8 +194,8 @@ def _write() -> None:
             create_all(database)
             catalog = read_catalog(database)
             database.close_all()
-    CATALOG_FILE.write_text(json.dumps(catalog, indent=1) + "\n", encoding="utf-8")
+    target.write_text(json.dumps(catalog, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    _write()
+    _write(CATALOG_FILE)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from myloware_store.settings import Settings
 
-__all__ = ["Limits", "MigrationDatabase", "explain", "require_direct"]
+__all__ = ["Limits", "MigrationDatabase", "explain", "require_direct", "require_supported"]
 
 LOCK_CLASS = 0x6D796C6F
 """The first half of the advisory lock's key ("mylo"); the second is a hash of the schema's name."""
@@ -191,9 +191,7 @@ class MigrationDatabase(StoreDatabase):
         raise fault
 
     def _prepare(self, opened: connection, run: cursor) -> None:
-        if opened.server_version < OLDEST_SERVER:
-            found = opened.get_parameter_status("server_version")
-            raise MigrationError(f"the server is PostgreSQL {found}: 15 or newer is needed")
+        require_supported(opened.server_version)
         run.execute(
             "SELECT set_config('application_name', 'myloware-store migrate', false),"
             " set_config('lock_timeout', %s, false), set_config('statement_timeout', %s, false)",
@@ -245,6 +243,12 @@ def require_direct(settings: Settings) -> None:
             "migrations need a direct connection, and this one goes through PgBouncer (pgbouncer=true), which cannot"
             " hold their lock: name the PostgreSQL server itself, without pgbouncer=true"
         )
+
+
+def require_supported(version: int) -> None:
+    """Raise MigrationError where a server, by its number as libpq gives it, is too old."""
+    if version < OLDEST_SERVER:
+        raise MigrationError(f"the server is PostgreSQL {version // 10_000}: 15 or newer is needed")
 
 
 def explain(error: StoreError) -> StoreError:

@@ -410,6 +410,14 @@ def test_a_newer_database_is_one_finding(myloware_db: StoreDatabase) -> None:
     assert {("migration", "999_from_the_future")} == found(myloware_db)
 
 
+def test_a_pending_migration_is_reported() -> None:
+    """A database that is behind is told what it lacks, and `migrate` is the remedy."""
+    behind = MigrationStatus(("001_initial",), ("002_adds",), (), ())
+    (finding,) = module._check_migrations(behind)
+
+    assert Finding("migration", "002_adds", "applied", None, "myloware-store migrate") == finding
+
+
 def test_an_edited_migration_is_reported(myloware_db: StoreDatabase) -> None:
     """A migration whose file is not what was applied is reported."""
     myloware_db.execute_sql("UPDATE myloware_migratehistory SET digest = 'another'")

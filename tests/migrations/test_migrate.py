@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ import attrs
 import pytest
 
 from myloware_store.catalog import expected_catalog, read_catalog
+from myloware_store.embedded import EmbeddedServer
 from myloware_store.errors import (
     ConnectionFailed,
     MigrationError,
@@ -30,7 +32,8 @@ from myloware_store.migrate import (
     rollback,
     status,
 )
-from myloware_store.migration_database import MigrationDatabase
+from myloware_store.migration_database import MigrationDatabase, require_supported
+from myloware_store.settings import Settings
 from myloware_store.validate import validate
 
 if TYPE_CHECKING:
@@ -38,7 +41,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from myloware_store.database import StoreDatabase
-    from myloware_store.settings import Settings
 
 Connect = Any
 Folder = Any
@@ -279,6 +281,42 @@ def test_applied_migrations_are_not_run_again(settings: Settings, folder: Folder
     migrate(settings, directory=folder(_002_once="assert not fake, 'replayed'"))
 
     assert ("003_next",) == migrate(settings, directory=folder(_003_next="pass")).applied
+
+
+def test_the_embedded_server_runs_for_as_long_as_it_takes(reachable_tmp: Path) -> None:
+    """Embedded settings need no server that runs already, and leave none running."""
+    home = reachable_tmp / f"embedded-{uuid.uuid4().hex[:8]}"
+    settings = Settings.load(f"embedded:{home}", environ={}, dotenv=None)
+
+    assert ("001_initial",) == migrate(settings, plan=True).pending
+    assert ("001_initial",) == migrate(settings).applied
+    assert () == migrate(settings).applied
+    assert not EmbeddedServer.running(home)
+
+
+def test_a_server_before_15_is_refused() -> None:
+    """The schema needs PostgreSQL 15."""
+    require_supported(150000)
+
+    with pytest.raises(MigrationError, match="the server is PostgreSQL 14: 15 or newer is needed"):
+        require_supported(140011)
+
+
+def test_a_broken_installation_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the package of migrations, the error says to install again."""
+    monkeypatch.setitem(sys.modules, "myloware_store_migrations", None)
+
+    with pytest.raises(MigrationError, match="install myloware-store again"):
+        migrations_path()
+
+
+def test_a_history_of_another_form_is_not_taken_for_none(settings: Settings, database: StoreDatabase) -> None:
+    """A history table that lacks a column is told as that, and never as an empty database."""
+    migrate(settings)
+    database.execute_sql("ALTER TABLE myloware_migratehistory DROP COLUMN digest")
+
+    with pytest.raises(SchemaMismatch, match="digest"):
+        require_current(database)
 
 
 def test_through_pgbouncer_nothing_is_migrated(settings: Settings, database: StoreDatabase) -> None:
