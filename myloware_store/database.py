@@ -166,6 +166,7 @@ class StoreDatabase(peewee.PostgresqlDatabase):
         """Give psycopg2's connection, held as by `connect()`; nobody uses it again, whatever was done to it."""
         if self._state.closed:
             self.connect()
+        self._state.soiled = True
         self._state.reusable = False
         return self._state.live()
 
@@ -228,7 +229,12 @@ class StoreDatabase(peewee.PostgresqlDatabase):
             cursor.execute("COMMIT")
             return cursor.statusmessage
 
-        if self._perform(run, committing=True) == "ROLLBACK":
+        try:
+            outcome = self._perform(run, committing=True)
+        finally:
+            self._state.doomed = False
+            self._state.settle()
+        if outcome == "ROLLBACK":
             raise DatabaseFault(
                 "the transaction was rolled back instead of committed: an earlier statement in it had failed",
                 sqlstate="25P02",
@@ -239,6 +245,8 @@ class StoreDatabase(peewee.PostgresqlDatabase):
         if not self._state.closed:
             with suppress(ConnectionFailed):
                 self._perform(lambda cursor: cursor.execute("ROLLBACK"))
+            self._state.doomed = False
+            self._state.settle()
 
     def savepoint(self) -> Savepoint:
         """Begin a savepoint."""
@@ -277,18 +285,20 @@ class StoreDatabase(peewee.PostgresqlDatabase):
         committing: bool = False,
     ) -> _Result:
         """Do something with a cursor, translate what the driver raises, and return a connection that nothing holds."""
-        connection = self._state.live()
+        state = self._state
+        connection = state.live()
         committing = committing and not connection.closed
-        if soils:
-            self._state.soiled = True
+        in_transaction = state.in_transaction()
+        state.soiled |= soils
         try:
             return action(self._new_cursor(named=named))
         except DRIVER_ERRORS as error:
             fault = self._fault(error, connection, committing=committing)
             if fault is error:
                 raise
+            state.doomed |= in_transaction and isinstance(fault, ConnectionFailed)
         finally:
-            self._state.settle()
+            state.settle()
         # Outside of the handler: the driver's error, which may quote row values, becomes no __context__.
         raise fault
 

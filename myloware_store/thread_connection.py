@@ -44,6 +44,7 @@ class ThreadConnection(threading.local):
         pinned: Whether `connect()` asked to hold the connection until `close()`.
         soiled: Whether something may be left in the session.
         reusable: Whether nobody was given the connection itself.
+        doomed: Whether an open transaction was lost with its connection: nothing runs until it is ended.
         orphans: How many transaction blocks of a parent process may still be left in this one.
     """
 
@@ -63,6 +64,7 @@ class ThreadConnection(threading.local):
         self.pinned = False
         self.soiled = False
         self.reusable = True
+        self.doomed = False
         self._lease: Lease | None = None
 
     @property
@@ -90,7 +92,7 @@ class ThreadConnection(threading.local):
 
     def live(self) -> extensions.connection:
         """Return the connection, a new one where it was lost between transactions."""
-        if not (self.closed or self.transactions or self.soiled) and self._idle() and not alive(self.conn):
+        if not (self.closed or self.soiled or self.doomed) and self._idle() and not alive(self.conn):
             self._give_back(reuse=False)
         if self.closed:
             self.check_out()
@@ -115,7 +117,7 @@ class ThreadConnection(threading.local):
 
     def settle(self) -> None:
         """Return the connection if nothing holds it, not even a transaction that was begun by hand."""
-        if not (self.closed or self.held) and self._idle():
+        if not (self.closed or self.held or self.doomed) and self._idle():
             self.check_in()
 
     def orphan(self) -> None:
@@ -129,6 +131,10 @@ class ThreadConnection(threading.local):
         self.commit_callbacks.clear()
         self.ctx.clear()
         self._let_go()
+
+    def in_transaction(self) -> bool:
+        """Tell whether the server has a transaction open, as far as the client knows."""
+        return not (self.closed or self._idle())
 
     def _give_back(self, *, reuse: bool) -> None:
         lease, pinned = self._lease, self.pinned
