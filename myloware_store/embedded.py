@@ -98,11 +98,7 @@ class EmbeddedServer:
                 return
             os.close(users)  # a copy of it in a forked process still holds the server
             with locks.shielded(locks.open_lock(place.users_lock)) as probe:
-                if place.keep.exists():
-                    return
-                last = locks.try_lock(probe)
-                stopping = not last and not locks.try_lock(probe, shared=True)
-                if last or stopping:
+                if not place.keep.exists() and not locks.is_shared(probe):
                     stop(place)
 
     def keep(self) -> None:
@@ -138,9 +134,9 @@ class EmbeddedServer:
             with locks.locked(place.start_lock, f"another start or stop of the server in {home}"):
                 if not locks.is_held(place.server_lock):
                     return False
+                pids = ", ".join(map(str, holders(place.users_lock))) or "unknown"
                 with locks.shielded(locks.open_lock(place.users_lock)) as users:
-                    if not force and not locks.try_lock(users):
-                        pids = ", ".join(map(str, holders(place.users_lock))) or "unknown"
+                    if not force and locks.is_shared(users):
                         raise EmbeddedServerError(
                             f"The server in {home} is in use (by pid {pids}): close it there, or force it down."
                         )

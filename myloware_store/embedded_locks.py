@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["PATIENCE", "POLL", "acquire", "is_held", "locked", "open_lock", "shielded", "try_lock"]
+__all__ = ["PATIENCE", "POLL", "acquire", "is_held", "is_shared", "locked", "open_lock", "shielded", "try_lock"]
 
 PATIENCE = 120.0
 """Seconds that a wait for another process, a start or a stop may take before it is an error."""
@@ -64,6 +64,14 @@ def acquire(descriptor: int, what: str, *, shared: bool = False) -> None:
         if time.monotonic() > end:
             raise EmbeddedServerError(f"Waited {PATIENCE:.0f} s for {what}; a process that hangs may hold it.")
         time.sleep(POLL)
+
+
+def is_shared(descriptor: int) -> bool:
+    """Say whether others hold the lock shared; otherwise it is ours now, or held exclusively by someone.
+
+    The second means, for the users' lock, that its server is just being stopped.
+    """
+    return not try_lock(descriptor) and try_lock(descriptor, shared=True)
 
 
 @contextlib.contextmanager

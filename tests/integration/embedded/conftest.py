@@ -185,6 +185,7 @@ class Stage:
             except Exception as error:  # noqa: BLE001  raised again in the test
                 error.add_note(traceback.format_exc())
                 theirs.send(("error", error))
+                sys.exit(1)
 
         process = FORK.Process(target=run)
         process.start()
@@ -224,6 +225,15 @@ class Stage:
     def processes(self) -> dict[int, str]:
         """Return the processes that work in this stage's folder or name it in their command line."""
         return processes_of(self.folder)
+
+    def kill_all(self) -> dict[int, str]:
+        """End them all as a crash of the machine would: none gets to see the death of another."""
+        found = self.processes()
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+        return found
 
     def is_clean(self) -> bool:
         """Say whether no process of the server is left."""
@@ -312,9 +322,7 @@ def _stage(tmp: Path, identity: str, plain: Plain | None, clusters: dict[str, Pa
         child.pipe.close()
     with contextlib.suppress(AssertionError):
         eventually(stage.is_clean, "nothing is left", 20)
-    left = stage.processes()
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
+    left = stage.kill_all()
     shutil.rmtree(folder)
     assert {} == left
 

@@ -131,8 +131,7 @@ def test_all_killed_at_once(stage: Stage) -> None:
     stage.prepare()
     holder = stage.holder()
     holder.receive()
-    for pid in stage.processes():
-        os.kill(pid, signal.SIGKILL)
+    stage.kill_all()
     holder.kill()
     stage.eventually(stage.is_clean, "all killed")
     assert (stage.home / "pgdata" / "postmaster.pid").exists()

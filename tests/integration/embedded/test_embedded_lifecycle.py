@@ -13,6 +13,7 @@ import psycopg2
 import pytest
 
 from myloware_store.embedded import EmbeddedServer
+from myloware_store.embedded_locks import open_lock, try_lock
 from myloware_store.errors import EmbeddedServerError, InvalidInput
 
 if TYPE_CHECKING:
@@ -220,8 +221,7 @@ def test_keep_ends_with_the_server_it_was_said_of(one_stage: Stage) -> None:
             server.keep()
 
     one_stage.run(keep)
-    for pid in one_stage.processes():
-        os.kill(pid, 9)
+    one_stage.kill_all()
     one_stage.eventually(one_stage.is_clean, "all killed")
     assert one_stage.run(lambda: EmbeddedServer.running(one_stage.home)) is False
     one_stage.run(lambda: EmbeddedServer(one_stage.home, testing=True).start())
@@ -246,6 +246,20 @@ def test_down_refuses_a_server_in_use_unless_forced(stage: Stage) -> None:
     assert not stage.alive(pid)
     holder.tell()
     assert 0 == holder.join()
+
+
+def test_down_waits_for_a_server_that_is_being_stopped(one_stage: Stage) -> None:
+    """A server whose holders are gone and that is about to stop by itself is not called in use."""
+    home = one_stage.prepare()
+
+    def body() -> tuple[bool, bool]:
+        with EmbeddedServer(home, testing=True) as server:
+            server.keep()
+        users = open_lock(home / "users.lock")
+        assert try_lock(users)  # as the supervisor does from then on
+        return EmbeddedServer.down(home), EmbeddedServer.running(home)
+
+    assert (True, False) == one_stage.run(body)
 
 
 def test_down_and_running_change_nothing_where_there_is_no_home(one_stage: Stage) -> None:
