@@ -56,14 +56,23 @@ _BY_DRIVER_CLASS: tuple[tuple[type[Exception], type[errors.DatabaseFault]], ...]
 # What libpq says when a connection fails, in words of ours, with the SQLSTATE that the server had meant: a login that
 # fails has no SQLSTATE in libpq. The first match counts, so what a server answered goes before what no server heard.
 _CONNECT_REASONS = (
-    (r"password authentication failed", "the server refused the password", "28P01"),
+    (r"(password|SASL) authentication failed", "the server refused the password", "28P01"),
     (r"no password supplied", "the server asks for a password and none is set", "28P01"),
     (r"role .* (does not exist|is not permitted)", "the role does not exist or may not log in", "28000"),
     (r"no pg_hba\.conf entry|pg_hba\.conf rejects", "the server's pg_hba.conf does not let this client in", "28000"),
     (r"database .* does not exist", "the database does not exist", "3D000"),
     (r"permission denied for database", "the role may not connect to this database", "42501"),
-    (r"too many (clients|connections)|connection slots are reserved", "the server has no connection left", "53300"),
+    (
+        r"too many (clients|connections)|slots are reserved|no more connections allowed",
+        "the server has no connection left",
+        "53300",
+    ),
     (r"system is (starting up|shutting down)|in recovery mode", "the server is starting up or shutting down", "57P03"),
+    (
+        r"unsupported startup parameter: options",
+        "a pooler stands between that takes no options: add pgbouncer=true, and set the search_path on the role",
+        "08004",
+    ),
     (r"not translate host name", "no such host is known", "08001"),
     (r"timeout expired|timed out", "it did not answer in time", "08001"),
     (r"Connection refused|\.s\.PGSQL\..*No such file", "no server listens there", "08001"),

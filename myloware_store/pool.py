@@ -167,8 +167,9 @@ class Lease:
         """Forget the connection, which belongs to a parent process."""
         self._pool = None
 
-    def __del__(self) -> None:
-        if self._pool is not None and self._process == os.getpid():
+    def __del__(self, getpid: Callable[[], int] = os.getpid) -> None:
+        # In a forked child the threads of the parent end too, and their connections are not the child's to close.
+        if self._pool is not None and self._process == getpid():
             self.give_back(reuse=False)
 
 

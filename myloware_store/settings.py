@@ -185,8 +185,9 @@ class Settings:
         Args:
             parts: host, port, dbname, user, password; any other libpq parameter joins `params`.
         """
-        plain = {key: value for key, value in parts.items() if key in _PLAIN}
-        rest = {key: str(value) for key, value in parts.items() if key not in _PLAIN}
+        given = {key: value for key, value in parts.items() if value is not None}
+        plain = {key: value for key, value in given.items() if key in _PLAIN}
+        rest = {key: str(value) for key, value in given.items() if key not in _PLAIN}
         return attrs.evolve(self, **plain, params={**self.params, **rest})
 
     def _libpq(self) -> dict[str, str]:

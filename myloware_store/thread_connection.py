@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
@@ -111,7 +113,9 @@ class ThreadConnection(threading.local):
         try:
             reuse = self._clean()
         finally:
-            self.transactions.clear()
+            if self.transactions:
+                self.transactions.clear()
+                self.commit_callbacks.clear()
             self.pinned = False
             self._give_back(reuse=reuse)
 
@@ -120,8 +124,13 @@ class ThreadConnection(threading.local):
         if not (self.closed or self.held or self.doomed) and self._idle():
             self.check_in()
 
+    def orphan_after_fork(self) -> None:
+        """Have `orphan()` called in every child that is forked from now on."""
+        _inherited.add(self)
+
     def orphan(self) -> None:
-        """Begin anew in a forked child: the connection is the parent's."""
+        """Begin anew in a forked child: the connections are the parent's."""
+        self.pool.forget()
         if self._lease is not None:
             self._lease.abandon()
         self.orphans = len(self.transactions)
@@ -165,3 +174,14 @@ class ThreadConnection(threading.local):
             return False
         # psycopg2 asked for ISO dates when it connected, which a server's own default may not be.
         return not self.soiled or str(self.conn.get_parameter_status("DateStyle")).startswith("ISO")
+
+
+_inherited: weakref.WeakSet[ThreadConnection] = weakref.WeakSet()
+
+
+def _orphan_all() -> None:
+    for held in list(_inherited):
+        held.orphan()
+
+
+os.register_at_fork(after_in_child=_orphan_all)

@@ -330,6 +330,19 @@ def test_sessions_by_peewees_names_work(db: StoreDatabase) -> None:
     assert (["a"], True, False) == (names(), db.is_closed(), db.session_commit())
 
 
+def test_a_session_left_open_is_rolled_back_with_its_unit(db: StoreDatabase) -> None:
+    """A unit that ends amid `session_start` stores nothing, and its callbacks wait for no other commit."""
+    seen: list[str] = []
+    with db.unit():
+        db.session_start()
+        db.after_commit(lambda: seen.append("never"))
+        Pair.create(name="a")
+    with db.atomic():
+        Pair.create(name="b")
+
+    assert (["b"], []) == (names(), seen)
+
+
 def test_callbacks_run_after_the_commit_and_only_then(db: StoreDatabase) -> None:
     """What `after_commit` registered sees the rows committed; a rollback forgets it."""
     seen: list[list[str]] = []
@@ -438,6 +451,8 @@ def test_a_schema_of_the_settings_leads_the_search_path(db: StoreDatabase) -> No
     with other.bind_ctx([Pair]):
         other.create_tables([Pair])
         Pair.create(name="there")
+        with other.unit():
+            other.execute_sql("SET search_path = public")
         found = other.execute_sql("SELECT current_schema(), current_schemas(false)").fetchone()
     other.close_all()
 

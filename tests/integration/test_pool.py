@@ -90,15 +90,12 @@ def test_an_empty_pool_is_a_timeout_that_says_what_to_do(db: StoreDatabase, sett
     with ThreadPoolExecutor(2) as threads:
         held = [threads.submit(hold) for _ in range(2)]
         holding.wait()
-        start = time.monotonic()
         with pytest.raises(PoolTimeout, match="connection_limit") as caught:
             impatient.execute_sql("SELECT 1")
-        waited = time.monotonic() - start
         release.set()
         for future in held:
             future.result()
 
-    assert waited >= 0.05
     assert isinstance(caught.value, ConnectionFailed)
     assert 1 == one(impatient, "SELECT 1")
     impatient.close_all()

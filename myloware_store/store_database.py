@@ -1,0 +1,305 @@
+"""The Peewee database: pooled, one connection a unit of work, with typed errors and whole-transaction retries."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import peewee
+import psycopg2
+from peewee import _manual as _Manual  # noqa: N812 - a class
+from psycopg2 import extensions
+
+from myloware_store.driver_errors import DRIVER_ERRORS, connect_fault, lost_fault, misuse, statement_fault
+from myloware_store.errors import ConnectionFailed, DatabaseFault, InvalidInput, TransactionConflict
+from myloware_store.pool import ConnectionPool
+from myloware_store.statements import Rows, touches_session
+from myloware_store.store_proxy import Savepoint
+from myloware_store.thread_connection import ThreadConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from myloware_store.settings import Settings
+
+__all__ = ["StoreDatabase"]
+
+_Result = TypeVar("_Result")
+_logger = logging.getLogger("peewee")
+_random = random.SystemRandom()
+
+
+class StoreDatabase(peewee.PostgresqlDatabase):
+    """A PostgreSQL database for Peewee, shared by all threads.
+
+    A statement outside of every block takes a connection from the pool and returns it before its rows are handed over.
+    `unit()`, `atomic()`, `transaction()`, `manual_commit()`, `connection_context()` and `with db:` hold one connection
+    for the thread until the outermost of them ends; `connect()` holds one until `close()`, or until the thread ends. A
+    connection goes back without an open transaction, and without what statements left in its session.
+
+    Rows are read whole; to stream a large result, use `playhouse.postgres_ext.ServerSide` inside a transaction.
+
+    Two things differ from Peewee's own: `rollback()` succeeds on a connection that was lost (the server has rolled
+    back), and `commit()` raises where the server rolled back instead, since an earlier statement had failed.
+
+    Args:
+        settings: Which database, and how many connections.
+    """
+
+    _state: ThreadConnection
+    _adapter: Any
+    _isolation_level: Any
+    _notify_hooks: Callable[..., None]
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.pool = ConnectionPool(self._open, limit=settings.connection_limit, timeout=settings.pool_timeout)
+        # The arguments of psycopg2.connect stay out of `connect_params`, where a password could be read.
+        super().__init__(settings.dbname or "default")
+        self._state = ThreadConnection(self.pool)
+        self._state.orphan_after_fork()
+
+    @contextmanager
+    def unit(self) -> Iterator[None]:
+        """Hold one connection while the block runs, and return it clean; inside another unit, use that one's.
+
+        A transaction that the block left open is rolled back. Between transactions a connection that was lost is
+        replaced.
+
+        Raises:
+            PoolTimeout: No connection came free in time.
+            ConnectionFailed: The server cannot be reached.
+        """
+        with self._state.unit():
+            yield
+
+    def transact(self, fn: Callable[[], _Result], *, retries: int = 5) -> _Result:
+        """Run `fn()` in one transaction, and all of it again where it met a concurrent one.
+
+        Inside an open transaction it runs once, in a savepoint: only the outermost call can run everything again.
+
+        Args:
+            fn: What to do; it may run several times, so it does nothing that a rollback does not undo.
+            retries: How many times to try again after a serialization failure or a deadlock.
+
+        Returns:
+            What `fn` returned.
+
+        Raises:
+            TransactionConflict: The last try met another transaction too.
+            AmbiguousCommit: The connection was lost during COMMIT; this is not tried again.
+        """
+        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+            raise InvalidInput("retries must be a whole number, 0 or more")
+        left = 0 if self.in_transaction() else retries
+        pause = 0.02
+        while True:
+            try:
+                with self.atomic():
+                    return fn()
+            except TransactionConflict as conflict:
+                if not left or conflict.sqlstate not in {"40001", "40P01"}:
+                    raise
+            left -= 1
+            time.sleep(_random.uniform(0, pause))
+            pause = min(1.0, 2 * pause)
+
+    def copy(self, sql: str, stream: Any) -> int:
+        """Run a COPY from or to a file object, and return how many rows it moved."""
+
+        def move(cursor: extensions.cursor) -> int:
+            cursor.copy_expert(sql, stream)
+            return cursor.rowcount
+
+        return self._perform(move)
+
+    def connect(self, reuse_if_open: bool = False) -> bool:  # noqa: FBT001, FBT002 - Peewee's signature
+        """Hold a connection for this thread until `close()`."""
+        if not self._state.closed:
+            if not reuse_if_open:
+                raise misuse("this thread holds a connection already")
+            return False
+        self._state.check_out()
+        self._state.pinned = True
+        return True
+
+    def close(self) -> bool:
+        """Return the connection that `connect()` took; an open unit or transaction keeps it until it ends."""
+        state = self._state
+        state.pinned = False
+        if state.closed or state.held:
+            return False
+        state.check_in()
+        return True
+
+    def close_idle(self) -> None:
+        """Close the connections that are not in use."""
+        self.pool.close_idle()
+
+    def close_all(self) -> None:
+        """Close the connections that are not in use, and those in use as they come back."""
+        self.close()
+        self.pool.close_all()
+
+    def dispose(self) -> None:
+        """Forget all connections without a word to the server, as a forked child does by itself."""
+        self._state.orphan()
+
+    def connection(self) -> extensions.connection:
+        """Give psycopg2's connection, held as by `connect()`; nobody uses it again, whatever was done to it."""
+        if self._state.closed:
+            self.connect()
+        self._state.soiled = True
+        self._state.reusable = False
+        return self._state.live()
+
+    def cursor(self, named_cursor: object = None) -> extensions.cursor:
+        """Give a psycopg2 cursor, with the driver's own errors, on a connection held as by `connect()`."""
+        if self._state.closed:
+            self.connect()
+        self._state.soiled = True
+        return self._new_cursor(named=bool(named_cursor))
+
+    def execute(self, query: Any, named_cursor: object = None, array_size: int | None = None, **options: Any) -> Any:
+        """Run a Peewee query; with `named_cursor` its rows are streamed, inside a transaction or unit."""
+        sql, params = self.get_sql_context(**options).sql(query).query()
+        cursor = self.execute_sql(sql, params, named_cursor=named_cursor)
+        if not named_cursor:
+            return cursor
+        from playhouse.postgres_ext import FetchManyCursor
+
+        return FetchManyCursor(cursor, array_size)
+
+    def execute_sql(self, sql: str, params: Any = None, named_cursor: object = None) -> Any:
+        """Run one statement, and return its rows as a cursor that needs no connection any more."""
+        named = bool(named_cursor)
+        if named and self._state.closed:
+            raise misuse("rows are streamed inside db.atomic() or db.unit(): they come through an open connection")
+
+        def run(cursor: extensions.cursor) -> Any:
+            cursor.execute(sql, params or ())
+            return cursor if named else Rows(cursor)
+
+        self._log_query(sql, params)
+        start = time.perf_counter()
+        try:
+            result = self._perform(run, soils=named or touches_session(sql), named=named)
+        except Exception as error:
+            if self.query_hooks:
+                self._notify_hooks(sql, params, start, error)
+            raise
+        if self.query_hooks:
+            self._notify_hooks(sql, params, start, None)
+        return result
+
+    def begin(self, isolation_level: Any = None) -> None:
+        """Begin a transaction; outside of every block its connection is held until `commit()` or `rollback()`."""
+        level = self._adapter.isolation_level_str(isolation_level or self._isolation_level)
+        statement = f"BEGIN TRANSACTION ISOLATION LEVEL {level}" if level else "BEGIN"
+        self._perform(lambda cursor: cursor.execute(statement))
+
+    def commit(self) -> None:
+        """Commit the transaction.
+
+        Raises:
+            AmbiguousCommit: The connection was lost while the server was committing.
+            DatabaseFault: An earlier statement had failed, so that the server rolled back (SQLSTATE 25P02).
+        """
+        if self._state.closed:
+            raise misuse("there is no open connection to commit on")
+
+        def run(cursor: extensions.cursor) -> str | None:
+            cursor.execute("COMMIT")
+            return cursor.statusmessage
+
+        try:
+            outcome = self._perform(run, committing=True)
+        finally:
+            self._state.doomed = False
+            self._state.settle()
+        if outcome == "ROLLBACK":
+            raise DatabaseFault(
+                "the transaction was rolled back instead of committed: an earlier statement in it had failed",
+                sqlstate="25P02",
+            )
+
+    def rollback(self) -> None:
+        """Roll the transaction back; a connection that was lost, or is gone, counts as rolled back."""
+        if not self._state.closed:
+            with suppress(ConnectionFailed):
+                self._perform(lambda cursor: cursor.execute("ROLLBACK"))
+            self._state.doomed = False
+            self._state.settle()
+
+    def savepoint(self) -> Savepoint:
+        """Begin a savepoint."""
+        return Savepoint(self)
+
+    def pop_transaction(self) -> Any:
+        """Leave the innermost transaction, for Peewee's transaction blocks."""
+        state = self._state
+        if state.orphans and not state.transactions:
+            state.orphans -= 1
+            return None
+        popped = state.transactions.pop()
+        if isinstance(popped, _Manual) and not (state.closed or state.held):
+            state.check_in()
+        return popped
+
+    def _open(self) -> extensions.connection:
+        """Open a connection, for the pool."""
+        try:
+            # No name for the arguments: tools that print the variables of a traceback would print the password.
+            connection: extensions.connection = psycopg2.connect(**self.settings.connect_kwargs())
+        except DRIVER_ERRORS as error:
+            fault = connect_fault(error, self.settings)
+        else:
+            connection.autocommit = True
+            self.server_version = connection.server_version
+            return connection
+        raise fault
+
+    def _perform(
+        self,
+        action: Callable[[extensions.cursor], _Result],
+        *,
+        soils: bool = False,
+        named: bool = False,
+        committing: bool = False,
+    ) -> _Result:
+        """Do something with a cursor, translate what the driver raises, and return a connection that nothing holds."""
+        state = self._state
+        connection = state.live()
+        committing = committing and not connection.closed
+        in_transaction = state.in_transaction()
+        state.soiled |= soils
+        try:
+            return action(self._new_cursor(named=named))
+        except DRIVER_ERRORS as error:
+            fault = self._fault(error, connection, committing=committing)
+            if fault is error:
+                raise
+            state.doomed |= in_transaction and isinstance(fault, ConnectionFailed)
+        finally:
+            state.settle()
+        # Outside of the handler: the driver's error, which may quote row values, becomes no __context__.
+        raise fault
+
+    def _fault(self, error: Exception, connection: extensions.connection, *, committing: bool) -> Exception:
+        lost = connection.closed or connection.get_transaction_status() == extensions.TRANSACTION_STATUS_UNKNOWN
+        if lost and isinstance(error, psycopg2.Error):
+            return lost_fault(error, self.settings, committing=committing)
+        return statement_fault(error)
+
+    def _new_cursor(self, *, named: bool) -> extensions.cursor:
+        connection: extensions.connection = self._state.conn
+        cursor: extensions.cursor = self._adapter.server_side_cursor(connection) if named else connection.cursor()
+        return cursor
+
+    def _log_query(self, sql: str, params: Any) -> None:
+        # Peewee's own line has the parameters in it, and with them whatever is secret in a row.
+        if _logger.isEnabledFor(logging.DEBUG):
+            _logger.debug("%s [%d parameters]", sql, len(params or ()))
