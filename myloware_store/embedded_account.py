@@ -71,11 +71,11 @@ def private_folder(path: Path, account: Account | None) -> None:
         raise EmbeddedServerError(f"{path} is not a folder that only we can enter ({error}): remove it.") from error
     try:
         status = os.fstat(descriptor)
-        if account and status.st_uid == os.geteuid():  # ours and new, or left by a start that was killed here
-            os.fchown(descriptor, account.uid, account.gid)
-        elif status.st_uid != owner:
+        if status.st_uid not in {owner, os.geteuid()}:
             raise EmbeddedServerError(f"{path} belongs to uid {status.st_uid}, not to {owner}: remove it.")
         if status.st_mode & 0o077:
             raise EmbeddedServerError(f"{path} can be entered by others: remove it, or make it private (chmod 700).")
+        if account and status.st_uid != account.uid:  # new, or left by a start that was killed here
+            os.fchown(descriptor, account.uid, account.gid)
     finally:
         os.close(descriptor)

@@ -163,6 +163,7 @@ class Stage:
     plain: Plain | None
     clusters: dict[str, Path]
     children: list[Child] = attrs.field(factory=list)
+    lent: list[Path] = attrs.field(factory=list)
 
     @property
     def home(self) -> Path:
@@ -211,11 +212,25 @@ class Stage:
 
         return self.spawn(hold)
 
-    def prepare(self, home: Path | None = None) -> Path:
-        """Put a ready-made cluster at a home, so that only tests of initdb pay for one."""
+    def prepare(self, home: Path | None = None, *, ruin: bool = False) -> Path:
+        """Put a ready-made cluster at a home, so that only tests of initdb pay for one.
+
+        It is lent, and goes back after the test; a test that will `ruin` it gets a copy.
+        """
         target = home or self.home
-        copy(self.clusters[self.identity], target)
+        if ruin:
+            copy(self.clusters[self.identity], target)
+        else:
+            self.clusters[self.identity].rename(target)
+            self.lent.append(target)
         return target
+
+    def give_back(self) -> None:
+        """Take back what was lent, without what a server leaves beside its cluster."""
+        for home in self.lent:
+            for entry in set(home.iterdir()) - {home / name for name in ("pgdata", "users.lock", "unsynced")}:
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+            home.rename(self.clusters[self.identity])
 
     def seed(self, folder: Path) -> None:
         """Put a ready-made cluster into the folder of a place that has none yet."""
@@ -323,6 +338,7 @@ def _stage(tmp: Path, identity: str, plain: Plain | None, clusters: dict[str, Pa
     with contextlib.suppress(AssertionError):
         eventually(stage.is_clean, "nothing is left", 20)
     left = stage.kill_all()
+    stage.give_back()
     shutil.rmtree(folder)
     assert {} == left
 

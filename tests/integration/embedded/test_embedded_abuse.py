@@ -286,7 +286,7 @@ def test_a_stop_that_takes_too_long_is_an_error(one_stage: Stage, monkeypatch: p
 
 def test_a_server_that_cannot_start_tells_why(one_stage: Stage) -> None:
     """A broken configuration ends in an error with what PostgreSQL said, of this start only."""
-    home = one_stage.prepare()
+    home = one_stage.prepare(ruin=True)
     with (home / "pgdata" / "postgresql.conf").open("a") as conf:
         conf.write("no_such_setting = 1\n")
     (home / "log").write_text("an old story\n")
@@ -326,7 +326,7 @@ def test_the_server_listens_on_its_socket_only(one_stage: Stage) -> None:
 
 def test_the_profiles_differ_in_durability_only(one_stage: Stage) -> None:
     """`testing` turns fsync off; a durable start of the same home turns it on again and syncs the cluster first."""
-    home = one_stage.prepare()
+    home = one_stage.prepare(ruin=True)
 
     def settings(*, testing: bool) -> str:
         with EmbeddedServer(home, testing=testing) as server:
