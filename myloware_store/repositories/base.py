@@ -21,6 +21,8 @@ __all__ = [
     "Repository",
     "as_count",
     "as_enum",
+    "as_flag",
+    "as_list",
     "as_name",
     "as_object",
     "as_seconds",
@@ -70,6 +72,20 @@ def writer() -> tuple[str, str]:
     return current_tenant() or default_tenant(), current_actor() or "system"
 
 
+def as_list(values: Any, name: str) -> list[Any]:
+    """Return the elements of a list, tuple, set or generator; text and mappings are none: InvalidInput."""
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        raise InvalidInput(f"{name}: {type(values).__name__} is not a list")
+    return list(values)
+
+
+def as_flag(value: Any, name: str) -> bool:
+    """Return True or False as they are; nothing else is taken for one: InvalidInput."""
+    if not isinstance(value, bool):
+        raise InvalidInput(f"{name}: {value!r} is not a boolean")
+    return value
+
+
 def as_name(value: Any, name: str) -> str:
     """Return a short text that names something, or raise InvalidInput."""
     return require_text(value, name, blank=False, max_chars=MAX_NAME_CHARS)
@@ -98,9 +114,8 @@ def as_uuid(value: Any, name: str) -> uuid.UUID:
 
 def as_uuids(values: Any, name: str) -> list[str]:
     """Return the ids, as text for an array parameter, without repetitions."""
-    if isinstance(values, str | uuid.UUID) or not isinstance(values, Iterable):
-        values = [values]
-    return list(dict.fromkeys(str(as_uuid(value, name)) for value in values))
+    given = [values] if isinstance(values, str | uuid.UUID) else as_list(values, name)
+    return list(dict.fromkeys(str(as_uuid(value, name)) for value in given))
 
 
 def as_count(value: Any, name: str, *, least: int = 1, most: int = _MAX_COUNT) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from myloware_store.models import DeadLetter
-from myloware_store.repositories.base import Repository, as_count, as_name, as_uuids, writer
+from myloware_store.repositories.base import Repository, as_count, as_flag, as_name, as_uuids, writer
 from myloware_store.values import require_text
 
 __all__ = ["DeadLetters"]
@@ -86,6 +86,6 @@ class DeadLetters(Repository):
             replayed: Whether to return those that were replayed, instead of those that were not.
             limit: Most letters to return (1 to 100,000).
         """
-        query = DeadLetter.select().where(DeadLetter.replayed_at.is_null(not replayed))
+        query = DeadLetter.select().where(DeadLetter.replayed_at.is_null(not as_flag(replayed, "replayed")))
         newest_first = query.order_by(DeadLetter.created_at.desc(), DeadLetter.id.desc())
         return [*self._scoped(newest_first, DeadLetter).limit(as_count(limit, "limit"))]

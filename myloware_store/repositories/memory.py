@@ -16,6 +16,8 @@ from myloware_store.repositories.base import (
     Repository,
     as_count,
     as_enum,
+    as_flag,
+    as_list,
     as_object,
     as_uuid,
     as_uuids,
@@ -111,7 +113,7 @@ class Memory(Repository):
             InvalidVector: An embedding has a wrong shape, is zero, NaN or infinite; nothing was written.
             NotFound: There is no such work item, or it is another tenant's; nothing was written.
         """
-        rows = [_checked(doc) for doc in docs]
+        rows = [_checked(doc) for doc in as_list(docs, "docs")]
         if not rows:
             return []
         ids = [row["id"] for row in rows]
@@ -143,7 +145,7 @@ class Memory(Repository):
             ids: The documents.
             with_embedding: Whether to read their vectors, 6 KB each.
         """
-        values = {"ids": as_uuids(ids, "ids"), "with_embedding": bool(with_embedding)}
+        values = {"ids": as_uuids(ids, "ids"), "with_embedding": as_flag(with_embedding, "with_embedding")}
         return [
             MemoryDoc(
                 id=row_id,

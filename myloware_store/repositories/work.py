@@ -13,7 +13,7 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from myloware_store.enums import Priority, WorkItemStatus, WorkItemType
+from myloware_store.enums import Priority, WorkItemType
 from myloware_store.errors import IdempotencyConflict, InvalidInput, LeaseLost
 from myloware_store.models import WorkItem, WorkOrder
 from myloware_store.repositories import work_sql as sql
@@ -21,15 +21,25 @@ from myloware_store.repositories.base import (
     Repository,
     as_count,
     as_enum,
+    as_flag,
+    as_list,
     as_name,
     as_object,
     as_seconds,
     as_time,
-    known_keys,
     writer,
 )
+from myloware_store.repositories.work_rows import (
+    as_claims,
+    as_document,
+    as_order,
+    as_outcomes,
+    error_text,
+    fence,
+    paired,
+)
 from myloware_store.results import Claim, Outcome
-from myloware_store.values import MAX_TEXT_BYTES, dump_json, require_text
+from myloware_store.values import dump_json
 
 __all__ = ["Work"]
 
@@ -72,7 +82,7 @@ class Work(Repository):
             IdempotencyConflict: The key was used before, with other items.
         """
         tenant, actor = writer()
-        documents = [_document(item) for item in items]
+        documents = [as_document(item) for item in as_list(items, "items")]
         if not documents:
             raise InvalidInput("submit: an order needs at least one item")
         values: dict[str, Any] = {
@@ -92,7 +102,7 @@ class Work(Repository):
         rows = self._rows(sql.SUBMIT, values)
         if not rows:
             return self._first_order(values["tenant_id"], values["key"], documents)
-        (order,) = (_order(row) for row in rows)
+        (order,) = (as_order(row) for row in rows)
         # The roll-up trigger counted the items after the row was returned.
         order.open_items = len(documents)
         order._dirty.clear()  # noqa: SLF001  the stored row says so, too
@@ -138,8 +148,12 @@ class Work(Repository):
                 "agent_id": as_name(agent_id, "agent_id"),
                 "n": count,
                 "attempt_ids": [str(uuid7()) for _ in range(count)],
-                "types": None if types is None else [as_enum(kind, WorkItemType, "types").value for kind in types],
-                "tenants": None if tenants is None else [as_name(name, "tenants") for name in tenants],
+                "types": None
+                if types is None
+                else [as_enum(kind, WorkItemType, "types").value for kind in as_list(types, "types")],
+                "tenants": None
+                if tenants is None
+                else [as_name(name, "tenants") for name in as_list(tenants, "tenants")],
                 "lease": as_seconds(lease, "lease", least=_SHORTEST_LEASE),
             },
         )
@@ -167,7 +181,7 @@ class Work(Repository):
         Returns:
             The ids of the items that are still held; the others are lost to this worker.
         """
-        held = _claims(claims)
+        held = as_claims(claims)
         values = {
             "attempt_ids": [str(claim.attempt_id) for claim in held],
             "lease": as_seconds(lease, "lease", least=_SHORTEST_LEASE),
@@ -191,9 +205,9 @@ class Work(Repository):
             InvalidInput: The numbers of claims and results differ, or a result is not JSON; nothing was written.
             LeaseLost: Inside the caller's transaction, where a claim no longer holds its item.
         """
-        held = _claims(claims)
-        outputs = [dump_json(result, "results") for result in _paired(results, held, "results")]
-        values = {**_fence(held), "outputs": outputs, "gate": bool(gate)}
+        held = as_claims(claims)
+        outputs = [dump_json(result, "results") for result in paired(results, held, "results")]
+        values = {**fence(held), "outputs": outputs, "gate": as_flag(gate, "gate")}
         accepted = {item_id for (item_id,) in self._rows(sql.FINISH, values)}
         self._all_or_nothing(held, accepted)
         return accepted
@@ -222,15 +236,15 @@ class Work(Repository):
             InvalidInput: The numbers of claims and errors differ.
             LeaseLost: Inside the caller's transaction, where a claim no longer holds its item.
         """
-        held = _claims(claims)
+        held = as_claims(claims)
         values = {
-            **_fence(held),
-            "errors": [_error_text(error) for error in _paired(errors, held, "errors")],
+            **fence(held),
+            "errors": [error_text(error) for error in paired(errors, held, "errors")],
             "letter_ids": [str(uuid7()) for _ in held],
-            "retry": bool(retry),
+            "retry": as_flag(retry, "retry"),
             "delay": None if delay is None else as_seconds(delay, "delay"),
         }
-        outcomes = _outcomes(self._rows(sql.FAIL, values))
+        outcomes = as_outcomes(self._rows(sql.FAIL, values))
         self._all_or_nothing(held, outcomes.keys())
         return outcomes
 
@@ -245,7 +259,7 @@ class Work(Repository):
         """
         count = as_count(limit, "limit", most=_LARGEST_BATCH)
         values = {"limit": count, "letter_ids": [str(uuid7()) for _ in range(count)], "delay": None}
-        return _outcomes(self._rows(sql.REAP, values))
+        return as_outcomes(self._rows(sql.REAP, values))
 
     def get(self, order_id: UUID | str) -> WorkOrder:
         """Return an order.
@@ -270,68 +284,3 @@ class Work(Repository):
         lost = {claim.item_id for claim in claims} - set(accepted)
         if lost and self._db.in_transaction():
             raise LeaseLost(f"the lease ran out on {', '.join(sorted(map(str, lost)))}")
-
-
-def _document(item: Any) -> tuple[str, str]:
-    row = known_keys(item, ("type", "content"), "item")
-    if len(row) < 2:  # noqa: PLR2004  the two keys above
-        raise InvalidInput("item: it needs a type and a content")
-    content = require_text(row["content"], "content", blank=False, max_bytes=MAX_TEXT_BYTES)
-    return as_enum(row["type"], WorkItemType, "type").value, content
-
-
-def _order(row: tuple[Any, ...]) -> WorkOrder:
-    fields = WorkOrder.plain_fields()
-    values = {field.name: field.python_value(value) for field, value in zip(fields, row, strict=True)}
-    order = WorkOrder(__no_default__=True, **values)
-    order._dirty.clear()  # noqa: SLF001  as Peewee does with what it reads
-    return order
-
-
-def _claims(claims: Iterable[Claim]) -> list[Claim]:
-    held = list(claims)
-    for claim in held:
-        if not isinstance(claim, Claim):
-            raise InvalidInput(f"claims: {type(claim).__name__} is not a Claim")
-    if len({claim.item_id for claim in held}) != len(held):
-        raise InvalidInput("claims: an item is named twice")
-    return held
-
-
-def _paired(values: Any, claims: Sequence[Claim], name: str) -> list[Any]:
-    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
-        raise InvalidInput(f"{name}: {type(values).__name__} is not a sequence with one element a claim")
-    paired = list(values)
-    if len(paired) != len(claims):
-        raise InvalidInput(f"{name}: {len(paired)} for {len(claims)} claims")
-    return paired
-
-
-def _fence(claims: Sequence[Claim]) -> dict[str, list[str]]:
-    return {
-        "item_ids": [str(claim.item_id) for claim in claims],
-        "attempt_ids": [str(claim.attempt_id) for claim in claims],
-    }
-
-
-def _error_text(error: Any) -> str:
-    """An error always can be stored: what PostgreSQL has no room for is replaced."""
-    if isinstance(error, BaseException):
-        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    elif isinstance(error, str):
-        text = error or "unknown error"
-    else:
-        raise InvalidInput(f"errors: {type(error).__name__} is neither an exception nor text")
-    return text[:10_000].replace("\x00", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
-
-
-def _outcomes(rows: list[tuple[Any, ...]]) -> dict[UUID, Outcome]:
-    return {
-        item_id: Outcome(
-            item_id=item_id,
-            status=WorkItemStatus(status),
-            available_at=None if available_at is None else available_at.astimezone(UTC),
-            dead_letter_id=letter_id,
-        )
-        for item_id, status, available_at, letter_id in rows
-    }

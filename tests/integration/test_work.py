@@ -82,6 +82,9 @@ def test_an_order_and_its_items_are_stored_together(myloware: Store) -> None:
         ([{"type": "INVOICE", "content": "x", "colour": "red"}], {}),
         ([INVOICE, {"type": "INVOICE", "content": "a\x00"}], {}),
         (["INVOICE"], {}),
+        (None, {}),
+        ("INVOICE", {}),
+        (INVOICE, {}),
         ([INVOICE], {"priority": "SOON"}),
         ([INVOICE], {"metadata": ["no", "object"]}),
         ([INVOICE], {"metadata": {"x": float("inf")}}),
@@ -176,7 +179,21 @@ def test_claims_can_be_narrowed(myloware: Store) -> None:
     assert [claim.content for claim in myloware.work.claim("a", n=10)] == ["Invoice 17"]
 
 
-@pytest.mark.parametrize("options", [{"n": 0}, {"n": 1001}, {"n": 1.5}, {"lease": 0}, {"lease": float("inf")}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"n": 0},
+        {"n": 1001},
+        {"n": 1.5},
+        {"lease": 0},
+        {"lease": float("inf")},
+        {"types": "TICKET"},
+        {"types": ["LETTER"]},
+        {"types": 5},
+        {"tenants": "default"},
+        {"tenants": [""]},
+    ],
+)
 def test_bad_arguments_of_a_claim_are_refused(myloware: Store, options: dict[str, Any]) -> None:
     """And nothing is claimed."""
     myloware.work.submit([INVOICE])
@@ -365,12 +382,24 @@ def test_batches_must_match(myloware: Store) -> None:
     """Another number of results, something that is no claim, an item named twice: refused, nothing changed."""
     myloware.work.submit([INVOICE])
     (claim,) = myloware.work.claim("agent")
-    bad: list[tuple[Any, Any]] = [([claim], []), ([claim], "r"), (["claim"], [1]), ([claim, claim], [1, 2])]
+    bad: list[tuple[Any, Any]] = [
+        ([claim], []),
+        ([claim], "r"),
+        ([claim], None),
+        (["claim"], [1]),
+        (claim, [1]),
+        (None, [1]),
+        ([claim, claim], [1, 2]),
+    ]
     for claims, results in bad:
         with pytest.raises(InvalidInput):
             myloware.work.finish(claims, results)
     with pytest.raises(InvalidInput):
         myloware.work.finish([claim], [float("nan")])
+    with pytest.raises(InvalidInput):
+        myloware.work.finish([claim], [1], gate="no")  # type: ignore[arg-type]  # that is the point
+    with pytest.raises(InvalidInput):
+        myloware.work.fail([claim], ["no"], retry=0)  # type: ignore[arg-type]  # that is the point
     with pytest.raises(InvalidInput):
         myloware.work.fail([claim], [7])  # type: ignore[list-item]  # that is the point
     assert Attempt.get().status is AttemptStatus.STARTED
