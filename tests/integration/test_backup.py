@@ -32,6 +32,14 @@ DUMP, RESTORE, EMBEDDED_DUMP, EMBEDDED_RESTORE = re.findall(
 )
 
 
+def test_the_readme_shows_the_same_lines() -> None:
+    """What it says about a server of one's own is what the tests here run."""
+    readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```bash\n(pg_dump .*?)```", readme, re.DOTALL)
+    tested = (DUMP + RESTORE).splitlines()
+    assert [line for line in shown.splitlines() if line not in tested] == []
+
+
 def bash(script: str, cwd: Path, *bins: str) -> str:
     """Run lines of the documentation as a reader would, and give what they printed."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DATABASE_", "MYLOWARE_", "PG"))}
