@@ -7,6 +7,7 @@ import os
 import select
 import threading
 from collections import deque
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg2
@@ -89,13 +90,12 @@ class ConnectionPool:
         """Start anew in a forked child, and let go of the parent's connections without a word to their servers."""
         inherited = self._open
         self._start()
-        null = os.open(os.devnull, os.O_RDWR)
-        for connection in inherited:
-            # The socket is the parent's: what libpq may still write on its way out must not reach it, and a child
-            # that outlives the parent must not keep the session open.
-            with contextlib.suppress(psycopg2.InterfaceError, OSError):
-                os.dup2(null, connection.fileno(), inheritable=False)
-        os.close(null)
+        # The sockets are the parent's: what libpq may still write on its way out must not reach them, and a child that
+        # outlives the parent must not keep its sessions open.
+        with contextlib.suppress(OSError), Path(os.devnull).open("r+b", buffering=0) as null:
+            for connection in inherited:
+                with contextlib.suppress(psycopg2.InterfaceError):
+                    os.dup2(null.fileno(), connection.fileno(), inheritable=False)
 
     def __repr__(self) -> str:
         return f"<ConnectionPool of {self.limit}: {len(self._open)} open, {len(self._idle)} idle>"

@@ -90,6 +90,8 @@ class Settings:
         """Refuse what no server can be told."""
         for name in ("host", "dbname", "user", "password", "schema", "tenant_id"):
             dsn.check_text(name, getattr(self, name), control=name == "password")
+        if re.search(r"[^,]@", self.host):
+            raise SettingsError("the database's host must not hold '@': the user and password have places of their own")
         # The port is not shown: a '/' left as it is in a URL's password makes a part of the password the port.
         for part in str(self.port).split(","):
             if part and not (re.fullmatch(r"[0-9]{1,5}", part) and 1 <= int(part) <= _MAX_PORT):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self
 
+import psycopg2
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from psycopg2.extensions import cursor
 
-__all__ = ["Rows", "touches_session"]
+__all__ = ["Rows", "Stream", "touches_session"]
 
 _LONG = 4096  # characters; longer statements are seldom seen twice
 # Statements that end with their transaction, whatever they do, as long as nothing in them names session state.
@@ -86,6 +89,40 @@ class Rows:
 
     def __exit__(self, *_error: object) -> None:
         self.close()
+
+
+class Stream:
+    """A cursor on the server, whose rows are fetched through its connection, with errors translated.
+
+    Args:
+        source: The driver's cursor.
+        perform: Does something on the connection, and translates what the driver raises.
+    """
+
+    def __init__(self, source: cursor, perform: Callable[[Callable[[cursor], Any]], Any]) -> None:
+        self.itersize = source.itersize
+        self._source = source
+        self._perform = perform
+
+    @property
+    def description(self) -> Any:
+        """The columns, known after the first rows were fetched."""
+        return self._source.description
+
+    @property
+    def closed(self) -> bool:
+        """Whether no more rows can be fetched."""
+        return bool(self._source.closed)
+
+    def fetchmany(self, size: int) -> list[Any]:
+        """Return up to `size` further rows."""
+        rows: list[Any] = self._perform(lambda _: self._source.fetchmany(size))
+        return rows
+
+    def close(self) -> None:
+        """Close the cursor on the server, if the server is there."""
+        with suppress(psycopg2.Error):
+            self._source.close()
 
 
 def _looks(sql: str) -> bool:

@@ -16,7 +16,7 @@ from psycopg2 import extensions
 from myloware_store.driver_errors import DRIVER_ERRORS, connect_fault, lost_fault, misuse, statement_fault
 from myloware_store.errors import ConnectionFailed, DatabaseFault, InvalidInput, TransactionConflict
 from myloware_store.pool import ConnectionPool
-from myloware_store.statements import Rows, touches_session
+from myloware_store.statements import Rows, Stream, touches_session
 from myloware_store.store_proxy import Savepoint
 from myloware_store.thread_connection import ThreadConnection
 
@@ -181,7 +181,7 @@ class StoreDatabase(peewee.PostgresqlDatabase):
 
         def run(cursor: extensions.cursor) -> Any:
             cursor.execute(sql, params or ())
-            return cursor if named else Rows(cursor)
+            return Stream(cursor, self._perform) if named else Rows(cursor)
 
         self._log_query(sql, params)
         start = time.perf_counter()

@@ -130,7 +130,6 @@ class ThreadConnection(threading.local):
 
     def orphan(self) -> None:
         """Begin anew in a forked child: the connections are the parent's."""
-        self.pool.forget()
         if self._lease is not None:
             self._lease.abandon()
         self.orphans = len(self.transactions)
@@ -140,6 +139,7 @@ class ThreadConnection(threading.local):
         self.commit_callbacks.clear()
         self.ctx.clear()
         self._let_go()
+        self.pool.forget()
 
     def in_transaction(self) -> bool:
         """Tell whether the server has a transaction open, as far as the client knows."""

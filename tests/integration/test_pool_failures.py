@@ -10,8 +10,10 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import peewee
 import psycopg2
 import pytest
+from playhouse.postgres_ext import ServerSide
 
 from myloware_store.database import StoreDatabase, create_database
 from myloware_store.embedded import EmbeddedServer
@@ -171,6 +173,22 @@ def test_a_unit_with_state_in_its_session_does_not_go_on_without_it(db: StoreDat
 
     insert(db)
     assert 1 == count(db)
+
+
+def test_a_stream_that_is_cut_off_is_told(db: StoreDatabase, settings: Settings) -> None:
+    """Rows that were still to come from the server fail like any other statement."""
+    query = peewee.Select([peewee.SQL("generate_series(1, 1000) AS n")], [peewee.SQL("n")]).bind(db)
+
+    @db.unit()
+    def read() -> None:
+        rows = ServerSide(query, array_size=10)
+        assert {"n": 1} == next(rows)
+        end(settings, backend(db))
+        list(rows)
+
+    with pytest.raises(ConnectionFailed, match="lost"):
+        read()
+    assert (0, True) == (count(db), db.is_closed())
 
 
 def test_a_statement_that_is_cut_off_is_told(db: StoreDatabase, settings: Settings) -> None:

@@ -239,6 +239,14 @@ def test_a_garbage_port_is_refused(port: str) -> None:
         load(DATABASE_PORT=port)
 
 
+def test_a_host_with_credentials_in_it_is_refused_without_showing_it() -> None:
+    """A host that begins with user and password would be printed with the first failed connection."""
+    with pytest.raises(SettingsError, match="host") as caught:
+        load(DATABASE_HOST="u:hunter2@db.example")
+
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
 @pytest.mark.parametrize("name", ["DATABASE_HOST", "DATABASE_NAME"])
 def test_a_url_in_the_place_of_a_part_is_refused_without_showing_it(name: str) -> None:
     """A whole URL given as host or name holds a password, which libpq would print."""

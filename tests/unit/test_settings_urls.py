@@ -181,11 +181,11 @@ def test_another_database_is_refused_by_name(scheme: str) -> None:
 
 SETTINGS = st.builds(
     Settings,
-    host=st.sampled_from(["h", "::1", "fe80::1%eth0", "/run/a b", "a,b", "10.0.0.1", ""]),
-    port=st.sampled_from(["", 1, 65535]),
-    user=TEXT,
-    password=TEXT,
-    dbname=TEXT,
+    host=st.sampled_from(["h", "::1", "fe80::1%eth0", "/run/a b", "@abstract", "a,b", "10.0.0.1", ""]),
+    port=st.sampled_from(["", 1, 65535, "1,2"]),
+    user=st.just("") | TEXT,
+    password=st.just("") | TEXT,
+    dbname=st.just("") | TEXT,
     params=st.dictionaries(st.sampled_from(["sslmode", "options", "sslrootcert", "application_name"]), TEXT),
     schema=st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=15),
     connection_limit=st.integers(1, 1000),
