@@ -355,5 +355,6 @@ def clusters(reachable_tmp: Path, plain: Plain | None) -> dict[str, Path]:
                     pass
 
             stage.run(make)
-            made[identity] = stage.home.rename(reachable_tmp / f"cluster-{identity}")
+            made[identity] = reachable_tmp / f"cluster-{identity}"
+            stage.lent.append(stage.home)
     return made
