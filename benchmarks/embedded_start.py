@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from myloware_store.embedded import EmbeddedServer, find_binaries
-from myloware_store.embedded_account import private_folder, server_account
-from myloware_store.embedded_binaries import clean_environment, reachable_binaries
+from myloware_store.embedded.account import private_folder, server_account
+from myloware_store.embedded.binaries import clean_environment, reachable_binaries
 
 COLD_LIMIT = 2.0
 WARM_LIMIT = 0.3

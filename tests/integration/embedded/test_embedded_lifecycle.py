@@ -13,7 +13,7 @@ import psycopg2
 import pytest
 
 from myloware_store.embedded import EmbeddedServer
-from myloware_store.embedded_locks import open_lock, try_lock
+from myloware_store.embedded.locks import open_lock, try_lock
 from myloware_store.errors import EmbeddedServerError, InvalidInput
 
 if TYPE_CHECKING:

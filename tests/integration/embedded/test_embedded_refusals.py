@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from myloware_store import embedded
-from myloware_store.embedded import EmbeddedServer
-from myloware_store.embedded_place import make_place
+from myloware_store.embedded import EmbeddedServer, server
+from myloware_store.embedded.place import make_place
 from myloware_store.errors import EmbeddedServerError
 
 if TYPE_CHECKING:
@@ -183,4 +182,4 @@ def test_a_home_is_private(stage: Stage) -> None:
 def test_other_platforms_are_told(platform: str) -> None:
     """Elsewhere than on Linux and macOS the error says so and names the way out."""
     with pytest.raises(EmbeddedServerError, match=rf"not on {platform}: set DATABASE_URL"):
-        embedded._check_platform(platform)
+        server._check_platform(platform)

@@ -14,11 +14,10 @@ import attrs
 import psycopg2
 import pytest
 
-from myloware_store import embedded_account, embedded_place
-from myloware_store.embedded import EmbeddedServer, find_binaries
-from myloware_store.embedded_account import server_account
-from myloware_store.embedded_binaries import major_version, reachable_binaries
-from myloware_store.embedded_place import find_place, make_place
+from myloware_store.embedded import EmbeddedServer, account, find_binaries, place
+from myloware_store.embedded.account import server_account
+from myloware_store.embedded.binaries import major_version, reachable_binaries
+from myloware_store.embedded.place import find_place, make_place
 from myloware_store.errors import EmbeddedServerError
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ STRANGER = 54321
 def system(root_stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Put the system folder on the stage, not there yet."""
     folder = root_stage.folder / "system"
-    monkeypatch.setattr(embedded_place, "SYSTEM_FOLDER", folder)
+    monkeypatch.setattr(place, "SYSTEM_FOLDER", folder)
     return folder
 
 
@@ -95,7 +94,7 @@ def test_nobody_serves_where_there_is_no_postgres(root_stage: Stage, monkeypatch
     """Without an account `postgres` it is `nobody`; data keep their account when `postgres` comes later."""
     nobody = pwd.getpwnam("nobody").pw_uid
     with monkeypatch.context() as patch:
-        patch.setattr(embedded_account, "ACCOUNTS", ("no-such-account", "nobody"))
+        patch.setattr(account, "ACCOUNTS", ("no-such-account", "nobody"))
         assert count(root_stage, root_stage.home) is None
     assert nobody == (root_stage.home / "pgdata").stat().st_uid
     write(root_stage, root_stage.home)
@@ -104,7 +103,7 @@ def test_nobody_serves_where_there_is_no_postgres(root_stage: Stage, monkeypatch
 
 def test_without_any_account_the_ways_out_are_named(root_stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no account can be used, root is told what to do."""
-    monkeypatch.setattr(embedded_account, "ACCOUNTS", ("root", "no-such-account"))
+    monkeypatch.setattr(account, "ACCOUNTS", ("root", "no-such-account"))
     with pytest.raises(EmbeddedServerError, match=r"does not run as root.*useradd.*DATABASE_URL"):
         EmbeddedServer(root_stage.home).start()
     assert not root_stage.home.exists()
@@ -190,7 +189,7 @@ def test_a_system_folder_that_others_can_write_to(root_stage: Stage, closed: Pat
 
 def test_a_system_folder_out_of_reach(root_stage: Stage, closed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where even the system folder cannot be entered, the error names what bars the way."""
-    monkeypatch.setattr(embedded_place, "SYSTEM_FOLDER", closed / "system")
+    monkeypatch.setattr(place, "SYSTEM_FOLDER", closed / "system")
     with pytest.raises(EmbeddedServerError, match=rf"cannot enter {closed}: name a home"):
         make_place(closed / "home")
 

@@ -12,11 +12,11 @@ from urllib.parse import quote
 from myloware_store.errors import EmbeddedServerError, InvalidInput
 
 if sys.platform != "win32":
-    from myloware_store import embedded_locks as locks
-    from myloware_store.embedded_binaries import find_binaries
-    from myloware_store.embedded_place import Place, find_place, make_place, write_new
-    from myloware_store.embedded_processes import holders
-    from myloware_store.embedded_start import ensure_running, read_state, stop
+    from myloware_store.embedded import locks
+    from myloware_store.embedded.binaries import find_binaries
+    from myloware_store.embedded.place import Place, find_place, make_place, write_new
+    from myloware_store.embedded.processes import holders
+    from myloware_store.embedded.start import ensure_running, read_state, stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

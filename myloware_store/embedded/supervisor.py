@@ -1,6 +1,6 @@
 """Run one PostgreSQL server for as long as somebody holds it: a detached process of its own, made of this file.
 
-It is started as `python -ISE embedded_supervisor.py JOB`, so it imports the standard library only. It is the parent
+It is started as `python -ISE supervisor.py JOB`, so it imports the standard library only. It is the parent
 of initdb and of the server, and the only one that signals them: a child that was not waited for cannot have lost its
 pid to a stranger. It stops the server when it is told to (`STOP` in the control pipe, or SIGTERM), and within about
 half a second after the last process that held the users' lock is gone, however it went.

@@ -12,20 +12,20 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from myloware_store import embedded_locks as locks
-from myloware_store.embedded_account import private_folder
-from myloware_store.embedded_binaries import clean_environment, major_version, reachable_binaries, utf8_locale
-from myloware_store.embedded_place import write_new
-from myloware_store.embedded_processes import interrupt_server, served_by
-from myloware_store.embedded_supervisor import STOP
+from myloware_store.embedded import locks
+from myloware_store.embedded.account import private_folder
+from myloware_store.embedded.binaries import clean_environment, major_version, reachable_binaries, utf8_locale
+from myloware_store.embedded.place import write_new
+from myloware_store.embedded.processes import interrupt_server, served_by
+from myloware_store.embedded.supervisor import STOP
 from myloware_store.errors import EmbeddedServerError
 
 if TYPE_CHECKING:
-    from myloware_store.embedded_place import Place
+    from myloware_store.embedded.place import Place
 
 __all__ = ["ensure_running", "read_state", "stop"]
 
-SUPERVISOR = Path(__file__).with_name("embedded_supervisor.py")
+SUPERVISOR = Path(__file__).with_name("supervisor.py")
 """The program that runs the server."""
 
 STOP_PATIENCE = 90.0
