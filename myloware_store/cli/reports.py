@@ -32,7 +32,7 @@ def up(report: UpReport, *, as_json: bool) -> None:
     """Report a database that was brought up, and how to look at it."""
     settings, findings = report.settings, report.validation.findings
     applied = report.validation.migrations.applied
-    following = hints.look_at_orders(settings)
+    following = hints.look_at_orders(settings) if report.validation.migrations.current else {}
     if as_json:
         facts = {
             "migrations_applied": applied,
@@ -56,7 +56,7 @@ def up(report: UpReport, *, as_json: bool) -> None:
     screen = Screen()
     screen.facts(rows)
     _list(screen, findings)
-    _look(screen, following)
+    _look(screen, settings, following)
 
 
 def down(home: Path, *, stopped: bool, as_json: bool) -> None:
@@ -104,7 +104,7 @@ def demo(settings: Settings, report: DemoReport, *, as_json: bool) -> None:
         screen.line(passage.content if place == 0 else textwrap.shorten(passage.content, _SHORT, placeholder=" ..."))
     if not report.passages:
         screen.line("It holds no passage.")
-    _look(screen, following)
+    _look(screen, settings, following)
 
 
 def ping(settings: Settings, answer: Answer, *, as_json: bool) -> None:
@@ -202,16 +202,13 @@ def reset(settings: Settings, applied: Sequence[str], inserted: Mapping[str, int
     Screen().facts(rows)
 
 
-def _look(screen: Screen, following: Mapping[str, str]) -> None:
+def _look(screen: Screen, settings: Settings, following: Mapping[str, str]) -> None:
     """Print the lines that let one look at the data, each to be copied as it is."""
-    if "psql" in following:
-        screen.line("\nLook at it with psql:", style="bold")
-        screen.verbatim(following["psql"])
-    screen.line(f"\nOr in Python ({shlex.quote(sys.executable)}):", style="bold")
-    screen.verbatim(following["python"])
-    if "down" in following:
-        screen.line("\nThe server stays up until:", style="bold")
-        screen.verbatim(following["down"])
+    python = f"Python ({shlex.quote(sys.executable)}{'' if settings.embedded else ', DATABASE_URL being its URL'})"
+    titles = {"psql": "Look at it with psql", "python": f"Look at it in {python}", "down": "The server stays up until"}
+    for key, lines in following.items():
+        screen.line(f"\n{titles[key]}:", style="bold")
+        screen.verbatim(lines)
 
 
 def _title(item: DemoItem) -> str:
@@ -239,7 +236,7 @@ def _seeded(inserted: Mapping[str, int] | None) -> str:
 
 
 def _verdict(findings: Sequence[Finding]) -> str:
-    return f"{len(findings)} findings" if findings else "valid"
+    return f"{len(findings)} finding{'s' if len(findings) > 1 else ''}" if findings else "valid"
 
 
 def _as_dicts(findings: Sequence[Finding]) -> list[dict[str, Any]]:

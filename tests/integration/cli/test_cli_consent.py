@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import select
-import socket
-import threading
-from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +10,7 @@ import pytest
 from myloware_store import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
     from tests.integration.cli.conftest import Shell
 
@@ -21,57 +18,29 @@ ORDERS = "SELECT count(*) FROM work_orders"
 ORDER = "INSERT INTO work_orders (tenant_id, created_by) VALUES ('acme', 'kim')"
 
 
-def relay(near: socket.socket, far: socket.socket) -> None:
-    """Pass bytes on between two sockets until one of them closes."""
-    with near, far:
-        while True:
-            for ready in select.select([near, far], [], [])[0]:
-                data = ready.recv(65536)
-                if not data:
-                    return
-                (far if ready is near else near).sendall(data)
-
-
 @pytest.fixture
-def remote_url(myloware_server: Any, myloware_dsn: str) -> Iterator[str]:
+def remote_url(myloware_server: Any, myloware_dsn: str, relayed: Callable[[Path], int]) -> str:
     """Give the URL of this test's database on a host that is not this machine, as far as its name tells."""
     arguments = myloware_server.connect_kwargs(Settings.load(myloware_dsn).dbname)
-    path = f"{arguments['host']}/.s.PGSQL.{arguments['port']}"
-    with ExitStack() as stack:
-        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-
-        def serve() -> None:
-            while True:
-                try:
-                    near, _ = listener.accept()
-                except OSError:
-                    return
-                far = socket.socket(socket.AF_UNIX)
-                far.connect(path)
-                threading.Thread(target=relay, args=(near, far), daemon=True).start()
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        port = listener.getsockname()[1]
-        yield (
-            f"postgresql://{arguments['user']}@db.example.com:{port}/{arguments['dbname']}"
-            "?hostaddr=127.0.0.1&sslmode=disable&gssencmode=disable"
-        )
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
+    port = relayed(Path(arguments["host"], f".s.PGSQL.{arguments['port']}"))
+    return (
+        f"postgresql://{arguments['user']}@db.example.com:{port}/{arguments['dbname']}"
+        "?hostaddr=127.0.0.1&sslmode=disable&gssencmode=disable"
+    )
 
 
-@pytest.mark.parametrize("answer", ["n\n", "\n", "", "yes please\n", "Y E S\n"])
-def test_nothing_but_a_yes_is_a_yes(shell: Shell, myloware_dsn: str, answer: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "answer"), [("seed", "n\n"), ("seed", ""), ("reset", "\n"), ("reset", "yes please\n"), ("reset", "")]
+)
+def test_nothing_but_a_yes_is_a_yes(shell: Shell, myloware_dsn: str, command: str, answer: str) -> None:
     """Any other answer, and none, leaves the database as it was, with exit code 2."""
     shell.ask(myloware_dsn, ORDER)
 
-    for command in ("seed", "reset"):
-        done = shell.run(command, answer=answer, DATABASE_URL=myloware_dsn)
+    done = shell.run(command, answer=answer, DATABASE_URL=myloware_dsn)
 
-        assert (2, "") == (done.returncode, done.stdout)
-        assert "nothing was done" in done.stderr
-        assert 1 == shell.ask(myloware_dsn, ORDERS)
+    assert (2, "") == (done.returncode, done.stdout)
+    assert "nothing was done" in done.stderr
+    assert 1 == shell.ask(myloware_dsn, ORDERS)
 
 
 def test_a_yes_is_a_yes(shell: Shell, myloware_dsn: str) -> None:
@@ -94,16 +63,24 @@ def test_the_question_is_not_part_of_the_report(shell: Shell, myloware_dsn: str)
     assert "Go on?" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["seed", "reset", "up --seed", "demo --configured"])
-def test_production_is_refused(shell: Shell, myloware_dsn: str, command: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("seed --yes --database", "production"),
+        ("reset --yes --database", "Production"),
+        ("up --seed --yes --database", "prod"),
+        ("demo --configured", "production"),
+    ],
+)
+def test_production_is_refused(shell: Shell, myloware_dsn: str, command: str, name: str) -> None:
     """Whatever else is said, and however production is spelt."""
     shell.ask(myloware_dsn, ORDER)
-    options = [] if command.startswith("demo") else ["--yes", "--database", Settings.load(myloware_dsn).dbname]
+    database = [Settings.load(myloware_dsn).dbname] if command.endswith("--database") else []
 
-    for name in ("production", "Production", "prod"):
-        done = shell.run(*command.split(), *options, DATABASE_URL=myloware_dsn, MYLOWARE_ENV=name)
-        assert (2, 1) == (done.returncode, shell.ask(myloware_dsn, ORDERS)), done
-        assert "production" in done.stderr
+    done = shell.run(*command.split(), *database, DATABASE_URL=myloware_dsn, MYLOWARE_ENV=name)
+
+    assert (2, 1) == (done.returncode, shell.ask(myloware_dsn, ORDERS)), done
+    assert "production" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["seed", "reset"])

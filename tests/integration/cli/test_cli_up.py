@@ -201,7 +201,7 @@ def test_up_leaves_a_configured_database_alone(shell: Shell, empty_url: str) -> 
     """Without being asked, it neither migrates nor seeds: it says what is missing, and exits with 1."""
     report = up_of(shell, empty_url, code=1)
 
-    assert (False, [], None) == tuple(report[key] for key in ("valid", "migrations_applied", "seeded"))
+    assert (False, [], None, {}) == tuple(report[key] for key in ("valid", "migrations_applied", "seeded", "next"))
     assert "myloware-store migrate" == report["findings"][0]["remedy"]
     assert 0 == shell.ask(empty_url, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
     assert not shell.home.exists()
