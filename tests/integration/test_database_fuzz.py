@@ -1,9 +1,9 @@
-"""Any nesting of blocks, errors and lost connections stores exactly what was committed, and holds nothing afterwards."""
+"""Any nesting of blocks, errors and lost connections stores exactly what was committed, and holds nothing after it."""
 
 from __future__ import annotations
 
 import random
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
@@ -40,12 +40,15 @@ class Program:
         self.failed = False  # a statement failed in the transaction
         self.number = 0
 
+    @property
+    def broken(self) -> bool:
+        """Whether the transaction cannot go on."""
+        return self.lost or self.failed
+
     def run(self) -> None:
         """Run it to its end."""
-        try:
+        with suppress(Thrown):
             self.steps(0, manual=False)
-        except Thrown:
-            pass
 
     def steps(self, depth: int, *, manual: bool) -> None:
         """Do a few things in a row."""
@@ -70,7 +73,7 @@ class Program:
         except DatabaseFault as fault:
             self.expect(fault)
         else:
-            assert not (self.lost or self.failed)
+            assert not self.broken
             (self.frames[-1] if self.frames else self.stored).add(self.number)
 
     def fail(self) -> None:
@@ -140,7 +143,7 @@ class Program:
             self.expect(fault)
             written: set[int] = set()
         else:
-            assert thrown or not (self.lost or self.failed), "it passes for stored"
+            assert thrown or not self.broken, "it passes for stored"
             written = set() if thrown else self.frames[-1]
         self.leave(written, failed=failed and not outermost)
         if thrown:
@@ -159,7 +162,7 @@ class Program:
             except DatabaseFault as fault:
                 self.expect(fault)
             else:
-                assert not (self.lost or self.failed), "it passes for stored"
+                assert not self.broken, "it passes for stored"
                 written = self.frames[-1]
         else:
             self.database.rollback()

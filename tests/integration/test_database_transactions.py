@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -277,6 +280,27 @@ def test_transact_leaves_retrying_to_the_outermost(db: StoreDatabase) -> None:
     db.transact(outermost)
 
     assert (2, 2, 11) == (len(outer), len(inner), Pair.get(name="a").number)
+
+
+def test_transact_gets_two_transactions_out_of_a_deadlock(db: StoreDatabase) -> None:
+    """Two that lock the same rows in opposite orders both end, one of them after another try."""
+    Pair.insert_many([{"name": "a"}, {"name": "b"}]).execute()
+    meeting = threading.Barrier(2)
+    runs: list[str] = []
+
+    def work(first: str, second: str) -> None:
+        runs.append(first)
+        Pair.update(number=Pair.number + 1).where(Pair.name == first).execute()
+        if runs.count(first) == 1:
+            meeting.wait()
+        Pair.update(number=Pair.number + 1).where(Pair.name == second).execute()
+
+    with ThreadPoolExecutor(2) as threads:
+        both = [threads.submit(db.transact, partial(work, *names)) for names in ("ab", "ba")]
+        for future in both:
+            future.result()
+
+    assert (3, [2, 2]) == (len(runs), [pair.number for pair in Pair.select()])
 
 
 def test_transact_does_not_run_other_errors_again(db: StoreDatabase) -> None:
