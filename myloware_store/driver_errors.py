@@ -102,8 +102,6 @@ def statement_fault(error: Exception) -> Exception:
     """
     if isinstance(error, UnicodeEncodeError):
         return _keeping(error, errors.InvalidInput("a text holds a lone surrogate, which is not valid Unicode"))
-    if isinstance(error, UnicodeDecodeError):
-        return _keeping(error, errors.DatabaseFault("a text that the database holds is not valid UTF-8"))
     if not isinstance(error, psycopg2.Error):
         if "NUL" in str(error):
             return _keeping(error, errors.InvalidInput("a text holds a NUL character, which PostgreSQL cannot store"))

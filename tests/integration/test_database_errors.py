@@ -152,6 +152,20 @@ def test_what_the_driver_cannot_send_is_typed(
     assert db.is_closed()
 
 
+def test_an_error_that_is_not_the_databases_comes_as_it_is(db: StoreDatabase) -> None:
+    """What an application's own type raises while it is adapted is not dressed up as something else."""
+
+    class Broken:
+        def __conform__(self, _protocol: object) -> object:
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine") as caught:
+        db.execute_sql("SELECT %s", (Broken(),))
+
+    assert not isinstance(caught.value, errors.StoreError)
+    assert db.is_closed()
+
+
 def test_a_reader_finds_no_driver_error_in_the_chain(db: StoreDatabase) -> None:
     """The driver's error, which quotes the row, is at `driver_error` alone, and stays behind when the fault travels."""
     with pytest.raises(errors.ConstraintViolation) as caught, db.atomic():

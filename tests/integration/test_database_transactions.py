@@ -16,6 +16,7 @@ import pytest
 from myloware_store.database import StoreDatabase, create_database
 from myloware_store.errors import ConstraintViolation, DatabaseFault, InvalidInput, TransactionConflict
 from myloware_store.settings import Settings
+from myloware_store.store_proxy import StoreProxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,6 +90,22 @@ def test_savepoints_undo_their_own_part(db: StoreDatabase) -> None:
             Pair.create(name="kept too")
 
     assert ["kept", "kept too"] == names()
+
+
+def test_the_models_proxy_opens_the_same_blocks(db: StoreDatabase) -> None:
+    """Transactions and savepoints opened through the proxy that models are bound to behave in the same way."""
+    stand_in = StoreProxy()
+    stand_in.initialize(db)
+
+    with stand_in.atomic(), stand_in.connection_context():
+        Pair.create(name="kept")
+        with suppress(ConstraintViolation), stand_in.savepoint():
+            Pair.create(name="kept")
+        with suppress(KeyError), stand_in.atomic():
+            Pair.create(name="lost")
+            raise KeyError
+
+    assert (["kept"], True) == (names(), db.is_closed())
 
 
 def test_commit_and_rollback_inside_a_block_go_on_in_a_new_transaction(db: StoreDatabase) -> None:

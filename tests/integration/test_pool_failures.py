@@ -175,6 +175,16 @@ def test_a_unit_with_state_in_its_session_does_not_go_on_without_it(db: StoreDat
     assert 1 == count(db)
 
 
+def test_a_connection_that_cannot_be_cleaned_is_not_used_again(db: StoreDatabase, settings: Settings) -> None:
+    """A unit whose connection went away unnoticed, with something left in its session, ends in peace."""
+    with db.unit():
+        db.execute_sql("SET work_mem = '77MB'")
+        end(settings, backend(db))
+
+    insert(db)
+    assert "1 open, 1 idle" in repr(db.pool)
+
+
 def test_a_stream_that_is_cut_off_is_told(db: StoreDatabase, settings: Settings) -> None:
     """Rows that were still to come from the server fail like any other statement."""
     query = peewee.Select([peewee.SQL("generate_series(1, 1000) AS n")], [peewee.SQL("n")]).bind(db)
