@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ _LEAST_VALUE = 40
 
 _FILE_WIDTH = 120
 _MOST_ROWS = 30
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class _Console(Console):
@@ -44,18 +46,19 @@ class Screen:
 
     def line(self, text: str = "", style: str = "") -> None:
         """Print a sentence, folded at the terminal's edge."""
-        self.console.print(Text(text, style=style))
+        self.console.print(Text(_harmless(text), style=style))
 
     def verbatim(self, text: str) -> None:
         """Print what is there to be copied, without a line break of ours in it."""
-        self.console.print(Text(text), soft_wrap=True)
+        self.console.print(Text(_harmless(text)), soft_wrap=True)
 
     def facts(self, rows: Mapping[str, object]) -> None:
         """Print names and values in two columns, no value folded."""
         width = max(map(len, rows)) + 2
         between = "\n" if self.console.width < width + _LEAST_VALUE else ""
         for name, value in rows.items():
-            self.console.print(Text(f"{name:{width}}{between}", style="bold") + Text(str(value)), soft_wrap=True)
+            text = Text.assemble((f"{name:{width}}{between}", "bold"), _harmless(value))
+            self.console.print(text, soft_wrap=True)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: int = 0) -> None:
         """Print a table; where there is no room its first and last column are folded, and further rows only counted.
@@ -74,12 +77,17 @@ class Screen:
                 overflow="fold",
                 no_wrap=0 < place < len(columns) - 1,
             )
-        cells = [[Text(str(cell)) for cell in row] for row in rows]
+        cells = [[Text(_harmless(cell)) for cell in row] for row in rows]
         for row in cells[:_MOST_ROWS]:
             table.add_row(*row)
         self.console.print(table)
         if len(cells) > _MOST_ROWS:
             self.line(f"and {len(cells) - _MOST_ROWS} more")
+
+
+def _harmless(value: object) -> str:
+    """Show control characters, which a terminal would obey, as what they are."""
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", str(value))
 
 
 def print_json(report: Mapping[str, Any]) -> None:
@@ -107,9 +115,9 @@ def progress() -> Iterator[Callable[..., None]]:
 
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn())
     with Progress(*columns, console=console, transient=True) as bars:
-        task = bars.add_task("", total=None)
+        task = bars.add_task("", total=None, visible=False)
 
         def show(what: str, done: int = 0, total: int | None = None) -> None:
-            bars.update(task, description=what, completed=done, total=total)
+            bars.update(task, description=what, completed=done, total=total, visible=True)
 
         yield show
