@@ -169,6 +169,11 @@ def _kind_and_message(error: psycopg2.Error, found: Diagnostics, state: str) -> 
         return errors.ConstraintViolation, f"{_refused_by(found)} ({_condition(state)})"
     if state in _CONFLICTS:
         return errors.TransactionConflict, f"the transaction failed: {_CONFLICTS[state]}; run it again"
+    if state == errorcodes.PROGRAM_LIMIT_EXCEEDED:
+        too_much = (
+            "a text has more different words than its full-text entry of 1 MB has room for, or a value is too large"
+        )
+        return errors.InvalidData, f"{too_much} ({_condition(state)})"
     if state.startswith(("22", "54")):
         return errors.InvalidData, f"the server refused a value: {_condition(state)}{_type_named(found)}"
     if state in _MISSING:

@@ -83,7 +83,7 @@ class NotAwaitingApproval(StoreError):
 
 
 class LeaseLost(StoreError):
-    """The claim's lease ran out and the item is no longer held by this attempt."""
+    """A claim holds its item no longer: the lease ran out, or the attempt has ended."""
 
 
 class DatabaseFault(StoreError, peewee.DatabaseError):

@@ -40,6 +40,10 @@ def command_database() -> MigrationDatabase:
     with _told():
         _refuse_harm(command, options, directory)
         settings = Settings.load(options.get("database"))
+        if command == "rollback" and settings.production:
+            raise MigrationError(
+                "MYLOWARE_ENV is production: a rollback drops tables with their data; unset it to go on"
+            )
         return _CommandDatabase(settings, directory, limits=Limits.load(), check=_check(command, options))
 
 

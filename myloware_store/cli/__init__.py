@@ -111,8 +111,7 @@ def demo(given: Given, *, paths: tuple[str, ...], query: str | None, configured:
     settings = given.settings() if configured else given.embedded()
     if settings is None:
         raise Refused("that is a database of yours: --configured lets the demo write tenant `demo` there")
-    if configured:
-        refuse_production(settings, SAMPLE_DATA)
+    refuse_production(settings, SAMPLE_DATA)
     with progress() as show:
         show("Reading")
         reading = read_documents(paths or BUNDLED)

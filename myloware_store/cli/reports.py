@@ -127,6 +127,7 @@ def migrate(settings: Settings, report: MigrationReport, *, as_json: bool) -> No
         print_json({"url": _url(settings), "applied": report.applied, "pending": report.pending})
         return
     screen = Screen()
+    screen.facts({"Database": _url(settings)})
     for name in report.applied:
         screen.line(f"applied {name}")
     for name in report.pending:

@@ -283,4 +283,7 @@ class Work(Repository):
         """Inside a transaction of the caller's, a refused claim ends it: what belongs together commits together."""
         lost = {claim.item_id for claim in claims} - set(accepted)
         if lost and self._db.in_transaction():
-            raise LeaseLost(f"the lease ran out on {', '.join(sorted(map(str, lost)))}")
+            raise LeaseLost(
+                f"these claims hold their items no longer (the lease ran out, or the attempt has ended):"
+                f" {', '.join(sorted(map(str, lost)))}"
+            )

@@ -53,6 +53,16 @@ class Command:
         return process.returncode, out + err
 
 
+@newest_only
+def test_production_is_not_rolled_back_by_a_slip(pw_migrate: Command) -> None:
+    """A rollback drops tables with their data: where MYLOWARE_ENV says production it is refused, and all stays."""
+    pw_migrate("migrate")
+    production = Command(pw_migrate.environ["DATABASE_URL"], MYLOWARE_ENV="production")
+    code, printed = production("rollback")
+    assert (1, True) == (code, "production" in printed)
+    assert "[x] 001_initial" in pw_migrate("list")[1]
+
+
 @pytest.fixture
 def pw_migrate(settings: Settings) -> Command:
     """Give the command, with the empty database in the environment."""

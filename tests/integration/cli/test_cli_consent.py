@@ -70,6 +70,7 @@ def test_the_question_is_not_part_of_the_report(shell: Shell, myloware_dsn: str)
         ("reset --yes --database", "Production"),
         ("up --seed --yes --database", "prod"),
         ("demo --configured", "production"),
+        ("demo", "production"),
     ],
 )
 def test_production_is_refused(shell: Shell, myloware_dsn: str, command: str, name: str) -> None:
