@@ -38,7 +38,7 @@ STARTS = [
     ("bash", ".venv/bin/myloware-store demo"),
     ("python", "from myloware_store import HashingEmbedder, Store"),
     ("python", "from myloware_store import Store, WorkItem, WorkOrder"),
-    ("bash", "docker compose up -d postgres"),  # checked by tests/packaging/test_compose.py
+    ("bash", "docker compose up -d"),  # checked by tests/packaging/test_compose.py
     ("bash", "export DATABASE_URL="),
     ("python", "def test_an_order_is_stored"),
     ("bash", "pg_dump"),  # run by tests/integration/test_backup.py
