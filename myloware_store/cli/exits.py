@@ -32,8 +32,11 @@ def run(group: click.Group, arguments: Sequence[str]) -> int:
     An error is told on stderr, and with `--json` as an object on stdout, too. What is not an error of ours or click's
     is raised.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # it was closed, as `>&-` does
+            setattr(sys, name, io.StringIO())
+        elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # where the locale cannot write a character
     try:
         try:

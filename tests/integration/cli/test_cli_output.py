@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 from contextlib import closing
@@ -140,6 +141,14 @@ def test_a_reader_that_goes_away_is_no_error(shell_up: Shell, command: list[str]
 
     assert (141, "") == (process.returncode, complaint)
     assert EmbeddedServer.running(shell_up.home)
+
+
+def test_closed_streams_are_no_error(shell_up: Shell) -> None:
+    """A job that closes what it does not want to see gets the exit code."""
+    ping = shlex.join([*shell_up.command, "ping"])
+    for line, code in ((f"{ping} >&-", 0), (f"{ping} 2>&-", 0), (f"{ping} --url x >&- 2>&-", 2)):
+        done = shell_up.line(line, folder=shell_up.folder)
+        assert (code, "") == (done.returncode, done.stderr), line
 
 
 def test_ctrl_c_at_a_question(shell_up: Shell) -> None:
