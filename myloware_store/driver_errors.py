@@ -86,6 +86,7 @@ _MISSING = {"42P01", "42703", "42704", "3F000"}  # a table, a column, a type or 
 _PLACEHOLDERS = re.compile(
     "index out of range|not all arguments converted|unsupported format character|incomplete placeholder"
 )
+_TOO_MUCH = "a text has more different words than its full-text entry of 1 MB has room for, or a value is too large"
 _CONFLICTS = {
     errorcodes.SERIALIZATION_FAILURE: "it met a concurrent transaction (serialization failure)",
     errorcodes.DEADLOCK_DETECTED: "it and another transaction waited for each other (deadlock)",
@@ -169,13 +170,9 @@ def _kind_and_message(error: psycopg2.Error, found: Diagnostics, state: str) -> 
         return errors.ConstraintViolation, f"{_refused_by(found)} ({_condition(state)})"
     if state in _CONFLICTS:
         return errors.TransactionConflict, f"the transaction failed: {_CONFLICTS[state]}; run it again"
-    if state == errorcodes.PROGRAM_LIMIT_EXCEEDED:
-        too_much = (
-            "a text has more different words than its full-text entry of 1 MB has room for, or a value is too large"
-        )
-        return errors.InvalidData, f"{too_much} ({_condition(state)})"
     if state.startswith(("22", "54")):
-        return errors.InvalidData, f"the server refused a value: {_condition(state)}{_type_named(found)}"
+        cause = _TOO_MUCH if state == errorcodes.PROGRAM_LIMIT_EXCEEDED else "the server refused a value"
+        return errors.InvalidData, f"{cause}: {_condition(state)}{_type_named(found)}"
     if state in _MISSING:
         return errors.MissingObject, f"{_told(found)} ({state}); if it is not migrated, run `myloware-store migrate`"
     kind = next(fault for driver, fault in _BY_DRIVER_CLASS if isinstance(error, driver))

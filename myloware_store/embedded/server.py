@@ -138,7 +138,8 @@ class EmbeddedServer:
                 with locks.shielded(locks.open_lock(place.users_lock)) as users:
                     if not force and locks.is_shared(users):
                         raise EmbeddedServerError(
-                            f"The server in {home} is in use (by pid {pids}): close it there, or stop it with `down --force`."
+                            f"The server in {home} is in use (by pid {pids}): close it there, or stop it with"
+                            " `down --force`."
                         )
                     place.keep.unlink(missing_ok=True)
                     stop(place)
