@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import stat
 import time
 import uuid
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
@@ -14,6 +16,7 @@ import psycopg2
 from psycopg2.sql import SQL, Identifier
 
 from myloware_store.embedded import EmbeddedServer
+from myloware_store.errors import EmbeddedServerError
 from myloware_store.migrate import migrate, migrations_path
 from myloware_store.settings import Settings
 
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Server", "clone", "ensure_template", "open_server"]
 
+_STALE_SECONDS = 3600.0
 _CLEAR_SECONDS = 1.0  # what a backend may take to notice that its client has closed
 
 
@@ -57,6 +61,7 @@ def open_server(home: Path) -> Iterator[Server]:
     if url := os.environ.get("MYLOWARE_TEST_URL"):
         yield _NamedServer(Settings.load(url, environ={}, dotenv=None))
         return
+    _sweep(home.parent)
     home.mkdir(exist_ok=True)
     home.chmod(0o711)  # so that the account the server runs under, as root, can reach its own folder in it
     with EmbeddedServer(home / "server", testing=True) as server:
@@ -101,6 +106,17 @@ def clone(server: Server, template: str) -> Iterator[str]:
         with _maintenance(server) as run:
             _wait_until_clear(run, name)
             run.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what runs that were killed have left: homes of this account, an hour old, whose server has ended."""
+    for home in folder.glob("myloware-" + "[0-9a-f]" * 12):
+        with suppress(OSError, EmbeddedServerError):  # another run may be sweeping too
+            status = home.lstat()
+            ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+            old = time.time() - status.st_mtime > _STALE_SECONDS
+            if ours and old and not EmbeddedServer.running(home / "server"):
+                shutil.rmtree(home)
 
 
 @contextmanager

@@ -52,10 +52,11 @@ class Environment(NamedTuple):
 
 def run(command: list[str | Path], *, cwd: Path) -> str:
     """Run a command that must succeed, without the checkout on its path, and give what it prints."""
+    outer = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
         command,
         cwd=cwd,
-        env={**os.environ, "PYTHONSAFEPATH": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+        env={**outer, "PYTHONSAFEPATH": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

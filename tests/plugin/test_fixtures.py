@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -82,6 +84,17 @@ def test_failed_tests_leave_nothing_behind_either(project: Project) -> None:
 
     result.assert_outcomes(failed=1, passed=1)
     assert [] == project.left_behind()
+
+
+def test_remains_of_killed_runs_are_swept(project: Project) -> None:
+    """Folders of servers that ended long ago go; what is young, or not the plugin's, stays."""
+    for name, age in (("myloware-00000000000a", 7200), ("myloware-00000000000b", 60), ("myloware-precious", 7200)):
+        (project.tmp / name / "server").mkdir(parents=True)
+        os.utime(project.tmp / name, (time.time() - age, time.time() - age))
+
+    project.run(ISOLATED).assert_outcomes(passed=2)
+
+    assert ["myloware-00000000000b", "myloware-precious"] == project.left_behind()
 
 
 def test_database_is_dropped_after_its_test(project: Project, named_server: None) -> None:
