@@ -14,7 +14,7 @@ from uuid_utils.compat import uuid7
 from myloware_store.enums import ENUM_TYPES
 from myloware_store.errors import InvalidInput
 from myloware_store.scalars import CheckedField, ServerDefault, field_name
-from myloware_store.values import MAX_JSON_BYTES, dump_json, require_text
+from myloware_store.values import MAX_JSON_BYTES, dump_json, require_text, shown
 from myloware_store.vectors import DIMENSIONS, decode_binary, decode_text, encode_text
 
 __all__ = [
@@ -67,12 +67,12 @@ class EnumField(CheckedField):
 
     def check(self, value: Any) -> str:
         if isinstance(value, StrEnum) and not isinstance(value, self.enum):
-            raise InvalidInput(f"{field_name(self)}: {value!r} is of another enum than {self.enum.__name__}")
+            raise InvalidInput(f"{field_name(self)}: {shown(value)} is of another enum than {self.enum.__name__}")
         try:
             return str(self.enum(value).value)
         except ValueError:
             labels = ", ".join(self.enum)
-            raise InvalidInput(f"{field_name(self)}: {value!r} is not one of {labels}") from None
+            raise InvalidInput(f"{field_name(self)}: {shown(value)} is not one of {labels}") from None
 
     def python_value(self, value: Any) -> StrEnum | None:
         return None if value is None else self.enum(value)
@@ -89,7 +89,7 @@ class UuidField(CheckedField):
         try:
             return str(uuid.UUID(value))
         except (ValueError, TypeError, AttributeError):
-            raise InvalidInput(f"{field_name(self)}: {value!r} is not a UUID") from None
+            raise InvalidInput(f"{field_name(self)}: {shown(value)} is not a UUID") from None
 
     def python_value(self, value: Any) -> uuid.UUID | None:
         return value if value is None or isinstance(value, uuid.UUID) else uuid.UUID(value)

@@ -11,7 +11,7 @@ from typing import Any
 import peewee
 
 from myloware_store.errors import InvalidInput
-from myloware_store.values import MAX_NAME_CHARS, MAX_TEXT_BYTES, require_text
+from myloware_store.values import MAX_NAME_CHARS, MAX_TEXT_BYTES, require_text, shown
 
 __all__ = [
     "CheckedBooleanField",
@@ -26,6 +26,7 @@ __all__ = [
     "field_name",
 ]
 
+_ADDRESSES = ipaddress.IPv4Address | ipaddress.IPv6Address  # interfaces are addresses, too
 _INT4 = range(-(2**31), 2**31)
 
 
@@ -115,9 +116,9 @@ class CheckedIntegerField(CheckedField):
         try:
             number = operator.index(value)
         except TypeError:
-            raise InvalidInput(f"{field_name(self)}: {value!r} is not an integer") from None
+            raise InvalidInput(f"{field_name(self)}: {shown(value)} is not an integer") from None
         if isinstance(value, bool) or number not in _INT4:
-            raise InvalidInput(f"{field_name(self)}: {value!r} is not a 32-bit integer")
+            raise InvalidInput(f"{field_name(self)}: {shown(value)} is not a 32-bit integer")
         return number
 
 
@@ -128,13 +129,13 @@ class CheckedFloatField(CheckedField):
 
     def check(self, value: Any) -> float:
         if isinstance(value, bool | str | bytes | complex):
-            raise InvalidInput(f"{field_name(self)}: {value!r} is not a number")
+            raise InvalidInput(f"{field_name(self)}: {shown(value)} is not a number")
         try:
             number = float(value)
         except (TypeError, ValueError, OverflowError):
-            raise InvalidInput(f"{field_name(self)}: {value!r} is not a number") from None
+            raise InvalidInput(f"{field_name(self)}: {shown(value)} is not a number") from None
         if not math.isfinite(number):
-            raise InvalidInput(f"{field_name(self)}: {value!r} is not finite")
+            raise InvalidInput(f"{field_name(self)}: {shown(value)} is not finite")
         return number
 
 
@@ -145,7 +146,7 @@ class CheckedBooleanField(CheckedField):
 
     def check(self, value: Any) -> bool:
         if not isinstance(value, bool):
-            raise InvalidInput(f"{field_name(self)}: {value!r} is not a boolean")
+            raise InvalidInput(f"{field_name(self)}: {shown(value)} is not a boolean")
         return value
 
 
@@ -156,7 +157,7 @@ class TimestampField(CheckedField):
 
     def check(self, value: Any) -> datetime:
         if not isinstance(value, datetime) or value.utcoffset() is None:
-            raise InvalidInput(f"{field_name(self)}: {value!r} is not an aware datetime")
+            raise InvalidInput(f"{field_name(self)}: {shown(value)} is not an aware datetime")
         return value
 
     def python_value(self, value: Any) -> datetime | None:
@@ -169,8 +170,10 @@ class InetField(CheckedField):
     field_type = "inet"
 
     def check(self, value: Any) -> str:
+        # A bare number or a pair would be taken for an address as well.
+        text = str(value) if isinstance(value, str | _ADDRESSES) else ""
         try:
-            ipaddress.ip_interface(value)
+            ipaddress.ip_interface(text)
         except ValueError:
-            raise InvalidInput(f"{field_name(self)}: {value!r} is not an IP address") from None
-        return str(value)
+            raise InvalidInput(f"{field_name(self)}: {shown(value)} is not an IP address") from None
+        return text

@@ -92,6 +92,8 @@ class StoreDatabase(peewee.PostgresqlDatabase):
             TransactionConflict: The last try met another transaction too.
             AmbiguousCommit: The connection was lost during COMMIT; this is not tried again.
         """
+        if not callable(fn):
+            raise InvalidInput(f"fn: {type(fn).__name__} is not a function")
         if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
             raise InvalidInput("retries must be a whole number, 0 or more")
         left = 0 if self.in_transaction() else retries

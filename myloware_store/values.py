@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ import orjson
 
 from myloware_store.errors import InvalidInput
 
-__all__ = ["MAX_JSON_BYTES", "MAX_NAME_CHARS", "MAX_TEXT_BYTES", "dump_json", "require_text"]
+__all__ = ["MAX_JSON_BYTES", "MAX_NAME_CHARS", "MAX_TEXT_BYTES", "dump_json", "require_text", "shown"]
 
 MAX_TEXT_BYTES = 1024 * 1024
 """Largest text, in bytes of UTF-8: PostgreSQL's tsvector ends at 1 MB."""
@@ -22,7 +23,15 @@ MAX_JSON_BYTES = 4 * 1024 * 1024
 MAX_NAME_CHARS = 255
 """Longest name, identifier or key, in characters: they stand in B-tree indexes, whose rows end at 2.7 KB."""
 
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 80
+
 _ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+
+
+def shown(value: Any) -> str:
+    """Return how a refused value looks in an error: short, whatever it is, and never an error itself."""
+    return _short.repr(value)
 
 
 def require_text(

@@ -227,7 +227,8 @@ class BaseModel(peewee.Model):
                 row[tenant] = parent.tenant_id
             else:
                 # The parent was given by its id: the same statement looks its tenant up.
-                found = model.select(model.tenant_id).where(model.id == parent)
+                parent_id = model.id.db_value(getattr(parent, "id", parent))
+                found = model.select(model.tenant_id).where(model.id == parent_id)
                 row[tenant] = peewee.fn.COALESCE(found, fallback)
             break
         return row

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from myloware_store.database import current_actor, current_tenant, default_tenant
 from myloware_store.errors import InvalidInput, NotFound
 from myloware_store.models.base import TenantEntity
-from myloware_store.values import MAX_NAME_CHARS, require_text
+from myloware_store.values import MAX_NAME_CHARS, require_text, shown
 
 if TYPE_CHECKING:
     from myloware_store.database import StoreDatabase
@@ -82,7 +82,7 @@ def as_list(values: Any, name: str) -> list[Any]:
 def as_flag(value: Any, name: str) -> bool:
     """Return True or False as they are; nothing else is taken for one: InvalidInput."""
     if not isinstance(value, bool):
-        raise InvalidInput(f"{name}: {value!r} is not a boolean")
+        raise InvalidInput(f"{name}: {shown(value)} is not a boolean")
     return value
 
 
@@ -98,7 +98,7 @@ def as_enum(value: Any, enum: type[_Label], name: str) -> _Label:
             return enum(value)
     except ValueError:
         pass
-    raise InvalidInput(f"{name}: {value!r} is not one of {', '.join(enum)}")
+    raise InvalidInput(f"{name}: {shown(value)} is not one of {', '.join(enum)}")
 
 
 def as_uuid(value: Any, name: str) -> uuid.UUID:
@@ -109,7 +109,7 @@ def as_uuid(value: Any, name: str) -> uuid.UUID:
     try:
         return uuid.UUID(value)
     except (ValueError, TypeError, AttributeError):
-        raise InvalidInput(f"{name}: {value!r} is not a UUID") from None
+        raise InvalidInput(f"{name}: {shown(value)} is not a UUID") from None
 
 
 def as_uuids(values: Any, name: str) -> list[str]:
@@ -121,7 +121,7 @@ def as_uuids(values: Any, name: str) -> list[str]:
 def as_count(value: Any, name: str, *, least: int = 1, most: int = _MAX_COUNT) -> int:
     """Return a whole number within bounds, or raise InvalidInput."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise InvalidInput(f"{name}: {value!r} is not a whole number from {least} to {most}")
+        raise InvalidInput(f"{name}: {shown(value)} is not a whole number from {least} to {most}")
     return value
 
 
@@ -129,7 +129,7 @@ def as_seconds(value: Any, name: str, *, least: float = 0.0) -> float:
     """Return a duration in seconds, at least `least` and ten years at most, or raise InvalidInput."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or not least <= value <= _MAX_SECONDS:
-        raise InvalidInput(f"{name}: {value!r} is not a number of seconds from {least:g} to {_MAX_SECONDS:g}")
+        raise InvalidInput(f"{name}: {shown(value)} is not a number of seconds from {least:g} to {_MAX_SECONDS:g}")
     return float(value)
 
 
@@ -150,7 +150,7 @@ def as_object(value: Any, name: str) -> dict[str, Any]:
 def as_time(value: Any, name: str) -> datetime:
     """Return an aware datetime, or raise InvalidInput."""
     if not isinstance(value, datetime) or value.utcoffset() is None:
-        raise InvalidInput(f"{name}: {value!r} is not an aware datetime")
+        raise InvalidInput(f"{name}: {shown(value)} is not an aware datetime")
     return value
 
 

@@ -25,7 +25,7 @@ from myloware_store.repositories.base import (
     writer,
 )
 from myloware_store.results import Hit, MemoryDoc
-from myloware_store.values import MAX_TEXT_BYTES, dump_json, require_text
+from myloware_store.values import MAX_TEXT_BYTES, dump_json, require_text, shown
 from myloware_store.vectors import DIMENSIONS, decode_binary, encode_text
 
 if TYPE_CHECKING:
@@ -258,5 +258,5 @@ def _checked(doc: Any) -> dict[str, Any]:
 
 def _similarity(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not -1 <= value <= 1:
-        raise InvalidInput(f"min_similarity: {value!r} is not a number from -1 to 1")
+        raise InvalidInput(f"min_similarity: {shown(value)} is not a number from -1 to 1")
     return float(value)

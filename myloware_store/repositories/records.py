@@ -12,6 +12,7 @@ from myloware_store.enums import WorkOrderStatus
 from myloware_store.errors import InvalidInput, NotFound
 from myloware_store.models import AuditLog, EvalResult, Run, WorkflowTemplate, WorkItem, WorkOrder
 from myloware_store.repositories.base import Repository, as_count, as_name, as_object, as_text, as_uuid, writer
+from myloware_store.values import shown
 
 __all__ = ["Audit", "Evals", "Runs"]
 
@@ -99,7 +100,7 @@ class Evals(Repository):
             InvalidInput: The score is outside 0 .. 1, or something cannot be stored.
         """
         if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
-            raise InvalidInput(f"score: {score!r} is not a number from 0 to 1")
+            raise InvalidInput(f"score: {shown(score)} is not a number from 0 to 1")
         return EvalResult.create(
             work_item=self._find(WorkItem, item_id, "item_id"),
             evaluation_type=as_name(evaluation_type, "evaluation_type"),

@@ -298,6 +298,11 @@ def test_generated_columns_are_filled_by_the_server() -> None:
     assert "'fee':2 'late':1" == doc.search
 
 
+DEEP: list[Any] = []
+for _ in range(100_000):
+    DEEP = [DEEP]  # its own repr() would be a RecursionError
+
+
 @pytest.mark.parametrize(
     ("model", "values"),
     [
@@ -331,6 +336,16 @@ def test_bad_values_never_reach_the_database(model: Any, values: dict[str, Any])
     with pytest.raises(InvalidInput, match=rf"^{model.__name__}\."):
         model.create(**values)
     assert model.select().count() == 0
+
+
+def test_a_parent_that_is_none_is_one_typed_error() -> None:
+    """Whatever is given for a foreign key, and wherever."""
+    for bad in (DEEP, 5, "no-uuid", {"id": 1}, object()):
+        with pytest.raises(InvalidInput):
+            WorkItem.create(work_order=bad, type="TICKET", content="x")
+        with pytest.raises(InvalidInput):
+            WorkItem.insert_many([{"work_order": bad, "type": "TICKET", "content": "x"}]).execute()
+    assert WorkItem.select().count() == 0
 
 
 def test_bad_vectors_never_reach_the_database() -> None:

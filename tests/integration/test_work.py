@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 
 from myloware_store import (
@@ -388,6 +389,7 @@ def test_batches_must_match(myloware: Store) -> None:
         ([claim], None),
         (["claim"], [1]),
         (claim, [1]),
+        ([attrs.evolve(claim, item_id=[])], [1]),  # type: ignore[arg-type]  # that is the point
         (None, [1]),
         ([claim, claim], [1, 2]),
     ]
@@ -402,6 +404,8 @@ def test_batches_must_match(myloware: Store) -> None:
         myloware.work.fail([claim], ["no"], retry=0)  # type: ignore[arg-type]  # that is the point
     with pytest.raises(InvalidInput):
         myloware.work.fail([claim], [7])  # type: ignore[list-item]  # that is the point
+    with pytest.raises(InvalidInput):
+        myloware.transact("no function")  # type: ignore[arg-type]  # that is the point
     assert Attempt.get().status is AttemptStatus.STARTED
     assert set() == myloware.work.finish([], [])
 
