@@ -84,13 +84,14 @@ class Shell:
         os.close(far)
         with contextlib.suppress(OSError):  # what Linux gives to read once nobody has the terminal open
             while True:
-                if keys and b"Go on?" in shown:
+                if select.select([near], [], [], 0.5)[0]:
+                    data = os.read(near, 65536)
+                    if not data:
+                        break
+                    shown += data
+                elif keys and b"Go on?" in shown:
+                    # And again, as people do: Python misses a Ctrl-C in the instant before it waits for input.
                     os.write(near, keys.encode())
-                    keys = ""
-                data = os.read(near, 65536)
-                if not data:
-                    break
-                shown += data
         os.close(near)
         return process.wait(PATIENCE), shown.decode()
 

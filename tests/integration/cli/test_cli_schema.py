@@ -92,7 +92,6 @@ def test_the_database_can_be_named_in_every_way(shell: Shell, myloware_dsn: str)
         (("ping", "--url", myloware_dsn), {"DATABASE_URL": nowhere}),
         (("--env-file", "staging.env", "ping"), {"DATABASE_URL": nowhere}),
         (("ping", "--env-file", "staging.env"), {"DATABASE_HOST": "/nonexistent"}),
-        (("ping",), {"DATABASE_URL": myloware_dsn}),
     ]
     for arguments, environ in ways:
         assert shell.report(*arguments, **environ)["database"] in myloware_dsn, (arguments, environ)
