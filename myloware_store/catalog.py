@@ -125,12 +125,16 @@ def read_catalog(database: StoreDatabase) -> dict[str, str]:
 
     Returns:
         By kind and name (`column work_items.content`), the definition; enums first, then functions, tables, columns,
-        constraints, indexes, triggers, each in the order they were made.
+        constraints, indexes, triggers, each in the order they were made. Empty where no schema of the search path
+        exists.
     """
     found: dict[str, str] = {}
     with database.unit():
         where = "SELECT oid, quote_ident(nspname) FROM pg_namespace WHERE nspname = current_schema()"
-        oid, schema = database.execute_sql(where).fetchone()
+        current = database.execute_sql(where).fetchone()
+        if current is None:
+            return {}
+        oid, schema = current
         for kind, query in _QUERIES.items():
             for name, definition in database.execute_sql(query, {"schema": oid, "history": HISTORY_TABLE}).fetchall():
                 found[f"{kind} {name}"] = _normal(definition, schema)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import attrs
@@ -398,6 +399,13 @@ def test_a_lost_history_is_not_an_unmigrated_database(myloware_db: StoreDatabase
 
     assert ("migration", "001_initial") == (finding.kind, finding.name)
     assert "--fake" in finding.remedy
+
+
+def test_a_search_path_to_nowhere_is_a_finding(myloware_dsn: str) -> None:
+    """Where no schema on it exists there is nothing to compare: the database is not migrated, as far as can be seen."""
+    settings = Settings.load(f"{myloware_dsn}&options=-csearch_path%3Dnowhere")
+    with closing(create_database(settings)) as database:
+        assert not validate(database).valid
 
 
 def test_a_newer_database_is_one_finding(myloware_db: StoreDatabase) -> None:
