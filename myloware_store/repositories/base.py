@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -128,7 +127,7 @@ def as_count(value: Any, name: str, *, least: int = 1, most: int = _MAX_COUNT) -
 def as_seconds(value: Any, name: str, *, least: float = 0.0) -> float:
     """Return a duration in seconds, at least `least` and ten years at most, or raise InvalidInput."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or not least <= value <= _MAX_SECONDS:
+    if not is_number or not least <= value <= _MAX_SECONDS:
         raise InvalidInput(f"{name}: {shown(value)} is not a number of seconds from {least:g} to {_MAX_SECONDS:g}")
     return float(value)
 
@@ -158,7 +157,7 @@ def known_keys(row: Any, allowed: Sequence[str], name: str) -> Mapping[str, Any]
     """Return the row if it is a mapping that holds no other keys, or raise InvalidInput."""
     if not isinstance(row, Mapping):
         raise InvalidInput(f"{name}: {type(row).__name__} is not a mapping")
-    unknown = [str(key) for key in row if key not in allowed]
+    unknown = [shown(key) for key in row if key not in allowed]
     if unknown:
         raise InvalidInput(f"{name}: unknown key {', '.join(unknown)}; there are {', '.join(allowed)}")
     return row

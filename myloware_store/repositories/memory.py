@@ -45,9 +45,10 @@ SELECT given.id, COALESCE(w.tenant_id, %(tenant_id)s), given.work_item_id, given
 FROM unnest(
     %(ids)s::uuid[], %(item_ids)s::uuid[], %(types)s::mem_doc_type[], %(contents)s::text[],
     %(embeddings)s::text[], %(metadata)s::jsonb[]
-) WITH ORDINALITY AS given (id, work_item_id, type, content, embedding, metadata, n)
+) AS given (id, work_item_id, type, content, embedding, metadata)
 LEFT JOIN work_items AS w ON w.id = given.work_item_id AND (%(tenant)s::text IS NULL OR w.tenant_id = %(tenant)s)
-ORDER BY given.n
+-- Always in the order of the ids: two batches with the same documents never wait for each other in a circle.
+ORDER BY given.id
 ON CONFLICT (id) DO UPDATE
 SET work_item_id = EXCLUDED.work_item_id, type = EXCLUDED.type, content = EXCLUDED.content,
     embedding = EXCLUDED.embedding, metadata = EXCLUDED.metadata, updated_at = statement_timestamp()

@@ -40,13 +40,14 @@ class Runs(Repository):
         template = None if workflow_template_id is None else as_uuid(workflow_template_id, "workflow_template_id")
         if template is not None and not WorkflowTemplate.select().where(WorkflowTemplate.id == template).exists():
             raise NotFound(f"there is no workflow template {template}")
-        return Run.create(
+        run = Run.create(
             work_order=self._find(WorkOrder, order_id, "order_id"),
             workflow_template=template,
             status=WorkOrderStatus.PROCESSING,
             context=as_object(context, "context"),
             started_at=fn.statement_timestamp(),
         )
+        return self._find(Run, run.id, "run_id")
 
     def finish(self, run_id: UUID | str, *, error: str | None = None, context: Mapping[str, Any] | None = None) -> Run:
         """Record the end of a run: COMPLETED, or FAILED where an error is given.
@@ -156,8 +157,9 @@ class Audit(Repository):
         """
         query = self._scoped(AuditLog.select(), AuditLog)
         if resource_type is not None:
-            query = query.where(AuditLog.resource_type == resource_type)
+            query = query.where(AuditLog.resource_type == as_name(resource_type, "resource_type"))
         if resource_id is not None:
-            query = query.where(AuditLog.resource_id == str(resource_id))
+            wanted = str(resource_id) if isinstance(resource_id, UUID) else as_name(resource_id, "resource_id")
+            query = query.where(AuditLog.resource_id == wanted)
         newest_first = query.order_by(AuditLog.created_at.desc(), AuditLog.id.desc())
         return [*newest_first.limit(as_count(limit, "limit"))]

@@ -10,7 +10,7 @@ from uuid import UUID
 from myloware_store.enums import WorkItemStatus, WorkItemType
 from myloware_store.errors import InvalidInput
 from myloware_store.models import WorkOrder
-from myloware_store.repositories.base import as_enum, as_list, as_uuid, known_keys
+from myloware_store.repositories.base import as_enum, as_list, known_keys
 from myloware_store.results import Claim, Outcome
 from myloware_store.values import MAX_TEXT_BYTES, require_text
 
@@ -41,8 +41,8 @@ def as_claims(claims: Iterable[Claim]) -> list[Claim]:
     for claim in held:
         if not isinstance(claim, Claim):
             raise InvalidInput(f"claims: {type(claim).__name__} is not a Claim")
-        as_uuid(claim.item_id, "claims")
-        as_uuid(claim.attempt_id, "claims")
+        if not isinstance(claim.item_id, UUID) or not isinstance(claim.attempt_id, UUID):
+            raise InvalidInput("claims: the ids of a claim are UUIDs, not text")
     if len({claim.item_id for claim in held}) != len(held):
         raise InvalidInput("claims: an item is named twice")
     return held

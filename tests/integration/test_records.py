@@ -145,6 +145,7 @@ def test_a_run_starts_and_ends_once(myloware: Store, item: WorkItem) -> None:
     """COMPLETED, or FAILED with an error; ending it again is refused."""
     run = myloware.runs.start(item.work_order_id, context={"step": 1})
     assert (WorkOrderStatus.PROCESSING, "acme") == (run.status, run.tenant_id)
+    assert Run.get_by_id(run.id).started_at == run.started_at
     done = myloware.runs.finish(run.id, context={"step": 2})
     assert (WorkOrderStatus.COMPLETED, {"step": 2}) == (done.status, done.context)
     with pytest.raises(InvalidInput, match="COMPLETED"):

@@ -188,6 +188,8 @@ def test_claims_can_be_narrowed(myloware: Store) -> None:
         {"n": 1.5},
         {"lease": 0},
         {"lease": float("inf")},
+        {"lease": float("nan")},
+        {"lease": 10**400},
         {"types": "TICKET"},
         {"types": ["LETTER"]},
         {"types": 5},
