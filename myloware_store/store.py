@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from myloware_store.database import create_database, proxy, tenant_scope
 from myloware_store.errors import SettingsError, StoreError
@@ -53,6 +53,13 @@ class _Connection:
         self.database.close_all()
         if self.server is not None:
             self.server.close()
+
+
+class _Closed:
+    """What stands for the repositories of a closed store."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise StoreError("the store is closed")
 
 
 _lock = threading.RLock()
@@ -165,6 +172,8 @@ class Store:
             connection, self._connection = self._connection, None
             if connection is None:
                 return
+            for name in ("work", "approvals", "dead_letters", "memory", "runs", "evals", "audit"):
+                setattr(self, name, _Closed())
             connection.users -= 1
             if connection.users == 0:
                 _open = None

@@ -73,6 +73,10 @@ def test_a_closed_store_says_so(myloware_dsn: str) -> None:
     assert repr(store) == "<Store, closed>"
     with pytest.raises(StoreError, match="closed"):
         store.transact(lambda: None)
+    with pytest.raises(StoreError, match="closed"):
+        store.work.submit([{"type": "TICKET", "content": "x"}])
+    with pytest.raises(StoreError, match="closed"):
+        store.audit.list()
 
 
 def test_a_url_and_settings_do_not_mix(myloware_dsn: str) -> None:
