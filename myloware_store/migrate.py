@@ -153,13 +153,24 @@ def reset(
         limits: How long to wait; read from the environment by default.
 
     Raises:
-        MigrationError: Something that others made depends on ours (the message names it): nothing was dropped.
+        MigrationError: Something that others made depends on ours, or tables of our names stand in a database that we
+            never migrated (the message names them): nothing was dropped.
         ConnectionFailed: The server cannot be reached.
     """
-    from myloware_store.catalog import drop_statements
+    from myloware_store.catalog import drop_statements, expected_catalog, read_catalog
 
     folder = _folder(directory)
     with _served(target) as settings, _session(settings, folder, limits, lambda _: None) as database:
+
+        def foreign() -> list[str]:
+            found = read_catalog(database)
+            return sorted(key for key in found if key.startswith("table ") and key in expected_catalog())
+
+        if not database.status().applied and (taken := foreign()):
+            raise MigrationError(
+                f"no migration of ours is recorded, so these may be someone else's: {', '.join(taken)}; drop them by"
+                " hand, or record the migrations first (`pw_migrate migrate --fake`)"
+            )
 
         def drop() -> None:
             (schema,) = database.execute_sql("SELECT quote_ident(current_schema())").fetchone()

@@ -462,6 +462,15 @@ def test_reset_drops_nothing_that_something_else_depends_on(settings: Settings, 
     assert [(1,)] == database.execute_sql("SELECT count(*) FROM dashboard").fetchall()
 
 
+def test_reset_leaves_a_strangers_table_of_our_name(settings: Settings, database: StoreDatabase) -> None:
+    """Where no migration of ours is recorded, a table named like one of ours is someone else's."""
+    database.execute_sql("CREATE TABLE tools AS SELECT 1 AS id, 'hammer' AS name")
+
+    with pytest.raises(MigrationError, match="table tools"):
+        reset(settings)
+    assert (1, "hammer") == database.execute_sql("SELECT * FROM tools").fetchone()
+
+
 def test_reset_keeps_to_its_schema(settings: Settings, connect: Connect) -> None:
     """Resetting a tenant's schema leaves `public` and its rows."""
     tenant = attrs.evolve(settings, schema="tenant_a")
