@@ -15,36 +15,11 @@ from playhouse.postgres_ext import ServerSide
 
 from myloware_store.database import StoreDatabase, create_database
 from myloware_store.errors import DatabaseFault, InvalidInput
-from myloware_store.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-
-class Pair(peewee.Model):
-    """A table of its own for these tests."""
-
-    id = peewee.AutoField()
-    name = peewee.TextField(unique=True)
-    number = peewee.IntegerField(default=0)
-
-    class Meta:
-        """As Peewee names tables now."""
-
-        database = peewee.DatabaseProxy()
-        legacy_table_names = False
-
-
-@pytest.fixture
-def db(plain_url: str) -> Iterator[StoreDatabase]:
-    """Give a database of two connections, with `Pair` bound to it."""
-    settings = Settings.load(plain_url, environ={}, dotenv=None)
-    database = create_database(attrs.evolve(settings, connection_limit=2, pool_timeout=5))
-    with database.bind_ctx([Pair]):
-        database.drop_tables([Pair])
-        database.create_tables([Pair])
-        yield database
-    database.close_all()
+    from tests.integration.conftest import Pair
 
 
 @pytest.fixture
@@ -64,11 +39,6 @@ def backend(database: StoreDatabase) -> int:
     """Return the server process behind the connection in use."""
     pid: int = database.execute_sql("SELECT pg_backend_pid()").fetchone()[0]
     return pid
-
-
-def names() -> list[str]:
-    """Return what is stored."""
-    return [pair.name for pair in Pair.select().order_by(Pair.name)]
 
 
 def test_a_statement_on_its_own_holds_nothing(db: StoreDatabase) -> None:
@@ -98,20 +68,20 @@ def test_rows_offer_a_cursors_interface(db: StoreDatabase) -> None:
     assert rows.closed
 
 
-def test_peewees_ways_of_reading_work_without_a_held_connection(db: StoreDatabase) -> None:
+def test_peewees_ways_of_reading_work_without_a_held_connection(db: StoreDatabase, pairs: type[Pair]) -> None:
     """Models, dicts, tuples, iterators, scalars, counts and RETURNING read the same rows."""
-    inserted = Pair.insert_many([{"name": "a"}, {"name": "b"}]).returning(Pair.name).execute()
+    inserted = pairs.insert_many([{"name": "a"}, {"name": "b"}]).returning(pairs.name).execute()
 
     assert ["a", "b"] == [pair.name for pair in inserted]
-    assert [{"name": "a"}, {"name": "b"}] == list(Pair.select(Pair.name).order_by(Pair.name).dicts())
-    assert [("a",), ("b",)] == list(Pair.select(Pair.name).order_by(Pair.name).tuples().iterator())
+    assert [{"name": "a"}, {"name": "b"}] == list(pairs.select(pairs.name).order_by(pairs.name).dicts())
+    assert [("a",), ("b",)] == list(pairs.select(pairs.name).order_by(pairs.name).tuples().iterator())
     assert (2, True, "a") == (
-        Pair.select().count(),
-        Pair.select().exists(),
-        Pair.select(peewee.fn.MIN(Pair.name)).scalar(),
+        pairs.select().count(),
+        pairs.select().exists(),
+        pairs.select(peewee.fn.MIN(pairs.name)).scalar(),
     )
-    assert (2, 1) == (Pair.update(number=5).execute(), Pair.delete().where(Pair.name == "a").execute())
-    get_or_create: Any = Pair.get_or_create
+    assert (2, 1) == (pairs.update(number=5).execute(), pairs.delete().where(pairs.name == "a").execute())
+    get_or_create: Any = pairs.get_or_create
     assert [False, True] == [get_or_create(name=name)[1] for name in ("b", "c")]
     assert "pair" in db.get_tables()
     assert db.is_closed()
@@ -236,23 +206,23 @@ def test_connect_holds_a_connection_until_close(db: StoreDatabase) -> None:
     assert not db.close()
 
 
-def test_large_results_can_be_streamed_inside_a_transaction(db: StoreDatabase) -> None:
+def test_large_results_can_be_streamed_inside_a_transaction(db: StoreDatabase, pairs: type[Pair]) -> None:
     """`ServerSide` reads through an open connection, and leaves no cursor behind."""
-    Pair.insert_many([{"name": str(n)} for n in range(300)]).execute()
+    pairs.insert_many([{"name": str(n)} for n in range(300)]).execute()
 
     with db.atomic():
-        streamed = [pair.name for pair in ServerSide(Pair.select().order_by(Pair.id), array_size=100)]
+        streamed = [pair.name for pair in ServerSide(pairs.select().order_by(pairs.id), array_size=100)]
     with db.unit():
-        first = next(ServerSide(Pair.select().order_by(Pair.id), array_size=10)).name
+        first = next(ServerSide(pairs.select().order_by(pairs.id), array_size=10)).name
 
     assert ([str(n) for n in range(300)], "0") == (streamed, first)
     assert [] == db.execute_sql("SELECT name FROM pg_cursors").fetchall()
 
 
-def test_streaming_without_a_unit_is_refused(db: StoreDatabase) -> None:
+def test_streaming_without_a_unit_is_refused(db: StoreDatabase, pairs: type[Pair]) -> None:
     """A streamed result would lose its connection: the error says what to open."""
     with pytest.raises(DatabaseFault, match="atomic"):
-        next(ServerSide(Pair.select()))
+        next(ServerSide(pairs.select()))
 
     assert db.is_closed()
 
@@ -276,22 +246,22 @@ def test_a_copy_that_fails_is_translated(db: StoreDatabase) -> None:
     assert db.is_closed()
 
 
-def test_a_schema_of_the_settings_leads_the_search_path(db: StoreDatabase) -> None:
+def test_a_schema_of_the_settings_leads_the_search_path(db: StoreDatabase, pairs: type[Pair]) -> None:
     """Tables are made and found in the schema that the URL names, however it is spelled."""
     schema = 'My "odd\\ näme'
     db.execute_sql('CREATE SCHEMA "{}"'.format(schema.replace('"', '""')))
     other = create_database(attrs.evolve(db.settings, schema=schema))
 
-    with other.bind_ctx([Pair]):
-        other.create_tables([Pair])
-        Pair.create(name="there")
+    with other.bind_ctx([pairs]):
+        other.create_tables([pairs])
+        pairs.create(name="there")
         with other.unit():
             other.execute_sql("SET search_path = public")
         found = other.execute_sql("SELECT current_schema(), current_schemas(false)").fetchone()
     other.close_all()
 
     assert (schema, [schema, "public"]) == found
-    assert [] == names()
+    assert [] == pairs.names()
 
 
 def test_dates_are_read_where_the_server_writes_them_otherwise(db: StoreDatabase) -> None:
@@ -309,10 +279,12 @@ def test_dates_are_read_where_the_server_writes_them_otherwise(db: StoreDatabase
     db.execute_sql("DROP ROLE german")
 
 
-def test_the_debug_log_shows_statements_and_no_values(db: StoreDatabase, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_debug_log_shows_statements_and_no_values(
+    db: StoreDatabase, caplog: pytest.LogCaptureFixture, pairs: type[Pair]
+) -> None:
     """Peewee's log has each statement, and how many parameters it had, but none of them."""
     with caplog.at_level(logging.DEBUG, "peewee"):
-        Pair.create(name="hunter2")
+        pairs.create(name="hunter2")
 
     assert "INSERT INTO" in caplog.text
     assert "[2 parameters]" in caplog.text
