@@ -5,21 +5,20 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from types import MappingProxyType
+from typing import Any, Self
 
 import attrs
 
 from myloware_store import dsn
 from myloware_store.errors import SettingsError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from myloware_store.variables import DATABASE_VARIABLES, read_variables
 
 __all__ = ["Settings"]
 
-_DATABASE = ("DATABASE_URL", "DATABASE_HOST", "DATABASE_PORT", "DATABASE_NAME", "DATABASE_USER", "DATABASE_PASSWORD")
-_OTHER = ("MYLOWARE_ENV", "MYLOWARE_TENANT")
 _PLAIN = ("host", "port", "dbname", "user", "password")
 _EMBEDDED_HOME = ".myloware"
 _MAX_CONNECTIONS = 262_143  # what PostgreSQL itself can be set to
@@ -45,6 +44,24 @@ def _masked(params: Mapping[str, str]) -> str:
     return repr({key: "***" if key in dsn.SECRET_PARAMETERS else value for key, value in params.items()})
 
 
+def _read_only(params: Mapping[str, str]) -> Mapping[str, str]:
+    if not isinstance(params, Mapping):
+        raise SettingsError(f"params must be a mapping of text to text, not {type(params).__name__}")
+    checked = {dsn.check_text("a name in params", key): value for key, value in params.items()}
+    return MappingProxyType({key: dsn.check_text(key, value, control=True) for key, value in checked.items()})
+
+
+def _folder(home: Path | str) -> Path:
+    if not isinstance(home, Path | str):
+        raise SettingsError(f"embedded_home must be a path, not {type(home).__name__}")
+    return Path(home)
+
+
+def _flag(_: object, attribute: attrs.Attribute[bool], value: object) -> None:
+    if not isinstance(value, bool):
+        raise SettingsError(f"{attribute.name} must be True or False, not {type(value).__name__}")
+
+
 @attrs.frozen
 class Settings:
     """Where the database is and how it is used; `Settings.load()` reads them.
@@ -59,7 +76,7 @@ class Settings:
         dbname: The database; empty leaves it to libpq.
         user: The role; empty leaves it to libpq.
         password: Its password.
-        params: Every other libpq parameter (sslmode, options, ...).
+        params: Every other libpq parameter (sslmode, options, ...); kept as a read-only copy.
         schema: Where the tables are; any other than `public` leads the connection's search_path.
         connection_limit: The most connections that one process opens.
         pool_timeout: How many seconds a thread waits for a free connection; infinity waits for ever.
@@ -70,21 +87,21 @@ class Settings:
         configured: Whether a database was named, rather than the embedded server.
     """
 
-    embedded: bool = False
-    embedded_home: Path = Path(_EMBEDDED_HOME)
+    embedded: bool = attrs.field(default=False, validator=_flag)
+    embedded_home: Path = attrs.field(default=Path(_EMBEDDED_HOME), converter=_folder)
     host: str = ""
     port: int | str = ""
     dbname: str = ""
     user: str = ""
     password: str = attrs.field(default="", repr=False)
-    params: Mapping[str, str] = attrs.field(factory=dict, repr=_masked, hash=False)
+    params: Mapping[str, str] = attrs.field(factory=dict, converter=_read_only, repr=_masked, hash=False)
     schema: str = "public"
     connection_limit: int = _DEFAULT_LIMIT
     pool_timeout: float = _DEFAULT_TIMEOUT
-    pgbouncer: bool = False
+    pgbouncer: bool = attrs.field(default=False, validator=_flag)
     tenant_id: str = "default"
-    production: bool = False
-    configured: bool = False
+    production: bool = attrs.field(default=False, validator=_flag)
+    configured: bool = attrs.field(default=False, validator=_flag)
 
     def __attrs_post_init__(self) -> None:
         """Refuse what no server can be told."""
@@ -125,7 +142,7 @@ class Settings:
         Raises:
             SettingsError: Something named there cannot be used, or nothing is named where MYLOWARE_ENV is production.
         """
-        values = _variables(os.environ if environ is None else environ, dotenv)
+        values = read_variables(os.environ if environ is None else environ, dotenv)
         common: dict[str, Any] = {
             "production": values.get("MYLOWARE_ENV", "").strip().lower() in {"production", "prod"},
             "tenant_id": values.get("MYLOWARE_TENANT", "default"),
@@ -134,7 +151,7 @@ class Settings:
             return cls(**_from_text(url, "the database URL"), **common)
         if "DATABASE_URL" in values:
             return cls(**_from_text(values["DATABASE_URL"], "DATABASE_URL"), **common)
-        if any(name in values for name in _DATABASE):
+        if any(name in values for name in DATABASE_VARIABLES):
             return cls(**_from_variables(values), **common)
         if common["production"]:
             raise SettingsError(
@@ -192,6 +209,11 @@ class Settings:
         rest = {key: str(value) for key, value in given.items() if key not in _PLAIN}
         return attrs.evolve(self, **plain, params={**self.params, **rest})
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Make the same settings in another process; a read-only view cannot be pickled."""
+        values = {name: getattr(self, name) for name in attrs.fields_dict(type(self))}
+        return partial(type(self), **{**values, "params": dict(self.params)}), ()
+
     def _libpq(self) -> dict[str, str]:
         plain = {key: str(getattr(self, key)) for key in _PLAIN}
         return {**{key: value for key, value in plain.items() if value}, **self.params}
@@ -214,30 +236,6 @@ class Settings:
 
 def _seconds(value: float) -> str:
     return "0" if math.isinf(value) else repr(value)
-
-
-def _variables(environ: Mapping[str, str], dotenv: Path | str | None) -> dict[str, str]:
-    """Return the known variables that are set, the environment's before the file's."""
-    real = {name: environ[name] for name in (*_DATABASE, *_OTHER) if environ.get(name, "").strip()}
-    group = _OTHER if any(name in real for name in _DATABASE) else (*_DATABASE, *_OTHER)
-    filed = _read_dotenv(Path(dotenv)) if dotenv is not None else {}
-    values = {**{name: text for name in group if (text := filed.get(name) or "").strip()}, **real}
-    return {name: dsn.check_text(name, value, control=name != "DATABASE_HOST") for name, value in values.items()}
-
-
-def _read_dotenv(path: Path) -> dict[str, str | None]:
-    # A folder named .env (a virtual environment, say) is none of ours.
-    if not (path.is_file() or path.is_fifo()):
-        return {}
-    from dotenv import dotenv_values
-
-    try:
-        return dict(dotenv_values(path, encoding="utf-8-sig"))
-    except UnicodeDecodeError:
-        reason = "it is not UTF-8 text"
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-    raise SettingsError(f"{path} cannot be read: {reason}")
 
 
 def _from_text(text: object, name: str) -> dict[str, Any]:

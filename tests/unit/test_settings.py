@@ -285,6 +285,12 @@ def test_text_that_no_server_can_be_told_is_refused_without_showing_it(name: str
         ({"tenant_id": "x" * 256}, "tenant"),
         ({"host": None}, "host"),
         ({"port": 70000}, "port"),
+        ({"params": 5}, "params"),
+        ({"params": {"sslmode": 1}}, "sslmode"),
+        ({"params": {1: "require"}}, "params"),
+        ({"embedded_home": 5}, "embedded_home"),
+        ({"pgbouncer": "false"}, "pgbouncer"),
+        ({"production": 1}, "production"),
     ],
 )
 def test_settings_made_by_hand_are_checked_too(changes: dict[str, Any], message: str) -> None:
@@ -310,6 +316,18 @@ def test_settings_travel_to_another_process() -> None:
     assert settings == pickle.loads(pickle.dumps(settings))
     assert settings == copy.deepcopy(settings)
     assert {settings} == {load(f"{URL}?sslmode=require")}
+
+
+def test_nothing_changes_settings_once_they_are_made() -> None:
+    """Settings that are shared stay as they are: parameters are a copy that cannot be written to."""
+    given = {"sslmode": "require"}
+    settings = Settings(params=given)
+    given["sslmode"] = "disable"
+
+    with pytest.raises(TypeError):
+        settings.params["sslmode"] = "disable"  # type: ignore[index]
+
+    assert {"sslmode": "require"} == settings.params == attrs.evolve(settings, host="h").params
 
 
 def test_every_connection_has_a_deadline_a_name_and_keepalives() -> None:

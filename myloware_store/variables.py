@@ -1,0 +1,107 @@
+"""The variables that name the database, from the environment and from a `.env` file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from myloware_store.dsn import check_text
+from myloware_store.errors import SettingsError
+
+if TYPE_CHECKING:
+    from dotenv.parser import Binding
+
+__all__ = ["DATABASE_VARIABLES", "put_aside", "read_variables"]
+
+DATABASE_VARIABLES = (
+    "DATABASE_URL",
+    "DATABASE_HOST",
+    "DATABASE_PORT",
+    "DATABASE_NAME",
+    "DATABASE_USER",
+    "DATABASE_PASSWORD",
+)
+"""The group that names the database: it is taken from the environment or from the file, never from both."""
+
+_OTHER = ("MYLOWARE_ENV", "MYLOWARE_TENANT")
+_OURS = re.compile("DATABASE_|MYLOWARE_")
+_SINGLE_QUOTED = re.compile(r"[^=]*=[^\S\r\n]*'")
+
+
+def read_variables(environ: Mapping[str, str], dotenv: Path | str | None) -> dict[str, str]:
+    """Return those of our variables that are set, the environment's before the file's.
+
+    Args:
+        environ: The environment.
+        dotenv: The file, or None. One that is not there is an empty one; a folder of that name is none of ours.
+
+    Raises:
+        SettingsError: One of them is not text, or the file cannot be read.
+    """
+    real = _real(environ)
+    group = _OTHER if any(name in real for name in DATABASE_VARIABLES) else (*DATABASE_VARIABLES, *_OTHER)
+    filed = _read_file(environ, dotenv)
+    values = {**{name: text for name in group if (text := filed.get(name, "")).strip()}, **real}
+    return {name: check_text(name, value, control=name != "DATABASE_HOST") for name, value in values.items()}
+
+
+def put_aside(environ: Mapping[str, str], dotenv: Path | str | None) -> tuple[str, ...]:
+    """Return what the file says of the database and the environment, which names a part of it, leaves unsaid."""
+    real = _real(environ)
+    if "DATABASE_URL" in real or not any(name in real for name in DATABASE_VARIABLES):
+        return ()
+    filed = _read_file(environ, dotenv)
+    return tuple(name for name in DATABASE_VARIABLES if filed.get(name, "").strip() and name not in real)
+
+
+def _real(environ: Mapping[str, str]) -> dict[str, str]:
+    if not isinstance(environ, Mapping):
+        raise SettingsError(f"environ must be a mapping of text to text, not {type(environ).__name__}")
+    found = {name: environ[name] for name in (*DATABASE_VARIABLES, *_OTHER) if environ.get(name) is not None}
+    return {name: value for name, value in found.items() if not isinstance(value, str) or value.strip()}
+
+
+def _read_file(environ: Mapping[str, str], dotenv: Path | str | None) -> dict[str, str]:
+    if dotenv is None:
+        return {}
+    if not isinstance(dotenv, str | Path):
+        raise SettingsError(f"dotenv must be a path, not {type(dotenv).__name__}")
+    path = Path(dotenv)
+    try:
+        if not (path.is_file() or path.is_fifo()):
+            return {}
+        with path.open(encoding="utf-8-sig") as lines:
+            from dotenv.parser import parse_stream
+
+            bindings = list(parse_stream(lines))
+    except UnicodeDecodeError:
+        reason = "it is not UTF-8 text"
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+    else:
+        return _values(bindings, environ, path)
+    raise SettingsError(f"{str(path)[-255:]} cannot be read: {reason}")
+
+
+def _values(bindings: list[Binding], environ: Mapping[str, str], path: Path) -> dict[str, str]:
+    """Return the file's values, `${NAME}` filled in but between single quotes, as in a shell."""
+    from dotenv.variables import parse_variables
+
+    values: dict[str, str] = {}
+    for binding in bindings:
+        text, line = binding.original
+        if binding.error and _OURS.search(text):
+            # dotenv would leave it out, and some other database would be used than the one that is meant.
+            blank = len(text) - len(text.lstrip())
+            line += len(re.findall(r"\r\n|\n|\r", text[:blank]))
+            raise SettingsError(f"{path}, line {line}: cannot be read; write NAME='value', and a quote in it as \\'")
+        if binding.key is None or binding.value is None:
+            continue
+        if _SINGLE_QUOTED.match(text):
+            values[binding.key] = binding.value
+        else:
+            known = {**environ, **values}
+            values[binding.key] = "".join(atom.resolve(known) for atom in parse_variables(binding.value))
+    return values
