@@ -124,20 +124,22 @@ def connect_fault(error: Exception, settings: Settings) -> errors.ConnectionFail
 
 
 def lost_fault(error: Exception | None, settings: Settings, *, committing: bool) -> errors.ConnectionFailed:
-    """Translate a connection that broke while it was in use."""
+    """Translate a connection that broke while it was in use.
+
+    Args:
+        error: The driver's.
+        settings: Which server it was.
+        committing: Whether the server may have committed what it was sent last.
+    """
     sqlstate = getattr(error, "pgcode", None) or "08006"
+    lost = f"the connection to {settings.target} was lost"
     if committing:
-        return _keeping(
-            error,
-            errors.AmbiguousCommit(
-                f"the connection to {settings.target} was lost during COMMIT: the transaction may have been stored or"
-                " not; look before doing it again",
-                sqlstate=sqlstate,
-            ),
+        message = (
+            f"{lost} before the server's reply came: what was sent last (a COMMIT, or a statement outside of a"
+            " transaction) may have been stored or not; look for it before doing it again"
         )
-    fault = errors.ConnectionFailed(
-        f"the connection to {settings.target} was lost; an open transaction was rolled back", sqlstate=sqlstate
-    )
+        return _keeping(error, errors.AmbiguousCommit(message, sqlstate=sqlstate))
+    fault = errors.ConnectionFailed(f"{lost}; an open transaction was rolled back", sqlstate=sqlstate)
     return _keeping(error, fault)
 
 

@@ -113,7 +113,10 @@ class PoolTimeout(ConnectionFailed):
 
 
 class AmbiguousCommit(ConnectionFailed):
-    """The connection was lost while committing: the transaction may or may not have been stored."""
+    """The connection was lost before the server said that it had committed: what was written may be stored or not.
+
+    That goes for a COMMIT, and for a statement outside of a transaction, which commits by itself.
+    """
 
 
 class TransactionConflict(DatabaseFault, peewee.OperationalError):

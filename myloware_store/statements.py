@@ -1,4 +1,4 @@
-"""What a statement leaves behind: its rows, read whole, and whether it may have changed the session."""
+"""What a statement leaves behind: its rows, read whole, and what it may have changed in session and database."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from psycopg2.extensions import cursor
 
-__all__ = ["Rows", "Stream", "touches_session"]
+__all__ = ["Rows", "Stream", "may_store", "touches_session"]
 
 _LONG = 4096  # characters; longer statements are seldom seen twice
 # Statements that end with their transaction, whatever they do, as long as nothing in them names session state.
@@ -30,6 +30,15 @@ _SESSION = re.compile(
     r"|\b(?:temp|temporary|hold)\b",
     re.IGNORECASE,
 )
+_READS = re.compile(
+    r"[\s(]*(?:SELECT|VALUES|TABLE|WITH|SHOW|EXPLAIN|FETCH|BEGIN|START|ROLLBACK|ABORT|SET|RESET|DISCARD"
+    r"|COPY\b.*\bTO\s+STDOUT)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_WRITES = re.compile(
+    r";\s*\S|\b(?:INSERT|(?<!FOR\s)(?<!KEY\s)UPDATE|DELETE|MERGE|INTO|CREATE|EXECUTE)\b", re.IGNORECASE
+)
+_COMMITS = re.compile(r"(?:^|;)\s*COMMIT\b|^\s*(?:END|PREPARE\s+TRANSACTION)\b", re.IGNORECASE)
 
 
 def touches_session(sql: object) -> bool:
@@ -41,6 +50,22 @@ def touches_session(sql: object) -> bool:
     if not isinstance(sql, str):
         return True
     return _seen(sql) if len(sql) <= _LONG else _looks(sql)
+
+
+def may_store(sql: object, *, in_transaction: bool) -> bool:
+    """Tell whether the server may have committed something by running a statement whose reply never came.
+
+    It errs on the side of yes, but for one case: a SELECT counts as a read, whatever the functions it calls do.
+
+    Args:
+        sql: The statement.
+        in_transaction: Whether a transaction was open before it, which then has to be committed first.
+    """
+    if not isinstance(sql, str):
+        return not in_transaction
+    if in_transaction:
+        return bool(_COMMITS.search(sql))
+    return not _READS.match(sql) or bool(_WRITES.search(sql))
 
 
 class Rows:

@@ -6,6 +6,7 @@ import logging
 import random
 import time
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import peewee
@@ -16,7 +17,7 @@ from psycopg2 import extensions
 from myloware_store.driver_errors import DRIVER_ERRORS, connect_fault, lost_fault, misuse, statement_fault
 from myloware_store.errors import ConnectionFailed, DatabaseFault, InvalidInput, TransactionConflict
 from myloware_store.pool import ConnectionPool
-from myloware_store.statements import Rows, Stream, touches_session
+from myloware_store.statements import Rows, Stream, may_store, touches_session
 from myloware_store.store_proxy import Savepoint
 from myloware_store.thread_connection import ThreadConnection
 
@@ -116,7 +117,7 @@ class StoreDatabase(peewee.PostgresqlDatabase):
             cursor.copy_expert(sql, stream)
             return cursor.rowcount
 
-        return self._perform(move)
+        return self._perform(move, sql)
 
     def connect(self, reuse_if_open: bool = False) -> bool:  # noqa: FBT001, FBT002 - Peewee's signature
         """Hold a connection for this thread until `close()`."""
@@ -183,12 +184,12 @@ class StoreDatabase(peewee.PostgresqlDatabase):
 
         def run(cursor: extensions.cursor) -> Any:
             cursor.execute(sql, params or ())
-            return Stream(cursor, self._perform) if named else Rows(cursor)
+            return Stream(cursor, partial(self._perform, sql="FETCH")) if named else Rows(cursor)
 
         self._log_query(sql, params)
         start = time.perf_counter()
         try:
-            result = self._perform(run, soils=named or touches_session(sql), named=named)
+            result = self._perform(run, sql, soils=named or touches_session(sql), named=named)
         except Exception as error:
             if self.query_hooks:
                 self._notify_hooks(sql, params, start, error)
@@ -201,7 +202,7 @@ class StoreDatabase(peewee.PostgresqlDatabase):
         """Begin a transaction; outside of every block its connection is held until `commit()` or `rollback()`."""
         level = self._adapter.isolation_level_str(isolation_level or self._isolation_level)
         statement = f"BEGIN TRANSACTION ISOLATION LEVEL {level}" if level else "BEGIN"
-        self._perform(lambda cursor: cursor.execute(statement))
+        self._perform(lambda cursor: cursor.execute(statement), statement)
 
     def commit(self) -> None:
         """Commit the transaction.
@@ -218,7 +219,7 @@ class StoreDatabase(peewee.PostgresqlDatabase):
             return cursor.statusmessage
 
         try:
-            outcome = self._perform(run, committing=True)
+            outcome = self._perform(run, "COMMIT")
         finally:
             self._state.doomed = False
             self._state.settle()
@@ -232,7 +233,7 @@ class StoreDatabase(peewee.PostgresqlDatabase):
         """Roll the transaction back; a connection that was lost, or is gone, counts as rolled back."""
         if not self._state.closed:
             with suppress(ConnectionFailed):
-                self._perform(lambda cursor: cursor.execute("ROLLBACK"))
+                self._perform(lambda cursor: cursor.execute("ROLLBACK"), "ROLLBACK")
             self._state.doomed = False
             self._state.settle()
 
@@ -267,20 +268,20 @@ class StoreDatabase(peewee.PostgresqlDatabase):
     def _perform(
         self,
         action: Callable[[extensions.cursor], _Result],
+        sql: object,
         *,
         soils: bool = False,
         named: bool = False,
-        committing: bool = False,
     ) -> _Result:
         """Do something with a cursor, translate what the driver raises, and return a connection that nothing holds."""
         state = self._state
         connection = state.live()
-        committing = committing and not connection.closed
-        in_transaction = state.in_transaction()
+        sent, in_transaction = not connection.closed, state.in_transaction()
         state.soiled |= soils
         try:
             return action(self._new_cursor(named=named))
         except DRIVER_ERRORS as error:
+            committing = sent and may_store(sql, in_transaction=in_transaction)
             fault = self._fault(error, connection, committing=committing)
             if fault is error:
                 raise

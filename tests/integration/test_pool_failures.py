@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -21,7 +20,7 @@ from myloware_store.errors import AmbiguousCommit, ConnectionFailed
 from myloware_store.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -220,99 +219,6 @@ def test_a_statement_that_is_cut_off_is_told(db: StoreDatabase, settings: Settin
             working.result()
 
     assert (0, True) == (count(db), db.is_closed())
-
-
-class Relay:
-    """Stands between client and server, and cuts the connection when a COMMIT passes, after doing something with it."""
-
-    def __init__(self, folder: Path, settings: Settings, on_commit: Callable[[socket.socket, bytes], None]) -> None:
-        folder.mkdir()
-        self.settings = attrs.evolve(settings, host=str(folder), port=5432)
-        self._address = f"{settings.host}/.s.PGSQL.{settings.port}"
-        self._on_commit = on_commit
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(folder / ".s.PGSQL.5432"))
-        self._listener.listen()
-        self._threads = [threading.Thread(target=self._serve)]
-
-    def __enter__(self) -> Settings:
-        self._threads[0].start()
-        return self.settings
-
-    def __exit__(self, *_error: object) -> None:
-        cut(self._listener)
-        for thread in self._threads:
-            thread.join()
-
-    def _serve(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                server = socket.socket(socket.AF_UNIX)
-                server.connect(self._address)
-                for work, ends in ((self._answer, (server, client)), (self._ask, (client, server))):
-                    self._threads.append(threading.Thread(target=work, args=ends))
-                    self._threads[-1].start()
-
-    def _answer(self, server: socket.socket, client: socket.socket) -> None:
-        with suppress(OSError):
-            while data := server.recv(65536):
-                client.sendall(data)
-        cut(client)
-
-    def _ask(self, client: socket.socket, server: socket.socket) -> None:
-        with suppress(OSError):
-            while data := client.recv(65536):
-                if b"COMMIT" in data:
-                    cut(client)
-                    self._on_commit(server, data)
-                    break
-                server.sendall(data)
-        cut(server)
-
-
-def cut(end: socket.socket) -> None:
-    """Close a connection both ways, whoever else has it."""
-    with closing(end), suppress(OSError):
-        end.shutdown(socket.SHUT_RDWR)
-
-
-@pytest.mark.parametrize("sent", [True, False])
-def test_a_commit_whose_reply_is_lost_is_ambiguous(
-    db: StoreDatabase,
-    settings: Settings,
-    reachable_tmp: Path,
-    sent: bool,  # noqa: FBT001
-) -> None:
-    """Whether the server got the COMMIT or not, the client is told that it cannot know, and nothing is tried again."""
-    committed = threading.Event()
-
-    def on_commit(server: socket.socket, data: bytes) -> None:
-        if sent:
-            server.sendall(data)
-        committed.set()
-
-    runs: list[int] = []
-    after: list[int] = []
-
-    def work() -> None:
-        runs.append(1)
-        insert(cutting)
-        cutting.after_commit(lambda: after.append(1))
-
-    with Relay(reachable_tmp / f"relay-{sent}", settings, on_commit) as through:
-        cutting = create_database(through)
-        with pytest.raises(AmbiguousCommit, match="may have been stored") as caught:
-            cutting.transact(work)
-        committed.wait()
-        assert "0 open, 0 idle" in repr(cutting.pool)
-
-    assert "08006" == caught.value.sqlstate
-    assert (1, 0) == (len(runs), len(after))
-    deadline = time.monotonic() + 10
-    while count(db) != int(sent) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert int(sent) == count(db)
 
 
 def test_threads_work_through_a_restart_of_the_server(reachable_tmp: Path) -> None:

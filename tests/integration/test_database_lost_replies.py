@@ -1,0 +1,279 @@
+"""Connections lost between a statement and its reply: what may have been stored is told apart from what was not."""
+
+from __future__ import annotations
+
+import io
+import socket
+import threading
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pytest
+
+from myloware_store import (
+    AmbiguousCommit,
+    ConnectionFailed,
+    WorkItem,
+    WorkOrder,
+)
+from myloware_store.database import StoreDatabase, create_database
+from myloware_store.repositories.work import Work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from myloware_store import Store
+    from myloware_store.settings import Settings
+
+INVOICE = {"type": "INVOICE", "content": "Invoice 17"}
+
+
+class Relay:
+    """Stands between client and server, and cuts the connection as soon as something passes.
+
+    Args:
+        folder: For its socket.
+        settings: The server's.
+        needle: What the client has to send.
+        sent: Whether the server gets that, and answers it, before the connection ends.
+    """
+
+    def __init__(self, folder: Path, settings: Settings, needle: bytes, *, sent: bool = True) -> None:
+        folder.mkdir(exist_ok=True)
+        self.settings = attrs.evolve(settings, host=str(folder), port=5432)
+        self._address = f"{settings.host}/.s.PGSQL.{settings.port}"
+        self._needle = needle
+        self._sent = sent
+        self._passed = threading.Event()
+        self._path = folder / ".s.PGSQL.5432"
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(self._path))
+        self._listener.listen()
+        self._threads = [threading.Thread(target=self._serve)]
+
+    def __enter__(self) -> Settings:
+        self._threads[0].start()
+        return self.settings
+
+    def __exit__(self, *_error: object) -> None:
+        cut(self._listener)
+        for thread in self._threads:
+            thread.join()
+        self._path.unlink()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.socket(socket.AF_UNIX)
+                server.connect(self._address)
+                for work, ends in ((self._answer, (server, client)), (self._ask, (client, server))):
+                    self._threads.append(threading.Thread(target=work, args=ends))
+                    self._threads[-1].start()
+
+    def _answer(self, server: socket.socket, client: socket.socket) -> None:
+        with suppress(OSError):
+            while (data := server.recv(65536)) and not self._passed.is_set():
+                client.sendall(data)
+        cut(client)
+
+    def _ask(self, client: socket.socket, server: socket.socket) -> None:
+        with suppress(OSError):
+            while data := client.recv(65536):
+                if self._needle in data:
+                    self._passed.set()
+                    if not self._sent:
+                        break
+                server.sendall(data)
+        cut(server)
+
+
+def cut(end: socket.socket) -> None:
+    """Close a connection both ways, whoever else has it."""
+    with closing(end), suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def kept(db: StoreDatabase) -> StoreDatabase:
+    """Give a database with one table, which holds the number 0."""
+    db.execute_sql("DROP TABLE IF EXISTS kept")
+    db.execute_sql("CREATE TABLE kept (number int)")
+    db.execute_sql("INSERT INTO kept VALUES (0)")
+    return db
+
+
+def numbers(database: StoreDatabase) -> list[int]:
+    """Return what is stored."""
+    return [number for (number,) in database.execute_sql("SELECT number FROM kept ORDER BY number")]
+
+
+@pytest.fixture
+def losing(reachable_tmp: Path, db: StoreDatabase) -> Iterator[Callable[..., StoreDatabase]]:
+    """Give a way to open the database through a relay, which loses the reply to what has a needle in it."""
+    opened: list[tuple[Relay, StoreDatabase]] = []
+
+    def through(needle: str, *, sent: bool = True, of: Settings | None = None) -> StoreDatabase:
+        relay = Relay(reachable_tmp / "relay", of or db.settings, needle.encode(), sent=sent)
+        opened.append((relay, create_database(relay.__enter__())))
+        return opened[-1][1]
+
+    yield through
+    for relay, database in opened:
+        database.close_all()
+        relay.__exit__()
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_a_commit_whose_reply_is_lost_is_ambiguous(
+    kept: StoreDatabase,
+    losing: Callable[..., StoreDatabase],
+    sent: bool,  # noqa: FBT001
+) -> None:
+    """Whether the server got the COMMIT or not, the client is told that it cannot know, and nothing is tried again."""
+    runs: list[int] = []
+    after: list[int] = []
+    database = losing("COMMIT", sent=sent)
+
+    def work() -> None:
+        runs.append(1)
+        database.execute_sql("INSERT INTO kept VALUES (1)")
+        database.after_commit(lambda: after.append(1))
+
+    with pytest.raises(AmbiguousCommit, match="may have been stored") as caught:
+        database.transact(work)
+
+    assert "0 open, 0 idle" in repr(database.pool)
+    assert "08006" == caught.value.sqlstate
+    assert (1, 0) == (len(runs), len(after))
+    assert ([0, 1] if sent else [0]) == numbers(kept)
+
+
+@pytest.mark.parametrize("sent", [True, False])
+@pytest.mark.parametrize(
+    ("sql", "stored"),
+    [
+        ("INSERT INTO kept VALUES (1) /* needle */", [0, 1]),
+        ("UPDATE kept SET number = 5 RETURNING number /* needle */", [5]),
+        ("WITH given AS (SELECT 1 AS n /* needle */) INSERT INTO kept SELECT n FROM given", [0, 1]),
+        ("WITH gone AS (DELETE FROM kept RETURNING number) SELECT * FROM gone /* needle */", []),
+        ("DO $$ BEGIN INSERT INTO kept VALUES (1); END $$ /* needle */", [0, 1]),
+        ("SELECT 1 /* needle */; INSERT INTO kept VALUES (1)", [0, 1]),
+    ],
+)
+def test_a_write_of_its_own_whose_reply_is_lost_is_ambiguous(
+    kept: StoreDatabase,
+    losing: Callable[..., StoreDatabase],
+    sql: str,
+    stored: list[int],
+    sent: bool,  # noqa: FBT001
+) -> None:
+    """Outside of a transaction a statement commits by itself, and the client is told that it cannot know."""
+    database = losing("needle", sent=sent)
+
+    with pytest.raises(AmbiguousCommit, match=r"may have been stored.*look"):
+        database.execute_sql(sql)
+
+    assert (stored if sent else [0]) == numbers(kept)
+    assert (True, True) == (database.is_closed(), "0 open, 0 idle" in repr(database.pool))
+
+
+def test_a_copy_to_the_server_whose_reply_is_lost_is_ambiguous(
+    kept: StoreDatabase, losing: Callable[..., StoreDatabase]
+) -> None:
+    """Its rows may be stored."""
+    database = losing("101")
+
+    with pytest.raises(AmbiguousCommit):
+        database.copy("COPY kept FROM STDIN", io.StringIO("101\n102\n"))
+
+    assert [0, 101, 102] == numbers(kept)
+
+
+def test_a_copy_from_the_server_that_is_lost_stored_nothing(
+    kept: StoreDatabase, losing: Callable[..., StoreDatabase]
+) -> None:
+    """It only read."""
+    database = losing("STDOUT")
+
+    with pytest.raises(ConnectionFailed) as caught:
+        database.copy("COPY kept TO STDOUT", io.StringIO())
+
+    assert not isinstance(caught.value, AmbiguousCommit)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT number FROM kept /* needle */",
+        "WITH read AS (SELECT number FROM kept) SELECT * FROM read /* needle */",
+        "VALUES (1), (2) /* needle */",
+        "SHOW work_mem /* needle */",
+        "SET LOCAL work_mem = '1MB' /* needle */",
+    ],
+)
+def test_a_read_whose_reply_is_lost_stored_nothing(
+    kept: StoreDatabase, losing: Callable[..., StoreDatabase], sql: str
+) -> None:
+    """It failed, that is all, and it can be run again."""
+    database = losing("needle")
+
+    with pytest.raises(ConnectionFailed, match="lost") as caught:
+        database.execute_sql(sql)
+
+    assert not isinstance(caught.value, AmbiguousCommit)
+    assert [0] == numbers(kept)
+
+
+def test_a_write_inside_a_transaction_is_rolled_back(kept: StoreDatabase, losing: Callable[..., StoreDatabase]) -> None:
+    """Where COMMIT was not sent there is no doubt."""
+    database = losing("needle")
+
+    with pytest.raises(ConnectionFailed, match="rolled back") as caught, database.atomic():
+        database.execute_sql("INSERT INTO kept VALUES (1) /* needle */")
+
+    assert not isinstance(caught.value, AmbiguousCommit)
+    assert [0] == numbers(kept)
+
+
+def test_a_commit_in_a_statement_of_its_own_is_ambiguous(
+    kept: StoreDatabase, losing: Callable[..., StoreDatabase]
+) -> None:
+    """As the COMMIT of a block is."""
+    database = losing("COMMIT")
+
+    with database.unit():
+        database.begin()
+        database.execute_sql("INSERT INTO kept VALUES (1)")
+        with pytest.raises(AmbiguousCommit):
+            database.execute_sql("COMMIT")
+
+    assert [0, 1] == numbers(kept)
+
+
+@pytest.mark.parametrize(
+    ("needle", "call", "again"),
+    [
+        ("INTO work_orders", lambda work, _: work.submit([INVOICE], idempotency_key="mail-1").open_items, 1),
+        ("finished AS", lambda work, claims: work.finish(claims, [1]) == {claims[0].item_id}, True),
+        ("interval '1 second'", lambda work, claims: work.heartbeat(claims) == {claims[0].item_id}, True),
+    ],
+)
+def test_what_may_be_repeated_is_accepted_again(
+    myloware: Store, losing: Callable[..., StoreDatabase], needle: str, call: Callable[..., Any], again: object
+) -> None:
+    """Submitting under a key, finishing and extending leases are ambiguous once, and say the same the second time."""
+    myloware.work.submit([{"type": "TICKET", "content": "The printer is on fire"}])
+    claims = myloware.work.claim("agent")
+    work = Work(losing(needle, of=myloware.settings))
+
+    with pytest.raises(AmbiguousCommit):
+        call(work, claims)
+
+    assert again == call(myloware.work, claims)
+    assert (1, 1) == (
+        WorkItem.select().where(WorkItem.type == "TICKET").count(),
+        WorkOrder.select().where(WorkOrder.idempotency_key.is_null()).count(),
+    )
