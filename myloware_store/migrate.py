@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from myloware_store.database import StoreDatabase
-from myloware_store.errors import MigrationError, StoreError
+from myloware_store.errors import InvalidInput, MigrationError, StoreError
 from myloware_store.migration_database import Limits, MigrationDatabase, explain, require_direct
 from myloware_store.migration_history import (
     HISTORY_TABLE,
     MigrationStatus,
-    available_migrations,
+    migrations_folder,
     migrations_path,
     require_current,
     status,
+    target_settings,
 )
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from peewee_migrate.router import Router
 
+    from myloware_store.database import StoreDatabase
     from myloware_store.settings import Settings
 
 __all__ = [
@@ -65,7 +66,7 @@ def migrate(
     target: Settings | StoreDatabase,
     *,
     plan: bool = False,
-    directory: Path | None = None,
+    directory: Path | str | None = None,
     limits: Limits | None = None,
 ) -> MigrationReport:
     """Apply the pending migrations, each in a transaction of its own, while no one else migrates the database.
@@ -89,7 +90,7 @@ def migrate(
         SchemaMismatch: The database is newer than this version.
         ConnectionFailed: The server cannot be reached.
     """
-    folder = _folder(directory)
+    folder = _checked(directory, limits)
     with _served(target) as settings:
         if not plan:
             # Said at once, and not on the day when something is pending.
@@ -106,7 +107,7 @@ def rollback(
     target: Settings | StoreDatabase,
     *,
     count: int = 1,
-    directory: Path | None = None,
+    directory: Path | str | None = None,
     limits: Limits | None = None,
 ) -> tuple[str, ...]:
     """Undo the last migrations, each in a transaction of its own; extensions and the history table stay.
@@ -121,16 +122,19 @@ def rollback(
         The names of those that were undone, the last one first.
 
     Raises:
+        InvalidInput: `count` is no whole number, or less than 1.
         MigrationError: There are not so many, one of them cannot be undone, or it failed.
         SchemaMismatch: The database is newer than this version.
         ConnectionFailed: The server cannot be reached.
     """
     from peewee_migrate.router import void
 
-    folder = _folder(directory)
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise InvalidInput("count must be a whole number, 1 or more")
+    folder = _checked(directory, limits)
     with _served(target) as settings, _session(settings, folder, limits, MigrationStatus.require_known) as database:
         applied = database.status().applied
-        if not 0 < count <= len(applied):
+        if count > len(applied):
             raise MigrationError(f"cannot undo {count} migrations: {len(applied)} are applied")
         router = _router(database)
         undone = tuple(reversed(applied))[:count]
@@ -143,7 +147,7 @@ def rollback(
 
 
 def reset(
-    target: Settings | StoreDatabase, *, directory: Path | None = None, limits: Limits | None = None
+    target: Settings | StoreDatabase, *, directory: Path | str | None = None, limits: Limits | None = None
 ) -> MigrationReport:
     """Drop everything of ours, with all its data, and migrate again; what others made in the schema stays.
 
@@ -159,7 +163,7 @@ def reset(
     """
     from myloware_store.catalog import drop_statements, expected_catalog, read_catalog
 
-    folder = _folder(directory)
+    folder = _checked(directory, limits)
     with _served(target) as settings, _session(settings, folder, limits, lambda _: None) as database:
 
         def foreign() -> list[str]:
@@ -173,7 +177,8 @@ def reset(
             )
 
         def drop() -> None:
-            (schema,) = database.execute_sql("SELECT quote_ident(current_schema())").fetchone()
+            (name,) = database.execute_sql("SELECT quote_ident(current_schema())").fetchone()
+            schema = name.replace("%", "%%")  # what else the driver would take for a placeholder
             with database.atomic():
                 for statement in drop_statements(schema):
                     database.execute_sql(statement)
@@ -186,7 +191,7 @@ def reset(
 @contextmanager
 def _served(target: Settings | StoreDatabase) -> Iterator[Settings]:
     """Give the settings of a server that runs: the embedded one is held meanwhile."""
-    settings = target.settings if isinstance(target, StoreDatabase) else target
+    settings = target_settings(target)
     if not settings.embedded or settings.host:
         yield settings
         return
@@ -260,8 +265,7 @@ def _router(database: MigrationDatabase) -> Router:
     return PrivateRouter(database, migrate_dir=database.directory, migrate_table=HISTORY_TABLE, logger=_logger)
 
 
-def _folder(directory: Path | None) -> Path:
-    folder = directory or migrations_path()
-    if not available_migrations(folder):
-        raise MigrationError(f"there is no migration in {folder}")
-    return folder
+def _checked(directory: Path | str | None, limits: Limits | None) -> Path:
+    if not isinstance(limits, Limits | None):
+        raise InvalidInput(f"limits must be Limits, not {type(limits).__name__}")
+    return migrations_folder(directory)

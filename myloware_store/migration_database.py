@@ -216,7 +216,7 @@ class MigrationDatabase(StoreDatabase):
             )
         if migrated is None:
             run.execute(_CREATE_HISTORY)
-        run.execute(history_query(self.settings))
+        run.execute(history_query(self.settings), ())
         self._check(make_status(run.fetchall(), self.directory))
 
     def _take_lock(self, run: cursor) -> None:

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from myloware_store.database import StoreDatabase, create_database
-from myloware_store.errors import MigrationError, MissingObject, SchemaMismatch
+from myloware_store.errors import InvalidInput, MigrationError, MissingObject, SchemaMismatch
+from myloware_store.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from myloware_store.settings import Settings
 
 __all__ = [
     "HISTORY_TABLE",
@@ -26,9 +25,11 @@ __all__ = [
     "history_query",
     "history_table",
     "make_status",
+    "migrations_folder",
     "migrations_path",
     "require_current",
     "status",
+    "target_settings",
 ]
 
 HISTORY_TABLE = "myloware_migratehistory"
@@ -84,6 +85,34 @@ def migrations_path() -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
+def migrations_folder(directory: Path | str | None) -> Path:
+    """Return a folder of migrations, by default the installed one.
+
+    Raises:
+        InvalidInput: It is no path.
+        MigrationError: There is no migration in it.
+    """
+    if directory is not None and not isinstance(directory, Path | str):
+        raise InvalidInput(f"directory must be a path, not {type(directory).__name__}")
+    folder = migrations_path() if directory is None else Path(directory)
+    try:
+        if available_migrations(folder):
+            return folder
+        reason = ""
+    except (OSError, ValueError) as error:
+        reason = f": {error.strerror if isinstance(error, OSError) else error}"
+    raise MigrationError(f"there is no migration in {str(folder)[-255:]!r}{reason}")
+
+
+def target_settings(target: Settings | StoreDatabase) -> Settings:
+    """Return the settings of what is to be migrated, or raise InvalidInput where it is something else."""
+    if isinstance(target, StoreDatabase):
+        return target.settings
+    if not isinstance(target, Settings):
+        raise InvalidInput(f"target must be Settings or a StoreDatabase, not {type(target).__name__}")
+    return target
+
+
 def available_migrations(directory: Path) -> tuple[str, ...]:
     """Return the names of the migrations in a folder, in their order."""
     return tuple(sorted(path.stem for path in directory.glob("*.py") if _FILE.fullmatch(path.name)))
@@ -94,7 +123,7 @@ def file_digest(path: Path) -> str:
     return hashlib.sha256(path.read_text(encoding="utf-8").encode()).hexdigest()
 
 
-def status(target: Settings | StoreDatabase, *, directory: Path | None = None) -> MigrationStatus:
+def status(target: Settings | StoreDatabase, *, directory: Path | str | None = None) -> MigrationStatus:
     """Compare a database's migrations with those of this version; nothing is locked or written.
 
     Args:
@@ -104,16 +133,17 @@ def status(target: Settings | StoreDatabase, *, directory: Path | None = None) -
     Raises:
         ConnectionFailed: The server cannot be reached.
     """
+    settings, folder = target_settings(target), migrations_folder(directory)
     if isinstance(target, StoreDatabase):
-        return make_status(_history(target), directory or migrations_path())
-    database = create_database(target)
+        return make_status(_history(target), folder)
+    database = create_database(settings)
     try:
-        return status(database, directory=directory)
+        return make_status(_history(database), folder)
     finally:
         database.close_all()
 
 
-def require_current(database: StoreDatabase, *, directory: Path | None = None) -> None:
+def require_current(database: StoreDatabase, *, directory: Path | str | None = None) -> None:
     """Raise SchemaMismatch unless the database has exactly this version's migrations; one small query.
 
     Args:
@@ -124,7 +154,7 @@ def require_current(database: StoreDatabase, *, directory: Path | None = None) -
         SchemaMismatch: It is not migrated, lacks migrations, or is newer than this version.
         ConnectionFailed: The server cannot be reached.
     """
-    known = available_migrations(directory or migrations_path())
+    known = available_migrations(migrations_folder(directory))
     applied = {name for name, _ in _history(database)}
     pending = [name for name in known if name not in applied]
     MigrationStatus((), (), tuple(sorted(applied.difference(known))), ()).require_known()
@@ -141,8 +171,9 @@ def history_table(settings: Settings) -> str:
 
 
 def history_query(settings: Settings) -> str:
-    """Return the SELECT of (name, digest) of the applied migrations, in their order."""
-    return f"SELECT name, digest FROM {history_table(settings)} ORDER BY id"  # noqa: S608  a quoted identifier
+    """Return the SELECT of (name, digest) of the applied migrations, in their order, to be run with parameters."""
+    table = history_table(settings).replace("%", "%%")  # what else the driver would take for a placeholder
+    return f"SELECT name, digest FROM {table} ORDER BY id"  # noqa: S608  a quoted identifier
 
 
 def make_status(history: Iterable[tuple[str, str | None]], directory: Path) -> MigrationStatus:

@@ -15,6 +15,7 @@ from myloware_store.catalog import expected_catalog, read_catalog
 from myloware_store.embedded import EmbeddedServer
 from myloware_store.errors import (
     ConnectionFailed,
+    InvalidInput,
     MigrationError,
     MissingExtension,
     SchemaMismatch,
@@ -33,6 +34,7 @@ from myloware_store.migrate import (
     status,
 )
 from myloware_store.migration_database import MigrationDatabase, require_supported
+from myloware_store.seed import seed
 from myloware_store.settings import Settings
 from myloware_store.validate import validate
 
@@ -171,14 +173,49 @@ def test_rollback_undoes_the_last_ones_in_turn(settings: Settings, database: Sto
     assert not database.table_exists("added")
 
 
-@pytest.mark.parametrize("count", [0, -1, 2])
-def test_rollback_refuses_more_than_there_is(settings: Settings, database: StoreDatabase, count: int) -> None:
-    """A count that makes no sense undoes nothing."""
+def test_rollback_refuses_more_than_there_is(settings: Settings, database: StoreDatabase) -> None:
+    """Where not so many are applied, none is undone."""
     migrate(settings)
 
-    with pytest.raises(MigrationError, match=f"cannot undo {count} migrations: 1 are applied"):
-        rollback(settings, count=count)
+    with pytest.raises(MigrationError, match="cannot undo 2 migrations: 1 are applied"):
+        rollback(settings, count=2)
     assert ["001_initial"] == history(database)
+
+
+@pytest.mark.parametrize("count", [0, -1, "1", True, 1.0, None])
+def test_rollback_refuses_a_count_that_is_none(settings: Settings, count: Any) -> None:
+    """A count that makes no sense is refused before anything is asked of a server."""
+    with pytest.raises(InvalidInput, match="count must be a whole number, 1 or more"):
+        rollback(attrs.evolve(settings, port=1), count=count)
+
+
+@pytest.mark.parametrize("act", [migrate, rollback, reset, status])
+@pytest.mark.parametrize("target", ["postgresql://u:hunter2@h/x", None, 5])
+def test_a_target_that_is_no_database_is_refused(act: Callable[..., object], target: object) -> None:
+    """A URL, which has a place of its own in the settings, is told by its type and not shown."""
+    with pytest.raises(InvalidInput, match="target must be Settings or a StoreDatabase, not") as caught:
+        act(target)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("act", [migrate, rollback, reset])
+def test_limits_of_another_type_are_refused(settings: Settings, act: Callable[..., object]) -> None:
+    """Limits are Limits."""
+    with pytest.raises(InvalidInput, match="limits must be Limits, not int"):
+        act(attrs.evolve(settings, port=1), limits=5)
+
+
+@pytest.mark.parametrize("act", [migrate, rollback, reset, status])
+def test_a_directory_is_a_path_or_its_text(settings: Settings, act: Callable[..., object], tmp_path: Path) -> None:
+    """A folder may be written as text; what names none is refused before anything is asked of a server."""
+    for bad in (5, b"migrations"):
+        with pytest.raises(InvalidInput, match="directory must be a path, not"):
+            act(attrs.evolve(settings, port=1), directory=bad)
+    for wrong in (str(tmp_path), "/no/such/folder", "x" * 5000, "nul\0"):
+        with pytest.raises(MigrationError, match="there is no migration in") as caught:
+            act(attrs.evolve(settings, port=1), directory=wrong)
+        assert 400 > len(str(caught.value))
+    migrate(settings, directory=str(migrations_path()))
 
 
 def test_a_migration_without_a_rollback_is_not_undone(
@@ -191,13 +228,6 @@ def test_a_migration_without_a_rollback_is_not_undone(
     with pytest.raises(MigrationError, match=r"002_adds has no rollback\(\)"):
         rollback(settings, directory=place)
     assert ["001_initial", "002_adds"] == history(database)
-
-
-@pytest.mark.parametrize("act", [migrate, rollback, reset])
-def test_a_folder_without_migrations_is_refused(settings: Settings, tmp_path: Path, act: Callable[..., object]) -> None:
-    """A wrong folder is told, instead of doing nothing and calling it done."""
-    with pytest.raises(MigrationError, match="there is no migration in"):
-        act(settings, directory=tmp_path)
 
 
 def test_who_waits_for_another_migration_too_long_is_told_who_holds_it(settings: Settings) -> None:
@@ -482,6 +512,26 @@ def test_reset_keeps_to_its_schema(settings: Settings, connect: Connect) -> None
 
     assert [(1,)] == connect(settings).execute_sql("SELECT count(*) FROM work_orders").fetchall()
     assert [(0,)] == connect(tenant).execute_sql("SELECT count(*) FROM work_orders").fetchall()
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        *("per%cent", "%s", "%(name)s", "with space", 'quo"te', "apo'strophe"),
+        *("Capitals", "ünï 你", "back\\slash", "com,ma", "dot.ted", "select"),
+    ],
+)
+def test_a_schema_may_have_any_name(settings: Settings, connect: Connect, schema: str) -> None:
+    """From the settings to the last rollback, a name means what it says, whatever characters are in it."""
+    tenant = attrs.evolve(settings, schema=schema)
+    migrate(tenant)
+    database = connect(tenant)
+
+    assert [(schema,)] == database.execute_sql("SELECT schemaname FROM pg_tables WHERE tablename = 'tools'").fetchall()
+    assert () == validate(database).findings
+    assert 0 < sum(seed(database).inserted.values())
+    assert ("001_initial",) == reset(tenant).applied
+    assert ("001_initial",) == rollback(tenant)
 
 
 def test_reset_of_an_empty_database_migrates_it(settings: Settings, database: StoreDatabase) -> None:
