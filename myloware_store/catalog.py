@@ -12,14 +12,25 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from myloware_store.migration_history import HISTORY_TABLE
+import attrs
+
+from myloware_store.migration_history import HISTORY_TABLE, history_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from myloware_store.database import StoreDatabase
 
-__all__ = ["CATALOG_FILE", "drop_statements", "expected_catalog", "read_catalog", "split_key"]
+__all__ = [
+    "CATALOG_FILE",
+    "Home",
+    "drop_statements",
+    "expected_catalog",
+    "find_home",
+    "read_catalog",
+    "split_key",
+    "taken_tables",
+]
 
 CATALOG_FILE = Path(__file__).with_name("catalog.json")
 
@@ -120,25 +131,70 @@ _QUERIES = {
 }
 
 
+_HOME = """
+SELECT oid, quote_ident(nspname), nspname IS NOT DISTINCT FROM current_schema()
+FROM pg_namespace
+WHERE nspname = COALESCE(%s, (
+    SELECT nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s)
+), current_schema())
+"""
+_VECTOR_SCHEMA = """
+SELECT quote_ident(nspname) FROM pg_extension JOIN pg_namespace AS n ON n.oid = extnamespace WHERE extname = 'vector'
+"""
+
+
+@attrs.frozen
+class Home:
+    """The schema of the store's tables.
+
+    Attributes:
+        oid: Its number.
+        schema: Its name, quoted where it needs to be.
+        leads: Whether it is the first on the connection's search path, where unqualified names are looked for.
+    """
+
+    oid: int
+    schema: str
+    leads: bool
+
+
+def find_home(database: StoreDatabase) -> Home | None:
+    """Return the schema that the settings name, else that of the history of migrations, else the current one.
+
+    Returns:
+        The schema, or None where there is none: then nothing of ours is there either.
+    """
+    named = None if database.settings.schema == "public" else database.settings.schema
+    row = database.execute_sql(_HOME, (named, history_table(database.settings))).fetchone()
+    return Home(*row) if row else None
+
+
 def read_catalog(database: StoreDatabase) -> dict[str, str]:
-    """Describe everything in the current schema but extensions' objects and the history of migrations.
+    """Describe everything in the store's schema but extensions' objects and the history of migrations.
 
     Returns:
         By kind and name (`column work_items.content`), the definition; enums first, then functions, tables, columns,
-        constraints, indexes, triggers, each in the order they were made. Empty where no schema of the search path
-        exists.
+        constraints, indexes, triggers, each in the order they were made. Empty where there is no such schema.
     """
     found: dict[str, str] = {}
     with database.unit():
-        where = "SELECT oid, quote_ident(nspname) FROM pg_namespace WHERE nspname = current_schema()"
-        current = database.execute_sql(where).fetchone()
-        if current is None:
+        home = find_home(database)
+        if home is None:
             return {}
-        oid, schema = current
+        (vector,) = database.execute_sql(_VECTOR_SCHEMA).fetchone() or ("public",)
+        where = {"schema": home.oid, "history": HISTORY_TABLE}
         for kind, query in _QUERIES.items():
-            for name, definition in database.execute_sql(query, {"schema": oid, "history": HISTORY_TABLE}).fetchall():
-                found[f"{kind} {name}"] = _normal(definition, schema)
+            for name, definition in database.execute_sql(query, where).fetchall():
+                found[f"{kind} {name}"] = _normal(definition, home.schema, vector)
     return found
+
+
+def taken_tables(database: StoreDatabase) -> list[str]:
+    """Return the names of our tables that a database's schema has, whoever made them."""
+    found = read_catalog(database)
+    return [
+        name for kind, _, name in map(split_key, expected_catalog()) if kind == "table" and f"table {name}" in found
+    ]
 
 
 @cache
@@ -176,10 +232,11 @@ def drop_statements(schema: str) -> list[str]:
     ]
 
 
-def _normal(definition: str, schema: str) -> str:
-    # Other names are not qualified: the current schema is the first of the search path. The guards name it.
+def _normal(definition: str, schema: str, vector: str) -> str:
+    # Names in the schema are not qualified: it is the first of the search path. The guards name it. Where the extension
+    # is, is told once and not of each object that uses it.
     anywhere = definition.replace(f"SET search_path={schema}, ", "SET search_path=SCHEMA, ")
-    return re.sub(r"\s+", " ", anywhere).strip()
+    return re.sub(r"\s+", " ", anywhere.replace(f"{vector}.vector", "vector")).strip()
 
 
 def _write(target: Path) -> None:

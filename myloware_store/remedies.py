@@ -11,7 +11,10 @@ from myloware_store.models.guards import FUNCTIONS, TRIGGER_FUNCTIONS
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["drop_remedy", "mend_remedy", "table_remedy"]
+    from myloware_store.catalog import Home
+    from myloware_store.database import StoreDatabase
+
+__all__ = ["drop_remedy", "mend_remedy", "setting_remedy", "table_remedy"]
 
 _LABEL = re.compile(r"'((?:[^']|'')*)'")
 _COLUMN = re.compile(
@@ -55,6 +58,41 @@ def drop_remedy(key: str) -> str:
     """Return what removes an object that stands in the way."""
     kind, table, name = split_key(key)
     return f"DROP INDEX CONCURRENTLY {name};" if kind == "index" else f"ALTER TABLE {table} DROP {kind.upper()} {name};"
+
+
+def setting_remedy(database: StoreDatabase, name: str, home: Home | None) -> str:
+    """Return what makes a server's setting as it should be in new connections.
+
+    Args:
+        database: The database, as it is connected to.
+        name: The setting: search_path or session_replication_role.
+        home: The schema of the tables, None where there is none.
+    """
+    query = """
+        SELECT source, quote_ident(current_database()), quote_ident(session_user), quote_ident(current_user),
+            has_schema_privilege(COALESCE(%s, 'pg_catalog'::regnamespace::oid), 'USAGE')
+        FROM pg_settings WHERE name = %s
+        """
+    source, place, role, user, usable = database.execute_sql(query, (home.oid if home else None, name)).fetchone()
+    if home and not usable:
+        return f"GRANT USAGE ON SCHEMA {home.schema} TO {user};"
+    if source in {"client", "session", "environment variable"}:
+        return f"-- {name} is set by the connection itself (`options` in the URL, PGOPTIONS): take it out there."
+    if name == "search_path" and home and (database.settings.schema != "public" or source not in _SETTERS):
+        public = "" if home.schema == "public" else ", public"
+        return f"ALTER ROLE {role} IN DATABASE {place} SET search_path = {home.schema}{public};"
+    if source in _SETTERS:
+        return f"ALTER {_SETTERS[source].format(role=role, database=place)} RESET {name};"
+    return f"-- {name} is set in the server's configuration ({source}): reset it there."
+
+
+_SETTERS = {
+    "database user": "ROLE {role} IN DATABASE {database}",
+    "user": "ROLE {role}",
+    "database": "DATABASE {database}",
+    "global": "ROLE ALL",
+}
+"""Who sets a setting for new connections, by `pg_settings.source`."""
 
 
 def _mend_enum(_table: str, name: str, expected: str, actual: str | None, _schema: str) -> str:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from myloware_store.catalog import expected_catalog, read_catalog, split_key
-from myloware_store.migration_history import MigrationStatus, status
-from myloware_store.remedies import drop_remedy, mend_remedy, table_remedy
+from myloware_store.catalog import Home, expected_catalog, find_home, read_catalog, split_key, taken_tables
+from myloware_store.migration_history import HISTORY_TABLE, MigrationStatus, status
+from myloware_store.remedies import drop_remedy, mend_remedy, setting_remedy, table_remedy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -35,7 +35,7 @@ class Finding:
     """One difference.
 
     Attributes:
-        kind: server, extension, migration, enum, function, table, column, constraint, index or trigger.
+        kind: server, setting, extension, migration, enum, function, table, column, constraint, index or trigger.
         name: What differs, such as `work_items.content`.
         expected: What this version expects, None where it expects nothing of that name.
         actual: What the database has, None where it is missing.
@@ -78,7 +78,8 @@ def validate(database: StoreDatabase) -> ValidationReport:
     `mem_docs_embedding_idx` will do.
 
     Args:
-        database: The database, as it is connected to: its schema is the first of the search path.
+        database: The database. Its schema is the one that the settings name, else that of the history of migrations,
+            else the first of the search path.
 
     Raises:
         ConnectionFailed: The server cannot be reached.
@@ -86,11 +87,13 @@ def validate(database: StoreDatabase) -> ValidationReport:
     with database.unit():
         versions = _versions(database)
         found = status(database)
-        findings = [*_check_versions(versions, found), *_check_migrations(found)]
-        if found.applied and not (found.pending or found.unknown):
-            findings += _compare(database)
-        elif not found.applied and any(key in expected_catalog() for key in read_catalog(database)):
-            findings[-1:] = [_unrecorded(found)]
+        home = find_home(database)
+        findings = [*_check_server(versions), *_check_settings(database, home)]
+        if not any(finding.name == "search_path" for finding in findings):
+            findings += _check_vector(database, versions, found)
+            findings += _check_migrations(found) if found.applied else [_check_unrecorded(database, found)]
+            if found.applied and not (found.pending or found.unknown):
+                findings += _compare(database)
     return ValidationReport(tuple(findings), versions, found)
 
 
@@ -103,22 +106,45 @@ def _versions(database: StoreDatabase) -> dict[str, str]:
     return dict(database.execute_sql(query).fetchall())
 
 
-def _check_versions(versions: Mapping[str, str], found: MigrationStatus) -> Iterator[Finding]:
+def _check_server(versions: Mapping[str, str]) -> Iterator[Finding]:
     if _numbers(versions["server"]) < OLDEST_SERVER:
         yield Finding(
             "server", "PostgreSQL", "15 or newer", versions["server"], "Dump the data and restore it on a newer server."
         )
+
+
+def _check_settings(database: StoreDatabase, home: Home | None) -> Iterator[Finding]:
+    query = "SELECT name, setting FROM pg_settings WHERE name IN ('search_path', 'session_replication_role')"
+    values = dict(database.execute_sql(query).fetchall())
+    # A schema that the settings name is made by `migrate`.
+    if not home.leads if home else database.settings.schema == "public":
+        expected = f"{home.schema} first" if home else "a schema that exists"
+        remedy = setting_remedy(database, "search_path", home)
+        yield Finding("setting", "search_path", expected, values["search_path"], remedy)
+    if values["session_replication_role"] != "origin":
+        remedy = setting_remedy(database, "session_replication_role", home)
+        yield Finding("setting", "session_replication_role", "origin", values["session_replication_role"], remedy)
+
+
+def _check_vector(database: StoreDatabase, versions: Mapping[str, str], found: MigrationStatus) -> Iterator[Finding]:
     vector = versions.get("vector")
-    if vector is None and found.applied:
-        yield Finding("extension", "vector", "0.5.0 or newer", None, "CREATE EXTENSION vector;")
-    elif vector is not None and _numbers(vector) < OLDEST_VECTOR:
+    if vector is None:
+        if found.applied:
+            yield Finding("extension", "vector", "0.5.0 or newer", None, "CREATE EXTENSION vector SCHEMA public;")
+        return
+    if _numbers(vector) < OLDEST_VECTOR:
         yield Finding("extension", "vector", "0.5.0 or newer", vector, "ALTER EXTENSION vector UPDATE;")
+    query = """
+        SELECT quote_ident(nspname), current_setting('search_path') FROM pg_extension
+        JOIN pg_namespace AS n ON n.oid = extnamespace
+        WHERE extname = 'vector' AND NOT nspname = ANY (current_schemas(true))
+        """
+    for schema, path in database.execute_sql(query).fetchall():
+        remedy = "ALTER EXTENSION vector SET SCHEMA public;"
+        yield Finding("extension", "vector", f"in a schema on the search path ({path})", f"in {schema}", remedy)
 
 
 def _check_migrations(found: MigrationStatus) -> Iterator[Finding]:
-    if not found.applied:
-        yield Finding("migration", "all", "applied", None, "myloware-store migrate")
-        return
     if found.unknown:
         yield Finding(
             "migration",
@@ -139,19 +165,31 @@ def _check_migrations(found: MigrationStatus) -> Iterator[Finding]:
         )
 
 
-def _unrecorded(found: MigrationStatus) -> Finding:
+def _check_unrecorded(database: StoreDatabase, found: MigrationStatus) -> Finding:
+    """Tell a database that was never migrated from one that lost its history, and from one that someone else uses."""
+    names = ", ".join(found.pending)
+    taken = taken_tables(database)
+    if not taken:
+        return Finding("migration", "all", "applied", None, "myloware-store migrate")
+    different = [finding.name for finding in _compare(database)]
+    if not different:
+        fake = 'pw_migrate migrate --fake --directory "$(myloware-store migrations-path)"'
+        return Finding("migration", names, "recorded as applied", "not recorded, though its tables are there", fake)
     return Finding(
         "migration",
-        ", ".join(found.pending),
-        "recorded as applied",
-        "not recorded, though its tables are there",
-        'pw_migrate migrate --fake --directory "$(myloware-store migrations-path)"',
+        names,
+        "applied",
+        f"not recorded; {', '.join(taken)} may be someone else's, or have lost {HISTORY_TABLE};"
+        f" different: {_shorten(', '.join(different))}",
+        f"-- If {', '.join(taken)} are not the store's, rename them, or give the store a schema of its own"
+        f" (?schema=NAME), and run `myloware-store migrate`. If they are, restore {HISTORY_TABLE} from a backup.",
     )
 
 
 def _compare(database: StoreDatabase) -> Iterator[Finding]:
     expected, live = expected_catalog(), read_catalog(database)
-    (schema,) = database.execute_sql("SELECT quote_ident(current_schema())").fetchone()
+    home = find_home(database)
+    schema = home.schema if home else "public"
     # Remedies are written for the search path; psql's own leads to `public`.
     prefix = "" if schema == "public" else f"SET search_path = {schema}, public;\n"
     missing = {split_key(key)[1] for key in expected if key.startswith("table ") and key not in live}
@@ -192,6 +230,10 @@ def _excerpts(expected: str, actual: str | None) -> tuple[str, str | None]:
     same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(expected, actual, strict=False)))
     start = max(0, same - _SHOWN // 4)
     return expected[start : start + _SHOWN], actual[start : start + _SHOWN]
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
 def _numbers(version: str) -> tuple[int, ...]:

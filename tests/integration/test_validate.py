@@ -10,6 +10,7 @@ import attrs
 import pytest
 
 from myloware_store import validate as module
+from myloware_store.catalog import read_catalog
 from myloware_store.database import StoreDatabase, create_database
 from myloware_store.embedded import find_binaries
 from myloware_store.migrate import MigrationStatus, migrate
@@ -282,6 +283,10 @@ DAMAGES = {
         """,
         {("trigger", "attempts.attempts_transition")},
     ),
+    "pgvector out of reach": (
+        "CREATE SCHEMA apart; ALTER EXTENSION vector SET SCHEMA apart",
+        {("extension", "vector")},
+    ),
     "pgvector missing": (
         "DROP EXTENSION vector CASCADE",
         {
@@ -401,11 +406,75 @@ def test_a_lost_history_is_not_an_unmigrated_database(myloware_db: StoreDatabase
     assert "--fake" in finding.remedy
 
 
-def test_a_search_path_to_nowhere_is_a_finding(myloware_dsn: str) -> None:
-    """Where no schema on it exists there is nothing to compare: the database is not migrated, as far as can be seen."""
-    settings = Settings.load(f"{myloware_dsn}&options=-csearch_path%3Dnowhere")
+def test_a_history_without_the_whole_schema_is_not_faked(myloware_db: StoreDatabase) -> None:
+    """Where a table is not as it should be, nobody is told to record the migrations as applied."""
+    myloware_db.execute_sql("DROP TABLE myloware_migratehistory")
+    myloware_db.execute_sql("ALTER TABLE tools ADD COLUMN price int")
+    (finding,) = validate(myloware_db).findings
+
+    assert ("migration", "001_initial") == (finding.kind, finding.name)
+    assert "--fake" not in finding.remedy
+    assert "tools.price" in (finding.actual or "")
+
+
+def test_a_table_of_theirs_with_a_name_of_ours_is_not_taken_for_the_schema(myloware_db: StoreDatabase) -> None:
+    """One foreign table named `tools` stands in the way of a migration, and is not a reason to skip it."""
+    psql(myloware_db, "DROP SCHEMA public CASCADE; CREATE SCHEMA public; CREATE TABLE tools (weight int);")
+    (finding,) = validate(myloware_db).findings
+
+    assert ("migration", "001_initial") == (finding.kind, finding.name)
+    assert finding.remedy.startswith("-- ")
+    assert "tools" in finding.remedy
+    assert "--fake" not in finding.remedy
+
+
+def test_a_schema_that_does_not_exist_is_not_taken_for_public(myloware_dsn: str) -> None:
+    """With `?schema=` of a schema not made yet, `migrate` is the remedy, and it makes one, whole and apart."""
+    settings = attrs.evolve(Settings.load(myloware_dsn, environ={}, dotenv=None), schema="not_there")
     with closing(create_database(settings)) as database:
-        assert not validate(database).valid
+        assert {} == read_catalog(database)
+        assert (Finding("migration", "all", "applied", None, "myloware-store migrate"),) == validate(database).findings
+        migrate(settings)
+        assert () == validate(database).findings
+
+
+def lead_astray(database: StoreDatabase, damage: str) -> StoreDatabase:
+    """Change a setting of the database or the role, and connect anew."""
+    (name, user) = database.execute_sql("SELECT quote_ident(current_database()), quote_ident(current_user)").fetchone()
+    psql(database, damage.format(database=name, user=user))
+    database.close_idle()
+    return database
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "ALTER DATABASE {database} SET search_path = nowhere",
+        "ALTER ROLE {user} IN DATABASE {database} SET search_path = nowhere",
+        "CREATE SCHEMA astray; ALTER DATABASE {database} SET search_path = astray, public",
+        "ALTER DATABASE {database} SET session_replication_role = replica",
+    ],
+)
+def test_a_setting_that_leads_astray_is_one_finding(myloware_db: StoreDatabase, damage: str) -> None:
+    """A search path past our tables, or a session without triggers: the setting is named, and mended where it is."""
+    name = "session_replication_role" if "session_replication_role" in damage else "search_path"
+
+    assert {("setting", name)} == found(lead_astray(myloware_db, damage))
+    for finding in validate(myloware_db).findings:
+        psql(myloware_db, finding.remedy)
+    myloware_db.close_idle()
+    assert () == validate(myloware_db).findings
+
+
+def test_a_search_path_of_the_connections_own_is_named(myloware_dsn: str) -> None:
+    """What the URL's options lead past is mended in the URL: no statement can."""
+    settings = Settings.load(f"{myloware_dsn}&options=-csearch_path%3Dnowhere", environ={}, dotenv=None)
+    with closing(create_database(settings)) as database:
+        (finding,) = validate(database).findings
+
+    assert ("setting", "search_path") == (finding.kind, finding.name)
+    assert finding.remedy.startswith("-- ")
+    assert "options" in finding.remedy
 
 
 def test_a_newer_database_is_one_finding(myloware_db: StoreDatabase) -> None:
@@ -445,10 +514,7 @@ def test_an_old_pgvector_is_reported(myloware_db: StoreDatabase) -> None:
 @pytest.mark.parametrize(("version", "expected"), [("14.11 (Debian 14.11-1)", 1), ("15.5", 0), ("18beta1", 0)])
 def test_a_server_before_15_is_reported(version: str, expected: int) -> None:
     """PostgreSQL 14 and older are named as too old."""
-    migrated = MigrationStatus(("001_initial",), (), (), ())
-    findings = module._check_versions({"server": version, "vector": "0.8.0"}, migrated)
-
-    assert expected == len(list(findings))
+    assert expected == len(list(module._check_server({"server": version})))
 
 
 @pytest.mark.parametrize(
