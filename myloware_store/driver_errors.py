@@ -83,6 +83,7 @@ _CONNECT_REASONS = (
 # messages may hold values.
 _TELLING = ("0A", "25", "26", "34", "3D", "3F", "42", "53", "55", "57", "58")
 _MISSING = {"42P01", "42703", "42704", "3F000"}  # a table, a column, a type or other object, a schema
+_LONG = 6  # characters of a password that is no everyday word
 _PLACEHOLDERS = re.compile(
     "index out of range|not all arguments converted|unsupported format character|incomplete placeholder"
 )
@@ -156,8 +157,10 @@ def _keeping(error: Exception | None, fault: _Fault) -> _Fault:
 
 def _without_secrets(text: str, settings: Settings) -> str:
     secrets = [settings.password, *(value for key, value in settings.params.items() if key in SECRET_PARAMETERS)]
-    for secret in filter(None, secrets):
-        text = text.replace(secret, "***")
+    for secret in map(re.escape, filter(None, secrets)):
+        # A short one is part of many words, and is meant only where it stands by itself, as libpq quotes values.
+        pattern = secret if len(secret) >= _LONG else rf"(?<=[\"'=:]){secret}(?=[\"'@\s]|$)"
+        text = re.sub(pattern, "***", text)
     return " ".join(text.split())
 
 

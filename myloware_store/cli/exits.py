@@ -22,8 +22,11 @@ DONE, FAILED, MISUSED, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 _MISUSES = (ConnectionFailed, EmbeddedServerError, InvalidInput, SettingsError)
 """What 2 stands for; every other error of the store is 1."""
 
-_PASSWORD = re.compile(r"(://[^:/@\s]*:)\S*@")
-"""In a URL that was given where it does not belong, and which click therefore quotes."""
+_IN_URL = re.compile(r"(://[^:/@\s]*:).*@")
+_IN_PARAMETER = re.compile(
+    r"(\w*(?:password|secret|scram_\w+_key)\s*=\s*)(?:'(?:[^'\\]|\\.)*'?|\S+?)(\)?(?=[\s'\"]|$))", re.IGNORECASE
+)
+"""Passwords in an address that was given where it does not belong, and which click therefore quotes."""
 
 
 def run(group: click.Group, arguments: Sequence[str]) -> int:
@@ -81,4 +84,4 @@ def _tell(error: BaseException, *, as_json: bool) -> int:
 
 
 def _masked(text: str) -> str:
-    return _PASSWORD.sub(r"\1***@", text)
+    return _IN_PARAMETER.sub(r"\1***\2", _IN_URL.sub(r"\1***@", text))
