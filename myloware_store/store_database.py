@@ -77,6 +77,10 @@ class StoreDatabase(peewee.PostgresqlDatabase):
         with self._state.unit():
             yield
 
+    def transaction_open(self) -> bool:
+        """Tell whether the server has a transaction open for this thread, by a block or begun by hand."""
+        return self._state.in_transaction()
+
     def transact(self, fn: Callable[[], _Result], *, retries: int = 5) -> _Result:
         """Run `fn()` in one transaction, and all of it again where it met a concurrent one.
 
@@ -97,7 +101,7 @@ class StoreDatabase(peewee.PostgresqlDatabase):
             raise InvalidInput(f"fn: {type(fn).__name__} is not a function")
         if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
             raise InvalidInput("retries must be a whole number, 0 or more")
-        left = 0 if self.in_transaction() else retries
+        left = 0 if self.transaction_open() else retries
         pause = 0.02
         while True:
             try:

@@ -203,13 +203,18 @@ class Work(Repository):
 
         Raises:
             InvalidInput: The numbers of claims and results differ, or a result is not JSON; nothing was written.
-            LeaseLost: Inside the caller's transaction, where a claim no longer holds its item.
+            LeaseLost: Inside the caller's transaction, where a claim no longer holds its item; none was accepted.
         """
         held = as_claims(claims)
         outputs = [dump_json(result, "results") for result in paired(results, held, "results")]
-        values = {**fence(held), "outputs": outputs, "gate": as_flag(gate, "gate")}
+        whole = self._db.transaction_open()
+        values = {**fence(held), "outputs": outputs, "gate": as_flag(gate, "gate"), "whole": whole}
         accepted = {item_id for (item_id,) in self._rows(sql.FINISH, values)}
-        self._all_or_nothing(held, accepted)
+        if len(accepted) < len(held):
+            # A first call that was still under way may have ended some of them since this one began.
+            now = {item_id for (item_id,) in self._rows(sql.FINISH, values)}
+            accepted = now if whole else accepted | now
+        _refuse_lost(held, accepted, whole=whole)
         return accepted
 
     def fail(
@@ -234,19 +239,21 @@ class Work(Repository):
 
         Raises:
             InvalidInput: The numbers of claims and errors differ.
-            LeaseLost: Inside the caller's transaction, where a claim no longer holds its item.
+            LeaseLost: Inside the caller's transaction, where a claim no longer holds its item; none was accepted.
         """
         held = as_claims(claims)
+        whole = self._db.transaction_open()
         values = {
             **fence(held),
             "errors": [error_text(error) for error in paired(errors, held, "errors")],
             "letter_ids": [str(uuid7()) for _ in held],
             "retry": as_flag(retry, "retry"),
             "delay": None if delay is None else as_seconds(delay, "delay"),
+            "whole": whole,
         }
-        outcomes = as_outcomes(self._rows(sql.FAIL, values))
-        self._all_or_nothing(held, outcomes.keys())
-        return outcomes
+        rows = self._rows(sql.FAIL, values)
+        _refuse_lost(held, {row[0] for row in rows}, whole=whole)
+        return as_outcomes(rows)
 
     def reap(self, limit: int = 100) -> dict[UUID, Outcome]:
         """Take back items whose lease has run out: queue them again, or bury those that have no tries left.
@@ -279,11 +286,15 @@ class Work(Repository):
         items: Iterable[WorkItem] = order.items.order_by(WorkItem.created_at, WorkItem.id)
         return [*items]
 
-    def _all_or_nothing(self, claims: Sequence[Claim], accepted: Iterable[UUID]) -> None:
-        """Inside a transaction of the caller's, a refused claim ends it: what belongs together commits together."""
-        lost = {claim.item_id for claim in claims} - set(accepted)
-        if lost and self._db.in_transaction():
-            raise LeaseLost(
-                f"these claims hold their items no longer (the lease ran out, or the attempt has ended):"
-                f" {', '.join(sorted(map(str, lost)))}"
-            )
+
+def _refuse_lost(claims: Sequence[Claim], accepted: set[UUID], *, whole: bool) -> None:
+    """Raise LeaseLost where a batch was to be accepted as a whole, and some claims hold their items no longer.
+
+    That is so inside the caller's transaction: what belongs together is stored together.
+    """
+    lost = {claim.item_id for claim in claims} - accepted
+    if lost and whole:
+        raise LeaseLost(
+            f"these claims hold their items no longer (the lease ran out, or the attempt has ended):"
+            f" {', '.join(sorted(map(str, lost)))}"
+        )

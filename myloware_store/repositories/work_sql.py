@@ -85,34 +85,39 @@ held AS MATERIALIZED (
 )
 """
 
+# `whole`: all claims are accepted or none is. What is returned is which of them hold their items.
 FINISH = f"""
 WITH {_GIVEN_CLAIMS},
+accepted_before AS MATERIALIZED (  -- The reply to an earlier call was lost.
+    SELECT w.id
+    FROM unnest(%(item_ids)s::uuid[], %(attempt_ids)s::uuid[]) AS given (item_id, attempt_id)
+    JOIN work_items AS w ON w.id = given.item_id AND w.current_attempt_id = given.attempt_id
+    JOIN attempts AS a ON a.id = given.attempt_id AND a.status = 'COMPLETED'
+    WHERE %(tenant)s::text IS NULL OR w.tenant_id = %(tenant)s
+),
+accepted AS MATERIALIZED (
+    SELECT * FROM held
+    WHERE NOT %(whole)s
+        OR (SELECT count(*) FROM held) + (SELECT count(*) FROM accepted_before) = cardinality(%(item_ids)s::uuid[])
+),
 finished AS (
     UPDATE work_items AS w
-    SET result = (%(outputs)s::jsonb[])[held.n], awaiting_approval = %(gate)s, updated_at = statement_timestamp(),
+    SET result = (%(outputs)s::jsonb[])[accepted.n], awaiting_approval = %(gate)s, updated_at = statement_timestamp(),
         status = CASE WHEN %(gate)s THEN 'PROCESSING' ELSE 'COMPLETED' END::work_item_status,
         processed_at = CASE WHEN NOT %(gate)s THEN statement_timestamp() END
-    FROM held WHERE w.id = held.id
-    RETURNING w.id
+    FROM accepted WHERE w.id = accepted.id
 ),
 ended AS (
     UPDATE attempts AS a
-    SET status = 'COMPLETED', output = (%(outputs)s::jsonb[])[held.n], finished_at = statement_timestamp(),
+    SET status = 'COMPLETED', output = (%(outputs)s::jsonb[])[accepted.n], finished_at = statement_timestamp(),
         updated_at = statement_timestamp(),
         duration_ms = least(extract(epoch FROM statement_timestamp() - a.started_at) * 1000, 2147483647)
-    FROM held WHERE a.id = held.attempt_id
+    FROM accepted WHERE a.id = accepted.attempt_id
 )
-SELECT id FROM finished
-UNION
--- Accepted before: the reply to an earlier call was lost.
-SELECT w.id
-FROM unnest(%(item_ids)s::uuid[], %(attempt_ids)s::uuid[]) AS given (item_id, attempt_id)
-JOIN work_items AS w ON w.id = given.item_id AND w.current_attempt_id = given.attempt_id
-JOIN attempts AS a ON a.id = given.attempt_id AND a.status = 'COMPLETED'
-WHERE %(tenant)s::text IS NULL OR w.tenant_id = %(tenant)s
+SELECT id FROM held UNION SELECT id FROM accepted_before
 """
 
-# What follows an attempt that did not succeed: `held` has id, attempt_id, n, again and error.
+# What follows an attempt that did not succeed: `held` has id, attempt_id, n, again, error and accepted.
 _SETTLE = """
 moved AS (
     UPDATE work_items AS w
@@ -125,7 +130,7 @@ moved AS (
         END,
         processed_at = CASE WHEN NOT held.again THEN statement_timestamp() END,
         updated_at = statement_timestamp()
-    FROM held WHERE w.id = held.id
+    FROM held WHERE w.id = held.id AND held.accepted
     RETURNING w.id, w.tenant_id, w.type, w.content, w.status, w.available_at, w.attempt_count,
         held.attempt_id, held.n, held.again, held.error
 ),
@@ -144,14 +149,16 @@ buried AS (
     FROM moved WHERE NOT again
     RETURNING id, work_item_id
 )
-SELECT moved.id, moved.status, CASE WHEN moved.again THEN moved.available_at END, buried.id
-FROM moved LEFT JOIN buried ON buried.work_item_id = moved.id
+SELECT held.id, moved.status, CASE WHEN moved.again THEN moved.available_at END, buried.id
+FROM held LEFT JOIN moved ON moved.id = held.id LEFT JOIN buried ON buried.work_item_id = held.id
 """
 
 FAIL = f"""
 WITH {_GIVEN_CLAIMS.replace("held AS", "fenced AS")},
 held AS (
-    SELECT id, attempt_id, n, %(retry)s AND tries_left AS again, (%(errors)s::text[])[n] AS error FROM fenced
+    SELECT id, attempt_id, n, %(retry)s AND tries_left AS again, (%(errors)s::text[])[n] AS error,
+        NOT %(whole)s OR (SELECT count(*) FROM fenced) = cardinality(%(item_ids)s::uuid[]) AS accepted
+    FROM fenced
 ),
 {_SETTLE.replace("{status}", "'FAILED'")}
 """
@@ -169,7 +176,7 @@ WITH expired AS MATERIALIZED (
 ),
 held AS (
     SELECT id, attempt_id, row_number() OVER () AS n, again,
-        'the lease ran out at ' || lease_expires_at::text AS error
+        'the lease ran out at ' || lease_expires_at::text AS error, true AS accepted
     FROM expired
 ),
 {_SETTLE.replace("{status}", "'TIMEOUT'")}

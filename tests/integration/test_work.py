@@ -29,6 +29,8 @@ from myloware_store import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from myloware_store import Store
 
 INVOICE = {"type": "INVOICE", "content": "Invoice 17"}
@@ -271,6 +273,68 @@ def test_inside_a_transaction_a_lost_lease_raises(myloware: Store) -> None:
     with pytest.raises(LeaseLost, match=str(claim.item_id)):
         myloware.transact(finish_with_its_audit_line)
     assert myloware.audit.list() == []
+
+
+@pytest.mark.parametrize("begun_by_hand", [False, True])
+@pytest.mark.parametrize("ending", ["finish", "fail", "bury"])
+def test_a_lost_lease_that_is_caught_leaves_the_batch_as_it_was(
+    myloware: Store,
+    ending: str,
+    begun_by_hand: bool,  # noqa: FBT001
+) -> None:
+    """Inside the caller's transaction all claims of a batch are accepted or none, whoever catches the error."""
+    myloware.work.submit([INVOICE, TICKET])
+    kept, lost = myloware.work.claim("slow", n=2)
+    expire(myloware, lost)
+    before = [*WorkItem.select().order_by(WorkItem.id).dicts()], [*Attempt.select().order_by(Attempt.id).dicts()]
+
+    endings: dict[str, Callable[[], object]] = {
+        "finish": lambda: myloware.work.finish([kept, lost], [1, 2]),
+        "fail": lambda: myloware.work.fail([kept, lost], ["no", "luck"]),
+        "bury": lambda: myloware.work.fail([kept, lost], ["no", "luck"], retry=False),
+    }
+
+    def end() -> None:
+        with pytest.raises(LeaseLost, match=f"attempt has ended\\): {lost.item_id}$"):
+            endings[ending]()
+
+    if begun_by_hand:
+        myloware.db.begin()
+        end()
+        myloware.db.commit()
+    else:
+        myloware.transact(end)
+
+    after = [*WorkItem.select().order_by(WorkItem.id).dicts()], [*Attempt.select().order_by(Attempt.id).dicts()]
+    assert before == after
+    assert DeadLetter.select().count() == 0
+    assert {kept.item_id} == myloware.work.finish([kept, lost], [1, 2])
+
+
+def test_a_second_finish_counts_as_accepted_inside_a_transaction(myloware: Store) -> None:
+    """What an earlier call had stored does not hold up the rest of the batch."""
+    myloware.work.submit([INVOICE, TICKET])
+    first, second = myloware.work.claim("agent", n=2)
+    myloware.work.finish([first], [1])
+    accepted = myloware.transact(lambda: myloware.work.finish([first, second], [99, 2]))
+    assert {first.item_id, second.item_id} == accepted
+    assert {1, 2} == {item.result for item in WorkItem.select()}
+
+
+def test_a_finish_that_met_its_first_call_is_accepted(myloware: Store) -> None:
+    """A call that was made again while the first one was still under way waits for it, and says the same."""
+    myloware.work.submit([INVOICE])
+    (claim,) = myloware.work.claim("agent")
+    with ThreadPoolExecutor(1) as pool:
+        with myloware.db.atomic():
+            first = myloware.work.finish([claim], [1])
+            pid = myloware.db.execute_sql("SELECT pg_backend_pid()").fetchone()[0]
+            again = pool.submit(myloware.work.finish, [claim], [1])
+            while not myloware.db.execute_sql(
+                "SELECT count(*) FROM pg_locks WHERE NOT granted AND %s = ANY (pg_blocking_pids(pid))", (pid,)
+            ).fetchone()[0]:
+                assert not again.done()
+        assert first == again.result() == {claim.item_id}
 
 
 def test_a_heartbeat_extends_the_lease_and_leaves_the_item_alone(myloware: Store) -> None:
