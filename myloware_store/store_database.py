@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -15,11 +14,11 @@ from peewee import _manual as _Manual  # noqa: N812 - a class
 from psycopg2 import extensions
 
 from myloware_store.driver_errors import DRIVER_ERRORS, connect_fault, lost_fault, misuse, statement_fault
-from myloware_store.errors import ConnectionFailed, DatabaseFault, InvalidInput, TransactionConflict
+from myloware_store.errors import ConnectionFailed, DatabaseFault
 from myloware_store.pool import ConnectionPool
 from myloware_store.statements import Rows, Stream, may_store, touches_session
-from myloware_store.store_proxy import Savepoint
 from myloware_store.thread_connection import ThreadConnection
+from myloware_store.transaction_blocks import Atomic, Savepoint, transact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,7 +29,6 @@ __all__ = ["StoreDatabase"]
 
 _Result = TypeVar("_Result")
 _logger = logging.getLogger("peewee")
-_random = random.SystemRandom()
 
 
 class StoreDatabase(peewee.PostgresqlDatabase):
@@ -94,25 +92,11 @@ class StoreDatabase(peewee.PostgresqlDatabase):
             What `fn` returned.
 
         Raises:
+            InvalidInput: `fn` is no plain function, or gave something that is still to run; nothing was stored.
             TransactionConflict: The last try met another transaction too.
             AmbiguousCommit: The connection was lost during COMMIT; this is not tried again.
         """
-        if not callable(fn):
-            raise InvalidInput(f"fn: {type(fn).__name__} is not a function")
-        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
-            raise InvalidInput("retries must be a whole number, 0 or more")
-        left = 0 if self.transaction_open() else retries
-        pause = 0.02
-        while True:
-            try:
-                with self.atomic():
-                    return fn()
-            except TransactionConflict as conflict:
-                if not left or conflict.sqlstate not in {"40001", "40P01"}:
-                    raise
-            left -= 1
-            time.sleep(_random.uniform(0, pause))
-            pause = min(1.0, 2 * pause)
+        return transact(self, fn, retries)
 
     def copy(self, sql: str, stream: Any) -> int:
         """Run a COPY from or to a file object, and return how many rows it moved."""
@@ -204,6 +188,8 @@ class StoreDatabase(peewee.PostgresqlDatabase):
 
     def begin(self, isolation_level: Any = None) -> None:
         """Begin a transaction; outside of every block its connection is held until `commit()` or `rollback()`."""
+        if self.transaction_open():
+            raise misuse("a transaction is open already: db.atomic() makes a savepoint in it")
         level = self._adapter.isolation_level_str(isolation_level or self._isolation_level)
         statement = f"BEGIN TRANSACTION ISOLATION LEVEL {level}" if level else "BEGIN"
         self._perform(lambda cursor: cursor.execute(statement), statement)
@@ -240,6 +226,10 @@ class StoreDatabase(peewee.PostgresqlDatabase):
                 self._perform(lambda cursor: cursor.execute("ROLLBACK"), "ROLLBACK")
             self._state.doomed = False
             self._state.settle()
+
+    def atomic(self, *args: Any, **kwargs: Any) -> Atomic:
+        """Begin a transaction, or a savepoint inside one; its arguments are those of `begin`."""
+        return Atomic(self, *args, **kwargs)
 
     def savepoint(self) -> Savepoint:
         """Begin a savepoint."""

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 import peewee
-from peewee import _savepoint as _PeeweeSavepoint  # noqa: N812 - a class
 
-from myloware_store.errors import DatabaseFault, NotOpen
+from myloware_store.errors import NotOpen
+from myloware_store.transaction_blocks import Atomic, Savepoint
 
-__all__ = ["Savepoint", "StoreProxy", "proxy"]
-
-
-class Savepoint(_PeeweeSavepoint):
-    """A savepoint whose own failure never hides the error that ended its block."""
-
-    def __exit__(self, exc_type: type[BaseException] | None, *_error: object) -> None:
-        if exc_type is None:
-            super().__exit__(None, None, None)
-        else:
-            with suppress(DatabaseFault):
-                self.rollback(begin=False)
+__all__ = ["StoreProxy", "proxy"]
 
 
 class StoreProxy(peewee.DatabaseProxy):
@@ -31,6 +19,10 @@ class StoreProxy(peewee.DatabaseProxy):
         if self.obj is None:
             raise NotOpen("no store is open: call Store.open() first")
         return getattr(self.obj, name)
+
+    def atomic(self, *args: Any, **kwargs: Any) -> Atomic:
+        """Begin a transaction of the open store's database, or a savepoint inside one."""
+        return Atomic(self, *args, **kwargs)
 
     def savepoint(self) -> Savepoint:
         """Begin a savepoint of the open store's database."""

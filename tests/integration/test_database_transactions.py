@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
-from functools import partial
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
-import psycopg2
 import pytest
 
 from myloware_store.database import StoreDatabase
-from myloware_store.errors import ConstraintViolation, DatabaseFault, InvalidInput, TransactionConflict
+from myloware_store.errors import ConstraintViolation, DatabaseFault, InvalidInput
 from myloware_store.store_proxy import StoreProxy
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from tests.integration.conftest import Pair
@@ -202,108 +199,52 @@ def test_an_isolation_level_can_be_asked_for(db: StoreDatabase) -> None:
     assert ("serializable", "read committed") == (inside, db.execute_sql("SHOW transaction_isolation").fetchone()[0])
 
 
-def test_transact_runs_everything_again_after_a_conflict(db: StoreDatabase, pairs: type[Pair]) -> None:
-    """A function that met a serialization failure runs again from its start, and its result is returned."""
+def test_blocks_inside_a_transaction_begun_by_hand_are_savepoints(db: StoreDatabase, pairs: type[Pair]) -> None:
+    """They end with it, and never commit what was begun by hand."""
+    stand_in = StoreProxy()
+    stand_in.initialize(db)
+    blocks: list[AbstractContextManager[Any]] = [nullcontext(), db.manual_commit()]
+    for block in blocks:
+        with block:
+            db.begin()
+            pairs.create(name="a")
+            with db.atomic():
+                pairs.create(name="b")
+            db.transact(lambda: pairs.create(name="c"))
+            with suppress(KeyError), stand_in.atomic():
+                pairs.create(name="d")
+                raise KeyError
+            assert ["a", "b", "c"] == pairs.names()
+            db.rollback()
+
+        assert ([], True) == (pairs.names(), db.is_closed())
+
+
+def test_a_second_begin_is_refused(db: StoreDatabase, pairs: type[Pair]) -> None:
+    """PostgreSQL would only warn, and the inner end would commit the whole; the open transaction goes on."""
+    db.begin()
     pairs.create(name="a")
-    runs = []
+    for begin in (db.begin, db.transaction().__enter__):
+        with pytest.raises(DatabaseFault, match="atomic"):
+            begin()
+    db.commit()
 
-    def work() -> int:
-        runs.append(1)
-        db.execute_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        number: int = pairs.get(name="a").number
-        if len(runs) <= 2:
-            bump(db)
-        return pairs.update(number=number + 10).where(pairs.name == "a").execute() and number + 10
-
-    assert 12 == db.transact(work)
-    assert (3, 12) == (len(runs), pairs.get(name="a").number)
+    assert ["a"] == pairs.names()
+    with db.manual_commit(), pytest.raises(DatabaseFault, match="begin"):
+        db.atomic().__enter__()
 
 
-def bump(database: StoreDatabase) -> None:
-    """Change the row behind the transaction's back."""
-    with closing(psycopg2.connect(**database.settings.connect_kwargs())) as other, other.cursor() as cursor:
-        cursor.execute("UPDATE pair SET number = number + 1")
-        other.commit()
+async def asynchronous() -> None:
+    """Do nothing, later."""
 
 
-def test_transact_gives_up_after_its_retries(db: StoreDatabase, pairs: type[Pair]) -> None:
-    """The conflict is raised once the retries are used up."""
-    pairs.create(name="a")
-    runs = []
-
-    def work() -> None:
-        runs.append(1)
-        db.execute_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        pairs.get(name="a")
-        bump(db)
-        pairs.update(number=0).execute()
-
-    with pytest.raises(TransactionConflict) as caught:
-        db.transact(work, retries=2)
-
-    assert ("40001", 3, True) == (caught.value.sqlstate, len(runs), db.is_closed())
+def generator() -> Iterator[None]:
+    """Do nothing, when asked for it."""
+    yield
 
 
-def test_transact_leaves_retrying_to_the_outermost(db: StoreDatabase, pairs: type[Pair]) -> None:
-    """Inside a transaction it runs once, in a savepoint, and the caller's own transact runs both again."""
-    pairs.create(name="a")
-    inner, outer = [], []
-
-    def innermost() -> None:
-        inner.append(1)
-        number = pairs.get(name="a").number
-        if len(inner) == 1:
-            bump(db)
-        pairs.update(number=number + 10).execute()
-
-    def outermost() -> None:
-        outer.append(1)
-        db.execute_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        db.transact(innermost)
-
-    db.transact(outermost)
-
-    assert (2, 2, 11) == (len(outer), len(inner), pairs.get(name="a").number)
-
-
-def test_transact_gets_two_transactions_out_of_a_deadlock(db: StoreDatabase, pairs: type[Pair]) -> None:
-    """Two that lock the same rows in opposite orders both end, one of them after another try."""
-    pairs.insert_many([{"name": "a"}, {"name": "b"}]).execute()
-    meeting = threading.Barrier(2)
-    runs: list[str] = []
-
-    def work(first: str, second: str) -> None:
-        runs.append(first)
-        pairs.update(number=pairs.number + 1).where(pairs.name == first).execute()
-        if runs.count(first) == 1:
-            meeting.wait()
-        pairs.update(number=pairs.number + 1).where(pairs.name == second).execute()
-
-    with ThreadPoolExecutor(2) as threads:
-        both = [threads.submit(db.transact, partial(work, *names)) for names in ("ab", "ba")]
-        for future in both:
-            future.result()
-
-    assert (3, [2, 2]) == (len(runs), [pair.number for pair in pairs.select()])
-
-
-def test_transact_does_not_run_other_errors_again(db: StoreDatabase, pairs: type[Pair]) -> None:
-    """Only conflicts are tried again; the rest ends the transaction at once."""
-    runs = []
-
-    def work() -> None:
-        runs.append(1)
-        pairs.create(name="a")
-        raise KeyError
-
-    with pytest.raises(KeyError):
-        db.transact(work)
-
-    assert (1, []) == (len(runs), pairs.names())
-
-
-@pytest.mark.parametrize("retries", [-1, 1.5, True, "3"])
-def test_transact_refuses_retries_that_are_no_count(db: StoreDatabase, retries: Any) -> None:
-    """The number of retries is a whole number."""
-    with pytest.raises(InvalidInput, match="retries"):
-        db.transact(lambda: None, retries=retries)
+@pytest.mark.parametrize("fn", [asynchronous, generator])
+def test_atomic_decorates_plain_functions_only(db: StoreDatabase, fn: Any) -> None:
+    """The body of any other would run after the transaction."""
+    with pytest.raises(InvalidInput, match="plain function"):
+        db.atomic()(fn)

@@ -1,0 +1,97 @@
+"""Transactions and savepoints as blocks, and whole transactions that are run again after a conflict."""
+
+from __future__ import annotations
+
+import inspect
+import random
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from peewee import _atomic as _PeeweeAtomic  # noqa: N812 - a class
+from peewee import _manual as _Manual  # noqa: N812 - a class
+from peewee import _savepoint as _PeeweeSavepoint  # noqa: N812 - a class
+
+from myloware_store.driver_errors import misuse
+from myloware_store.errors import DatabaseFault, InvalidInput, TransactionConflict
+
+if TYPE_CHECKING:
+    from myloware_store.store_database import StoreDatabase
+
+__all__ = ["Atomic", "Savepoint", "transact"]
+
+_Result = TypeVar("_Result")
+_random = random.SystemRandom()
+_NOT_PLAIN = "an async function or a generator would run after the transaction: give a plain function"
+
+
+class Savepoint(_PeeweeSavepoint):
+    """A savepoint whose own failure never hides the error that ended its block."""
+
+    def __exit__(self, exc_type: type[BaseException] | None, *_error: object) -> None:
+        if exc_type is None:
+            super().__exit__(None, None, None)
+        else:
+            with suppress(DatabaseFault):
+                self.rollback(begin=False)
+
+
+class Atomic(_PeeweeAtomic):
+    """A transaction, or a savepoint inside one, also inside one that was begun by hand."""
+
+    db: Any
+
+    def __enter__(self) -> Any:
+        manual = isinstance(self.db.top_transaction(), _Manual)
+        if self.db.transaction_open() and (manual or self.db.transaction_depth() == 0):
+            self._helper = self.db.savepoint()
+            return self._helper.__enter__()
+        if manual:
+            raise misuse("inside db.manual_commit() a transaction is begun by hand: call db.begin() first")
+        return super().__enter__()
+
+    def __call__(self, fn: Callable[..., _Result]) -> Callable[..., _Result]:
+        """Decorate a plain function, whose calls then are such blocks."""
+        _require_plain(fn)
+        decorate: Any = super().__call__
+        decorated: Callable[..., _Result] = decorate(fn)
+        return decorated
+
+
+def transact(database: StoreDatabase, fn: Callable[[], _Result], retries: int) -> _Result:
+    """Run `fn()` in one transaction, and all of it again where it met a concurrent one."""
+    _require_plain(fn)
+    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+        raise InvalidInput("retries must be a whole number, 0 or more")
+    left = 0 if database.transaction_open() else retries
+    pause = 0.02
+    while True:
+        try:
+            with database.atomic():
+                result = fn()
+                _require_done(result)
+                return result
+        except TransactionConflict as conflict:
+            if not left or conflict.sqlstate not in {"40001", "40P01"}:
+                raise
+        left -= 1
+        time.sleep(_random.uniform(0, pause))
+        pause = min(1.0, 2 * pause)
+
+
+def _require_plain(fn: object) -> None:
+    """Refuse what is no function, and functions whose calls only give something to run later."""
+    if not callable(fn):
+        raise InvalidInput(f"fn: {type(fn).__name__} is not a function")
+    later = inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction
+    if any(kind(called) for called in (fn, getattr(fn, "__call__", None)) for kind in later):  # noqa: B004
+        raise InvalidInput(f"fn: {_NOT_PLAIN}")
+
+
+def _require_done(result: object) -> None:
+    """Refuse a result that is still to run."""
+    if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
+        if inspect.iscoroutine(result) or inspect.isgenerator(result):
+            result.close()
+        raise InvalidInput(f"fn returned a {type(result).__name__}: {_NOT_PLAIN}")
