@@ -105,6 +105,7 @@ class BytesField(CheckedField):
 
     field_type = "bytea"
     deferred = True
+    generated = True
     accessor_class = DeferredAccessor
 
     def check(self, value: Any) -> bytes:
@@ -121,6 +122,7 @@ class SearchField(CheckedField):
 
     field_type = "tsvector"
     deferred = True
+    generated = True
     accessor_class = DeferredAccessor
 
     def check(self, value: Any) -> str:

@@ -11,22 +11,25 @@ import peewee
 from myloware_store.database import current_tenant, default_tenant, proxy
 from myloware_store.errors import InvalidInput, NotFound
 from myloware_store.fields import TenantForeignKey, UuidField
+from myloware_store.models.row_state import RowState, settle
+from myloware_store.models.unsettled import MARKS
 from myloware_store.scalars import NameField, ServerDefault, TimestampField
-from myloware_store.values import MAX_NAME_CHARS, dump_json
+from myloware_store.values import MAX_NAME_CHARS
 
 __all__ = ["BaseModel", "Entity", "TenantEntity", "name_checks", "object_checks"]
 
 Row = dict[peewee.Field, Any]
 
 
-class BaseModel(peewee.Model):
+class BaseModel(RowState, peewee.Model):
     """A Peewee model whose writes never lose anything silently.
 
     Differences from Peewee's own: an unknown keyword raises; `save()` inserts a row that was made here and updates
-    one that was read, whatever its key, and raises `NotFound` where there is nothing to update; a new row comes back
-    with what the server filled in; changes inside a JSON value are saved; `insert_many` takes rows with different
-    keys; every update sets `updated_at`; rows take the tenant of their parent, else the one in force, else the
-    settings'; `delete_instance(recursive=True)` is refused, since the database cascades.
+    one that was read, whatever its key, and raises `NotFound` where there is nothing to update; after a rollback it
+    writes again what the database lacks; a new row comes back with what the server filled in; changes inside a JSON
+    value are saved; `insert_many` takes rows with different keys; every update sets `updated_at`; rows take the tenant
+    of their parent, else the one in force, else the settings'; `delete_instance(recursive=True)` is refused, since the
+    database cascades.
     """
 
     if TYPE_CHECKING:
@@ -48,7 +51,8 @@ class BaseModel(peewee.Model):
 
     def __init__(self, *args: Any, **values: Any) -> None:
         self.stored = "__no_default__" in values
-        self.json_read: dict[str, str] = {}
+        self.json_read = {}
+        self.unsettled = {}
         if not self.stored:
             unknown = sorted(name for name in values if name not in self._meta.combined)
             if unknown:
@@ -95,14 +99,15 @@ class BaseModel(peewee.Model):
     def bulk_create(cls, model_list: Iterable[Any], batch_size: int | None = None) -> None:
         """Insert instances by `insert_many`, and read back what the server filled in."""
         instances = list(model_list)
+        settle(instances, cls._meta.database)
         size = batch_size or max(1, len(instances))
         for start in range(0, len(instances), size):
             batch = instances[start : start + size]
-            rows = [{**instance.__data__, **instance.__rel__} for instance in batch]
-            inserted = cls.insert_many(rows).returning(*cls._filled_fields()).dicts()
+            rows = [instance.row_to_insert() for instance in batch]
+            inserted = cls._written(cls.insert_many(rows), cls._filled_fields())
             # PostgreSQL returns the rows of one VALUES list in its order.
-            for instance, row in zip(batch, inserted.execute(), strict=True):
-                instance.take(row)
+            for instance, row, written in zip(batch, inserted, rows, strict=True):
+                instance.take(row, written)
 
     @classmethod
     def update(cls, __data: Any = None, **values: Any) -> Any:
@@ -128,14 +133,13 @@ class BaseModel(peewee.Model):
             InvalidInput: The key of a stored row was changed.
             ConstraintViolation: The database refused it.
         """
+        settle([self], self._meta.database)
         if force_insert or not self.stored:
-            data = self.__data__ if only is None else self._prune_fields(self.__data__, [*only, *self._key_names()])
-            parents = {name: parent for name, parent in self.__rel__.items() if parent is not None and name in data}
-            data = {**data, **parents}
-            query = type(self).insert(data).returning(*self._filled_fields()).dicts()
-            self.take(next(iter(query.execute())))
+            data = self.row_to_insert(only)
+            (row,) = self._written(type(self).insert(data), self._filled_fields())
+            self.take(row, data)
             return 1
-        self._find_json_changes()
+        self.find_json_changes()
         changed = self._prune_fields(self.__data__, self.dirty_fields if only is None else only)
         if not changed:
             return 0
@@ -143,12 +147,10 @@ class BaseModel(peewee.Model):
         if keys & changed.keys():
             raise InvalidInput(f"{type(self).__name__}: the key of a stored row cannot be changed")
         returned = [self._meta.fields.get("updated_at", self._meta.get_primary_keys()[0])]
-        rows = list(type(self).update(changed).where(self._pk_expr()).returning(*returned).dicts().execute())
+        rows = self._written(type(self).update(changed).where(self._pk_expr()), returned)
         if not rows:
             raise NotFound(f"{type(self).__name__} {self._pk}: no such row to update")
-        left_dirty = self._dirty - changed.keys()
-        self.take(rows[0])
-        self._dirty |= left_dirty
+        self.take(rows[0], changed)
         return 1
 
     def delete_instance(self, recursive: bool = False, delete_nullable: bool = False) -> int:  # noqa: FBT001, FBT002
@@ -161,17 +163,18 @@ class BaseModel(peewee.Model):
             raise InvalidInput("the database cascades by itself: call delete_instance() without arguments")
         return super().delete_instance()
 
-    def take(self, row: Mapping[str, Any]) -> None:
-        """Take over what the server returned; the row is stored and clean now."""
-        self.__data__.update(row)
-        self.stored = True
-        self.json_read.clear()
-        self._dirty.clear()
+    @classmethod
+    def _written(cls, query: Any, returned: Sequence[peewee.Field]) -> list[dict[str, Any]]:
+        """Run a statement that writes, and return these columns of its rows, marked where it can be rolled back."""
+        # Outside of every block no connection is held, and the statement commits by itself.
+        marks = () if cls._meta.database.is_closed() else MARKS
+        return list(query.returning(*returned, *marks).dicts().execute())
 
-    def _find_json_changes(self) -> None:
-        for name, before in self.json_read.items():
-            if dump_json(self.__data__.get(name), name) != before:
-                self._dirty.add(name)
+    def row_to_insert(self, only: Sequence[Any] | None = None) -> dict[str, Any]:
+        """Return the row to insert, with parents that are there as instances."""
+        data = self.__data__ if only is None else self._prune_fields(self.__data__, [*only, *self._key_names()])
+        parents = {name: parent for name, parent in self.__rel__.items() if parent is not None and name in data}
+        return {**data, **parents}
 
     @classmethod
     def _filled_fields(cls) -> list[peewee.Field]:
