@@ -48,6 +48,19 @@ FUNCTIONS = (
     RETURN sha256(convert_to(content, 'UTF8'))
     """,
     """
+    CREATE FUNCTION content_search(content text) RETURNS tsvector LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+    BEGIN
+        LOOP
+            BEGIN
+                RETURN to_tsvector('pg_catalog.english', content);
+            EXCEPTION WHEN program_limit_exceeded THEN
+                content := left(content, length(content) / 2);
+            END;
+        END LOOP;
+    END
+    $$
+    """,
+    """
     CREATE FUNCTION refuse_transition() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
         RAISE EXCEPTION USING
@@ -82,6 +95,25 @@ FUNCTIONS = (
     $$
     """,
     """
+    CREATE FUNCTION work_orders_refuse_count() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        RAISE EXCEPTION USING
+            ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME,
+            MESSAGE = 'open_items and failed_items of an order follow its items';
+    END
+    $$
+    """,
+    """
+    CREATE FUNCTION work_orders_start_count() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        -- Counted are the items as they come in, also those of an order that comes back from a dump.
+        NEW.open_items := 0;
+        NEW.failed_items := 0;
+        RETURN NEW;
+    END
+    $$
+    """,
+    """
     CREATE FUNCTION work_items_inherit_priority() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
         SELECT priority INTO NEW.priority FROM work_orders
@@ -99,16 +131,26 @@ FUNCTIONS = (
         opened int[];
         failures int[];
         moves bool[];
+        latest timestamptz[];
     BEGIN
+        -- TRUNCATE fires this too, and leaves no order with an item.
+        IF TG_OP = 'TRUNCATE' THEN
+            UPDATE work_orders SET open_items = 0, failed_items = 0, updated_at = now()
+            WHERE open_items <> 0 OR failed_items <> 0;
+            RETURN NULL;
+        END IF;
+
         -- Per order: by how much its open and failed items change, and whether an item has left the queue.
         IF TG_OP = 'INSERT' THEN
-            SELECT array_agg(d.id), array_agg(d.open), array_agg(d.failed), array_agg(d.moved)
-            INTO ids, opened, failures, moves
+            SELECT array_agg(d.id), array_agg(d.open), array_agg(d.failed), array_agg(d.moved), array_agg(d.latest)
+            INTO ids, opened, failures, moves, latest
             FROM (
                 SELECT work_order_id AS id,
                     count(*) FILTER (WHERE status IN ('QUEUED', 'PROCESSING')) AS open,
                     count(*) FILTER (WHERE status = 'FAILED') AS failed,
-                    bool_or(status <> 'QUEUED') AS moved
+                    bool_or(status <> 'QUEUED') AS moved,
+                    -- Items that come back from a dump are no change of today.
+                    max(created_at) AS latest
                 FROM new_rows GROUP BY work_order_id
             ) AS d;
         ELSIF TG_OP = 'DELETE' THEN
@@ -150,7 +192,7 @@ FUNCTIONS = (
         UPDATE work_orders AS o
         SET open_items = o.open_items + d.open,
             failed_items = o.failed_items + d.failed,
-            updated_at = now(),
+            updated_at = CASE WHEN TG_OP = 'INSERT' THEN greatest(o.updated_at, d.latest) ELSE now() END,
             status = CASE
                 WHEN o.open_items + d.open > 0 AND o.status = 'PENDING' AND NOT d.moved THEN 'PENDING'
                 WHEN o.open_items + d.open > 0 THEN 'PROCESSING'
@@ -159,7 +201,7 @@ FUNCTIONS = (
                 WHEN o.failed_items + d.failed > 0 THEN 'FAILED'
                 ELSE 'COMPLETED'
             END::work_order_status
-        FROM unnest(ids, opened, failures, moves) AS d (id, open, failed, moved)
+        FROM unnest(ids, opened, failures, moves, latest) AS d (id, open, failed, moved, latest)
         WHERE o.id = d.id;
         RETURN NULL;
     END
@@ -175,6 +217,8 @@ FUNCTIONS = (
             'refuse_transition',
             'require_replay',
             'refuse_change',
+            'work_orders_refuse_count',
+            'work_orders_start_count',
             'work_items_inherit_priority',
             'work_items_roll_up'
         ] LOOP
@@ -230,7 +274,7 @@ TABLES = (
         max_attempts integer NOT NULL DEFAULT 5,
         current_attempt_id uuid,
         awaiting_approval boolean NOT NULL DEFAULT false,
-        search tsvector GENERATED ALWAYS AS (to_tsvector('english', content)) STORED,
+        search tsvector GENERATED ALWAYS AS (content_search(content)) STORED,
         updated_at timestamptz NOT NULL DEFAULT now(),
         CONSTRAINT work_items_work_order_id_fkey FOREIGN KEY (tenant_id, work_order_id)
             REFERENCES work_orders (tenant_id, id) ON DELETE CASCADE,
@@ -282,7 +326,7 @@ TABLES = (
         embedding vector(1536),
         metadata jsonb NOT NULL DEFAULT '{}',
         content_hash bytea GENERATED ALWAYS AS (content_sha256(content)) STORED,
-        search tsvector GENERATED ALWAYS AS (to_tsvector('english', content)) STORED,
+        search tsvector GENERATED ALWAYS AS (content_search(content)) STORED,
         updated_at timestamptz NOT NULL DEFAULT now(),
         CONSTRAINT mem_docs_work_item_id_fkey FOREIGN KEY (tenant_id, work_item_id)
             REFERENCES work_items (tenant_id, id) ON DELETE CASCADE,
@@ -550,6 +594,23 @@ TRIGGERS = (
     ) EXECUTE FUNCTION refuse_transition()
     """,
     """
+    CREATE TRIGGER work_orders_start_count BEFORE INSERT ON work_orders
+    FOR EACH ROW WHEN (NEW.open_items <> 0 OR NEW.failed_items <> 0) EXECUTE FUNCTION work_orders_start_count()
+    """,
+    """
+    CREATE TRIGGER work_orders_count AFTER UPDATE OF open_items, failed_items ON work_orders
+    FOR EACH ROW WHEN (
+        pg_trigger_depth() = 0 AND (OLD.open_items <> NEW.open_items OR OLD.failed_items <> NEW.failed_items)
+    ) EXECUTE FUNCTION work_orders_refuse_count()
+    """,
+    """
+    CREATE TRIGGER runs_transition AFTER UPDATE OF status ON runs
+    FOR EACH ROW WHEN (
+        (OLD.status IN ('COMPLETED', 'FAILED') AND NEW.status <> OLD.status)
+        OR (OLD.status = 'PROCESSING' AND NEW.status = 'PENDING')
+    ) EXECUTE FUNCTION refuse_transition()
+    """,
+    """
     CREATE TRIGGER work_items_roll_up_insert AFTER INSERT ON work_items
     REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION work_items_roll_up()
     """,
@@ -560,6 +621,10 @@ TRIGGERS = (
     """
     CREATE TRIGGER work_items_roll_up_delete AFTER DELETE ON work_items
     REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION work_items_roll_up()
+    """,
+    """
+    CREATE TRIGGER work_items_roll_up_truncate AFTER TRUNCATE ON work_items
+    FOR EACH STATEMENT EXECUTE FUNCTION work_items_roll_up()
     """,
     """
     CREATE TRIGGER approval_events_append_only BEFORE UPDATE OR DELETE ON approval_events
@@ -589,9 +654,12 @@ ROLLBACK = (
     "DROP TABLE work_orders",
     "DROP FUNCTION work_items_roll_up()",
     "DROP FUNCTION work_items_inherit_priority()",
+    "DROP FUNCTION work_orders_start_count()",
+    "DROP FUNCTION work_orders_refuse_count()",
     "DROP FUNCTION refuse_change()",
     "DROP FUNCTION require_replay()",
     "DROP FUNCTION refuse_transition()",
+    "DROP FUNCTION content_search(text)",
     "DROP FUNCTION content_sha256(text)",
     "DROP TYPE connector_status",
     "DROP TYPE connector_type",

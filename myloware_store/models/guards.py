@@ -10,6 +10,21 @@ CREATE FUNCTION content_sha256(content text) RETURNS bytea LANGUAGE sql IMMUTABL
 RETURN sha256(convert_to(content, 'UTF8'))
 """
 
+# A tsvector ends at 1 MB: of a text with more different words the beginning is searched.
+CONTENT_SEARCH = """
+CREATE FUNCTION content_search(content text) RETURNS tsvector LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+BEGIN
+    LOOP
+        BEGIN
+            RETURN to_tsvector('pg_catalog.english', content);
+        EXCEPTION WHEN program_limit_exceeded THEN
+            content := left(content, length(content) / 2);
+        END;
+    END LOOP;
+END
+$$
+"""
+
 REFUSE_TRANSITION = """
 CREATE FUNCTION refuse_transition() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -47,6 +62,27 @@ END
 $$
 """
 
+REFUSE_COUNT = """
+CREATE FUNCTION work_orders_refuse_count() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION USING
+        ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME,
+        MESSAGE = 'open_items and failed_items of an order follow its items';
+END
+$$
+"""
+
+START_COUNT = """
+CREATE FUNCTION work_orders_start_count() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    -- Counted are the items as they come in, also those of an order that comes back from a dump.
+    NEW.open_items := 0;
+    NEW.failed_items := 0;
+    RETURN NEW;
+END
+$$
+"""
+
 INHERIT_PRIORITY = """
 CREATE FUNCTION work_items_inherit_priority() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -66,16 +102,26 @@ DECLARE
     opened int[];
     failures int[];
     moves bool[];
+    latest timestamptz[];
 BEGIN
+    -- TRUNCATE fires this too, and leaves no order with an item.
+    IF TG_OP = 'TRUNCATE' THEN
+        UPDATE work_orders SET open_items = 0, failed_items = 0, updated_at = now()
+        WHERE open_items <> 0 OR failed_items <> 0;
+        RETURN NULL;
+    END IF;
+
     -- Per order: by how much its open and failed items change, and whether an item has left the queue.
     IF TG_OP = 'INSERT' THEN
-        SELECT array_agg(d.id), array_agg(d.open), array_agg(d.failed), array_agg(d.moved)
-        INTO ids, opened, failures, moves
+        SELECT array_agg(d.id), array_agg(d.open), array_agg(d.failed), array_agg(d.moved), array_agg(d.latest)
+        INTO ids, opened, failures, moves, latest
         FROM (
             SELECT work_order_id AS id,
                 count(*) FILTER (WHERE status IN ('QUEUED', 'PROCESSING')) AS open,
                 count(*) FILTER (WHERE status = 'FAILED') AS failed,
-                bool_or(status <> 'QUEUED') AS moved
+                bool_or(status <> 'QUEUED') AS moved,
+                -- Items that come back from a dump are no change of today.
+                max(created_at) AS latest
             FROM new_rows GROUP BY work_order_id
         ) AS d;
     ELSIF TG_OP = 'DELETE' THEN
@@ -117,7 +163,7 @@ BEGIN
     UPDATE work_orders AS o
     SET open_items = o.open_items + d.open,
         failed_items = o.failed_items + d.failed,
-        updated_at = now(),
+        updated_at = CASE WHEN TG_OP = 'INSERT' THEN greatest(o.updated_at, d.latest) ELSE now() END,
         status = CASE
             WHEN o.open_items + d.open > 0 AND o.status = 'PENDING' AND NOT d.moved THEN 'PENDING'
             WHEN o.open_items + d.open > 0 THEN 'PROCESSING'
@@ -126,20 +172,32 @@ BEGIN
             WHEN o.failed_items + d.failed > 0 THEN 'FAILED'
             ELSE 'COMPLETED'
         END::work_order_status
-    FROM unnest(ids, opened, failures, moves) AS d (id, open, failed, moved)
+    FROM unnest(ids, opened, failures, moves, latest) AS d (id, open, failed, moved, latest)
     WHERE o.id = d.id;
     RETURN NULL;
 END
 $$
 """
 
-FUNCTIONS = (CONTENT_SHA256, REFUSE_TRANSITION, REQUIRE_REPLAY, REFUSE_CHANGE, INHERIT_PRIORITY, ROLL_UP)
+FUNCTIONS = (
+    CONTENT_SHA256,
+    CONTENT_SEARCH,
+    REFUSE_TRANSITION,
+    REQUIRE_REPLAY,
+    REFUSE_CHANGE,
+    REFUSE_COUNT,
+    START_COUNT,
+    INHERIT_PRIORITY,
+    ROLL_UP,
+)
 """The statements that create the functions."""
 
 TRIGGER_FUNCTIONS = (
     "refuse_transition",
     "require_replay",
     "refuse_change",
+    "work_orders_refuse_count",
+    "work_orders_start_count",
     "work_items_inherit_priority",
     "work_items_roll_up",
 )
@@ -180,6 +238,23 @@ TRIGGERS = (
     ) EXECUTE FUNCTION refuse_transition()
     """,
     """
+    CREATE TRIGGER work_orders_start_count BEFORE INSERT ON work_orders
+    FOR EACH ROW WHEN (NEW.open_items <> 0 OR NEW.failed_items <> 0) EXECUTE FUNCTION work_orders_start_count()
+    """,
+    """
+    CREATE TRIGGER work_orders_count AFTER UPDATE OF open_items, failed_items ON work_orders
+    FOR EACH ROW WHEN (
+        pg_trigger_depth() = 0 AND (OLD.open_items <> NEW.open_items OR OLD.failed_items <> NEW.failed_items)
+    ) EXECUTE FUNCTION work_orders_refuse_count()
+    """,
+    """
+    CREATE TRIGGER runs_transition AFTER UPDATE OF status ON runs
+    FOR EACH ROW WHEN (
+        (OLD.status IN ('COMPLETED', 'FAILED') AND NEW.status <> OLD.status)
+        OR (OLD.status = 'PROCESSING' AND NEW.status = 'PENDING')
+    ) EXECUTE FUNCTION refuse_transition()
+    """,
+    """
     CREATE TRIGGER work_items_roll_up_insert AFTER INSERT ON work_items
     REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION work_items_roll_up()
     """,
@@ -190,6 +265,10 @@ TRIGGERS = (
     """
     CREATE TRIGGER work_items_roll_up_delete AFTER DELETE ON work_items
     REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION work_items_roll_up()
+    """,
+    """
+    CREATE TRIGGER work_items_roll_up_truncate AFTER TRUNCATE ON work_items
+    FOR EACH STATEMENT EXECUTE FUNCTION work_items_roll_up()
     """,
     # A cascade from a deleted order runs inside a trigger of its own (depth 1) and passes.
     """

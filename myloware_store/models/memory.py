@@ -27,7 +27,7 @@ class MemDoc(TenantEntity):
     embedding = EmbeddingField(null=True)
     metadata = JsonField(kind=dict, default=dict, constraints=[ServerDefault("'{}'::jsonb")])
     content_hash = BytesField(null=True, constraints=[SQL("GENERATED ALWAYS AS (content_sha256(content)) STORED")])
-    search = SearchField(null=True, constraints=[SQL("GENERATED ALWAYS AS (to_tsvector('english', content)) STORED")])
+    search = SearchField(null=True, constraints=[SQL("GENERATED ALWAYS AS (content_search(content)) STORED")])
     updated_at = TimestampField(constraints=[ServerDefault("now()")])
 
     class Meta:

@@ -90,7 +90,7 @@ class WorkItem(TenantEntity):
     # No foreign key: the attempt refers to the item, and stays named here after the end.
     current_attempt_id = UuidField(null=True)
     awaiting_approval = CheckedBooleanField(constraints=[ServerDefault("false")])
-    search = SearchField(null=True, constraints=[SQL("GENERATED ALWAYS AS (to_tsvector('english', content)) STORED")])
+    search = SearchField(null=True, constraints=[SQL("GENERATED ALWAYS AS (content_search(content)) STORED")])
     updated_at = TimestampField(constraints=[ServerDefault("now()")])
 
     class Meta:

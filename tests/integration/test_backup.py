@@ -118,6 +118,59 @@ def test_a_schema_dump_makes_the_same_schema(
         restored.close_all()
 
 
+@pytest.mark.parametrize("options", ["", "--disable-triggers", "--inserts --rows-per-insert=1"])
+def test_data_alone_restores_into_a_migrated_database(
+    postgres: EmbeddedServer, myloware_server_database: StoreDatabase, tmp_path: Path, options: str
+) -> None:
+    """Orders come back as they were, status, counters and times, though their items are counted as they come in."""
+    live_through_something(myloware_server_database)
+    place = str(postgres.socket_dir)
+    (bins,) = myloware_server_database.execute_sql("SELECT setting FROM pg_config WHERE name = 'BINDIR'").fetchone()
+    bash(f"PGHOST='{place}' createdb -U myloware restored", tmp_path, bins)
+    settings = Settings.load(postgres.url("restored"), environ={}, dotenv=None)
+    migrate(settings)
+    text = (CHECKOUT / "docs" / "backup.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"`pg_dump -h localhost (.*--data-only[^`]*)`", text)
+    load = "psql -U myloware -q -v ON_ERROR_STOP=1 restored < data.sql"
+    bash(f"export PGHOST='{place}'\npg_dump {options} {line}\n{load}", tmp_path, bins)
+
+    assert rows(bins, postgres.url("myloware")) == rows(bins, postgres.url("restored"))
+
+
+def live_through_something(database: StoreDatabase) -> None:
+    """Put orders into states that are not those of items that come in."""
+    for name, sql in {
+        "back in the queue": """
+            UPDATE work_items SET status = 'PROCESSING' WHERE work_order_id = {order};
+            UPDATE work_items SET status = 'QUEUED' WHERE work_order_id = {order};
+            """,
+        "emptied": "DELETE FROM work_items WHERE work_order_id = {order}",
+        "claimed later": """
+            UPDATE work_items SET status = 'PROCESSING', updated_at = now() + interval '1 day'
+            WHERE work_order_id = {order}
+            """,
+        "grown": """
+            INSERT INTO work_items (tenant_id, work_order_id, type, content, status, processed_at)
+            SELECT tenant_id, id, 'INVOICE', 'more', 'FAILED', now() FROM work_orders WHERE id = {order}
+            """,
+    }.items():
+        order = f"(SELECT id FROM work_orders WHERE created_by = '{name}')"
+        insert = """
+            INSERT INTO work_orders (tenant_id, created_by) VALUES ('acme', %s);
+            INSERT INTO work_items (tenant_id, work_order_id, type, content)
+            SELECT tenant_id, id, 'TICKET', 'x' || n FROM work_orders, generate_series(1, 2) AS n WHERE created_by = %s
+            """
+        database.execute_sql(insert, (name, name))
+        database.execute_sql(sql.format(order=order))
+
+
+def rows(bins: str, url: str) -> list[str]:
+    """Give every row of every table but the history of migrations, in an order that does not depend on its past."""
+    command = [f"{bins}/pg_dump", "--data-only", "--no-owner", "--exclude-table=myloware_migratehistory*", url]
+    dumped = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return sorted(line for line in dumped.splitlines() if not re.match(r"\\(un)?restrict ", line))
+
+
 def test_a_plain_role_restores_where_vector_is_there(
     postgres: EmbeddedServer, myloware_server_database: StoreDatabase, tmp_path: Path
 ) -> None:

@@ -24,6 +24,13 @@ LEGAL_ITEM = {
 }
 ATTEMPT = ("STARTED", "COMPLETED", "FAILED", "TIMEOUT")
 ORDER = ("PENDING", "PROCESSING", "COMPLETED", "FAILED")
+LEGAL_RUN = {
+    ("PENDING", "PROCESSING"),
+    ("PENDING", "COMPLETED"),
+    ("PENDING", "FAILED"),
+    ("PROCESSING", "COMPLETED"),
+    ("PROCESSING", "FAILED"),
+}
 LEGAL_ORDER = {
     ("PENDING", "PROCESSING"),
     ("PROCESSING", "COMPLETED"),
@@ -185,6 +192,105 @@ def test_an_order_moves_as_its_life_goes_and_not_otherwise(myloware_db: StoreDat
         refused("work_orders_transition", myloware_db.execute_sql, sql, values)
 
     assert (new if (old, new) in LEGAL_ORDER else old) == status_of(myloware_db, "work_orders", order)
+
+
+@pytest.mark.parametrize(("old", "new"), moves(ORDER))
+def test_a_run_ends_once(myloware_db: StoreDatabase, old: str, new: str) -> None:
+    """A run goes on to its end, and never back."""
+    ended = {status: "2025-01-01" if status in {"COMPLETED", "FAILED"} else None for status in ORDER}
+    order = add_order(myloware_db)
+    run = add(myloware_db, "runs", work_order_id=order, status=old, finished_at=ended[old])
+    update = "UPDATE runs SET status = %s, finished_at = %s WHERE id = %s"
+    if (old, new) in LEGAL_RUN:
+        myloware_db.execute_sql(update, (new, ended[new], run))
+    else:
+        refused("runs_transition", myloware_db.execute_sql, update, (new, ended[new], run))
+
+    assert (new if (old, new) in LEGAL_RUN else old) == status_of(myloware_db, "runs", run)
+
+
+def test_an_order_counts_from_nothing(myloware_db: StoreDatabase) -> None:
+    """Whatever counters an order is inserted with, they are those of its items."""
+    order = add_order(myloware_db, open_items=5, failed_items=3)
+    assert ("PENDING", 0, 0) == state(myloware_db, order)
+    add_item(myloware_db, order)
+
+    assert ("PENDING", 1, 0) == state(myloware_db, order)
+
+
+def test_an_orders_counters_are_not_written_by_hand(myloware_db: StoreDatabase) -> None:
+    """An update of the counters is refused, an upsert's too; writing them as they are passes."""
+    order = add_order(myloware_db)
+    add_item(myloware_db, order)
+    upsert = """
+        INSERT INTO work_orders (id, tenant_id, created_by) VALUES (%s, 'acme', 'test')
+        ON CONFLICT (id) DO UPDATE SET open_items = EXCLUDED.open_items
+        """
+    for sql in ("UPDATE work_orders SET open_items = 0 WHERE id = %s", upsert):
+        refused("work_orders_count", myloware_db.execute_sql, sql, (order,))
+    myloware_db.execute_sql("UPDATE work_orders SET open_items = 1, failed_items = 0 WHERE id = %s", (order,))
+
+    assert ("PENDING", 1, 0) == state(myloware_db, order)
+
+
+def test_items_that_are_truncated_are_counted_no_more(myloware_db: StoreDatabase) -> None:
+    """As after a DELETE, orders without items keep their status, and no count."""
+    open_order, failed = add_order(myloware_db), add_order(myloware_db)
+    add_item(myloware_db, open_order, "PROCESSING")
+    add_item(myloware_db, failed, "FAILED")
+    myloware_db.execute_sql("TRUNCATE work_items CASCADE")
+
+    assert ("PROCESSING", 0, 0) == state(myloware_db, open_order)
+    assert ("FAILED", 0, 0) == state(myloware_db, failed)
+    add_item(myloware_db, failed, "COMPLETED")
+    assert ("COMPLETED", 0, 0) == state(myloware_db, failed)
+
+
+def test_all_work_is_truncated_at_once(myloware_db: StoreDatabase) -> None:
+    """Orders and items go together."""
+    add_item(myloware_db, add_order(myloware_db))
+    myloware_db.execute_sql("TRUNCATE work_orders CASCADE")
+
+    assert (0,) == myloware_db.execute_sql("SELECT count(*) FROM work_items").fetchone()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        """
+        MERGE INTO work_items AS i USING (VALUES ('new'), ('old')) AS s (content)
+        ON i.content = s.content AND i.work_order_id = '{order}'
+        WHEN MATCHED THEN DELETE
+        WHEN NOT MATCHED THEN INSERT (tenant_id, work_order_id, type, content)
+            VALUES ('acme', '{order}', 'TICKET', s.content)
+        """,
+        """
+        WITH gone AS (DELETE FROM work_items WHERE work_order_id = '{order}')
+        INSERT INTO work_items (tenant_id, work_order_id, type, content) VALUES ('acme', '{order}', 'TICKET', 'new')
+        """,
+        """
+        WITH moved AS (UPDATE work_items SET work_order_id = '{other}' WHERE work_order_id = '{order}')
+        INSERT INTO work_items (tenant_id, work_order_id, type, content) VALUES ('acme', '{order}', 'TICKET', 'new')
+        """,
+        """
+        INSERT INTO work_items (id, tenant_id, work_order_id, type, content)
+        SELECT id, 'acme', work_order_id, 'TICKET', 'again' FROM work_items
+        ON CONFLICT (id) DO UPDATE SET content = EXCLUDED.content, status = 'PROCESSING'
+        """,
+    ],
+    ids=["merge", "delete and insert", "move and insert", "upsert"],
+)
+def test_one_statement_that_does_several_things_is_counted_right(myloware_db: StoreDatabase, sql: str) -> None:
+    """Orders whose items come, go and move in the same statement have the counters of what is there."""
+    order, other = add_order(myloware_db), add_order(myloware_db)
+    add_item(myloware_db, order, content="old")
+    myloware_db.execute_sql(sql.format(order=order, other=other))
+    query = """
+        SELECT o.open_items - count(i.id) FROM work_orders AS o LEFT JOIN work_items AS i ON i.work_order_id = o.id
+        GROUP BY o.id
+        """
+
+    assert [(0,), (0,)] == myloware_db.execute_sql(query).fetchall()
 
 
 def test_an_order_with_open_items_cannot_be_done(myloware_db: StoreDatabase) -> None:

@@ -204,6 +204,29 @@ def test_the_vector_column_and_its_operators_work(settings: Settings, database: 
     assert [(0.0,)] == database.execute_sql("SELECT embedding <-> embedding FROM mem_docs LIMIT 1").fetchall()
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        " ".join(f"w{number}" for number in range(140_000)),
+        " ".join(f"{chr(0x4E00 + number % 20_000)}{number}" for number in range(95_000)),
+        " ".join(f"a{number}-b{number}-c{number}" for number in range(45_000)),
+    ],
+    ids=["words", "ideographs", "compounds"],
+)
+def test_a_mebibyte_of_different_words_is_stored(settings: Settings, database: StoreDatabase, content: str) -> None:
+    """More words than a tsvector holds are found as far as it goes: text up to the library's limit is stored."""
+    migrate(settings)
+    assert 2**19 < len(content.encode()) <= 2**20
+    insert = "INSERT INTO mem_docs (tenant_id, type, content) VALUES ('acme', 'CONTEXT', %s)"
+    database.execute_sql("SET search_path = ''")
+    database.execute_sql(insert.replace("mem_docs", "public.mem_docs"), (content,))
+    database.execute_sql("RESET search_path")
+    first, *_ = content.split()
+    query = "SELECT content = %s FROM mem_docs WHERE search @@ plainto_tsquery('english', %s)"
+
+    assert [(True,)] == database.execute_sql(query, (content, first)).fetchall()
+
+
 def names() -> list[str]:
     """Give the names of the project's migrations."""
     return sorted(path.stem for path in migrations())
