@@ -32,9 +32,10 @@ _T = TypeVar("_T")
 class _Connection:
     """The one database of this process, shared by every store that is open on it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, given: StoreDatabase | None = None) -> None:
         self.asked = settings
         self.users = 0
+        self.given = given
         self.server: EmbeddedServer | None = None
         with ExitStack() as undo:
             if settings.embedded:
@@ -42,15 +43,17 @@ class _Connection:
                 undo.callback(self.server.close)
                 settings = settings.with_server(**self.server.connect_kwargs())
             self.settings = settings
-            self.database = create_database(settings)
-            undo.callback(self.database.close_all)
+            self.database = given or create_database(settings)
+            if given is None:
+                undo.callback(self.database.close_all)
             _make_current(self)
             undo.pop_all()
         proxy.initialize(self.database)
 
     def close(self) -> None:
         proxy.initialize(None)
-        self.database.close_all()
+        if self.given is None:
+            self.database.close_all()
         if self.server is not None:
             self.server.close()
 
@@ -94,7 +97,12 @@ class Store:
 
     @classmethod
     def open(
-        cls, url: str | None = None, *, settings: Settings | None = None, embedder: Embedder | None = None
+        cls,
+        url: str | None = None,
+        *,
+        settings: Settings | None = None,
+        database: StoreDatabase | None = None,
+        embedder: Embedder | None = None,
     ) -> Self:
         """Open the store on a database.
 
@@ -105,6 +113,8 @@ class Store:
             url: A libpq URL (Prisma's parameters are understood), or `embedded:` or `embedded:FOLDER`. By default the
                 environment decides: `DATABASE_URL`, else `DATABASE_HOST` and so on, else `.env`, else embedded.
             settings: Settings that were read before, instead of a URL.
+            database: A database made before (`create_database`), instead of either: closing the store leaves its
+                connections open, for the next one.
             embedder: Embeds memory documents that come without a vector.
 
         Returns:
@@ -117,12 +127,12 @@ class Store:
             EmbeddedServerError: The embedded server cannot be found or started.
         """
         global _open  # noqa: PLW0603  the models are bound to one database a process
-        if url is not None and settings is not None:
-            raise SettingsError("open: give a URL or settings, not both")
-        wanted = settings or Settings.load(url)
+        if (url is not None) + (settings is not None) + (database is not None) > 1:
+            raise SettingsError("open: give a URL, settings or a database, not several of them")
+        wanted = database.settings if database is not None else settings or Settings.load(url)
         with _lock:
             if _open is None:
-                _open = _Connection(wanted)
+                _open = _Connection(wanted, database)
             elif _open.asked != wanted:
                 raise SettingsError(
                     f"a store is open on {_open.settings.safe_url}; the models are bound to it: close it before"

@@ -1,138 +1,105 @@
-"""Databases on a test server: a migrated template, and clones of it that live for one test."""
+"""What a test run has on its server: templates, one database a worker and template, and those kept of failed tests."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
-import stat
-import time
-import uuid
-from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Protocol
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
-import attrs
-import psycopg2
-from psycopg2.sql import SQL, Identifier
-
-from myloware_store.embedded import EmbeddedServer
-from myloware_store.errors import EmbeddedServerError
-from myloware_store.migrate import migrate, migrations_path
-from myloware_store.settings import Settings
+from .maintenance import Maintenance
+from .recipe import Recipe
+from .slot import Slot
+from .templates import Template, ensure_template, sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from .maintenance import Server
+    from .options import Mode, Options
 
-    from psycopg2.extensions import cursor
-
-__all__ = ["Server", "clone", "ensure_template", "open_server"]
-
-_STALE_SECONDS = 3600.0
-_CLEAR_SECONDS = 1.0  # what a backend may take to notice that its client has closed
+__all__ = ["Databases"]
 
 
-class Server(Protocol):
-    """A PostgreSQL server on which tests may create databases."""
+class Databases:
+    """The databases of one worker of a test run.
 
-    def url(self, dbname: str) -> str:
-        """Give the libpq URL of a database on it."""
+    Args:
+        server: The server.
+        run: The name of the run, the same for all of its workers.
+        migrations: What follows the library's own migrations.
+        options: What the run was asked for.
 
-    def connect_kwargs(self, dbname: str) -> dict[str, Any]:
-        """Give the arguments of `psycopg2.connect` for a database on it."""
-
-
-@attrs.frozen
-class _NamedServer:
-    """A server that someone else runs."""
-
-    settings: Settings
-
-    def url(self, dbname: str) -> str:
-        return attrs.evolve(self.settings, dbname=dbname).url
-
-    def connect_kwargs(self, dbname: str) -> dict[str, Any]:
-        return attrs.evolve(self.settings, dbname=dbname).connect_kwargs()
-
-
-@contextmanager
-def open_server(home: Path) -> Iterator[Server]:
-    """Hold the server that `MYLOWARE_TEST_URL` names, else an embedded one in `home` that ends with its last holder."""
-    if url := os.environ.get("MYLOWARE_TEST_URL"):
-        yield _NamedServer(Settings.load(url, environ={}, dotenv=None))
-        return
-    _sweep(home.parent)
-    home.mkdir(exist_ok=True)
-    home.chmod(0o711)  # so that the account the server runs under, as root, can reach its own folder in it
-    with EmbeddedServer(home / "server", testing=True) as server:
-        yield server
-
-
-def ensure_template(server: Server) -> str:
-    """Build the template database unless it is there, and give its name.
-
-    The name is the digest of the migrations, so that no run meets the schema of another state of them. Workers and
-    other runs on the server wait for the one that builds it; one that died at it leaves no template behind.
+    Attributes:
+        options: What the run was asked for.
+        shared: The database that a class or module uses now.
+        kept: The databases of failed tests: the test's id and the URL.
     """
-    digest = hashlib.sha256()
-    for path in sorted(migrations_path().glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    name = f"myloware_template_{digest.hexdigest()[:12]}"
-    with _maintenance(server) as run:
-        run.execute("SELECT pg_advisory_lock(hashtext(%s))", (name,))
-        run.execute("SELECT datistemplate FROM pg_database WHERE datname = %s", (name,))
-        if run.fetchone() != (True,):
-            run.execute(SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(Identifier(name)))
-            run.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
-            migrate(Settings.load(server.url(name), environ={}, dotenv=None))
-            run.execute(SQL("ALTER DATABASE {} IS_TEMPLATE true ALLOW_CONNECTIONS false").format(Identifier(name)))
-    return name
 
+    def __init__(self, server: Server, run: str, migrations: Any, options: Options) -> None:
+        self.server = server
+        self.maintenance = Maintenance(server)
+        self.run = run
+        self.shared: Slot | None = None
+        self.kept: list[tuple[str, str]] = []
+        self._migrations = migrations
+        self.options = options
+        self._templates: dict[Any, Template] = {}
+        self._slots: dict[str, Slot] = {}
+        self.maintenance.hold(run)
+        sweep(self.maintenance)
 
-@contextmanager
-def clone(server: Server, template: str) -> Iterator[str]:
-    """Make a copy of a template, give its URL, and drop it afterwards with whatever sessions the test left on it."""
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
-    name = f"myloware_test_{worker}_{uuid.uuid4().hex[:12]}"
-    with _maintenance(server) as run:
-        run.execute("SHOW fsync")
-        # Copying files takes two checkpoints: half the time of logging the copy without fsync, several times it with.
-        strategy = SQL("file_copy" if run.fetchone() == ("off",) else "wal_log")
-        copy = SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY {}")
-        run.execute(copy.format(Identifier(name), Identifier(template), strategy))
-    try:
-        yield server.url(name)
-    finally:
-        with _maintenance(server) as run:
-            _wait_until_clear(run, name)
-            run.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
+    def template(self, seed: Any) -> Template:
+        """Give the template with a seed, building it if need be."""
+        if seed not in self._templates:
+            recipe = Recipe(self._migrations, seed)
+            recreate = self.options.recreate
+            self._templates[seed] = ensure_template(self.maintenance, recipe, self.run, recreate=recreate)
+        return self._templates[seed]
 
+    def slot(self, mode: Mode, seed: Any) -> Slot:
+        """Give this worker's database for a mode and a seed."""
+        template = self.template(seed)
+        marked = template.marked if mode != "clone" else None
+        source = marked or template.name
+        if source not in self._slots:
+            worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+            name = f"myloware_test_{self.run}_{worker}_{len(self._slots)}"
+            self._slots[source] = Slot(self.maintenance, name, source, restorable=marked is not None)
+        return self._slots[source]
 
-def _sweep(folder: Path) -> None:
-    """Remove what runs that were killed have left: homes of this account, an hour old, whose server has ended."""
-    for home in folder.glob("myloware-" + "[0-9a-f]" * 12):
-        with suppress(OSError, EmbeddedServerError):  # another run may be sweeping too
-            status = home.lstat()
-            ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
-            old = time.time() - status.st_mtime > _STALE_SECONDS
-            if ours and old and not EmbeddedServer.running(home / "server"):
-                shutil.rmtree(home)
+    def keep(self, slot: Slot, test: str) -> None:
+        """Keep a database as it is, for somebody to look at."""
+        readable = re.sub(r"\W+", "_", test.rpartition("/")[2])[:28].strip("_").lower()
+        name = f"myloware_kept_{self.run[:6]}_{len(self.kept)}_{readable}"
+        slot.give_away(name)
+        self.maintenance.note(name, test=test, used=datetime.now(UTC).date().isoformat())
+        self.kept.append((test, self.server.url(name)))
 
+    def reference(self, slot: Slot) -> str:
+        """Give the URL of a database that is as the slot was in the beginning; it is made when it is first needed."""
+        name = f"{slot.name}_ref"
+        if not self.maintenance.exists(name):
+            self.maintenance.create(name, template=slot.template)
+        return self.server.url(name)
 
-@contextmanager
-def _maintenance(server: Server) -> Iterator[cursor]:
-    """Connect to the server's `postgres` database, each statement a transaction of its own."""
-    with closing(psycopg2.connect(**server.connect_kwargs("postgres"))) as connection:
-        connection.autocommit = True
-        with connection.cursor() as run:
-            yield run
+    def close(self) -> None:
+        """Drop this worker's databases, and as the last worker what the run alone has used."""
+        for slot in self._slots.values():
+            slot.drop()
+            self.maintenance.drop(f"{slot.name}_ref")
+        self.maintenance.let_go(self.run)
+        for name in self.maintenance.names(f"myloware_run_{self.run}_"):
+            self.maintenance.drop_unless_held(name, self.run)
+        self.maintenance.close()
 
-
-def _wait_until_clear(run: cursor, name: str) -> None:
-    """Give the backends of closed connections the moment they need: DROP DATABASE polls for them every 100 ms."""
-    deadline = time.monotonic() + _CLEAR_SECONDS
-    while time.monotonic() < deadline:
-        run.execute("SELECT 1 FROM pg_stat_activity WHERE datname = %s", (name,))
-        if run.fetchone() is None:
-            return
-        time.sleep(0.005)
+    def summary(self) -> dict[str, Any]:
+        """Say what was used, in values that JSON knows."""
+        postgres, pgvector = self.maintenance.versions
+        templates = [f"{each.name} {'built' if each.built else 'hit'}" for each in self._templates.values()]
+        return {
+            "server": f"PostgreSQL {postgres}, pgvector {pgvector} ({self.server.description})",
+            "templates": templates,
+            "remade": sum(slot.remade for slot in self._slots.values()),
+            "fallback": not self.maintenance.superuser,
+            "kept": self.kept,
+            "down": self.server.stay() if self.kept else "",
+        }

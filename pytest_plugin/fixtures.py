@@ -1,82 +1,178 @@
-"""The fixtures: one server a run, one migrated template on it, and a clone of that for every test that asks."""
+"""The fixtures; the library is imported when one of them is used, and not before."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+import uuid
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .options import OPTIONS
+from .outcome import SUMMARY
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from myloware_store import Store
     from myloware_store.database import StoreDatabase
 
-    from .databases import Server
+    from .databases import Databases
+    from .factory import Factory
+    from .lease import Lease
+    from .maintenance import Server
+    from .queries import AssertNumQueries
 
-__all__ = ["HOME", "myloware", "myloware_db", "myloware_dsn", "myloware_server", "myloware_template", "server_home"]
+__all__ = ["run_name"]
 
-HOME = pytest.StashKey[Path]()
-"""Where the run's embedded server lives; unset until something needs to know."""
+_RUN = pytest.StashKey[str]()
 
 
-def server_home(config: pytest.Config) -> Path:
-    """Name the run's folder for the embedded server: the same in every pytest-xdist worker, and not made yet.
-
-    It lies in the system's temporary folder and not in `tmp_path`, whose base no other account may enter: as root, the
-    server runs under one.
-    """
-    if HOME not in config.stash:
-        import tempfile
-        import uuid
-
-        given: str | None = getattr(config, "workerinput", {}).get("myloware_home")
-        fresh = Path(tempfile.gettempdir(), f"myloware-{uuid.uuid4().hex[:12]}")
-        config.stash[HOME] = Path(given) if given else fresh
-    return config.stash[HOME]
+def run_name(config: pytest.Config) -> str:
+    """Name the test run: the same in every pytest-xdist worker."""
+    if _RUN not in config.stash:
+        given: str | None = getattr(config, "workerinput", {}).get("myloware_run")
+        config.stash[_RUN] = given or uuid.uuid4().hex[:12]
+    return config.stash[_RUN]
 
 
 @pytest.fixture(scope="session")
-def myloware_server(pytestconfig: pytest.Config) -> Iterator[Server]:
-    """Give a PostgreSQL server for the whole run: that of `MYLOWARE_TEST_URL`, else an embedded one without fsync.
+def myloware_server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """Give the PostgreSQL server of the run.
+
+    That of `--myloware-dsn` or `MYLOWARE_TEST_URL`, else of a process or noproc fixture that the project has made with
+    pytest-postgresql, else an embedded one without fsync, shared by the workers.
 
     Yields:
         An object with `url(dbname)` and `connect_kwargs(dbname)`.
     """
-    from .databases import open_server
+    from .servers import NoServer, open_server
 
-    with open_server(server_home(pytestconfig)) as server:
+    try:
+        opened = open_server(request.config.stash[OPTIONS], request)
+        server = opened.__enter__()
+    except NoServer as error:
+        pytest.fail(str(error), pytrace=False)
+    try:
         yield server
+    finally:
+        opened.__exit__(None, None, None)
 
 
 @pytest.fixture(scope="session")
-def myloware_template(myloware_server: Server) -> str:
-    """Give the name of a migrated, empty template database, built once for each state of the migrations."""
-    from .databases import ensure_template
+def myloware_migrations() -> Any:
+    """Give what follows the library's own migrations: override it.
 
-    return ensure_template(myloware_server)
+    Returns:
+        A folder of peewee-migrate's, or a function that is given the database's URL (`alembic upgrade` and the like),
+        or a list of those. The template is built anew when a folder changes, and for each run where there is a function,
+        unless the function has an attribute `version`.
+    """
+    return ()
+
+
+@pytest.fixture(scope="session")
+def myloware_seed(pytestconfig: pytest.Config) -> Any:
+    """Give the data that tests begin with, by default what the ini key `myloware_seed` says: override it.
+
+    Returns:
+        `"sample"` (three tenants, every state; the ids are in `myloware_store.seed`), `"none"`, the path of a file of
+        SQL, or a function that is given an open store. The template is built anew when the file changes, and for each
+        run where there is a function, unless the function has an attribute `version`.
+    """
+    return pytestconfig.stash[OPTIONS].seed
+
+
+@pytest.fixture(scope="session")
+def _myloware_databases(
+    pytestconfig: pytest.Config, myloware_server: Server, myloware_migrations: Any
+) -> Iterator[Databases]:
+    from .databases import Databases
+
+    databases = Databases(myloware_server, run_name(pytestconfig), myloware_migrations, pytestconfig.stash[OPTIONS])
+    yield databases
+    pytestconfig.stash[SUMMARY].append(databases.summary())
+    databases.close()
+
+
+@pytest.fixture(scope="session")
+def myloware_template(_myloware_databases: Databases, myloware_seed: Any) -> str:
+    """Give the name of the migrated and seeded template database: copy it, nobody can connect to it."""
+    name: str = _myloware_databases.template(myloware_seed).name
+    return name
 
 
 @pytest.fixture
-def myloware_dsn(myloware_server: Server, myloware_template: str) -> Iterator[str]:
-    """Give the libpq URL of a migrated database of this test's own, dropped afterwards."""
-    from .databases import clone
+def _myloware_lease(
+    request: pytest.FixtureRequest, _myloware_databases: Databases, myloware_seed: Any
+) -> Iterator[Lease]:
+    from .lease import lend
 
-    with clone(myloware_server, myloware_template) as url:
-        yield url
+    with lend(request, _myloware_databases, myloware_seed) as lease:
+        yield lease
 
 
 @pytest.fixture
-def myloware(myloware_dsn: str) -> Iterator[Store]:
-    """Give an open `Store` on this test's own database, with the models bound to it."""
-    from myloware_store import Store
+def myloware_dsn(_myloware_lease: Lease) -> str:
+    """Give the libpq URL of this test's database, for a service that is started as a process."""
+    return _myloware_lease.slot.url
 
-    with Store.open(myloware_dsn) as store:
+
+@pytest.fixture
+def myloware(_myloware_lease: Lease) -> Iterator[Store]:
+    """Give an open `Store` on this test's database, with the models bound to it."""
+    with _myloware_lease.open_store() as store:
         yield store
 
 
 @pytest.fixture
 def myloware_db(myloware: Store) -> StoreDatabase:
-    """Give the Peewee database of that store."""
+    """Give the Peewee database of this test's store, with the models bound to it."""
     return myloware.db
+
+
+@pytest.fixture
+def myloware_reset(_myloware_lease: Lease, myloware: Store) -> Callable[[], None]:  # noqa: ARG001  opens it
+    """Give a function that puts the database back in the middle of the test.
+
+    It goes back to how it was when the test asked for this fixture. Tests with hypothesis need it not: each of their
+    examples begins so.
+    """
+    _myloware_lease.accept()
+    return _myloware_lease.reset
+
+
+@pytest.fixture(scope="class")
+def myloware_class(_myloware_databases: Databases, myloware_seed: Any) -> Iterator[Store]:
+    """Give an open `Store` for a test class: what is written through it is there for every test of the class.
+
+    What a test writes itself is undone after it, as ever. Write in fixtures of the class, and not in tests.
+    """
+    from .lease import share
+
+    with share(_myloware_databases, myloware_seed) as store:
+        yield store
+
+
+@pytest.fixture(scope="module")
+def myloware_module(_myloware_databases: Databases, myloware_seed: Any) -> Iterator[Store]:
+    """Give an open `Store` for a test module, as `myloware_class` does for a class."""
+    from .lease import share
+
+    with share(_myloware_databases, myloware_seed) as store:
+        yield store
+
+
+@pytest.fixture
+def myloware_factory(myloware: Store) -> Factory:  # noqa: ARG001  binds the models
+    """Give functions that insert a valid row with all that it needs, such as `myloware_factory.work_item()`."""
+    from .factory import Factory
+
+    return Factory()
+
+
+@pytest.fixture
+def myloware_assert_num_queries(myloware: Store) -> AssertNumQueries:
+    """Give a counter of statements: a block `with myloware_assert_num_queries(max=5):` fails the test if more run."""
+    from .queries import AssertNumQueries
+
+    return AssertNumQueries(myloware.db)

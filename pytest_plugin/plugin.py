@@ -1,4 +1,4 @@
-"""The plugin's entry point: makes the fixtures known to pytest, and imports nothing but pytest.
+"""The plugin's entry point: options, marker and hooks; imports nothing but pytest.
 
 The library is imported inside the fixtures: loaded here it would cost every pytest run its import, and hide its own
 coverage.
@@ -10,24 +10,124 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .fixtures import HOME, myloware, myloware_db, myloware_dsn, myloware_server, myloware_template, server_home
+from .fixtures import (
+    _myloware_databases,
+    _myloware_lease,
+    myloware,
+    myloware_assert_num_queries,
+    myloware_class,
+    myloware_db,
+    myloware_dsn,
+    myloware_factory,
+    myloware_migrations,
+    myloware_module,
+    myloware_reset,
+    myloware_seed,
+    myloware_server,
+    myloware_template,
+    run_name,
+)
+from .options import OPTIONS, add_options, read_options
+from .outcome import FAILED, LEASE, SUMMARY, add_changes, summary_lines
+from .timings import add_timing, timing_lines
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Generator
 
-__all__ = ["myloware", "myloware_db", "myloware_dsn", "myloware_server", "myloware_template"]
+__all__ = [
+    "_myloware_databases",
+    "_myloware_lease",
+    "myloware",
+    "myloware_assert_num_queries",
+    "myloware_class",
+    "myloware_db",
+    "myloware_dsn",
+    "myloware_factory",
+    "myloware_migrations",
+    "myloware_module",
+    "myloware_reset",
+    "myloware_seed",
+    "myloware_server",
+    "myloware_template",
+]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Define the options."""
+    add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the options, and describe the marker."""
+    config.stash[OPTIONS] = read_options(config)
+    config.stash[SUMMARY] = []
+    config.addinivalue_line(
+        "markers",
+        "myloware_db(mode=..., seed=...): how the test's database is put back (restore, rollback, clone), and the data"
+        " it begins with ('sample', 'none', a .sql file, a function of an open store)",
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say how tests get their databases."""
+    options = config.stash[OPTIONS]
+    source = options.url_source if options.url else options.server_fixture or "found or started when it is needed"
+    return f"myloware: mode {options.mode}, seed {options.seed}, server: {source}"
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell each pytest-xdist worker the one folder whose server they share."""
-    node.workerinput["myloware_home"] = str(server_home(node.config))
+    """Tell each pytest-xdist worker which run it belongs to."""
+    node.workerinput["myloware_run"] = run_name(node.config)
 
 
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Remove the embedded server's folder once every worker is done with it."""
-    home: Path | None = config.stash.get(HOME, None)
-    if home is not None and home.exists() and not hasattr(config, "workerinput"):
-        import shutil
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
+    """Let every example of a hypothesis test begin with the same database."""
+    lease = pyfuncitem.stash.get(LEASE, None)
+    hypothesis = getattr(pyfuncitem.obj, "hypothesis", None)
+    if lease is None or hypothesis is None:
+        return (yield)
+    from .examples import each_example_reset
 
-        shutil.rmtree(home)
+    with each_example_reset(lease, hypothesis):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note failures, with what the test had changed by then, and the time that the database took."""
+    report = yield
+    if report.failed:
+        item.stash[FAILED] = True
+        if call.when == "call":
+            add_changes(item, report)
+    if call.when == "teardown":
+        add_timing(item, report)
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand what a pytest-xdist worker has used to the process that prints."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["myloware"] = session.config.stash[SUMMARY]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take what a pytest-xdist worker has used."""
+    node.config.stash[SUMMARY] += getattr(node, "workeroutput", {}).get("myloware", [])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what the tests ran on, and what took longest."""
+    for title, lines in (
+        ("myloware", summary_lines(config.stash[SUMMARY])),
+        ("myloware: time on the database", timing_lines(terminalreporter, config.stash[OPTIONS].timings)),
+    ):
+        if lines:
+            terminalreporter.section(title)
+            for line in lines:
+                terminalreporter.write_line(line)

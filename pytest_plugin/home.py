@@ -1,0 +1,75 @@
+"""Where the embedded test server lives: one home for all runs of an account, in memory where there is room."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from myloware_store.embedded import EmbeddedServer, find_binaries
+from myloware_store.errors import EmbeddedServerError
+
+__all__ = ["HOME_VARIABLE", "find_home", "sweep_homes"]
+
+HOME_VARIABLE = "MYLOWARE_TEST_HOME"
+"""Names the folder of the embedded test server."""
+
+_MEMORY = Path("/dev/shm")  # noqa: S108  a file system in memory; the folder in it is checked
+_ROOM = 1024**3  # bytes: a container's /dev/shm has 64 MB often, and a server that runs out of room fails
+_UNUSED_SECONDS = 7 * 24 * 3600.0
+
+
+def find_home() -> Path:
+    """Make the home's folder and name it: `MYLOWARE_TEST_HOME`, else one in memory or in the temporary folder.
+
+    Its name tells the account, the binaries and the boot: without fsync, what lay on disk when the machine stopped may
+    be broken. The server in it ends with its last user; its data stays, so that the next run finds its templates.
+    """
+    named = os.environ.get(HOME_VARIABLE)
+    if named:
+        home = Path(named).absolute()
+    else:
+        state = f"{find_binaries()} {_boot()}"
+        home = _base() / f"{_prefix()}{hashlib.sha256(state.encode()).hexdigest()[:12]}"
+    home.mkdir(mode=0o711, exist_ok=True)
+    status = home.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise EmbeddedServerError(f"{home} belongs to somebody else: set {HOME_VARIABLE} to a folder of your own")
+    os.utime(home)
+    return home
+
+
+def sweep_homes() -> None:
+    """Remove the homes that nobody has used for a week."""
+    for home in _base().glob(_prefix() + "?" * 12):
+        with suppress(OSError, EmbeddedServerError):  # another run may be sweeping too
+            status = home.lstat()
+            old = time.time() - status.st_mtime > _UNUSED_SECONDS
+            if old and stat.S_ISDIR(status.st_mode) and not EmbeddedServer.running(home / "server"):
+                shutil.rmtree(home)
+
+
+def _base() -> Path:
+    with suppress(OSError):
+        if os.access(_MEMORY, os.W_OK | os.X_OK) and shutil.disk_usage(_MEMORY).free >= _ROOM:
+            return _MEMORY
+    return Path(tempfile.gettempdir())
+
+
+def _prefix() -> str:
+    return f"myloware-test-{os.geteuid()}-"
+
+
+def _boot() -> str:
+    """Tell one start of the machine from another."""
+    if sys.platform == "linux":
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    asked = subprocess.run(["/usr/sbin/sysctl", "-n", "kern.boottime"], capture_output=True, text=True, check=True)
+    return asked.stdout.strip()

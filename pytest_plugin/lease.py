@@ -1,0 +1,204 @@
+"""A database in the hands of one test, class or module, and which one that is."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing, contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import psycopg2
+import pytest
+
+from myloware_store import Store
+from myloware_store.errors import StoreError
+
+from .changes import describe_changes
+from .options import MODES, OPTIONS
+from .outcome import FAILED, LEASE
+from .queries import Queries, explain, recorded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .databases import Databases
+    from .options import Mode
+    from .slot import Slot
+
+__all__ = ["Lease", "lend", "share"]
+
+_MARKER = "myloware_db"
+
+
+class _Undo(Exception):
+    """Ends the transaction of a test in mode rollback."""
+
+
+class Lease:
+    """A slot in the hands of one test.
+
+    Args:
+        slot: The database.
+        mode: How what the test writes is undone.
+
+    Attributes:
+        seconds: How long making it ready and putting it back took.
+    """
+
+    def __init__(self, slot: Slot, mode: Mode, databases: Databases) -> None:
+        self.slot = slot
+        self.mode = mode
+        self.seconds = 0.0
+        self._databases = databases
+        self._queries: Queries | None = None
+        self._plan: list[str] = []
+        self._levels = 0
+
+    @contextmanager
+    def open_store(self) -> Iterator[Store]:
+        """Open the store on it, in mode rollback inside a transaction that is rolled back."""
+        with Store.open(database=self.slot.database) as store:
+            if self.mode != "rollback":
+                with self._timed():
+                    yield store
+                return
+            with suppress(_Undo), store.db.atomic():
+                with self._timed():
+                    yield store
+                raise _Undo
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        if not self._databases.options.timings:
+            yield
+            return
+        with recorded(self.slot.database) as self._queries:
+            yield
+        if self._queries.slowest:
+            with suppress(StoreError):
+                self._plan = explain(self.slot.database, self._queries.slowest)
+
+    def accept(self) -> None:
+        """Take what fixtures have written so far as the state that `reset` comes back to."""
+        if self.mode == "rollback":
+            self.slot.database.execute_sql("SAVEPOINT myloware_reset")
+            return
+        self.slot.mark()
+        if self.slot.written():
+            self.slot.enter()
+            self._levels += 1
+            self.slot.accept()
+
+    def reset(self) -> None:
+        """Undo what was written since `accept`."""
+        if self.mode == "rollback":
+            self.slot.database.execute_sql("ROLLBACK TO SAVEPOINT myloware_reset")
+        else:
+            self.slot.reset()
+
+    def begin(self) -> None:
+        """Make the database ready for the test."""
+        start = time.perf_counter()
+        self.slot.begin()
+        self.seconds += time.perf_counter() - start
+
+    def end(self) -> None:
+        """Put it back."""
+        start = time.perf_counter()
+        for _ in range(self._levels):
+            self.slot.leave()
+        self.slot.end()
+        self.seconds += time.perf_counter() - start
+
+    def changes(self) -> str:
+        """Describe what the test has changed so far, as far as it can be read.
+
+        In mode rollback it is read in the test's transaction, else from outside: what is not committed does not show.
+        """
+        try:
+            with closing(psycopg2.connect(self._databases.reference(self.slot))) as reference:
+                before = _reader(reference)
+                if self.mode == "rollback" and self.slot.database.in_transaction():
+                    with self.slot.database.atomic():
+                        return describe_changes(before, lambda query: list(self.slot.database.execute_sql(query)))
+                with closing(psycopg2.connect(self.slot.url)) as connection:
+                    return describe_changes(before, _reader(connection))
+        except (psycopg2.Error, StoreError) as error:
+            return f"it cannot be read: {str(error).strip()}"
+
+    def timing(self) -> dict[str, Any]:
+        """Say how long its statements and the way back took, in seconds, with the plan of the slowest statement."""
+        queries = self._queries or Queries(self.slot.database)
+        slowest = queries.slowest
+        timing: dict[str, Any] = {
+            "kept_apart": self.seconds,
+            "statements": sum(query.seconds for query in queries.statements),
+            "count": len(queries),
+            "slowest": f"{slowest.seconds * 1e3:.1f} ms: {slowest.sql}" if slowest else "",
+            "plan": self._plan,
+        }
+        return timing
+
+
+def _reader(connection: Any) -> Callable[[str], list[tuple[Any, ...]]]:
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute("SET statement_timeout = '3s'; SET lock_timeout = '500ms'")
+
+    def read(query: str) -> list[tuple[Any, ...]]:
+        with connection.cursor() as cursor:
+            cursor.execute(query)
+            rows: list[tuple[Any, ...]] = cursor.fetchall()
+            return rows
+
+    return read
+
+
+@contextmanager
+def lend(request: pytest.FixtureRequest, databases: Databases, default_seed: Any) -> Iterator[Lease]:
+    """Lend a test the database that its marker, or the run's options, ask for."""
+    mode, seed = _asked(request, default_seed)
+    if databases.shared is not None:
+        slot = databases.shared
+        if seed is not default_seed:
+            pytest.fail(
+                "a test of a class or module with a database of its own cannot have another seed", pytrace=False
+            )
+    else:
+        slot = databases.slot(mode, seed)
+    lease = Lease(slot, mode, databases)
+    lease.begin()
+    request.node.stash[LEASE] = lease
+    try:
+        yield lease
+    finally:
+        if request.config.stash[OPTIONS].keep and request.node.stash.get(FAILED, False):
+            databases.keep(slot, request.node.nodeid)
+        lease.end()
+
+
+@contextmanager
+def share(databases: Databases, seed: Any) -> Iterator[Store]:
+    """Open the store on the database of a class or module, and undo afterwards what was written for it."""
+    slot = databases.shared or databases.slot("restore", seed)
+    slot.enter()
+    outer, databases.shared = databases.shared, slot
+    try:
+        with Store.open(database=slot.database) as store:
+            yield store
+    finally:
+        databases.shared = outer
+        slot.leave()
+
+
+def _asked(request: pytest.FixtureRequest, seed: Any) -> tuple[Mode, Any]:
+    """Read the marker, the innermost first."""
+    asked: dict[str, Any] = {"mode": request.config.stash[OPTIONS].mode, "seed": seed}
+    for marker in reversed(list(request.node.iter_markers(_MARKER))):
+        if marker.args or set(marker.kwargs) - set(asked):
+            pytest.fail(
+                f"the marker {_MARKER} takes mode= and seed=, not {marker.args or marker.kwargs}", pytrace=False
+            )
+        asked |= marker.kwargs
+    if asked["mode"] not in MODES:
+        pytest.fail(f"the mode is one of {', '.join(MODES)}, not {asked['mode']!r}", pytrace=False)
+    return asked["mode"], asked["seed"]

@@ -1,0 +1,177 @@
+"""One connection to the test server, from which databases are created, renamed and dropped."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+import psycopg2
+from psycopg2.sql import SQL, Identifier, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from psycopg2.extensions import connection
+
+__all__ = ["Maintenance", "Server"]
+
+_END_SECONDS = 10.0  # what a backend may take to end when it is told to
+_POLL_SECONDS = 0.001
+_KEY = "hashtextextended(%s, 0)"
+
+
+class Server(Protocol):
+    """A PostgreSQL server on which tests may create databases."""
+
+    @property
+    def description(self) -> str:
+        """Where it is."""
+
+    def url(self, dbname: str) -> str:
+        """Give the libpq URL of a database on it."""
+
+    def connect_kwargs(self, dbname: str) -> dict[str, Any]:
+        """Give the arguments of `psycopg2.connect` for a database on it."""
+
+    def stay(self) -> str:
+        """Let it run on after the tests, and give the command that ends it, if there is one."""
+
+
+class Maintenance:
+    """A connection to the server's `postgres` database, each statement a transaction of its own.
+
+    Args:
+        server: The server.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._connection: connection = psycopg2.connect(**server.connect_kwargs("postgres"))
+        self._connection.autocommit = True
+
+    def close(self) -> None:
+        """Close the connection, and let go of the names that are held on it."""
+        self._connection.close()
+
+    @cached_property
+    def superuser(self) -> bool:
+        """Whether the role may do everything."""
+        return self._rows("SELECT rolsuper FROM pg_roles WHERE rolname = current_user") == [(True,)]
+
+    @cached_property
+    def versions(self) -> tuple[str, str | None]:
+        """The versions of PostgreSQL and, if the server offers it, of pgvector."""
+        query = """
+            SELECT current_setting('server_version'),
+                (SELECT default_version FROM pg_available_extensions WHERE name = 'vector')
+            """
+        ((postgres, pgvector),) = self._rows(query)
+        return postgres, pgvector
+
+    @cached_property
+    def _strategy(self) -> str:
+        # Copying files takes two checkpoints: half the time of logging the copy without fsync, several times it with.
+        return "file_copy" if self._rows("SHOW fsync") == [("off",)] else "wal_log"
+
+    def names(self, prefix: str) -> list[str]:
+        """List the databases whose name begins so."""
+        query = "SELECT datname FROM pg_database WHERE starts_with(datname, %s) ORDER BY datname"
+        return [name for (name,) in self._rows(query, (prefix,))]
+
+    def exists(self, name: str) -> bool:
+        """Say whether there is such a database."""
+        return self._rows("SELECT FROM pg_database WHERE datname = %s", (name,)) != []
+
+    def create(self, name: str, *, template: str | None = None) -> None:
+        """Create a database, empty or as a copy of another one, whose sessions are ended."""
+        if template is None:
+            self._run("CREATE DATABASE {name} TEMPLATE template0", name=name)
+        else:
+            self.end_sessions(template)
+            statement = "CREATE DATABASE {name} TEMPLATE {template} STRATEGY " + self._strategy
+            self._run(statement, name=name, template=template)
+
+    def drop(self, name: str) -> None:
+        """Drop a database if there is one, ending the sessions on it.
+
+        DROP DATABASE would end them too, but looks only every 100 ms whether they are gone.
+        """
+        self.end_sessions(name)
+        if self._rows("SELECT datistemplate FROM pg_database WHERE datname = %s", (name,)) == [(True,)]:
+            self._run("ALTER DATABASE {name} IS_TEMPLATE false", name=name)
+        self._run("DROP DATABASE IF EXISTS {name} WITH (FORCE)", name=name)
+
+    def rename(self, name: str, to: str) -> None:
+        """Rename a database, ending the sessions on it."""
+        self.end_sessions(name)
+        self._run("ALTER DATABASE {name} RENAME TO {to}", name=name, to=to)
+
+    def make_template(self, name: str, to: str) -> None:
+        """Rename a database that is whole, and let nobody change it any more."""
+        self._run("ALTER DATABASE {name} IS_TEMPLATE true ALLOW_CONNECTIONS false", name=name)
+        self.rename(name, to)
+
+    def note(self, name: str, **notes: str | None) -> None:
+        """Write notes on a database, where `psql -l+` shows them too."""
+        statement = SQL("COMMENT ON DATABASE {name} IS {notes}")
+        with self._connection.cursor() as cursor:
+            cursor.execute(statement.format(name=Identifier(name), notes=Literal(json.dumps(notes))))
+
+    def notes(self, name: str) -> dict[str, str]:
+        """Read the notes on a database."""
+        query = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s"
+        notes = self._rows(query, (name,))
+        return dict(json.loads(notes[0][0])) if notes and notes[0][0] else {}
+
+    def end_sessions(self, name: str) -> None:
+        """End the sessions on a database, and wait until they are gone.
+
+        Raises:
+            TimeoutError: One of them did not end.
+        """
+        deadline = time.monotonic() + _END_SECONDS
+        end = """
+            SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE datname = %s AND backend_type = 'client backend'
+            """
+        while left := self._rows(end, (name,)):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the sessions on {name} do not end: {left}")
+            time.sleep(_POLL_SECONDS)
+
+    @contextmanager
+    def locked(self, key: str) -> Iterator[None]:
+        """Hold a key while the block runs, waiting for whoever holds it."""
+        self._rows(f"SELECT pg_advisory_lock({_KEY})", (key,))
+        try:
+            yield
+        finally:
+            self._rows(f"SELECT pg_advisory_unlock({_KEY})", (key,))
+
+    def hold(self, key: str) -> None:
+        """Hold a key together with others, until the connection or the process ends."""
+        self._rows(f"SELECT pg_advisory_lock_shared({_KEY})", (key,))
+
+    def let_go(self, key: str) -> None:
+        """Hold a key no longer."""
+        self._rows(f"SELECT pg_advisory_unlock_shared({_KEY})", (key,))
+
+    def drop_unless_held(self, name: str, key: str) -> None:
+        """Drop a database unless somebody holds a key."""
+        if self._rows(f"SELECT pg_try_advisory_lock({_KEY})", (key,)) == [(True,)]:
+            try:
+                self.drop(name)
+            finally:
+                self._rows(f"SELECT pg_advisory_unlock({_KEY})", (key,))
+
+    def _rows(self, query: str, params: tuple[object, ...] | None = None) -> list[tuple[Any, ...]]:
+        with self._connection.cursor() as cursor:
+            cursor.execute(query, params)
+            return cursor.fetchall()
+
+    def _run(self, statement: str, **names: str) -> None:
+        with self._connection.cursor() as cursor:
+            cursor.execute(SQL(statement).format(**{key: Identifier(name) for key, name in names.items()}))

@@ -1,0 +1,98 @@
+"""The plugin's command line options and ini keys, and what they say together; imports nothing but pytest."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import pytest
+
+__all__ = ["MODES", "OPTIONS", "Mode", "Options", "add_options", "read_options"]
+
+Mode = Literal["restore", "rollback", "clone"]
+MODES = ("restore", "rollback", "clone")
+SEEDS = ("sample", "none")
+TEST_URL = "MYLOWARE_TEST_URL"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line, the ini file and the environment ask for.
+
+    Attributes:
+        url: A test server, by a libpq URL; None: find or start one.
+        url_source: Who named it.
+        server_fixture: A fixture of pytest-postgresql that gives the server; None: look for one.
+        mode: How tests are kept apart, where their marker does not say.
+        seed: The data they begin with, where neither a marker nor the fixture `myloware_seed` says.
+        recreate: Build the template anew.
+        keep: Keep the databases of failed tests.
+        timings: How many of the slowest tests to list; 0: none.
+    """
+
+    url: str | None
+    url_source: str
+    server_fixture: str | None
+    mode: Mode
+    seed: str
+    recreate: bool
+    keep: bool
+    timings: int
+
+
+OPTIONS = pytest.StashKey[Options]()
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Define the options; every name has the plugin's prefix, since two plugins with one name stop pytest."""
+    group = parser.getgroup("myloware", "databases for tests, by myloware-store")
+    group.addoption(
+        "--myloware-dsn",
+        metavar="URL",
+        help=f"a PostgreSQL server for tests, by a libpq URL (default: {TEST_URL}, else one is found or started)",
+    )
+    group.addoption("--myloware-mode", choices=MODES, help="how tests are kept apart (default: restore)")
+    group.addoption("--myloware-recreate", action="store_true", help="build the template database anew")
+    group.addoption(
+        "--myloware-keep", choices=("failed",), help="keep the database of every failed test, and say how to look at it"
+    )
+    group.addoption(
+        "--myloware-timings",
+        nargs="?",
+        type=int,
+        const=10,
+        default=0,
+        metavar="N",
+        help="list the N tests that spent most time on the database, and their slowest statements (default: 10)",
+    )
+    parser.addini("myloware_mode", f"how tests are kept apart: {', '.join(MODES)} (default: restore)")
+    parser.addini("myloware_seed", f"the data that tests begin with: {', '.join(SEEDS)} (default: sample)")
+    parser.addini("myloware_server_fixture", "the name of a pytest-postgresql process or noproc fixture to use")
+
+
+def read_options(config: pytest.Config) -> Options:
+    """Read what was asked for.
+
+    Raises:
+        pytest.UsageError: An ini key has a value that it cannot have.
+    """
+    named = config.getoption("--myloware-dsn")
+    url = named or os.environ.get(TEST_URL) or None
+    return Options(
+        url=url,
+        url_source="--myloware-dsn" if named else TEST_URL,
+        server_fixture=config.getini("myloware_server_fixture") or None,
+        mode=cast("Mode", config.getoption("--myloware-mode") or _one_of(config, "myloware_mode", MODES)),
+        seed=_one_of(config, "myloware_seed", SEEDS),
+        recreate=config.getoption("--myloware-recreate"),
+        keep=config.getoption("--myloware-keep") == "failed",
+        timings=config.getoption("--myloware-timings"),
+    )
+
+
+def _one_of(config: pytest.Config, key: str, values: tuple[str, ...]) -> str:
+    value = config.getini(key) or values[0]
+    if value not in values:
+        raise pytest.UsageError(f"{key} is one of {', '.join(values)}, not {value!r}")
+    return str(value)

@@ -1,0 +1,43 @@
+"""How a test went, as far as its database is concerned; imports nothing but pytest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from .lease import Lease  # noqa: F401  the key's type
+
+__all__ = ["FAILED", "LEASE", "SUMMARY", "add_changes", "summary_lines"]
+
+LEASE = pytest.StashKey["Lease"]()
+"""On a test: the database that it has."""
+
+FAILED = pytest.StashKey[bool]()
+"""On a test: whether it has failed already."""
+
+SUMMARY = pytest.StashKey[list[dict[str, Any]]]()
+"""On the configuration: what each process of the run has used."""
+
+
+def add_changes(item: pytest.Item, report: pytest.TestReport) -> None:
+    """Add what the test has changed in its database to the report of its failure."""
+    lease = item.stash.get(LEASE, None)
+    if lease is not None and (changes := lease.changes()):
+        report.sections.append(("myloware: what the test changed in its database", changes))
+
+
+def summary_lines(used: list[dict[str, Any]]) -> list[str]:
+    """Say in a few lines which server and templates a run has used, and what was kept."""
+    lines = sorted({f"{each['server']}, template {template}" for each in used for template in each["templates"]})
+    remade = sum(each["remade"] for each in used)
+    if remade:
+        lines.append(f"{remade} times a test left something that only a new database undoes (DDL, a lock)")
+    if any(each["fallback"] for each in used):
+        lines.append("mode clone instead of restore: putting back rows takes a superuser on the test server")
+    for each in used:
+        for test, url in each["kept"]:
+            lines += [f"kept for {test}:", f"  psql '{url}'"]
+    ending = sorted({each["down"] for each in used if each["kept"] and each["down"]})
+    return lines + [f"the server stays up for that; end it with: {line}" for line in ending]

@@ -1,0 +1,122 @@
+"""Statements that ran through a database: how many, which ones again and again, and how the slowest was planned."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from myloware_store.database import StoreDatabase
+
+__all__ = ["AssertNumQueries", "Queries", "Query", "explain", "recorded"]
+
+_CONTROL = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE")
+
+
+@attrs.frozen
+class Query:
+    """One statement.
+
+    Attributes:
+        sql: Its text, with placeholders.
+        params: What stood for them.
+        seconds: How long it took, with the way to the server and back.
+    """
+
+    sql: str
+    params: Any
+    seconds: float
+
+
+@attrs.define
+class Queries:
+    """The statements of a block, in their order, without those that only begin and end transactions.
+
+    Attributes:
+        database: Where they ran.
+        statements: The statements.
+    """
+
+    database: StoreDatabase
+    statements: list[Query] = attrs.field(factory=list)
+
+    def __len__(self) -> int:
+        return len(self.statements)
+
+    @property
+    def slowest(self) -> Query | None:
+        """The statement that took longest."""
+        return max(self.statements, key=lambda query: query.seconds, default=None)
+
+    @property
+    def repeated(self) -> dict[str, int]:
+        """The texts that ran more than once, and how often: many of one are the sign of an N+1."""
+        return {sql: count for sql, count in Counter(query.sql for query in self.statements).most_common() if count > 1}
+
+    def explain(self, query: Query | None = None) -> str:
+        """Give PostgreSQL's plan of a statement, by default of the slowest; it is not run again.
+
+        Raises:
+            StoreError: It cannot be explained.
+        """
+        query = query or self.slowest
+        return "\n".join(explain(self.database, query)) if query else ""
+
+    def describe(self) -> str:
+        """List the statements, the repeated ones first."""
+        lines = [f"  {count} times: {sql}" for sql, count in self.repeated.items()]
+        lines += [f"  {query.seconds * 1e3:.2f} ms: {query.sql}" for query in self.statements]
+        return "\n".join(lines)
+
+
+class AssertNumQueries:
+    """Counts the statements of a block, and fails the test where there are others than there should be.
+
+    Call it with the exact number, or with `max=`; the block gets the `Queries`.
+    """
+
+    def __init__(self, database: StoreDatabase) -> None:
+        self._database = database
+
+    @contextmanager
+    def __call__(self, exact: int | None = None, *, max: int | None = None) -> Iterator[Queries]:  # noqa: A002  reads best
+        """Count the statements of the block.
+
+        Args:
+            exact: How many there should be.
+            max: How many there may be.
+        """
+        if (exact is None) == (max is None):
+            raise TypeError("myloware_assert_num_queries takes the exact number, or max=")
+        with recorded(self._database) as queries:
+            yield queries
+        wanted = f"{exact}" if max is None else f"at most {max}"
+        if (exact is not None and len(queries) != exact) or (max is not None and len(queries) > max):
+            pytest.fail(f"{wanted} statements expected, {len(queries)} ran:\n{queries.describe()}", pytrace=False)
+
+
+@contextmanager
+def recorded(database: StoreDatabase) -> Iterator[Queries]:
+    """Record the statements that run through a database, in any thread, while the block runs."""
+    queries = Queries(database)
+
+    def note(event: Any) -> None:
+        if not event.sql.startswith(_CONTROL):
+            queries.statements.append(Query(event.sql, event.params, event.duration))
+
+    database.query_hooks.append(note)
+    try:
+        yield queries
+    finally:
+        database.query_hooks.remove(note)
+
+
+def explain(database: StoreDatabase, query: Query) -> list[str]:
+    """Give the lines of a statement's plan."""
+    return [line for (line,) in database.execute_sql(f"EXPLAIN {query.sql}", query.params)]

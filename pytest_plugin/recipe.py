@@ -1,0 +1,137 @@
+"""What a template database is made from, and the digest that tells one state of it from another."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import psycopg2
+
+import myloware_store
+from myloware_store import Store
+from myloware_store.migrate import migrate, migrations_path
+from myloware_store.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Seed = str | Callable[[Store], object] | None
+
+__all__ = ["Recipe"]
+
+
+def _sample(store: Store) -> None:
+    """Insert the library's sample data."""
+    from myloware_store.seed import seed
+
+    seed(store.db)
+
+
+_sample.version = "the library's files"  # type: ignore[attr-defined]  # they are in every digest
+
+
+def _migrations(given: Any) -> tuple[Path | Callable[[str], object], ...]:
+    """Check what the fixture `myloware_migrations` gave."""
+    steps = [given] if isinstance(given, str | Path) or callable(given) else list(given or ())
+    checked = [step if callable(step) else Path(step) for step in steps]
+    for step in checked:
+        if isinstance(step, Path) and not any(step.glob("[0-9]*.py")):
+            raise ValueError(f"myloware_migrations: there is no migration in {step}")
+    return tuple(checked)
+
+
+def _seed(given: Any) -> Seed:
+    """Check what the fixture `myloware_seed`, or a marker, gave."""
+    if given is None or given is False or given == "none":
+        return None
+    if given is True or given == "sample":
+        return _sample
+    if callable(given):
+        return given  # type: ignore[no-any-return]
+    if isinstance(given, str | Path) and Path(given).suffix == ".sql":
+        return Path(given).read_text(encoding="utf-8")
+    raise ValueError(f"myloware_seed is 'sample', 'none', a .sql file or a function of an open store, not {given!r}")
+
+
+@attrs.frozen(eq=False)
+class Recipe:
+    """What a template is made from.
+
+    Attributes:
+        migrations: What follows the library's own migrations: folders of peewee-migrate's, with the history that it
+            keeps by default, or functions that are given the database's URL.
+        seed: Where the rows come from: a text of SQL, a function that is given an open store, or None.
+    """
+
+    migrations: tuple[Path | Callable[[str], object], ...] = attrs.field(default=(), converter=_migrations)
+    seed: Seed = attrs.field(default=None, converter=_seed)
+
+    @property
+    def lasting(self) -> bool:
+        """Whether the digest says all, so that a later run may use the template.
+
+        A function may read whatever it likes. One that has a `version` promises to change it with its results.
+        """
+        return all(hasattr(step, "version") for step in (*self.migrations, self.seed) if callable(step))
+
+    @property
+    def digest(self) -> str:
+        """The digest of the library with its migrations and seed, of this plugin, and of what is asked for."""
+        digest = hashlib.sha256()
+        for part in self._parts():
+            digest.update(len(part).to_bytes(8) + part)
+        return digest.hexdigest()
+
+    def apply(self, url: str) -> None:
+        """Migrate and seed an empty database.
+
+        Raises:
+            StoreError: A migration or the seed failed.
+            psycopg2.Error: So did the SQL of a seed.
+        """
+        settings = Settings.load(url, environ={}, dotenv=None)
+        migrate(settings)
+        for step in self.migrations:
+            if callable(step):
+                step(url)
+            else:
+                _migrate_folder(step, settings)
+        if self.seed is not None:
+            _fill(self.seed, url)
+
+    def _parts(self) -> Iterator[bytes]:
+        folders = [Path(myloware_store.__file__).parent, migrations_path(), Path(__file__).parent]
+        for folder in [*folders, *(step for step in self.migrations if isinstance(step, Path))]:
+            for path in sorted(folder.rglob("*")):
+                if path.suffix in {".py", ".sql", ".json"}:
+                    yield path.relative_to(folder).as_posix().encode()
+                    yield path.read_bytes()
+        for step in (*self.migrations, self.seed):
+            if callable(step):
+                yield f"{step.__module__}.{step.__qualname__} {getattr(step, 'version', '')}".encode()
+            else:
+                yield repr(step if not isinstance(step, Path) else "folder").encode()
+
+
+def _migrate_folder(folder: Path, settings: Settings) -> None:
+    """Apply a service's own migrations, as its `pw_migrate migrate` would."""
+    from peewee import PostgresqlDatabase
+    from peewee_migrate import Router
+
+    database = PostgresqlDatabase(settings.dbname, **{**settings.connect_kwargs(), "dbname": None})
+    try:
+        Router(database, migrate_dir=folder).run()
+    finally:
+        database.close()
+
+
+def _fill(seed: str | Callable[[Store], object], url: str) -> None:
+    if callable(seed):
+        with Store.open(url) as store:
+            seed(store)
+        return
+    with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute(seed)

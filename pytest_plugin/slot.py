@@ -1,0 +1,249 @@
+"""A database that is used by one test after the other, and put back in between."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import psycopg2
+
+from myloware_store.database import StoreDatabase, create_database
+from myloware_store.errors import StoreError
+from myloware_store.settings import Settings
+
+from .marking import mark_database, unmark_database
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from psycopg2.extensions import connection
+
+    from .maintenance import Maintenance
+
+__all__ = ["SharedDatabaseAltered", "Slot"]
+
+_END_SECONDS = 10.0  # what a backend may take to end when it is told to
+_POLL_SECONDS = 0.001
+_VACUUM_EVERY = 100  # restores, until what they left dead in the tables is cleared away: it slows later ones down
+_CONTROL = """
+    SET session_replication_role = replica; SET lock_timeout = '5s'; SET statement_timeout = '60s';
+    SET client_min_messages = error
+    """
+_ALTERED = (
+    "the database that tests of a class or module share was changed in a way that putting back rows does not undo"
+    " (DDL, a large object, a lock that was kept): give that test a database of its own, without myloware_class and"
+    " myloware_module"
+)
+_NO_SUPERUSER = (
+    "myloware_class and myloware_module put back what each test writes, for which the role on the server must be a"
+    " superuser"
+)
+
+
+class SharedDatabaseAltered(Exception):
+    """A database with the data of a class or module cannot be put back to it."""
+
+
+class Slot:
+    """One database, a copy of a template, and made anew when there is no cheaper way back to that.
+
+    Args:
+        maintenance: The server.
+        name: The database.
+        template: What it is a copy of.
+        restorable: Whether the template was marked, so that the copy can put itself back.
+
+    Attributes:
+        database: The Peewee database on it, whose connections outlive a test.
+        template: What it is a copy of.
+        restorable: Whether it can put itself back.
+        remade: How often it was made anew because of what a test had done.
+    """
+
+    def __init__(self, maintenance: Maintenance, name: str, template: str, *, restorable: bool) -> None:
+        self.name = name
+        self.restorable = self._marked = restorable
+        self.url = maintenance.server.url(name)
+        self.database: StoreDatabase = create_database(Settings.load(self.url, environ={}, dotenv=None))
+        self.remade = 0
+        self._maintenance = maintenance
+        self.template = template
+        self._stale = True
+        self._control: connection | None = None
+        self._baseline = ""
+        self._restores = 0
+        self._residents: list[int] = []
+        self._levels: list[str | None] = []  # the baseline of each level; None where it cannot be gone back to
+
+    @property
+    def shared(self) -> bool:
+        """Whether a class or a module uses it, and its tests are put back to what that has made."""
+        return bool(self._levels)
+
+    def begin(self) -> None:
+        """Make it ready for a test."""
+        if self._stale:
+            self._make()
+        if self.shared:
+            self.accept()
+            self._residents = [pid for (pid,) in self._query("SELECT pid FROM myloware_test.sessions() AS s (pid)")]
+
+    def end(self) -> None:
+        """Put it back to how it was before the test, or see to it that the next one gets it anew.
+
+        Raises:
+            SharedDatabaseAltered: It cannot be put back, and a class or module has data in it.
+        """
+        if not self._marked or not self._restored():
+            self._stale = True
+            self.remade += self._marked
+            if self.shared:
+                raise SharedDatabaseAltered(_ALTERED)
+
+    def mark(self) -> None:
+        """Have it able to go back to levels, though its template was not marked."""
+        if not self.restorable and self._maintenance.superuser:
+            with self._connection() as connection, connection.cursor() as cursor:
+                mark_database(cursor)
+            ((self._baseline,),) = self._query("SELECT pg_current_xact_id()::xid")
+            self.restorable = True
+
+    def enter(self) -> None:
+        """Begin a level: what is accepted from now on is what `end` comes back to, until `leave`.
+
+        Raises:
+            SharedDatabaseAltered: The role is no superuser, without which nothing can be put back.
+        """
+        if not self.restorable:
+            raise SharedDatabaseAltered(_NO_SUPERUSER)
+        if self._stale:
+            self._make()
+        self._levels.append(self._baseline)
+
+    def accept(self) -> None:
+        """Take the present state as the one to come back to."""
+        ((altered,),) = self._query("SELECT myloware_test.altered()")
+        if altered:
+            if len(self._levels) > 1:
+                raise SharedDatabaseAltered(_ALTERED)
+            with self._connection() as connection, connection.cursor() as cursor:
+                unmark_database(cursor)
+                mark_database(cursor)
+            self._levels[-1] = None
+        ((self._baseline,),) = self._query("SELECT myloware_test.accept(%s)", len(self._levels))
+
+    def leave(self) -> None:
+        """Go back to how it was at `enter`."""
+        baseline = self._levels.pop()
+        self._residents = []
+        if baseline is None or self._stale or not self._marked:
+            self._stale = True
+            return
+        self._query("SELECT myloware_test.leave(%s)", len(self._levels) + 1)
+        self._baseline = baseline
+        self.end()
+
+    def give_away(self, name: str) -> None:
+        """Rename the database, for somebody to look at; the next test gets a new one."""
+        self._close()
+        self._maintenance.rename(self.name, name)
+        self._stale = True
+
+    def written(self) -> bool:
+        """Say whether something was written since the last `accept`."""
+        ((written,),) = self._query("SELECT myloware_test.written()")
+        return bool(written)
+
+    def reset(self) -> None:
+        """Go back to what was accepted, in the middle of a test.
+
+        Raises:
+            SharedDatabaseAltered: There was a change that putting back rows does not undo.
+        """
+        if not self._restored():
+            self._stale = True
+            raise SharedDatabaseAltered(_ALTERED)
+
+    def drop(self) -> None:
+        """Drop the database."""
+        self._close()
+        self._maintenance.drop(self.name)
+
+    def _make(self) -> None:
+        self._close()
+        self._maintenance.drop(self.name)
+        self._maintenance.create(self.name, template=self.template)
+        self.restorable = self._marked
+        if self.restorable:
+            ((self._baseline,),) = self._query("SELECT pg_current_xact_id()::xid")
+        self._stale = False
+
+    def _restored(self) -> bool:
+        """Put back what was written; False where that is not enough, or fails."""
+        try:
+            return self._restore()
+        except (psycopg2.Error, TimeoutError):
+            return False
+
+    def _restore(self) -> bool:
+        deadline = time.monotonic() + _END_SECONDS
+        with self._one_connection_kept() as kept:
+            query = "SELECT ended, altered, next FROM myloware_test.restore(%s::xid, %s)"
+            while True:
+                ((ended, altered, self._baseline),) = self._query(query, self._baseline, [*self._residents, *kept])
+                if not ended:
+                    break
+                if time.monotonic() > deadline:
+                    raise TimeoutError
+                time.sleep(_POLL_SECONDS)
+        self._restores += 1
+        if self._restores % _VACUUM_EVERY == 0 and not altered:
+            self._query("VACUUM")
+        return not altered
+
+    @contextmanager
+    def _one_connection_kept(self) -> Iterator[list[int]]:
+        """Give the process id of the one connection of the pool that the next test will use too, as good as new."""
+        if not self.shared:
+            self.database.close()
+            if not self.database.is_closed():  # a block that the test entered and never left
+                self.database.dispose()
+        try:
+            lease = self.database.pool.acquire()
+        except StoreError:
+            self.database.dispose()
+            yield []
+            return
+        clean = False
+        try:
+            self.database.pool.close_idle()
+            with suppress(psycopg2.Error), lease.connection.cursor() as cursor:
+                cursor.execute("DISCARD ALL")
+                clean = str(lease.connection.get_parameter_status("DateStyle")).startswith("ISO")
+            yield [lease.connection.info.backend_pid] if clean else []
+        finally:
+            lease.give_back(reuse=clean)
+
+    def _query(self, query: str, *params: Any) -> list[tuple[Any, ...]]:
+        with self._connection().cursor() as cursor:
+            cursor.execute(query, params)
+            return cursor.fetchall() if cursor.description else []
+
+    def _connection(self) -> connection:
+        """Give the connection that no test ever uses."""
+        if self._control is None or self._control.closed:
+            self._control = psycopg2.connect(**self._maintenance.server.connect_kwargs(self.name))
+            self._control.autocommit = True
+            with self._control.cursor() as cursor:
+                cursor.execute(_CONTROL)
+        return self._control
+
+    def _close(self) -> None:
+        """Close every connection from here, whatever is open on it."""
+        if not self.database.is_closed():
+            self.database.dispose()
+        self.database.close_all()
+        if self._control is not None:
+            self._control.close()
+            self._control = None
