@@ -76,6 +76,11 @@ class ConnectionPool:
             self._drop(connection)
         self._leave()
 
+    @property
+    def size(self) -> int:
+        """How many connections are open, in use or not."""
+        return len(self._open)
+
     def close_idle(self) -> None:
         """Close the connections that nobody uses."""
         while (connection := self._pop()) is not None:

@@ -46,7 +46,7 @@ class _Connection:
             self.database = given or create_database(settings)
             if given is None:
                 undo.callback(self.database.close_all)
-            _make_current(self)
+                _make_current(self)
             undo.pop_all()
         proxy.initialize(self.database)
 
@@ -113,8 +113,8 @@ class Store:
             url: A libpq URL (Prisma's parameters are understood), or `embedded:` or `embedded:FOLDER`. By default the
                 environment decides: `DATABASE_URL`, else `DATABASE_HOST` and so on, else `.env`, else embedded.
             settings: Settings that were read before, instead of a URL.
-            database: A database made before (`create_database`), instead of either: closing the store leaves its
-                connections open, for the next one.
+            database: A database made before (`create_database`), instead of either. Whoever made it sees to its schema
+                and closes it: the store leaves its connections open, for the next one.
             embedder: Embeds memory documents that come without a vector.
 
         Returns:

@@ -64,7 +64,7 @@ def myloware_migrations() -> Any:
 
     Returns:
         A folder of peewee-migrate's, or a function that is given the database's URL (`alembic upgrade` and the like),
-        or a list of those. The template is built anew when a folder changes, and for each run where there is a function,
+        or a list of those. The template is built anew when a folder changes; where there is a function, for each run,
         unless the function has an attribute `version`.
     """
     return ()
@@ -172,7 +172,7 @@ def myloware_factory(myloware: Store) -> Factory:  # noqa: ARG001  binds the mod
 
 @pytest.fixture
 def myloware_assert_num_queries(myloware: Store) -> AssertNumQueries:
-    """Give a counter of statements: a block `with myloware_assert_num_queries(max=5):` fails the test if more run."""
+    """Give a counter of statements: a `with` block of it fails the test where more run than it was told."""
     from .queries import AssertNumQueries
 
     return AssertNumQueries(myloware.db)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
@@ -39,32 +39,46 @@ class Lease:
     Args:
         slot: The database.
         mode: How what the test writes is undone.
+        databases: Where the slot is from.
+        handed_out: Whether the test has asked for the URL, so that others may write too.
 
     Attributes:
         seconds: How long making it ready and putting it back took.
     """
 
-    def __init__(self, slot: Slot, mode: Mode, databases: Databases) -> None:
+    def __init__(self, slot: Slot, mode: Mode, databases: Databases, *, handed_out: bool) -> None:
         self.slot = slot
         self.mode = mode
         self.seconds = 0.0
         self._databases = databases
         self._queries: Queries | None = None
         self._plan: list[str] = []
+        self._handed_out = handed_out
         self._levels = 0
+        self._undone = False
 
     @contextmanager
     def open_store(self) -> Iterator[Store]:
         """Open the store on it, in mode rollback inside a transaction that is rolled back."""
-        with Store.open(database=self.slot.database) as store:
-            if self.mode != "rollback":
-                with self._timed():
-                    yield store
-                return
-            with suppress(_Undo), store.db.atomic():
-                with self._timed():
-                    yield store
-                raise _Undo
+        with Store.open(database=self.slot.database) as store, ExitStack() as block:
+            if self.mode == "rollback":
+                block.enter_context(self._rolled_back())
+            block.enter_context(self._timed())
+            yield store
+
+    @contextmanager
+    def _rolled_back(self) -> Iterator[None]:
+        """Hold a transaction for the test, roll it back, and note whether anything can have been committed."""
+        database = self.slot.database
+        alone = False
+        with suppress(_Undo), database.atomic():
+            database.execute_sql("SAVEPOINT myloware_test")
+            yield
+            with suppress(StoreError):  # it is not there in a transaction that the test began
+                database.execute_sql("ROLLBACK TO SAVEPOINT myloware_test")
+                alone = database.pool.size == 1
+            raise _Undo
+        self._undone = alone and not self._handed_out and database.is_closed()
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
@@ -106,7 +120,8 @@ class Lease:
         start = time.perf_counter()
         for _ in range(self._levels):
             self.slot.leave()
-        self.slot.end()
+        if not self._undone:
+            self.slot.end()
         self.seconds += time.perf_counter() - start
 
     def changes(self) -> str:
@@ -165,7 +180,7 @@ def lend(request: pytest.FixtureRequest, databases: Databases, default_seed: Any
             )
     else:
         slot = databases.slot(mode, seed)
-    lease = Lease(slot, mode, databases)
+    lease = Lease(slot, mode, databases, handed_out="myloware_dsn" in request.fixturenames)
     lease.begin()
     request.node.stash[LEASE] = lease
     try:

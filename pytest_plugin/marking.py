@@ -66,8 +66,9 @@ _SCHEMA = """
 
     -- The other sessions on the database.
     CREATE FUNCTION myloware_test.sessions() RETURNS SETOF integer LANGUAGE sql AS $$
-        SELECT pid FROM pg_stat_activity
-        WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+        SELECT pid FROM pg_stat_get_activity(NULL)
+        WHERE datid = (SELECT oid FROM pg_database WHERE datname = current_database())
+            AND backend_type = 'client backend' AND pid <> pg_backend_pid()
     $$;
 
     -- Whether there was a change that putting back rows does not undo.

@@ -31,7 +31,7 @@ OLD_POSTGRES_PYTHON = "3.11"
 @pytest.fixture(scope="session", autouse=True)
 def no_database_named() -> Iterator[None]:
     """Put aside what the environment says of databases, so that no test meets one that it did not make."""
-    kept = {"MYLOWARE_TEST_URL", "MYLOWARE_PG_BINDIR"}
+    kept = {"MYLOWARE_TEST_URL", "MYLOWARE_TEST_HOME", "MYLOWARE_PG_BINDIR"}
     with pytest.MonkeyPatch.context() as environment:
         for name in set(os.environ) - kept:
             if name.startswith(("DATABASE_", "MYLOWARE_", "PG")):
