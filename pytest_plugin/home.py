@@ -24,6 +24,8 @@ HOME_VARIABLE = "MYLOWARE_TEST_HOME"
 _MEMORY = Path("/dev/shm")  # noqa: S108  a file system in memory; the folder in it is checked
 _ROOM = 1024**3  # bytes: a container's /dev/shm has 64 MB often, and a server that runs out of room fails
 _UNUSED_SECONDS = 7 * 24 * 3600.0
+_YOUNG_SECONDS = 60.0  # a home that is just being made
+_BINARIES = "binaries"
 
 
 def find_home() -> Path:
@@ -33,26 +35,28 @@ def find_home() -> Path:
     be broken. The server in it ends with its last user; its data stays, so that the next run finds its templates.
     """
     named = os.environ.get(HOME_VARIABLE)
+    binaries = find_binaries()
     if named:
         home = Path(named).absolute()
     else:
-        state = f"{find_binaries()} {_boot()}"
-        home = _base() / f"{_prefix()}{hashlib.sha256(state.encode()).hexdigest()[:12]}"
+        home = _base() / f"{_prefix()}{hashlib.sha256(f'{binaries} {_boot()}'.encode()).hexdigest()[:12]}"
     home.mkdir(mode=0o711, exist_ok=True)
     status = home.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         raise EmbeddedServerError(f"{home} belongs to somebody else: set {HOME_VARIABLE} to a folder of your own")
+    (home / _BINARIES).write_text(str(binaries), encoding="utf-8")
     os.utime(home)
     return home
 
 
 def sweep_homes() -> None:
-    """Remove the homes that nobody has used for a week."""
+    """Remove the homes that nobody has used for a week, or whose virtual environment is gone."""
     for home in _base().glob(_prefix() + "?" * 12):
         with suppress(OSError, EmbeddedServerError):  # another run may be sweeping too
             status = home.lstat()
-            old = time.time() - status.st_mtime > _UNUSED_SECONDS
-            if old and stat.S_ISDIR(status.st_mode) and not EmbeddedServer.running(home / "server"):
+            unused, live = time.time() - status.st_mtime, EmbeddedServer.running(home / "server")
+            orphaned = unused > _YOUNG_SECONDS and not Path((home / _BINARIES).read_text(encoding="utf-8")).exists()
+            if (orphaned or unused > _UNUSED_SECONDS) and stat.S_ISDIR(status.st_mode) and not live:
                 shutil.rmtree(home)
 
 

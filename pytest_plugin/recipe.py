@@ -121,7 +121,8 @@ def _migrate_folder(folder: Path, settings: Settings) -> None:
     from peewee import PostgresqlDatabase
     from peewee_migrate import Router
 
-    database = PostgresqlDatabase(settings.dbname, **{**settings.connect_kwargs(), "dbname": None})
+    arguments = settings.connect_kwargs()
+    database = PostgresqlDatabase(arguments.pop("dbname"), **arguments)
     try:
         Router(database, migrate_dir=folder).run()
     finally:

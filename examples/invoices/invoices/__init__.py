@@ -1,0 +1,5 @@
+"""A service that keeps what customers owe."""
+
+from invoices.service import InvoiceService
+
+__all__ = ["InvoiceService"]
