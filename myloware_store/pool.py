@@ -32,6 +32,9 @@ class ConnectionPool:
         connect: Opens a connection, in autocommit mode.
         limit: The most connections open at once.
         timeout: Seconds that a thread waits for a place; infinity waits for ever.
+
+    Attributes:
+        opened: How many connections were opened so far.
     """
 
     def __init__(self, connect: Callable[[], extensions.connection], *, limit: int, timeout: float) -> None:
@@ -46,6 +49,7 @@ class ConnectionPool:
         self._queue: deque[threading.Lock] = deque()
         self._idle: list[extensions.connection] = []
         self._open: set[extensions.connection] = set()
+        self.opened = 0
         self._epoch = object()
 
     def acquire(self) -> Lease:
@@ -63,6 +67,7 @@ class ConnectionPool:
                 self._drop(connection)
             connection = self._connect()
             self._open.add(connection)
+            self.opened += 1
             return Lease(self, connection, self._epoch)
         except BaseException:
             self._leave()
@@ -77,9 +82,9 @@ class ConnectionPool:
         self._leave()
 
     @property
-    def size(self) -> int:
-        """How many connections are open, in use or not."""
-        return len(self._open)
+    def in_use(self) -> int:
+        """How many connections are in somebody's hands."""
+        return len(self._open) - len(self._idle)
 
     def close_idle(self) -> None:
         """Close the connections that nobody uses."""

@@ -114,7 +114,7 @@ def _myloware_lease(
 @pytest.fixture
 def myloware_dsn(_myloware_lease: Lease) -> str:
     """Give the libpq URL of this test's database, for a service that is started as a process."""
-    return _myloware_lease.slot.url
+    return _myloware_lease.hand_out()
 
 
 @pytest.fixture

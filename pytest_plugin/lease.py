@@ -16,6 +16,7 @@ from .changes import describe_changes
 from .options import MODES, OPTIONS
 from .outcome import FAILED, LEASE
 from .queries import Queries, explain, recorded
+from .slot import SharedDatabaseAltered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,22 +41,33 @@ class Lease:
         slot: The database.
         mode: How what the test writes is undone.
         databases: Where the slot is from.
-        handed_out: Whether the test has asked for the URL, so that others may write too.
+        test: Who has it.
 
     Attributes:
         seconds: How long making it ready and putting it back took.
     """
 
-    def __init__(self, slot: Slot, mode: Mode, databases: Databases, *, handed_out: bool) -> None:
+    def __init__(self, slot: Slot, mode: Mode, databases: Databases, test: pytest.Item) -> None:
         self.slot = slot
         self.mode = mode
         self.seconds = 0.0
         self._databases = databases
         self._queries: Queries | None = None
         self._plan: list[str] = []
-        self._handed_out = handed_out
+        self._test = test
+        self._handed_out = False
         self._levels = 0
         self._undone = False
+
+    @property
+    def kept(self) -> bool:
+        """Whether the database is to be kept as the test has left it."""
+        return self._databases.options.keep and self._test.stash.get(FAILED, False)
+
+    def hand_out(self) -> str:
+        """Give the URL, by which others may write too."""
+        self._handed_out = True
+        return self.slot.url
 
     @contextmanager
     def open_store(self) -> Iterator[Store]:
@@ -70,15 +82,21 @@ class Lease:
     def _rolled_back(self) -> Iterator[None]:
         """Hold a transaction for the test, roll it back, and note whether anything can have been committed."""
         database = self.slot.database
-        alone = False
+        pool = database.pool
         with suppress(_Undo), database.atomic():
             database.execute_sql("SAVEPOINT myloware_test")
+            pool.close_idle()
+            alone, opened = pool.in_use == 1, pool.opened
             yield
+            if self.kept:
+                with suppress(StoreError):
+                    database.commit()
+                raise _Undo
             with suppress(StoreError):  # it is not there in a transaction that the test began
                 database.execute_sql("ROLLBACK TO SAVEPOINT myloware_test")
-                alone = database.pool.size == 1
+                self._undone = alone and opened == pool.opened and not self._handed_out
             raise _Undo
-        self._undone = alone and not self._handed_out and database.is_closed()
+        self._undone &= database.is_closed()
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
@@ -93,26 +111,25 @@ class Lease:
 
     def accept(self) -> None:
         """Take what fixtures have written so far as the state that `reset` comes back to."""
-        if self.mode == "rollback":
+        if self._in_one_transaction():
             self.slot.database.execute_sql("SAVEPOINT myloware_reset")
             return
         self.slot.mark()
-        if self.slot.written():
-            self.slot.enter()
-            self._levels += 1
-            self.slot.accept()
+        self.slot.enter()
+        self._levels += 1
+        self.slot.accept()
 
     def reset(self) -> None:
         """Undo what was written since `accept`."""
-        if self.mode == "rollback":
-            self.slot.database.execute_sql("ROLLBACK TO SAVEPOINT myloware_reset")
-        else:
+        if self._levels:
             self.slot.reset()
+        else:
+            self.slot.database.execute_sql("ROLLBACK TO SAVEPOINT myloware_reset")
 
     def begin(self) -> None:
         """Make the database ready for the test."""
         start = time.perf_counter()
-        self.slot.begin()
+        self.slot.begin(exact=self.mode != "rollback")
         self.seconds += time.perf_counter() - start
 
     def end(self) -> None:
@@ -120,7 +137,9 @@ class Lease:
         start = time.perf_counter()
         for _ in range(self._levels):
             self.slot.leave()
-        if not self._undone:
+        if self._undone:
+            self.slot.doubtful = True
+        else:
             self.slot.end()
         self.seconds += time.perf_counter() - start
 
@@ -132,13 +151,16 @@ class Lease:
         try:
             with closing(psycopg2.connect(self._databases.reference(self.slot))) as reference:
                 before = _reader(reference)
-                if self.mode == "rollback" and self.slot.database.in_transaction():
+                if self._in_one_transaction():
                     with self.slot.database.atomic():
                         return describe_changes(before, lambda query: list(self.slot.database.execute_sql(query)))
                 with closing(psycopg2.connect(self.slot.url)) as connection:
                     return describe_changes(before, _reader(connection))
         except (psycopg2.Error, StoreError) as error:
             return f"it cannot be read: {str(error).strip()}"
+
+    def _in_one_transaction(self) -> bool:
+        return self.mode == "rollback" and self.slot.database.transaction_open()
 
     def timing(self) -> dict[str, Any]:
         """Say how long its statements and the way back took, in seconds, with the plan of the slowest statement."""
@@ -180,22 +202,27 @@ def lend(request: pytest.FixtureRequest, databases: Databases, default_seed: Any
             )
     else:
         slot = databases.slot(mode, seed)
-    lease = Lease(slot, mode, databases, handed_out="myloware_dsn" in request.fixturenames)
-    lease.begin()
+    lease = Lease(slot, mode, databases, request.node)
+    with _told():
+        lease.begin()
     request.node.stash[LEASE] = lease
     try:
         yield lease
     finally:
-        if request.config.stash[OPTIONS].keep and request.node.stash.get(FAILED, False):
+        if lease.kept:
             databases.keep(slot, request.node.nodeid)
-        lease.end()
+        with _told():
+            lease.end()
 
 
 @contextmanager
 def share(databases: Databases, seed: Any) -> Iterator[Store]:
     """Open the store on the database of a class or module, and undo afterwards what was written for it."""
     slot = databases.shared or databases.slot("restore", seed)
-    slot.enter()
+    with _told():
+        if slot.shared:
+            slot.accept()
+        slot.enter()
     outer, databases.shared = databases.shared, slot
     try:
         with Store.open(database=slot.database) as store:
@@ -203,6 +230,15 @@ def share(databases: Databases, seed: Any) -> Iterator[Store]:
     finally:
         databases.shared = outer
         slot.leave()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Fail with what is wrong instead of with where it was noticed."""
+    try:
+        yield
+    except SharedDatabaseAltered as error:
+        pytest.fail(str(error), pytrace=False)
 
 
 def _asked(request: pytest.FixtureRequest, seed: Any) -> tuple[Mode, Any]:

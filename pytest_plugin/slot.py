@@ -6,6 +6,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import psycopg2
 
 from myloware_store.database import StoreDatabase, create_database
@@ -45,6 +46,14 @@ class SharedDatabaseAltered(Exception):
     """A database with the data of a class or module cannot be put back to it."""
 
 
+@attrs.define
+class _Level:
+    """What to come back to when a level is left: rows by their baseline, if they still can be, and sessions."""
+
+    baseline: str | None
+    residents: list[int]
+
+
 class Slot:
     """One database, a copy of a template, and made anew when there is no cheaper way back to that.
 
@@ -59,35 +68,42 @@ class Slot:
         template: What it is a copy of.
         restorable: Whether it can put itself back.
         remade: How often it was made anew because of what a test had done.
+        doubtful: Whether something may be left of tests that were only rolled back, such as advanced sequences.
     """
 
     def __init__(self, maintenance: Maintenance, name: str, template: str, *, restorable: bool) -> None:
         self.name = name
         self.restorable = self._marked = restorable
         self.url = maintenance.server.url(name)
-        self.database: StoreDatabase = create_database(Settings.load(self.url, environ={}, dotenv=None))
-        self.remade = 0
-        self._maintenance = maintenance
+        self.database = self._new_database()
         self.template = template
+        self.remade = 0
+        self.doubtful = False
+        self._maintenance = maintenance
         self._stale = True
         self._control: connection | None = None
         self._baseline = ""
         self._restores = 0
-        self._residents: list[int] = []
-        self._levels: list[str | None] = []  # the baseline of each level; None where it cannot be gone back to
+        self._residents: list[int] = []  # sessions that are not the test's to end
+        self._levels: list[_Level] = []
 
     @property
     def shared(self) -> bool:
         """Whether a class or a module uses it, and its tests are put back to what that has made."""
         return bool(self._levels)
 
-    def begin(self) -> None:
-        """Make it ready for a test."""
-        if self._stale:
-            self._make()
+    def begin(self, *, exact: bool = True) -> None:
+        """Make it ready for a test.
+
+        Args:
+            exact: Put back also what tests that were rolled back may have left.
+
+        Raises:
+            SharedDatabaseAltered: What a class or module had in it is lost.
+        """
+        self._make_ready(exact=exact)
         if self.shared:
             self.accept()
-            self._residents = [pid for (pid,) in self._query("SELECT pid FROM myloware_test.sessions() AS s (pid)")]
 
     def end(self) -> None:
         """Put it back to how it was before the test, or see to it that the next one gets it anew.
@@ -95,6 +111,10 @@ class Slot:
         Raises:
             SharedDatabaseAltered: It cannot be put back, and a class or module has data in it.
         """
+        if self._stale:
+            return
+        if not self.shared:
+            self._take_back_connections()
         if not self._marked or not self._restored():
             self._stale = True
             self.remade += self._marked
@@ -117,38 +137,44 @@ class Slot:
         """
         if not self.restorable:
             raise SharedDatabaseAltered(_NO_SUPERUSER)
-        if self._stale:
-            self._make()
-        self._levels.append(self._baseline)
+        self._make_ready(exact=True)
+        self._levels.append(_Level(self._baseline, self._residents))
 
     def accept(self) -> None:
-        """Take the present state as the one to come back to."""
-        ((altered,),) = self._query("SELECT myloware_test.altered()")
+        """Take the present state as the one to come back to, and the sessions there are as not to be ended."""
+        query = "SELECT myloware_test.altered(), ARRAY(SELECT pid FROM myloware_test.sessions() AS s (pid))"
+        ((altered, self._residents),) = self._query(query)
         if altered:
             if len(self._levels) > 1:
                 raise SharedDatabaseAltered(_ALTERED)
             with self._connection() as connection, connection.cursor() as cursor:
                 unmark_database(cursor)
                 mark_database(cursor)
-            self._levels[-1] = None
+            self._levels[-1].baseline = None
         ((self._baseline,),) = self._query("SELECT myloware_test.accept(%s)", len(self._levels))
 
     def leave(self) -> None:
         """Go back to how it was at `enter`."""
-        baseline = self._levels.pop()
-        self._residents = []
-        if baseline is None or self._stale or not self._marked:
+        level = self._levels.pop()
+        self._residents = level.residents
+        if level.baseline is None or not self._marked:
             self._stale = True
-            return
-        self._query("SELECT myloware_test.leave(%s)", len(self._levels) + 1)
-        self._baseline = baseline
-        self.end()
+        if not self._stale:
+            self._query("SELECT myloware_test.leave(%s)", len(self._levels) + 1)
+            self._baseline = level.baseline or self._baseline
+            self.end()
 
     def give_away(self, name: str) -> None:
-        """Rename the database, for somebody to look at; the next test gets a new one."""
+        """Give the database another name, for somebody to look at; the next test gets a new one.
+
+        A class or module goes on with what it has, and gives away a copy.
+        """
         self._close()
-        self._maintenance.rename(self.name, name)
-        self._stale = True
+        if self.shared:
+            self._maintenance.create(name, template=self.name)
+        else:
+            self._maintenance.rename(self.name, name)
+            self._stale = True
 
     def written(self) -> bool:
         """Say whether something was written since the last `accept`."""
@@ -170,11 +196,24 @@ class Slot:
         self._close()
         self._maintenance.drop(self.name)
 
+    def _new_database(self) -> StoreDatabase:
+        return create_database(Settings.load(self.url, environ={}, dotenv=None))
+
+    def _make_ready(self, *, exact: bool) -> None:
+        if self.doubtful and (exact or self.shared):
+            self.doubtful = False
+            self.end()
+        if self._stale:
+            if self.shared:
+                raise SharedDatabaseAltered(_ALTERED)
+            self._make()
+
     def _make(self) -> None:
         self._close()
         self._maintenance.drop(self.name)
         self._maintenance.create(self.name, template=self.template)
         self.restorable = self._marked
+        self.doubtful = False
         if self.restorable:
             ((self._baseline,),) = self._query("SELECT pg_current_xact_id()::xid")
         self._stale = False
@@ -205,19 +244,17 @@ class Slot:
     @contextmanager
     def _one_connection_kept(self) -> Iterator[list[int]]:
         """Give the process id of the one connection of the pool that the next test will use too, as good as new."""
-        if not self.shared:
-            self.database.close()
-            if not self.database.is_closed():  # a block that the test entered and never left
-                self.database.dispose()
-        try:
-            lease = self.database.pool.acquire()
-        except StoreError:
-            self.database.dispose()
+        pool = self.database.pool
+        lease = None
+        if pool.in_use < pool.limit:
+            with suppress(StoreError):
+                lease = pool.acquire()
+        if lease is None:
             yield []
             return
         clean = False
         try:
-            self.database.pool.close_idle()
+            pool.close_idle()
             with suppress(psycopg2.Error), lease.connection.cursor() as cursor:
                 cursor.execute("DISCARD ALL")
                 clean = str(lease.connection.get_parameter_status("DateStyle")).startswith("ISO")
@@ -239,11 +276,18 @@ class Slot:
                 cursor.execute(_CONTROL)
         return self._control
 
+    def _take_back_connections(self) -> None:
+        """See to it that no connection of the pool is in use: what a test keeps in a block or a thread is let go."""
+        self.database.close()
+        if self.database.pool.in_use:
+            self.database.close_all()
+            self.database = self._new_database()
+
     def _close(self) -> None:
         """Close every connection from here, whatever is open on it."""
-        if not self.database.is_closed():
-            self.database.dispose()
-        self.database.close_all()
+        if not self.shared:
+            self._take_back_connections()
+        self.database.pool.close_all()
         if self._control is not None:
             self._control.close()
             self._control = None

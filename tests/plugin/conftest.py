@@ -1,38 +1,143 @@
-"""A project of somebody else's, whose tests run in a pytest of their own."""
+"""A project of somebody else's, whose tests run in a pytest of their own, and databases that put themselves back."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import importlib
+import shutil
+import tempfile
+import uuid
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import psycopg2
 import pytest
 
+from myloware_store.embedded import EmbeddedServer
+
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
+
+_OUTER = ("MYLOWARE_TEST_URL", "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT")
 
 
 class Project(NamedTuple):
-    """A folder with tests, and the folder that its test runs use for temporary files."""
+    """A folder with tests, and the server that its test runs find."""
 
     pytester: pytest.Pytester
-    tmp: Path
+    server: EmbeddedServer
 
-    def run(self, tests: str, *options: str) -> pytest.RunResult:
-        """Run pytest, with warnings as errors, on one file of tests."""
-        self.pytester.makepyfile(test_project=tests)
-        return self.pytester.runpytest_subprocess("-W", "error", *options)
+    def write(self, tests: str, name: str = "test_project") -> Path:
+        """Write a module of tests."""
+        return self.pytester.makepyfile(**{name: tests})
 
-    def left_behind(self) -> list[str]:
-        """List what its runs left in the folder for temporary files."""
-        return sorted(path.name for path in self.tmp.iterdir() if not path.name.startswith("pytest-of-"))
+    def run(self, tests: str | None = None, *options: str) -> pytest.RunResult:
+        """Run pytest, with warnings as errors, on the project, where `tests` are given with these in it."""
+        if tests is not None:
+            self.write(tests)
+        return self.pytester.runpytest_subprocess("-W", "error", "-p", "no:randomly", *options)
+
+    def names(self) -> list[str]:
+        """List the databases that the plugin has on the server."""
+        kwargs = self.server.connect_kwargs("postgres")
+        with closing(psycopg2.connect(**kwargs)) as connection, connection.cursor() as run:
+            run.execute("SELECT datname FROM pg_database WHERE datname LIKE 'myloware%' ORDER BY 1")
+            return [name for (name,) in run.fetchall()]
+
+    def leftovers(self) -> list[str]:
+        """List those that no later run uses."""
+        return [name for name in self.names() if not name.startswith("myloware_template_")]
+
+
+@pytest.fixture(scope="session")
+def inner_home() -> Iterator[Path]:
+    """Give the home of a server for inner test runs, in memory if there is room: they must not meet the outer run's."""
+    base = importlib.import_module("pytest_myloware.home")._base()
+    home = Path(tempfile.mkdtemp(prefix="myloware-inner-", dir=base))
+    home.chmod(0o711)
+    yield home
+    shutil.rmtree(home)
+
+
+@pytest.fixture(scope="session")
+def inner_server(inner_home: Path) -> Iterator[EmbeddedServer]:
+    """Hold that server, so that no inner run has to start it."""
+    with EmbeddedServer(inner_home / "server", testing=True) as server:
+        yield server
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester, reachable_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """Give an empty project on no server in particular."""
-    tmp = reachable_tmp / pytester.path.name
-    tmp.mkdir(mode=0o711)
-    monkeypatch.setenv("TMPDIR", str(tmp))
-    monkeypatch.delenv("MYLOWARE_TEST_URL", raising=False)
-    # What pytest-xdist tells its workers would be taken for the inner run's.
-    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
-    return Project(pytester, tmp)
+def project(
+    pytester: pytest.Pytester, inner_home: Path, inner_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> Project:
+    """Give an empty project."""
+    for name in _OUTER:  # what pytest-xdist tells its workers would be taken for the inner run's
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MYLOWARE_TEST_HOME", str(inner_home))
+    monkeypatch.setenv("HYPOTHESIS_STORAGE_DIRECTORY", str(pytester.path / ".hypothesis"))
+    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+    return Project(pytester, inner_server)
+
+
+class Subject:
+    """A database that is put back, and its state in the beginning."""
+
+    _ROWS = """
+        SELECT c.oid::regclass::text, CASE c.relkind WHEN 'S' THEN 'row(last_value, is_called)' ELSE 't' END
+        FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE c.relkind IN ('r', 'S') AND n.nspname IN ('public', 'other') ORDER BY 1
+        """
+
+    def __init__(self, slot: Any) -> None:
+        self.slot = slot
+        slot.begin()
+        self.before = self.state()
+
+    def state(self) -> dict[str, list[str]]:
+        """Read every row and sequence."""
+        with closing(psycopg2.connect(self.slot.url)) as connection, connection.cursor() as run:
+            run.execute(self._ROWS)
+            state = {}
+            for table, shown in run.fetchall():
+                run.execute(f"SELECT {shown}::text FROM ONLY {table} AS t ORDER BY 1")
+                state[table] = [row for (row,) in run.fetchall()]
+            return state
+
+    def execute(self, *statements: str) -> None:
+        """Run statements, each in a transaction of its own."""
+        with closing(psycopg2.connect(self.slot.url)) as connection, connection.cursor() as run:
+            connection.autocommit = True
+            for statement in statements:
+                run.execute(statement)
+
+    def check(self) -> None:
+        """Put the database back, and compare it with how it was."""
+        self.slot.end()
+        self.slot.begin()
+        assert self.before == self.state()
+
+
+@pytest.fixture(scope="module")
+def make_subject(myloware_server: Any) -> Iterator[Callable[[str], Subject]]:
+    """Give a function that makes such a database with a schema."""
+    maintenance = importlib.import_module("pytest_myloware.maintenance").Maintenance(myloware_server)
+    marking = importlib.import_module("pytest_myloware.marking")
+    slots = importlib.import_module("pytest_myloware.slot")
+    made: list[Any] = []
+
+    def make(schema: str) -> Subject:
+        template = f"subject_{uuid.uuid4().hex[:12]}"
+        maintenance.create(template)
+        with closing(psycopg2.connect(myloware_server.url(template))) as connection, connection.cursor() as run:
+            run.execute(schema)
+            connection.commit()
+            marking.mark_database(run)
+            connection.commit()
+        made.append(slots.Slot(maintenance, f"{template}_slot", template, restorable=True))
+        return Subject(made[-1])
+
+    yield make
+    for slot in made:
+        slot.drop()
+        maintenance.drop(slot.template)
+    maintenance.close()
