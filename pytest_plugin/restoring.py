@@ -49,7 +49,7 @@ SCHEMA = """
     BEGIN
         IF EXISTS (
             SELECT FROM pg_catalog.pg_event_trigger_dropped_objects()
-            WHERE NOT is_temporary AND schema_name IS DISTINCT FROM 'myloware_test'
+            WHERE NOT is_temporary AND (schema_name IS NULL OR schema_name NOT IN ('pg_toast', 'myloware_test'))
         ) THEN
             PERFORM pg_catalog.nextval('myloware_test.ddl');
         END IF;

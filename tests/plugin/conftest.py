@@ -75,7 +75,7 @@ def project(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MYLOWARE_TEST_HOME", str(inner_home))
     monkeypatch.setenv("HYPOTHESIS_STORAGE_DIRECTORY", str(pytester.path / ".hypothesis"))
-    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+    pytester.makeini("[pytest]\nmyloware_seed = none\nasyncio_default_fixture_loop_scope = function\n")
     return Project(pytester, inner_server)
 
 
