@@ -9,11 +9,12 @@ from typing import Any
 
 import peewee
 from pgvector.peewee import VectorField
+from psycopg2.extras import Json
 from uuid_utils.compat import uuid7
 
 from myloware_store.enums import ENUM_TYPES
 from myloware_store.errors import InvalidInput
-from myloware_store.scalars import CheckedField, ServerDefault, field_name
+from myloware_store.scalars import CheckedField, ServerDefault, field_name, passes
 from myloware_store.values import MAX_JSON_BYTES, dump_json, require_text, shown
 from myloware_store.vectors import DIMENSIONS, decode_binary, decode_text, encode_text
 
@@ -142,21 +143,28 @@ class JsonField(peewee.JSONField):
 
     def __init__(self, *, kind: type | None = None, **options: Any) -> None:
         self.kind = kind
-        super().__init__(**options)
+        super().__init__(dumps=self.dump, **options)
         self.filled = any(isinstance(clause, ServerDefault) for clause in self.constraints or ())
 
-    def db_value(self, value: Any) -> Any:
-        from psycopg2.extras import Json
+    def dump(self, value: Any) -> str:
+        return dump_json(value, field_name(self), max_bytes=None)
 
-        if value is None or isinstance(value, peewee.Node | Json):
+    def db_value(self, value: Any) -> Any:
+        return value if passes(value) or isinstance(value, Json) else Json(value, dumps=self.dump)
+
+    def stored_value(self, value: Any) -> Any:
+        if passes(value) or isinstance(value, Json):
             return value
         if self.kind is not None and not isinstance(value, Mapping if self.kind is dict else self.kind):
             raise InvalidInput(f"{field_name(self)}: {type(value).__name__} is not a {self.kind.__name__}")
         text = dump_json(value, field_name(self), max_bytes=MAX_JSON_BYTES)
         return Json(value, dumps=lambda _: text)
 
+    def to_value(self, value: Any) -> Any:
+        return peewee.Value(value, self.stored_value, unpack=False)
+
     def case_value(self, value: Any) -> Any:
-        return peewee.Cast(peewee.Value(self.db_value(value), converter=False, unpack=False), "jsonb")
+        return peewee.Cast(self.to_value(value), "jsonb")
 
 
 class EmbeddingField(VectorField):
@@ -173,9 +181,7 @@ class EmbeddingField(VectorField):
         super().__init__(dimensions=DIMENSIONS, **options)
 
     def db_value(self, value: Any) -> Any:
-        if value is None or isinstance(value, peewee.Node):
-            return value
-        return encode_text(value, field_name(self))
+        return value if passes(value) else encode_text(value, field_name(self))
 
     def python_value(self, value: Any) -> Any:
         return decode_text(value) if isinstance(value, str) else value

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ipaddress
 import math
 import operator
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import peewee
@@ -24,6 +26,7 @@ __all__ = [
     "ServerDefault",
     "TimestampField",
     "field_name",
+    "passes",
 ]
 
 _ADDRESSES = ipaddress.IPv4Address | ipaddress.IPv6Address  # interfaces are addresses, too
@@ -37,6 +40,11 @@ class ServerDefault(peewee.SQL):
         super().__init__(f"DEFAULT {sql}")
 
 
+def passes(value: Any) -> bool:
+    """Tell whether a value needs no check: NULL, and SQL expressions, but no rows of a model."""
+    return value is None or (isinstance(value, peewee.Node) and not isinstance(value, peewee.Model))
+
+
 def field_name(field: peewee.Field) -> str:
     """Return what to call a field in an error."""
     model = getattr(field, "model", None)
@@ -44,7 +52,10 @@ def field_name(field: peewee.Field) -> str:
 
 
 class CheckedField(peewee.Field):
-    """A field whose values pass `check` on their way into SQL; NULL and SQL expressions pass freely.
+    """A field whose values pass `check` before they are stored; NULL and SQL expressions pass freely.
+
+    Peewee asks `db_value` for what stands beside the field in a condition or an expression, and `to_value` for what is
+    stored.
 
     Args:
         filled: Whether the server fills the column where an INSERT leaves it out, without a `DEFAULT`.
@@ -62,13 +73,21 @@ class CheckedField(peewee.Field):
         return self
 
     def check(self, value: Any) -> Any:
-        """Return what goes into SQL for this value, or raise InvalidInput."""
+        """Return what is stored for this value, or raise InvalidInput."""
         return value
 
-    def db_value(self, value: Any) -> Any:
-        if value is None or isinstance(value, peewee.Node):
-            return value
+    def operand(self, value: Any) -> Any:
+        """Return what the column is compared or calculated with for this value, or raise InvalidInput."""
         return self.check(value)
+
+    def db_value(self, value: Any) -> Any:
+        return value if passes(value) else self.operand(value)
+
+    def stored_value(self, value: Any) -> Any:
+        return value if passes(value) else self.check(value)
+
+    def to_value(self, value: Any) -> Any:
+        return peewee.Value(value, self.stored_value, unpack=False)
 
     def python_value(self, value: Any) -> Any:
         return value
@@ -97,6 +116,9 @@ class CheckedTextField(CheckedField):
             value, field_name(self), blank=self.blank, max_chars=self.max_chars, max_bytes=MAX_TEXT_BYTES
         )
 
+    def operand(self, value: Any) -> str:
+        return require_text(value, field_name(self), max_bytes=None)
+
 
 class NameField(CheckedTextField):
     """A short text that names something: never blank, 255 characters at most."""
@@ -121,6 +143,9 @@ class CheckedIntegerField(CheckedField):
             raise InvalidInput(f"{field_name(self)}: {shown(value)} is not a 32-bit integer")
         return number
 
+    def operand(self, value: Any) -> int | float | Decimal:
+        return _number(self, value)
+
 
 class CheckedFloatField(CheckedField):
     """A finite double."""
@@ -128,15 +153,13 @@ class CheckedFloatField(CheckedField):
     field_type = "float8"
 
     def check(self, value: Any) -> float:
-        if isinstance(value, bool | str | bytes | complex):
-            raise InvalidInput(f"{field_name(self)}: {shown(value)} is not a number")
-        try:
-            number = float(value)
-        except (TypeError, ValueError, OverflowError):
-            raise InvalidInput(f"{field_name(self)}: {shown(value)} is not a number") from None
+        number = float(_number(self, value))
         if not math.isfinite(number):
             raise InvalidInput(f"{field_name(self)}: {shown(value)} is not finite")
         return number
+
+    def operand(self, value: Any) -> int | float | Decimal:
+        return _number(self, value)
 
 
 class CheckedBooleanField(CheckedField):
@@ -160,6 +183,10 @@ class TimestampField(CheckedField):
             raise InvalidInput(f"{field_name(self)}: {shown(value)} is not an aware datetime")
         return value
 
+    def operand(self, value: Any) -> datetime | timedelta:
+        # A span of time is added to an instant.
+        return value if isinstance(value, timedelta) else self.check(value)
+
     def python_value(self, value: Any) -> datetime | None:
         return value.astimezone(UTC) if isinstance(value, datetime) else value
 
@@ -177,3 +204,16 @@ class InetField(CheckedField):
         except ValueError:
             raise InvalidInput(f"{field_name(self)}: {shown(value)} is not an IP address") from None
         return text
+
+
+def _number(field: peewee.Field, value: Any) -> int | float | Decimal:
+    """Return any number as one that the driver knows, or raise InvalidInput."""
+    if isinstance(value, Decimal):
+        return value
+    if not isinstance(value, bool | str | bytes | complex):
+        try:
+            return operator.index(value)
+        except TypeError:
+            with suppress(TypeError, ValueError, OverflowError):
+                return float(value)
+    raise InvalidInput(f"{field_name(field)}: {shown(value)} is not a number")

@@ -13,7 +13,7 @@ from myloware_store.errors import InvalidInput, NotFound
 from myloware_store.fields import TenantForeignKey, UuidField
 from myloware_store.models.row_state import RowState, settle
 from myloware_store.models.unsettled import MARKS
-from myloware_store.scalars import NameField, ServerDefault, TimestampField
+from myloware_store.scalars import NameField, ServerDefault, TimestampField, passes
 from myloware_store.values import MAX_NAME_CHARS
 
 __all__ = ["BaseModel", "Entity", "TenantEntity", "name_checks", "object_checks"]
@@ -78,7 +78,7 @@ class BaseModel(RowState, peewee.Model):
     @classmethod
     def insert(cls, __data: Any = None, **values: Any) -> Any:
         """Insert one row, with the tenant filled in."""
-        return super().insert(cls._with_tenant(cls._by_field(__data, values)))
+        return super().insert(cls._checked(cls._with_tenant(cls._by_field(__data, values))))
 
     @classmethod
     def insert_many(cls, rows: Iterable[Any], fields: Sequence[Any] | None = None) -> Any:
@@ -93,7 +93,7 @@ class BaseModel(RowState, peewee.Model):
             for field in columns:
                 if field not in row:
                     row[field] = cls._default(field)
-        return super().insert_many(prepared, fields=columns)
+        return super().insert_many([cls._checked(row) for row in prepared], fields=columns)
 
     @classmethod
     def bulk_create(cls, model_list: Iterable[Any], batch_size: int | None = None) -> None:
@@ -206,6 +206,14 @@ class BaseModel(RowState, peewee.Model):
         if not isinstance(row, Mapping):
             raise InvalidInput(f"{cls.__name__}: {type(row).__name__} is not a mapping of fields to values")
         return dict(cls._by_field(row, {}))
+
+    @classmethod
+    def _checked(cls, row: Row) -> Row:
+        """Have the values checked as what they are, to be stored: Peewee would take them for operands."""
+        return {
+            field: field.to_value(value) if isinstance(field, peewee.Field) and not passes(value) else value
+            for field, value in row.items()
+        }
 
     @classmethod
     def _default(cls, field: peewee.Field) -> Any:
