@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from myloware_store.catalog import Home, expected_catalog, find_home, read_catalog, split_key, taken_tables
+from myloware_store.migration_database import find_obstacle
 from myloware_store.migration_history import HISTORY_TABLE, MigrationStatus, status
 from myloware_store.remedies import drop_remedy, mend_remedy, setting_remedy, table_remedy
 
@@ -129,8 +130,10 @@ def _check_settings(database: StoreDatabase, home: Home | None) -> Iterator[Find
 def _check_vector(database: StoreDatabase, versions: Mapping[str, str], found: MigrationStatus) -> Iterator[Finding]:
     vector = versions.get("vector")
     if vector is None:
-        if found.applied:
-            yield Finding("extension", "vector", "0.5.0 or newer", None, "CREATE EXTENSION vector SCHEMA public;")
+        obstacle = find_obstacle(database)
+        if found.applied or obstacle:
+            remedy = f"-- {obstacle}." if obstacle else "CREATE EXTENSION vector SCHEMA public;"
+            yield Finding("extension", "vector", "0.5.0 or newer", None, remedy)
         return
     if _numbers(vector) < OLDEST_VECTOR:
         yield Finding("extension", "vector", "0.5.0 or newer", vector, "ALTER EXTENSION vector UPDATE;")

@@ -29,7 +29,10 @@ class Given:
         from myloware_store.settings import Settings
 
         if self.env_file is None:
-            return Settings.load(self.url)
+            settings = Settings.load(self.url)
+            if self.url is None:
+                _tell_what_was_put_aside()
+            return settings
         # The file was named: it goes before the environment, which otherwise goes before `.env`.
         environ = {name: value for name, value in os.environ.items() if not name.startswith("DATABASE_")}
         return Settings.load(self.url, environ=environ, dotenv=self.env_file)
@@ -51,6 +54,14 @@ class Given:
                 raise
             return Settings.load("embedded:")
         return settings if settings.embedded else None if named else Settings.load("embedded:")
+
+
+def _tell_what_was_put_aside() -> None:
+    from myloware_store.variables import DATABASE_VARIABLES, put_aside
+
+    if names := put_aside(os.environ, ".env"):
+        real = ", ".join(name for name in DATABASE_VARIABLES if os.environ.get(name, "").strip())
+        click.echo(f"note: {real} of the environment puts the file's {', '.join(names)} aside (.env)", err=True)
 
 
 def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:

@@ -124,7 +124,8 @@ def ping(settings: Settings, answer: Answer, *, as_json: bool) -> None:
 def migrate(settings: Settings, report: MigrationReport, *, as_json: bool) -> None:
     """Report which migrations were applied, or would be."""
     if as_json:
-        print_json({"url": _url(settings), "applied": report.applied, "pending": report.pending})
+        facts = {"applied": report.applied, "pending": report.pending, "obstacle": report.obstacle}
+        print_json({"url": _url(settings), **facts})
         return
     screen = Screen()
     screen.facts({"Database": _url(settings)})
@@ -132,6 +133,8 @@ def migrate(settings: Settings, report: MigrationReport, *, as_json: bool) -> No
         screen.line(f"applied {name}")
     for name in report.pending:
         screen.line(f"pending {name}")
+    if report.obstacle:
+        screen.line(f"They cannot be applied yet: {report.obstacle}.")
     if not report.applied and not report.pending:
         screen.line("Nothing is pending.")
 
@@ -162,6 +165,7 @@ def status(settings: Settings, report: ValidationReport, *, as_json: bool) -> No
         **dict.fromkeys(found.unknown, "applied by a newer version"),
     }
     screen.table(("migration", "state"), states.items())
+    _list(screen, [finding for finding in report.findings if finding.kind in {"server", "extension"}])
     if report.findings:
         screen.line(f"\n`{hints.this_command()} validate` lists what differs and how to mend it.")
 
@@ -217,7 +221,9 @@ def _title(item: DemoItem) -> str:
 
 
 def _url(settings: Settings) -> str:
-    return settings.url if settings.embedded else settings.safe_url
+    if not settings.embedded:
+        return settings.safe_url
+    return settings.url if settings.host else f"embedded:{settings.embedded_home}"
 
 
 def _versions(answer: Answer) -> dict[str, Any]:

@@ -153,6 +153,14 @@ class EmbeddedServer:
             place = find_place(home)
             return place is not None and locks.is_held(place.server_lock)
 
+    @classmethod
+    def made(cls, home: Path | str) -> bool:
+        """Say whether there is a cluster in the home, changing nothing."""
+        home = _resolved(home)
+        with _os_errors_told(home):
+            place = find_place(home)
+            return place is not None and place.data.exists()
+
     @property
     def data_dir(self) -> Path:
         """The folder of the cluster."""
