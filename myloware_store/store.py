@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from myloware_store.database import create_database, proxy, tenant_scope
-from myloware_store.errors import SettingsError, StoreError
+from myloware_store.errors import InvalidInput, SettingsError, StoreError
 from myloware_store.repositories.approvals import Approvals
 from myloware_store.repositories.dead_letters import DeadLetters
 from myloware_store.repositories.memory import Memory
@@ -112,6 +112,7 @@ class Store:
 
         Raises:
             SettingsError: The settings cannot be used, or another database is open in this process.
+            InvalidInput: The embedder cannot be called.
             ConnectionFailed: The server cannot be reached or refuses the login.
             SchemaMismatch: The database is not migrated, or is newer than this library.
             EmbeddedServerError: The embedded server cannot be found or started.
@@ -119,7 +120,11 @@ class Store:
         global _open  # noqa: PLW0603  the models are bound to one database a process
         if url is not None and settings is not None:
             raise SettingsError("open: give a URL or settings, not both")
-        wanted = settings or Settings.load(url)
+        if settings is not None and not isinstance(settings, Settings):
+            raise SettingsError(f"settings: {type(settings).__name__} is not Settings; a URL is the first argument")
+        if embedder is not None and not callable(embedder):
+            raise InvalidInput(f"embedder: {type(embedder).__name__} is not callable")
+        wanted = Settings.load(url) if settings is None else settings
         with _lock:
             if _open is None:
                 _open = _Connection(wanted)

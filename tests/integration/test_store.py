@@ -6,12 +6,21 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from myloware_store import SchemaMismatch, Settings, SettingsError, Store, StoreError, WorkOrder
+from myloware_store import (
+    InvalidInput,
+    SchemaMismatch,
+    Settings,
+    SettingsError,
+    Store,
+    StoreError,
+    WorkOrder,
+)
 from myloware_store.embedded import EmbeddedServer
+from myloware_store.errors import NotOpen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,6 +92,17 @@ def test_a_url_and_settings_do_not_mix(myloware_dsn: str) -> None:
     """One or the other."""
     with pytest.raises(SettingsError):
         Store.open(myloware_dsn, settings=Settings.load(myloware_dsn))
+
+
+@pytest.mark.parametrize("wrong", ["postgresql://localhost/x", 5, {}, "", object()])
+def test_what_are_no_settings_are_refused(myloware_dsn: str, wrong: Any) -> None:
+    """Neither as settings, nor as an embedder; nothing is left open."""
+    with pytest.raises(SettingsError, match="settings"):
+        Store.open(settings=wrong)
+    with pytest.raises(InvalidInput, match="embedder"):
+        Store.open(myloware_dsn, embedder=wrong)
+    with pytest.raises(NotOpen):
+        WorkOrder.select().count()
 
 
 def test_a_database_that_is_not_migrated_is_refused(myloware_server: EmbeddedServer) -> None:
