@@ -50,14 +50,20 @@ class DeadLetters(Repository):
         Raises:
             InvalidInput: One of them cannot be stored.
         """
+        from psycopg2.extras import Json
+
         tenant, _ = writer()
-        return DeadLetter.create(
+        letter: DeadLetter = DeadLetter.create(
             tenant_id=tenant,
             source=as_name(source, "source"),
             event_type=as_name(event_type, "event_type"),
-            payload=payload,
+            # None itself would be a missing value rather than JSON's null.
+            payload=Json(None) if payload is None else payload,
             error=require_text(error, "error"),
         )
+        letter.payload = payload
+        letter._dirty.clear()  # noqa: SLF001  the stored row says so, too
+        return letter
 
     def replay(self, ids: Iterable[UUID | str] | UUID | str, *, by: str, extra_attempts: int = 3) -> set[UUID]:
         """Queue the items of dead letters again; each letter is replayed once, however many press the button.

@@ -141,6 +141,14 @@ def test_events_from_outside_are_kept(myloware: Store) -> None:
     assert DeadLetter.select().count() == 1
 
 
+@pytest.mark.parametrize("payload", [None, [], 0, "", False, {"a": None}])
+def test_an_events_payload_is_any_json(myloware: Store, payload: Any) -> None:
+    """JSON's null among them, which is no missing value."""
+    letter = myloware.dead_letters.record("queue", "invoice.paid", payload, "")
+    assert payload == letter.payload == DeadLetter.get_by_id(letter.id).payload
+    assert payload == myloware.dead_letters.list()[0].payload
+
+
 def test_a_run_starts_and_ends_once(myloware: Store, item: WorkItem) -> None:
     """COMPLETED, or FAILED with an error; ending it again is refused."""
     run = myloware.runs.start(item.work_order_id, context={"step": 1})
