@@ -167,6 +167,25 @@ def test_a_run_starts_and_ends_once(myloware: Store, item: WorkItem) -> None:
     assert Run.select().count() == 2
 
 
+def test_racing_ends_of_a_run_make_one(myloware: Store, item: WorkItem) -> None:
+    """The others learn how it ended."""
+    run = myloware.runs.start(item.work_order_id)
+    barrier = threading.Barrier(4)
+
+    def end(n: int) -> str:
+        barrier.wait()
+        try:
+            return str(myloware.runs.finish(run.id, error=None if n % 2 else "no model").status)
+        except InvalidInput as late:
+            return str(late)
+
+    with ThreadPoolExecutor(4) as pool:
+        ends = [*pool.map(end, range(4))]
+    status = Run.get_by_id(run.id).status
+    assert 1 == ends.count(status)
+    assert 3 == sum(str(status) in each and "before" in each for each in ends)
+
+
 def test_an_evaluation_is_recorded(myloware: Store, item: WorkItem) -> None:
     """With its numbers; scores outside 0 .. 1 are refused."""
     result = myloware.evals.record(item.id, evaluation_type="fields", score=0.5, passed=True, metrics={"n": 4})
