@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from myloware_store.cli.options import Given, example, json_option, name_option, pass_given, where_options, yes_option
+
+if TYPE_CHECKING:
+    from myloware_store import Settings, Store
 
 __all__ = ["cli", "main"]
 
@@ -102,7 +106,7 @@ def demo(given: Given, *, paths: tuple[str, ...], query: str | None, configured:
 
     Everything goes into the embedded database of this folder, whose server then runs until `down`.
     """
-    from myloware_store import Store, WorkOrderStatus
+    from myloware_store import WorkOrderStatus
     from myloware_store.cli import reports
     from myloware_store.cli.consent import SAMPLE_DATA, Refused, refuse_production
     from myloware_store.cli.console import progress
@@ -117,7 +121,7 @@ def demo(given: Given, *, paths: tuple[str, ...], query: str | None, configured:
         show("Reading")
         reading = read_documents(paths or BUNDLED)
         show("Opening the store")
-        with Store.open(settings=settings) as store:
+        with _opened(settings) as store:
             report = run_demo(store, reading, query=DEFAULT_QUERY if query is None else query, progress=show)
             store.keep_server()
             settings = store.settings
@@ -264,6 +268,16 @@ def reset(given: Given, *, sample_data: bool, yes: bool, database: str | None) -
         seeded = work.put_samples(target) if sample_data else None
     reports.reset(target.settings, applied, seeded, as_json=given.json)
     return DONE
+
+
+def _opened(settings: Settings) -> Store:
+    from myloware_store import EmbeddedServerError, Store
+
+    try:
+        return Store.open(settings=settings)
+    except EmbeddedServerError as error:
+        told = f"{error}\nThe demo uses a server that DATABASE_URL names only with --configured."
+    raise EmbeddedServerError(told)
 
 
 def main() -> None:
