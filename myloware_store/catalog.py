@@ -102,7 +102,10 @@ _QUERIES = {
         """,
     # PostgreSQL 18 catalogues NOT NULL as constraints too.
     "constraint": """
-        SELECT format('%%s.%%s', c.relname, o.conname), pg_get_constraintdef(o.oid)
+        SELECT format('%%s.%%s', c.relname, o.conname),
+            pg_get_constraintdef(o.oid) || CASE WHEN EXISTS (
+                SELECT FROM pg_trigger WHERE tgconstraint = o.oid AND tgenabled IN ('D', 'R')
+            ) THEN ' DISABLED' ELSE '' END
         FROM pg_constraint AS o JOIN pg_class AS c ON c.oid = o.conrelid
         WHERE c.relnamespace = %(schema)s AND o.contype NOT IN ('n', 't')
             AND c.relname <> %(history)s
@@ -127,6 +130,12 @@ _QUERIES = {
         FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid
         WHERE NOT t.tgisinternal AND c.relnamespace = %(schema)s AND c.relname <> %(history)s
         ORDER BY c.oid, t.tgname
+        """,
+    "rule": """
+        SELECT format('%%s.%%s', c.relname, r.rulename), pg_get_ruledef(r.oid, true)
+        FROM pg_rewrite AS r JOIN pg_class AS c ON c.oid = r.ev_class
+        WHERE c.relnamespace = %(schema)s AND c.relkind IN ('r', 'p') AND c.relname <> %(history)s
+        ORDER BY c.oid, r.rulename
         """,
 }
 
@@ -174,7 +183,7 @@ def read_catalog(database: StoreDatabase) -> dict[str, str]:
 
     Returns:
         By kind and name (`column work_items.content`), the definition; enums first, then functions, tables, columns,
-        constraints, indexes, triggers, each in the order they were made. Empty where there is no such schema.
+        constraints, indexes, triggers, rules, each in the order they were made. Empty where there is no such schema.
     """
     found: dict[str, str] = {}
     with database.unit():

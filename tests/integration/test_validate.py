@@ -91,6 +91,28 @@ DAMAGES = {
         """,
         {("enum", "connector_status")},
     ),
+    "a label too many": ("ALTER TYPE priority ADD VALUE 'NEVER' BEFORE 'LOW'", {("enum", "priority")}),
+    "a label too many in a type that guards are made of": (
+        "ALTER TYPE work_item_status ADD VALUE 'LOST'",
+        {("enum", "work_item_status")},
+    ),
+    "another label too many in a type that guards are made of": (
+        "ALTER TYPE work_order_status ADD VALUE 'LOST' BEFORE 'FAILED'",
+        {("enum", "work_order_status")},
+    ),
+    "labels in another order": (
+        """
+        ALTER TYPE mem_doc_type RENAME TO old;
+        CREATE TYPE mem_doc_type AS ENUM ('TEMPLATE', 'KNOWLEDGE', 'CONTEXT');
+        ALTER TABLE mem_docs ALTER COLUMN type TYPE mem_doc_type USING type::text::mem_doc_type;
+        DROP TYPE old
+        """,
+        {("enum", "mem_doc_type")},
+    ),
+    "two labels with other names": (
+        "ALTER TYPE priority RENAME VALUE 'LOW' TO 'low'; ALTER TYPE priority RENAME VALUE 'HIGH' TO 'high'",
+        {("enum", "priority")},
+    ),
     "an enum type missing": (
         "DROP TYPE approval_decision CASCADE",
         {("enum", "approval_decision"), ("column", "approval_events.decision")},
@@ -119,6 +141,31 @@ DAMAGES = {
     "a table missing that others refer to": (
         "DROP TABLE capabilities CASCADE",
         {("table", "capabilities"), ("constraint", "tool_capabilities.tool_capabilities_capability_id_fkey")},
+    ),
+    "a table with another name": ("ALTER TABLE work_items RENAME TO things", {("table", "work_items")}),
+    "a view in the place of a renamed table": (
+        "ALTER TABLE eval_results RENAME TO kept; CREATE VIEW eval_results AS SELECT * FROM kept",
+        {("table", "eval_results")},
+    ),
+    "a materialised view in the place of a renamed table": (
+        "ALTER TABLE eval_results RENAME TO kept; CREATE MATERIALIZED VIEW eval_results AS SELECT * FROM kept",
+        {("table", "eval_results")},
+    ),
+    "a partitioned table in the place of a table": (
+        """
+        DROP TABLE eval_results;
+        CREATE TABLE eval_results (id uuid PRIMARY KEY, work_item_id uuid) PARTITION BY RANGE (id);
+        CREATE INDEX eval_results_work_item_id_idx ON eval_results (work_item_id)
+        """,
+        {("table", "eval_results")},
+    ),
+    "a table in another schema": (
+        "CREATE SCHEMA apart; ALTER TABLE audit_logs SET SCHEMA apart",
+        {("table", "audit_logs")},
+    ),
+    "a table that a crash empties and that hides its rows": (
+        "ALTER TABLE audit_logs SET UNLOGGED; ALTER TABLE audit_logs ENABLE ROW LEVEL SECURITY",
+        {("table", "audit_logs")},
     ),
     "a table that a crash empties": ("ALTER TABLE audit_logs SET UNLOGGED", {("table", "audit_logs")}),
     "a table that hides its rows": ("ALTER TABLE work_items ENABLE ROW LEVEL SECURITY", {("table", "work_items")}),
@@ -172,6 +219,14 @@ DAMAGES = {
         """,
         {("column", "runs.error")},
     ),
+    "a column with another name": (
+        "ALTER TABLE work_items RENAME COLUMN content TO body",
+        {("column", "work_items.content")},
+    ),
+    "a column of theirs with a name of their own": (
+        'ALTER TABLE work_items ADD COLUMN "Net cost" numeric',
+        {("column", "work_items.Net cost")},
+    ),
     "a column of theirs": ("ALTER TABLE work_items ADD COLUMN cost numeric", {("column", "work_items.cost")}),
     "a check missing": (
         "ALTER TABLE attempts DROP CONSTRAINT attempts_duration_ms_check",
@@ -206,6 +261,18 @@ DAMAGES = {
         "ALTER TABLE schemas DROP CONSTRAINT schemas_name_version_key",
         {("constraint", "schemas.schemas_name_version_key")},
     ),
+    "a primary key with another name": (
+        "ALTER TABLE work_items RENAME CONSTRAINT work_items_pkey TO theirs",
+        {("constraint", "work_items.work_items_pkey")},
+    ),
+    "foreign keys that nobody checks": (
+        "ALTER TABLE runs DISABLE TRIGGER ALL; ALTER TABLE runs ENABLE TRIGGER USER",
+        {("constraint", "runs.runs_work_order_id_fkey"), ("constraint", "runs.runs_workflow_template_id_fkey")},
+    ),
+    "a foreign key that the parent does not keep": (
+        "ALTER TABLE connectors DISABLE TRIGGER ALL; ALTER TABLE connectors ENABLE TRIGGER USER",
+        {("constraint", "tools.tools_connector_id_fkey")},
+    ),
     "a constraint of theirs": (
         "ALTER TABLE work_items ADD CONSTRAINT short CHECK (length(content) < 10)",
         {("constraint", "work_items.short")},
@@ -217,6 +284,14 @@ DAMAGES = {
     "a unique index missing": (
         "DROP INDEX dead_letters_open_idx",
         {("index", "dead_letters.dead_letters_open_idx")},
+    ),
+    "an index with another name": (
+        "ALTER INDEX work_items_claim_idx RENAME TO theirs",
+        {("index", "work_items.work_items_claim_idx")},
+    ),
+    "an index whose name another one has": (
+        "DROP INDEX work_items_claim_idx; CREATE INDEX work_items_claim_idx ON runs (status)",
+        {("index", "work_items.work_items_claim_idx")},
     ),
     "an index on other columns": (
         """
@@ -276,6 +351,18 @@ DAMAGES = {
         "ALTER TABLE audit_logs DISABLE TRIGGER audit_logs_append_only",
         {("trigger", "audit_logs.audit_logs_append_only")},
     ),
+    "a trigger with another name": (
+        "ALTER TRIGGER work_items_roll_up_insert ON work_items RENAME TO theirs",
+        {("trigger", "work_items.work_items_roll_up_insert")},
+    ),
+    "a trigger that counts a second time": (
+        """
+        CREATE TRIGGER "Again" AFTER INSERT ON work_items
+        REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION work_items_roll_up()
+        """,
+        {("trigger", "work_items.Again")},
+    ),
+    "a rule": ("CREATE RULE keep AS ON DELETE TO work_orders DO INSTEAD NOTHING", {("rule", "work_orders.keep")}),
     "a trigger with another condition": (
         """
         CREATE OR REPLACE TRIGGER attempts_transition AFTER UPDATE OF status ON attempts
@@ -334,22 +421,80 @@ def test_of_long_definitions_the_part_that_differs_is_shown(myloware_db: StoreDa
     assert "ELSE 'FAILED'" in (finding.actual or "")
 
 
-def test_a_label_too_many_is_reported_with_the_way_out(myloware_db: StoreDatabase) -> None:
-    """PostgreSQL cannot drop a label: the remedy says what to do instead."""
-    myloware_db.execute_sql("ALTER TYPE priority ADD VALUE 'NEVER' BEFORE 'LOW'")
-    (finding,) = validate(myloware_db).findings
+HOPELESS = {
+    "a label too many, in use": (
+        "ALTER TYPE priority ADD VALUE 'NEVER'; COMMIT; UPDATE work_orders SET priority = 'NEVER'",
+        "UPDATE work_orders SET priority = 'LOW'",
+    ),
+    "a column lost with what was in it": (
+        "ALTER TABLE work_orders DROP COLUMN created_by",
+        "ALTER TABLE work_orders ADD COLUMN created_by text; UPDATE work_orders SET created_by = 'me'",
+    ),
+    "a column that is null": (
+        """
+        ALTER TABLE work_orders ALTER COLUMN created_by DROP NOT NULL;
+        UPDATE work_orders SET created_by = NULL
+        """,
+        "UPDATE work_orders SET created_by = 'me'",
+    ),
+    "rows that break a check": (
+        "ALTER TABLE work_orders DROP CONSTRAINT work_orders_created_by_check; UPDATE work_orders SET created_by = ''",
+        "UPDATE work_orders SET created_by = 'me'",
+    ),
+    "rows without their parent": (
+        """
+        ALTER TABLE work_orders DISABLE TRIGGER ALL;
+        DELETE FROM work_orders;
+        ALTER TABLE work_orders ENABLE TRIGGER ALL;
+        ALTER TABLE work_items DROP CONSTRAINT work_items_work_order_id_fkey
+        """,
+        "DELETE FROM work_items",
+    ),
+    "rows that are there twice": (
+        """
+        DROP INDEX workflow_templates_active_idx;
+        INSERT INTO workflow_templates (name, document_type, workflow_definition, is_active)
+        SELECT 'twice', 'INVOICE', '{}', true FROM generate_series(1, 2)
+        """,
+        "UPDATE workflow_templates SET is_active = false",
+    ),
+}
 
-    assert ("enum", "priority") == (finding.kind, finding.name)
-    assert "reset" in finding.remedy
+
+@pytest.mark.parametrize("damage", HOPELESS)
+def test_what_no_statement_mends_is_said_and_not_tried(myloware_db: StoreDatabase, damage: str) -> None:
+    """Where the rows are in the way, every remedy is a comment that says so; when they are mended, remedies mend."""
+    break_it, mend_rows = HOPELESS[damage]
+    myloware_db.execute_sql(
+        """
+        INSERT INTO work_orders (tenant_id, created_by) VALUES ('acme', 'me');
+        INSERT INTO work_items (tenant_id, work_order_id, type, content)
+        SELECT tenant_id, id, 'INVOICE', 'x' FROM work_orders
+        """
+    )
+    psql(myloware_db, break_it)
+    findings = validate(myloware_db).findings
+
+    assert findings
+    assert [] == [finding for finding in findings if not finding.remedy.startswith("-- ")]
+    psql(myloware_db, mend_rows)
+    assert [] == mend(myloware_db)
 
 
-def test_a_view_in_the_place_of_a_table_is_reported(myloware_db: StoreDatabase) -> None:
-    """An object of another kind under a table's name is not taken for the table."""
-    myloware_db.execute_sql("ALTER TABLE audit_logs RENAME TO audit_logs_kept")
-    myloware_db.execute_sql("CREATE VIEW audit_logs AS SELECT * FROM audit_logs_kept")
-    first = validate(myloware_db).findings[0]
+def test_a_renamed_table_and_its_rows_come_back(myloware_db: StoreDatabase) -> None:
+    """What was renamed is not made anew beside its rows, nor dropped with them."""
+    psql(
+        myloware_db,
+        """
+        INSERT INTO work_orders (tenant_id, created_by, workflow_id) VALUES ('acme', 'me', 'flow');
+        ALTER TABLE work_orders RENAME COLUMN workflow_id TO flow;
+        ALTER TABLE work_orders RENAME TO jobs;
+        CREATE VIEW work_orders AS SELECT * FROM jobs;
+        """,
+    )
 
-    assert ("table", "audit_logs", "TABLE", "VIEW") == (first.kind, first.name, first.expected, first.actual)
+    assert [] == mend(myloware_db)
+    assert [("flow",)] == myloware_db.execute_sql("SELECT workflow_id FROM work_orders").fetchall()
 
 
 @pytest.mark.parametrize(
