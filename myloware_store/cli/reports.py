@@ -92,10 +92,13 @@ def demo(settings: Settings, report: DemoReport, *, as_json: bool) -> None:
         screen.line(f"Tried again: {name} ({error})")
     if report.approved:
         screen.line(f"Approved by a person: {report.approved}")
-    screen.line(f"Dead letter: {report.dead_letter_id}")
     if report.skipped:
         screen.line()
-        screen.table(("skipped", "why"), [(skipped.name, skipped.reason) for skipped in report.skipped])
+        letters = zip(report.skipped, report.dead_letter_ids, strict=True)
+        buried = [(skipped.name, skipped.reason, letter_id) for skipped, letter_id in letters]
+        screen.table(("skipped", "why", "dead letter"), buried)
+    else:
+        screen.line(f"Dead letter: {', '.join(map(str, report.dead_letter_ids))}")
     screen.line()
     screen.table(("table", "rows"), report.counts.items(), numbers=1)
     screen.line(f"\nMemory, asked: {report.query}", style="bold")
@@ -103,7 +106,7 @@ def demo(settings: Settings, report: DemoReport, *, as_json: bool) -> None:
         screen.line(f"\n{passage.similarity:.2f}  {passage.document}", style="bold")
         screen.line(passage.content if place == 0 else textwrap.shorten(passage.content, _SHORT, placeholder=" ..."))
     if not report.passages:
-        screen.line("It holds no passage.")
+        screen.line("No match: nothing in memory is similar to that.")
     _look(screen, settings, following)
 
 
