@@ -143,8 +143,8 @@ class Remedies:
             if not filled or " DEFAULT " in expected or not self.has_rows(f"SELECT FROM {table}"):
                 return add
             return (
-                f"-- What the rows of {table} had there is lost: restore the table from a backup, or fill it in after ALTER"
-                f" TABLE {table} ADD COLUMN {name} {expected.removesuffix(' NOT NULL')}; and validate again."
+                f"-- What the rows of {table} had there is lost: restore the table from a backup, or fill it in after"
+                f" ALTER TABLE {table} ADD COLUMN {name} {expected.removesuffix(' NOT NULL')}; and validate again."
             )
         if wanted is None or found is None or wanted["generated"]:
             return f"ALTER TABLE {table} DROP COLUMN {name}, ADD COLUMN {name} {expected};"
