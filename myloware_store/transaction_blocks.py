@@ -19,7 +19,7 @@ from myloware_store.errors import DatabaseFault, InvalidInput, TransactionConfli
 if TYPE_CHECKING:
     from myloware_store.store_database import StoreDatabase
 
-__all__ = ["Atomic", "Savepoint", "transact"]
+__all__ = ["Atomic", "Savepoint", "again_after_conflicts", "transact"]
 
 _Result = TypeVar("_Result")
 _random = random.SystemRandom()
@@ -64,18 +64,26 @@ def transact(database: StoreDatabase, fn: Callable[[], _Result], retries: int) -
     _require_plain(fn)
     if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
         raise InvalidInput("retries must be a whole number, 0 or more")
-    left = 0 if database.transaction_open() else retries
+
+    def once() -> _Result:
+        with database.atomic():
+            result = fn()
+            _require_done(result)
+            return result
+
+    return again_after_conflicts(once, 0 if database.transaction_open() else retries)
+
+
+def again_after_conflicts(fn: Callable[[], _Result], retries: int = 5) -> _Result:
+    """Run a whole transaction or a statement of its own, and run it again where it met a concurrent one."""
     pause = 0.02
     while True:
         try:
-            with database.atomic():
-                result = fn()
-                _require_done(result)
-                return result
+            return fn()
         except TransactionConflict as conflict:
-            if not left or conflict.sqlstate not in {"40001", "40P01"}:
+            if not retries or conflict.sqlstate not in {"40001", "40P01"}:
                 raise
-        left -= 1
+        retries -= 1
         time.sleep(_random.uniform(0, pause))
         pause = min(1.0, 2 * pause)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from myloware_store.database import current_actor, current_tenant, default_tenant
 from myloware_store.errors import InvalidInput, NotFound
 from myloware_store.models.base import TenantEntity
+from myloware_store.transaction_blocks import again_after_conflicts
 from myloware_store.values import MAX_NAME_CHARS, require_text, shown
 
 if TYPE_CHECKING:
@@ -60,10 +61,15 @@ class Repository:
     def _rows(self, sql: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """Run one statement and return its rows.
 
-        `tenant` is a parameter of every statement: the tenant in force, or None where there is none.
+        `tenant` is a parameter of every statement: the tenant in force, or None where there is none. Outside of a
+        transaction the statement is run again where it met another transaction (a deadlock).
         """
-        cursor = self._db.execute_sql(sql, {"tenant": current_tenant(), **parameters})
-        return list(cursor.fetchall())
+        values = {"tenant": current_tenant(), **parameters}
+
+        def run() -> list[tuple[Any, ...]]:
+            return list(self._db.execute_sql(sql, values).fetchall())
+
+        return run() if self._db.transaction_open() else again_after_conflicts(run)
 
 
 def writer() -> tuple[str, str]:

@@ -132,12 +132,7 @@ class Memory(Repository):
             "embeddings": [row["embedding"] for row in rows],
             "metadata": [row["metadata"] for row in rows],
         }
-        with self._db.atomic():
-            self._require_items(values["item_ids"])
-            stored = {str(row_id) for (row_id,) in self._rows(UPSERT, values)}
-            if len(stored) != len(ids):
-                taken = next(row_id for row_id in ids if row_id not in stored)
-                raise InvalidInput(f"upsert: the id {taken} is taken by another tenant's document")
+        self._db.transact(lambda: self._store(values))
         return [UUID(row_id) for row_id in ids]
 
     def get(self, ids: Iterable[UUID | str] | UUID | str, *, with_embedding: bool = False) -> list[MemoryDoc]:
@@ -225,6 +220,13 @@ class Memory(Repository):
         vectors = embed(self._embedder, [row["content"] for row in missing])
         for row, vector in zip(missing, vectors, strict=True):
             row["embedding"] = encode_text(vector)
+
+    def _store(self, values: Mapping[str, Any]) -> None:
+        self._require_items(values["item_ids"])
+        stored = {str(row_id) for (row_id,) in self._rows(UPSERT, values)}
+        taken = [row_id for row_id in values["ids"] if row_id not in stored]
+        if taken:
+            raise InvalidInput(f"upsert: the id {taken[0]} is taken by another tenant's document")
 
     def _require_items(self, item_ids: list[str | None]) -> None:
         wanted = {item_id for item_id in item_ids if item_id is not None}

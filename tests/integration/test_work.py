@@ -499,3 +499,40 @@ def test_an_attempts_workers_clock_does_not_matter(myloware: Store) -> None:
         began = myloware.db.execute_sql("SELECT now(), pg_sleep(0.3)").fetchone()[0]
         myloware.work.heartbeat([claim], lease=60)
         assert Attempt.get().lease_expires_at >= began + timedelta(seconds=60.3)
+
+
+def test_a_call_of_its_own_is_made_again_after_a_deadlock(myloware: Store) -> None:
+    """Who deletes an order locks it before its items, unlike the engine, whose call gives way and is repeated."""
+    order = myloware.work.submit([INVOICE])
+    (claim,) = myloware.work.claim("agent")
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+
+    with ThreadPoolExecutor(1) as pool:
+        with myloware.db.atomic():
+            myloware.db.execute_sql("SET LOCAL deadlock_timeout = '1min'")
+            myloware.db.execute_sql("SELECT FROM work_orders WHERE id = %s FOR UPDATE", (str(order.id),))
+            finishing = pool.submit(myloware.work.finish, [claim], [1])
+            while not myloware.db.execute_sql(waiting).fetchone()[0]:
+                assert not finishing.done()
+            assert order.delete_instance() == 1
+        assert set() == finishing.result()
+    assert WorkItem.select().count() == 0
+
+
+def test_a_conflict_inside_a_transaction_is_the_callers(myloware: Store) -> None:
+    """Only the whole transaction can be run again."""
+    myloware.work.submit([INVOICE])
+    runs: list[int] = []
+
+    def work() -> None:
+        runs.append(1)
+        myloware.db.execute_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        assert WorkItem.select().count() == 1
+        if len(runs) == 1:
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(lambda: WorkItem.update(priority=Priority.HIGH).execute()).result()
+        (claim,) = myloware.work.claim("agent")
+        assert {claim.item_id} == myloware.work.finish([claim], [1])
+
+    myloware.transact(work)
+    assert 2 == len(runs)
