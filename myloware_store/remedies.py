@@ -108,6 +108,8 @@ class Remedies:
         kind, table, name = split_key(key)
         if kind == "index":
             return f'DROP INDEX CONCURRENTLY "{name}";'
+        if kind == "child":
+            return f"ALTER TABLE {name} NO INHERIT {table};"
         if kind in {"rule", "trigger"}:
             return f'DROP {kind.upper()} "{name}" ON {table};'
         return f'ALTER TABLE {table} DROP {kind.upper()} "{name}";'

@@ -41,8 +41,8 @@ class Finding:
     """One difference.
 
     Attributes:
-        kind: server, setting, extension, migration, enum, function, table, column, constraint, index, trigger
-            or rule.
+        kind: server, setting, extension, migration, enum, function, table, column, constraint, index, trigger,
+            rule or child.
         name: What differs, such as `work_items.content`.
         expected: What this version expects, None where it expects nothing of that name.
         actual: What the database has, None where it is missing.
@@ -81,7 +81,7 @@ def validate(database: StoreDatabase) -> ValidationReport:
 
     Whatever others added passes, as long as it cannot stand in the way: tables, views, types, functions, plain indexes
     and triggers of theirs. Columns, constraints and unique indexes that were added to our tables can refuse what the
-    library writes, rules and second copies of our triggers change it, and invalid indexes only cost: these are
+    library writes, tables that inherit add rows, rules and second copies of our triggers change it, and invalid indexes only cost: these are
     reported. Any valid cosine index named
     `mem_docs_embedding_idx` will do.
 
@@ -255,7 +255,7 @@ def _stands_in_the_way(kind: str, definition: str) -> bool:
         return definition.startswith("CREATE UNIQUE") or definition.endswith(" INVALID")
     if kind == "trigger":  # a second one of ours would count items twice
         return any(f"EXECUTE FUNCTION {name}(" in definition for name in TRIGGER_FUNCTIONS)
-    return kind in {"column", "constraint", "rule"}
+    return kind in {"column", "constraint", "rule", "child"}
 
 
 def _full(table: str, name: str) -> str:

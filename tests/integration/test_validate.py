@@ -363,6 +363,10 @@ DAMAGES = {
         {("trigger", "work_items.Again")},
     ),
     "a rule": ("CREATE RULE keep AS ON DELETE TO work_orders DO INSTEAD NOTHING", {("rule", "work_orders.keep")}),
+    "a table that inherits": (
+        'CREATE SCHEMA "A part"; CREATE TABLE "A part".orders () INHERITS (work_orders)',
+        {("child", 'work_orders."A part".orders')},
+    ),
     "a trigger with another condition": (
         """
         CREATE OR REPLACE TRIGGER attempts_transition AFTER UPDATE OF status ON attempts
