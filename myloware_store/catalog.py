@@ -190,7 +190,8 @@ def read_catalog(database: StoreDatabase) -> dict[str, str]:
 
     Returns:
         By kind and name (`column work_items.content`), the definition; enums first, then functions, tables, columns,
-        constraints, indexes, triggers, rules, children, each in the order they were made. Empty where there is no such schema.
+        constraints, indexes, triggers, rules, tables that inherit, each in the order they were made. Empty
+        where there is no such schema.
     """
     found: dict[str, str] = {}
     with database.unit():

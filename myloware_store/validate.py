@@ -81,9 +81,8 @@ def validate(database: StoreDatabase) -> ValidationReport:
 
     Whatever others added passes, as long as it cannot stand in the way: tables, views, types, functions, plain indexes
     and triggers of theirs. Columns, constraints and unique indexes that were added to our tables can refuse what the
-    library writes, tables that inherit add rows, rules and second copies of our triggers change it, and invalid indexes only cost: these are
-    reported. Any valid cosine index named
-    `mem_docs_embedding_idx` will do.
+    library writes, rules and second copies of our triggers change it, tables that inherit add to what it reads, and
+    invalid indexes only cost: these are reported. Any valid cosine index named `mem_docs_embedding_idx` will do.
 
     Args:
         database: The database. Its schema is the one that the settings name, else that of the history of migrations,

@@ -222,7 +222,7 @@ def test_an_order_counts_from_nothing(myloware_db: StoreDatabase) -> None:
     ("created_at", "changed"), [("2024-06-01", "2025-01-01"), ("2025-06-01", "2025-06-01"), ("infinity", "now")]
 )
 def test_an_order_changes_when_its_items_came(myloware_db: StoreDatabase, created_at: str, changed: str) -> None:
-    """Items that are imported with their times leave their order's own, or bring it up to theirs, and never past now."""
+    """Items imported with their times leave their order's own, or bring it up to theirs, and never past now."""
     order = add_order(myloware_db, updated_at="2025-01-01")
     add_item(myloware_db, order, created_at=created_at)
     query = "SELECT updated_at = %s OR (%s = 'now' AND updated_at <= now()) FROM work_orders WHERE id = %s"
