@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import StrEnum
 from typing import Any
 
+import numpy as np
 import peewee
 from pgvector.peewee import VectorField
 from psycopg2.extras import Json
 from uuid_utils.compat import uuid7
 
 from myloware_store.enums import ENUM_TYPES
-from myloware_store.errors import InvalidInput
+from myloware_store.errors import InvalidInput, NotFound
 from myloware_store.scalars import CheckedField, ServerDefault, field_name, passes
 from myloware_store.values import MAX_JSON_BYTES, dump_json, require_text, shown
-from myloware_store.vectors import DIMENSIONS, decode_binary, decode_text, encode_text
+from myloware_store.vectors import DIMENSIONS, Embedding, as_embedding, decode_binary, decode_text, encode_text
 
 __all__ = [
     "BytesField",
@@ -39,7 +41,9 @@ class DeferredAccessor(peewee.FieldAccessor):
         if self.name not in instance.__data__ and instance.stored:
             query = self.model.select(self.field.read()).where(instance._pk_expr())  # noqa: SLF001  Peewee offers no other
             row = query.tuples().first()
-            instance.__data__[self.name] = row[0] if row else None
+            if row is None:
+                raise NotFound(f"{self.model.__name__} {instance._pk}: no such row to read {self.name} of")
+            instance.__data__[self.name] = row[0]
         return instance.__data__.get(self.name)
 
 
@@ -55,8 +59,35 @@ class JsonAccessor(peewee.FieldAccessor):
         return value
 
 
+class FinalAccessor(peewee.FieldAccessor):
+    """Give a text its final form, a member or a UUID, where it is assigned; `save()` refuses what has none."""
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        if type(value) is str:
+            with suppress(ValueError):
+                value = self.field.python_value(value)
+        super().__set__(instance, value)
+
+
+class EmbeddingAccessor(DeferredAccessor):
+    """Take a checked copy of a vector that is assigned, and give it read-only: a change inside would not be saved."""
+
+    def __get__(self, instance: Any, instance_type: Any = None) -> Any:
+        value = super().__get__(instance, instance_type)
+        if isinstance(value, np.ndarray):
+            _frozen(value)
+        return value
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        if not (passes(value) or (isinstance(value, np.ndarray) and not value.flags.writeable)):
+            value = _frozen(np.array(as_embedding(value, field_name(self.field))))
+        super().__set__(instance, value)
+
+
 class EnumField(CheckedField):
     """A column of one of the native enum types; labels and members are taken, members are given back."""
+
+    accessor_class = FinalAccessor
 
     def __init__(self, enum: type[StrEnum], **options: Any) -> None:
         self.enum = enum
@@ -83,6 +114,7 @@ class UuidField(CheckedField):
     """A UUID; `uuid.UUID` and its text forms are taken, `uuid.UUID` is given back."""
 
     field_type = "uuid"
+    accessor_class = FinalAccessor
 
     def check(self, value: Any) -> str:
         if isinstance(value, uuid.UUID):
@@ -138,13 +170,12 @@ class JsonField(peewee.JSONField):
     """
 
     field_type = "jsonb"
-    deferred = False
+    bulky = True
     accessor_class = JsonAccessor
 
     def __init__(self, *, kind: type | None = None, **options: Any) -> None:
         self.kind = kind
         super().__init__(dumps=self.dump, **options)
-        self.filled = any(isinstance(clause, ServerDefault) for clause in self.constraints or ())
 
     def dump(self, value: Any) -> str:
         return dump_json(value, field_name(self), max_bytes=None)
@@ -170,12 +201,13 @@ class JsonField(peewee.JSONField):
 class EmbeddingField(VectorField):
     """A `vector(1536)` column, checked and encoded by `myloware_store.vectors`.
 
-    A plain `select()` leaves it out: it is read, in pgvector's binary form, when it is first asked for.
+    A plain `select()` leaves it out: it is read, in pgvector's binary form, when it is first asked for. An
+    instance has a read-only copy of it.
     """
 
     deferred = True
-    filled = False
-    accessor_class = DeferredAccessor
+    bulky = True
+    accessor_class = EmbeddingAccessor
 
     def __init__(self, **options: Any) -> None:
         super().__init__(dimensions=DIMENSIONS, **options)
@@ -184,14 +216,16 @@ class EmbeddingField(VectorField):
         return value if passes(value) else encode_text(value, field_name(self))
 
     def python_value(self, value: Any) -> Any:
-        return decode_text(value) if isinstance(value, str) else value
+        return _frozen(decode_text(value)) if isinstance(value, str) else value
 
     def case_value(self, value: Any) -> Any:
         return peewee.Cast(self.to_value(value), f"vector({DIMENSIONS})")
 
     def read(self) -> Any:
         """Return what to select to read the column the cheap way: a `(1536,) float32` array, under the field's name."""
-        read = peewee.fn.vector_send(self).python_value(lambda data: None if data is None else decode_binary(data))
+        read = peewee.fn.vector_send(self).python_value(
+            lambda data: None if data is None else _frozen(decode_binary(data))
+        )
         return read.alias(self.name)
 
     # A list on the right would be unpacked into one parameter an element.
@@ -234,3 +268,8 @@ class TenantForeignKey(ParentKey):
             f" REFERENCES {parent} (tenant_id, id) ON DELETE {self.on_delete}"
         )
         return peewee.NodeList((constraint,))
+
+
+def _frozen(vector: Embedding) -> Embedding:
+    vector.flags.writeable = False
+    return vector

@@ -31,10 +31,11 @@ __all__ = [
 
 _ADDRESSES = ipaddress.IPv4Address | ipaddress.IPv6Address  # interfaces are addresses, too
 _INT4 = range(-(2**31), 2**31)
+_YEARS = range(2, 9999)
 
 
 class ServerDefault(peewee.SQL):
-    """A `DEFAULT` clause: the column may be left out of an INSERT and is read back from it."""
+    """A `DEFAULT` clause."""
 
     def __init__(self, sql: str) -> None:
         super().__init__(f"DEFAULT {sql}")
@@ -56,17 +57,14 @@ class CheckedField(peewee.Field):
 
     Peewee asks `db_value` for what stands beside the field in a condition or an expression, and `to_value` for what is
     stored.
-
-    Args:
-        filled: Whether the server fills the column where an INSERT leaves it out, without a `DEFAULT`.
     """
 
     deferred = False
     """Whether a plain `select()` leaves the column out."""
-
-    def __init__(self, *, filled: bool = False, **options: Any) -> None:
-        super().__init__(**options)
-        self.filled = filled or any(isinstance(clause, ServerDefault) for clause in self.constraints or ())
+    generated = False
+    """Whether the database calculates the column from others."""
+    bulky = False
+    """Whether values can be too large to come back from every write."""
 
     def read(self) -> Any:
         """Return what to select to read the column."""
@@ -105,6 +103,7 @@ class CheckedTextField(CheckedField):
     """
 
     field_type = "text"
+    bulky = True
     max_chars: int | None = None
 
     def __init__(self, *, blank: bool = True, **options: Any) -> None:
@@ -123,6 +122,7 @@ class CheckedTextField(CheckedField):
 class NameField(CheckedTextField):
     """A short text that names something: never blank, 255 characters at most."""
 
+    bulky = False
     max_chars = MAX_NAME_CHARS
 
     def __init__(self, **options: Any) -> None:
@@ -174,18 +174,25 @@ class CheckedBooleanField(CheckedField):
 
 
 class TimestampField(CheckedField):
-    """An instant: aware datetimes are taken, UTC is given back."""
+    """An instant of the years 2 to 9998: aware datetimes are taken, UTC is given back."""
 
     field_type = "timestamptz"
 
     def check(self, value: Any) -> datetime:
-        if not isinstance(value, datetime) or value.utcoffset() is None:
-            raise InvalidInput(f"{field_name(self)}: {shown(value)} is not an aware datetime")
-        return value
+        instant = self.aware(value)
+        # In some time zone the days before and after have no datetime, and could not be read.
+        if instant.year not in _YEARS:
+            raise InvalidInput(f"{field_name(self)}: {shown(value)} is not of the years 2 to 9998")
+        return instant
 
     def operand(self, value: Any) -> datetime | timedelta:
         # A span of time is added to an instant.
-        return value if isinstance(value, timedelta) else self.check(value)
+        return value if isinstance(value, timedelta) else self.aware(value)
+
+    def aware(self, value: Any) -> datetime:
+        if not isinstance(value, datetime) or value.utcoffset() is None:
+            raise InvalidInput(f"{field_name(self)}: {shown(value)} is not an aware datetime")
+        return value
 
     def python_value(self, value: Any) -> datetime | None:
         return value.astimezone(UTC) if isinstance(value, datetime) else value
