@@ -226,19 +226,19 @@ def setting_remedy(database: StoreDatabase, name: str, home: Home | None) -> str
     """
     query = """
         SELECT source, quote_ident(current_database()), quote_ident(session_user), quote_ident(current_user),
-            has_schema_privilege(COALESCE(%s, 'pg_catalog'::regnamespace::oid), 'USAGE')
+            to_regnamespace('public') IS NOT NULL
         FROM pg_settings WHERE name = %s
         """
-    source, place, role, user, usable = database.execute_sql(query, (home.oid if home else None, name)).fetchone()
-    if home and not usable:
-        return f"GRANT USAGE ON SCHEMA {home.schema} TO {user};"
+    source, place, role, user, public = database.execute_sql(query, (name,)).fetchone()
     if source in {"client", "session", "environment variable"}:
         return f"-- {name} is set by the connection itself (`options` in the URL, PGOPTIONS): take it out there."
     if name == "search_path" and home and (database.settings.schema != "public" or source not in _SETTERS):
-        public = "" if home.schema == "public" else ", public"
-        return f"ALTER ROLE {role} IN DATABASE {place} SET search_path = {home.schema}{public};"
+        path = home.schema if home.schema == "public" else f"{home.schema}, public"
+        return f"ALTER ROLE {role} IN DATABASE {place} SET search_path = {path};"
     if source in _SETTERS:
         return f"ALTER {_SETTERS[source].format(role=role, database=place)} RESET {name};"
+    if name == "search_path":
+        return f"GRANT USAGE ON SCHEMA public TO {user};" if public else "CREATE SCHEMA public;"
     return f"-- {name} is set in the server's configuration ({source}): reset it there."
 
 

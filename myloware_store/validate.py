@@ -135,10 +135,12 @@ def _check_settings(database: StoreDatabase, home: Home | None) -> Iterator[Find
 
 def _check_vector(database: StoreDatabase, versions: Mapping[str, str], found: MigrationStatus) -> Iterator[Finding]:
     vector = versions.get("vector")
+    query = "SELECT COALESCE(to_regnamespace('public')::text, quote_ident(current_schema()))"
+    (reachable,) = database.execute_sql(query).fetchone()
     if vector is None:
         obstacle = find_obstacle(database)
         if found.applied or obstacle:
-            remedy = f"-- {obstacle}." if obstacle else "CREATE EXTENSION vector SCHEMA public;"
+            remedy = f"-- {obstacle}." if obstacle else f"CREATE EXTENSION vector SCHEMA {reachable};"
             yield Finding("extension", "vector", "0.5.0 or newer", None, remedy)
         return
     if _numbers(vector) < OLDEST_VECTOR:
@@ -149,7 +151,7 @@ def _check_vector(database: StoreDatabase, versions: Mapping[str, str], found: M
         WHERE extname = 'vector' AND NOT nspname = ANY (current_schemas(true))
         """
     for schema, path in database.execute_sql(query).fetchall():
-        remedy = "ALTER EXTENSION vector SET SCHEMA public;"
+        remedy = f"ALTER EXTENSION vector SET SCHEMA {reachable};"
         yield Finding("extension", "vector", f"in a schema on the search path ({path})", f"in {schema}", remedy)
 
 

@@ -615,6 +615,17 @@ def test_a_setting_that_leads_astray_is_one_finding(myloware_db: StoreDatabase, 
     assert () == validate(myloware_db).findings
 
 
+def test_a_database_without_public_is_mended_where_it_is(myloware_db: StoreDatabase) -> None:
+    """Where the schema of the tables is gone, it is made, and `migrate` can go on."""
+    psql(myloware_db, "DROP SCHEMA public CASCADE")
+    (finding,) = validate(myloware_db).findings
+
+    assert ("setting", "search_path") == (finding.kind, finding.name)
+    psql(myloware_db, finding.remedy)
+    migrate(myloware_db)
+    assert () == validate(myloware_db).findings
+
+
 def test_a_search_path_of_the_connections_own_is_named(myloware_dsn: str) -> None:
     """What the URL's options lead past is mended in the URL: no statement can."""
     settings = Settings.load(f"{myloware_dsn}&options=-csearch_path%3Dnowhere", environ={}, dotenv=None)
