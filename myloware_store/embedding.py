@@ -66,12 +66,13 @@ class HashingEmbedder:
         """
         if isinstance(texts, str):
             raise InvalidInput("texts: one string is not a sequence of texts; pass [text]")
-        if isinstance(texts, bytes | Mapping):
-            raise InvalidInput(f"texts: {type(texts).__name__} is not a sequence of texts")
         try:
-            texts = list(texts)
+            each = None if isinstance(texts, bytes | Mapping) else iter(texts)
         except TypeError:
-            raise InvalidInput(f"texts: {type(texts).__name__} is not a sequence of texts") from None
+            each = None
+        if each is None:
+            raise InvalidInput(f"texts: {type(texts).__name__} is not a sequence of texts")
+        texts = list(each)
         vectors = np.empty((len(texts), DIMENSIONS), np.float32)
         for row, text in enumerate(texts):
             vectors[row] = _embed(require_text(text, f"texts[{row}]", blank=False, max_bytes=None))

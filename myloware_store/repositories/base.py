@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -79,9 +79,13 @@ def writer() -> tuple[str, str]:
 
 def as_list(values: Any, name: str) -> list[Any]:
     """Return the elements of a list, tuple, set or generator; text and mappings are none: InvalidInput."""
-    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+    try:
+        iterator = None if isinstance(values, str | bytes | Mapping) else iter(values)
+    except TypeError:  # also what only looks iterable, such as an array without dimensions
+        iterator = None
+    if iterator is None:
         raise InvalidInput(f"{name}: {type(values).__name__} is not a list")
-    return list(values)
+    return list(iterator)
 
 
 def as_flag(value: Any, name: str) -> bool:

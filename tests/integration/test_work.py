@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import numpy as np
 import pytest
 
 from myloware_store import (
@@ -311,32 +312,6 @@ def test_a_lost_lease_that_is_caught_leaves_the_batch_as_it_was(
     assert {kept.item_id} == myloware.work.finish([kept, lost], [1, 2])
 
 
-def test_a_second_finish_counts_as_accepted_inside_a_transaction(myloware: Store) -> None:
-    """What an earlier call had stored does not hold up the rest of the batch."""
-    myloware.work.submit([INVOICE, TICKET])
-    first, second = myloware.work.claim("agent", n=2)
-    myloware.work.finish([first], [1])
-    accepted = myloware.transact(lambda: myloware.work.finish([first, second], [99, 2]))
-    assert {first.item_id, second.item_id} == accepted
-    assert {1, 2} == {item.result for item in WorkItem.select()}
-
-
-def test_a_finish_that_met_its_first_call_is_accepted(myloware: Store) -> None:
-    """A call that was made again while the first one was still under way waits for it, and says the same."""
-    myloware.work.submit([INVOICE])
-    (claim,) = myloware.work.claim("agent")
-    with ThreadPoolExecutor(1) as pool:
-        with myloware.db.atomic():
-            first = myloware.work.finish([claim], [1])
-            pid = myloware.db.execute_sql("SELECT pg_backend_pid()").fetchone()[0]
-            again = pool.submit(myloware.work.finish, [claim], [1])
-            while not myloware.db.execute_sql(
-                "SELECT count(*) FROM pg_locks WHERE NOT granted AND %s = ANY (pg_blocking_pids(pid))", (pid,)
-            ).fetchone()[0]:
-                assert not again.done()
-        assert first == again.result() == {claim.item_id}
-
-
 def test_a_heartbeat_extends_the_lease_and_leaves_the_item_alone(myloware: Store) -> None:
     """Only the attempt is written."""
     myloware.work.submit([INVOICE])
@@ -501,38 +476,57 @@ def test_an_attempts_workers_clock_does_not_matter(myloware: Store) -> None:
         assert Attempt.get().lease_expires_at >= began + timedelta(seconds=60.3)
 
 
-def test_a_call_of_its_own_is_made_again_after_a_deadlock(myloware: Store) -> None:
-    """Who deletes an order locks it before its items, unlike the engine, whose call gives way and is repeated."""
-    order = myloware.work.submit([INVOICE])
-    (claim,) = myloware.work.claim("agent")
-    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+class Untold(Exception):
+    """An error that cannot be told."""
 
-    with ThreadPoolExecutor(1) as pool:
-        with myloware.db.atomic():
-            myloware.db.execute_sql("SET LOCAL deadlock_timeout = '1min'")
-            myloware.db.execute_sql("SELECT FROM work_orders WHERE id = %s FOR UPDATE", (str(order.id),))
-            finishing = pool.submit(myloware.work.finish, [claim], [1])
-            while not myloware.db.execute_sql(waiting).fetchone()[0]:
-                assert not finishing.done()
-            assert order.delete_instance() == 1
-        assert set() == finishing.result()
-    assert WorkItem.select().count() == 0
+    def __str__(self) -> str:
+        raise RuntimeError
 
 
-def test_a_conflict_inside_a_transaction_is_the_callers(myloware: Store) -> None:
-    """Only the whole transaction can be run again."""
+def test_an_error_that_cannot_be_told_is_kept_by_its_name(myloware: Store) -> None:
+    """Failing an attempt never fails because of the error."""
     myloware.work.submit([INVOICE])
-    runs: list[int] = []
+    (claim,) = myloware.work.claim("agent")
+    assert {claim.item_id} == set(myloware.work.fail([claim], [Untold()]))
+    assert "Untold" == Attempt.get().error
 
-    def work() -> None:
-        runs.append(1)
-        myloware.db.execute_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        assert WorkItem.select().count() == 1
-        if len(runs) == 1:
-            with ThreadPoolExecutor(1) as pool:
-                pool.submit(lambda: WorkItem.update(priority=Priority.HIGH).execute()).result()
-        (claim,) = myloware.work.claim("agent")
-        assert {claim.item_id} == myloware.work.finish([claim], [1])
 
-    myloware.transact(work)
-    assert 2 == len(runs)
+@pytest.mark.parametrize("reaped", [False, True])
+def test_a_letter_that_was_there_before_is_the_one_it_ends_as(
+    myloware: Store,
+    reaped: bool,  # noqa: FBT001
+) -> None:
+    """An item has one open letter: somebody's own waits until the item has failed, and is in no one's way."""
+    myloware.work.submit([INVOICE], max_attempts=1)
+    own = DeadLetter.create(work_item=WorkItem.get(), source="by hand", event_type="t", payload={}, error="e")
+    assert set() == myloware.dead_letters.replay([own.id], by="kim")
+    (claim,) = myloware.work.claim("agent")
+    if reaped:
+        expire(myloware, claim)
+        outcome = myloware.work.reap()[claim.item_id]
+    else:
+        outcome = myloware.work.fail([claim], ["no luck"])[claim.item_id]
+    (letter,) = myloware.dead_letters.list()
+    assert (own.id, own.id, "work_items") == (outcome.dead_letter_id, letter.id, letter.source)
+    assert "Invoice 17" == letter.payload["content"]
+    assert {own.id} == myloware.dead_letters.replay([own.id], by="kim")
+    assert ledger_balances(myloware)
+
+
+@pytest.mark.parametrize("odd", [np.array("a"), np.array(None), 5, object(), {"a": 1}, b"a"])
+def test_what_is_no_list_is_refused_everywhere(myloware: Store, odd: Any) -> None:
+    """One typed error, whatever it is."""
+    calls: list[Callable[[], object]] = [
+        lambda: myloware.work.submit(odd),
+        lambda: myloware.work.claim("agent", types=odd),
+        lambda: myloware.work.claim("agent", tenants=odd),
+        lambda: myloware.work.finish(odd, []),
+        lambda: myloware.work.fail([], odd),
+        lambda: myloware.work.heartbeat(odd),
+        lambda: myloware.memory.upsert(odd),
+        lambda: myloware.memory.get(odd),
+        lambda: myloware.dead_letters.replay(odd, by="kim"),
+    ]
+    for call in calls:
+        with pytest.raises(InvalidInput):
+            call()
