@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import peewee
-from psycopg2.extras import Json
 
 from myloware_store.database import proxy
 from myloware_store.errors import InvalidInput, NotFound
@@ -17,17 +16,19 @@ from myloware_store.models.queries import Insert, Select
 from myloware_store.models.row_state import RowState, settle
 from myloware_store.models.rows import (
     Row,
+    as_case,
     as_row,
     batches,
     by_field,
     checked,
     default,
     fields_named,
+    is_sql,
     listed,
     with_tenant,
 )
 from myloware_store.models.unsettled import MARKS
-from myloware_store.scalars import NameField, ServerDefault, TimestampField, field_name, passes
+from myloware_store.scalars import NameField, ServerDefault, TimestampField, field_name
 from myloware_store.values import MAX_NAME_CHARS, shown
 
 __all__ = ["BaseModel", "Entity", "TenantEntity", "name_checks", "object_checks"]
@@ -94,14 +95,14 @@ class BaseModel(RowState, peewee.Model):
     @classmethod
     def get_or_create(cls, **values: Any) -> tuple[Any, bool]:
         """Read the row with these values, or create it with `defaults` as well."""
-        by_field(cls, values.get("defaults"), {name: values[name] for name in values if name != "defaults"})
+        by_field(cls, values.get("defaults", {}), {name: values[name] for name in values if name != "defaults"})
         made: tuple[Any, bool] = super().get_or_create(**values)  # type: ignore[no-untyped-call]  # not in the stubs
         return made
 
     @classmethod
     def insert(cls, __data: Any = None, **values: Any) -> Any:
         """Insert one row, with the tenant filled in."""
-        return Insert(cls, checked(with_tenant(cls, by_field(cls, __data, values))))
+        return Insert(cls, checked(with_tenant(cls, by_field(cls, {} if __data is None else __data, values))))
 
     @classmethod
     def insert_many(cls, rows: Iterable[Any], fields: Sequence[Any] | None = None) -> Any:
@@ -110,7 +111,8 @@ class BaseModel(RowState, peewee.Model):
         Raises:
             InvalidInput: A key is not a field, or a row is neither a mapping nor as long as `fields`.
         """
-        prepared = [with_tenant(cls, as_row(cls, row, fields)) for row in listed(rows, "rows")]
+        named = None if fields is None else fields_named(cls, fields, "fields")
+        prepared = [with_tenant(cls, as_row(cls, row, named)) for row in listed(rows, "rows")]
         columns = [field for field in cls._meta.sorted_fields if any(field in row for row in prepared)]
         for row in prepared:
             for field in columns:
@@ -141,10 +143,12 @@ class BaseModel(RowState, peewee.Model):
             InvalidInput: There is no such field, it is of the key, or an instance was read without it.
         """
         database = cls._meta.database
-        instances = {instance._pk: instance for instance in reversed(cls._instances(model_list))}
+        instances = {id(instance): instance for instance in cls._instances(model_list)}
         changed = fields_named(cls, fields, "fields")
         if cls._meta.composite_key or not changed or any(field.primary_key for field in changed):
             raise InvalidInput(f"{cls.__name__}: bulk_update() takes one field or more, and none of the key")
+        if len({instance._pk for instance in instances.values()}) < len(instances):
+            raise InvalidInput(f"model_list: two instances are the same {cls.__name__}")
         for instance, field in itertools.product(instances.values(), changed):
             if field.name not in instance.__data__:
                 raise InvalidInput(f"{field_name(field)} of {instance._pk} was not read: select it, or assign a value")
@@ -159,7 +163,7 @@ class BaseModel(RowState, peewee.Model):
     @classmethod
     def update(cls, __data: Any = None, **values: Any) -> Any:
         """Update rows, `updated_at` included."""
-        data = by_field(cls, __data, values)
+        data = by_field(cls, {} if __data is None else __data, values)
         if not data:
             raise InvalidInput(f"{cls.__name__}: nothing to update")
         changed = cls._meta.fields.get("updated_at")
@@ -216,10 +220,9 @@ class BaseModel(RowState, peewee.Model):
     def _update_batch(cls, batch: Sequence[BaseModel], changed: Sequence[peewee.Field]) -> None:
         key: Any = cls._meta.primary_key
         rows = [{field.name: instance.__data__[field.name] for field in changed} for instance in batch]
+        keys = [key.to_value(instance._pk) for instance in batch]
         values = {
-            field: peewee.Case(
-                key, [(key.to_value(i._pk), _case(field, row[field.name])) for i, row in zip(batch, rows, strict=True)]
-            )
+            field: peewee.Case(key, [(k, as_case(field, row[field.name])) for k, row in zip(keys, rows, strict=True)])
             for field in changed
         }
         query = cls.update(values).where(key.in_([instance._pk for instance in batch]))
@@ -242,7 +245,7 @@ class BaseModel(RowState, peewee.Model):
 
         Those come back only where they were given as SQL. The rows are marked where they can be rolled back.
         """
-        made = {name for row in rows for name, value in row.items() if _is_sql(value)}
+        made = {name for row in rows for name, value in row.items() if is_sql(value)}
         returned = [
             field
             for field in fields
@@ -290,11 +293,3 @@ def name_checks(table: str, *columns: str) -> list[Any]:
 def object_checks(table: str, *columns: str) -> list[Any]:
     """Return the constraints that keep these `jsonb` columns JSON objects."""
     return [peewee.Check(f"jsonb_typeof({column}) = 'object'", f"{table}_{column}_check") for column in columns]
-
-
-def _is_sql(value: Any) -> bool:
-    return isinstance(value, Json) or (value is not None and passes(value))
-
-
-def _case(field: peewee.Field, value: Any) -> Any:
-    return value if _is_sql(value) else field.case_value(value)

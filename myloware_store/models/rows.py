@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import peewee
+from psycopg2.extras import Json
 
 from myloware_store.database import current_tenant, default_tenant
 from myloware_store.errors import InvalidInput
@@ -13,7 +14,19 @@ from myloware_store.fields import TenantForeignKey
 from myloware_store.scalars import passes
 from myloware_store.values import shown
 
-__all__ = ["Row", "as_row", "batches", "by_field", "checked", "default", "fields_named", "listed", "with_tenant"]
+__all__ = [
+    "Row",
+    "as_case",
+    "as_row",
+    "batches",
+    "by_field",
+    "checked",
+    "default",
+    "fields_named",
+    "is_sql",
+    "listed",
+    "with_tenant",
+]
 
 Row = dict[Any, Any]
 """Values by field; a key may also be another piece of SQL that names a column."""
@@ -28,10 +41,10 @@ def by_field(model: _Model, data: Any, values: Mapping[str, Any] | None = None) 
     Raises:
         InvalidInput: There is no such field, one is named twice, or `data` is no mapping.
     """
-    if data is not None and not isinstance(data, Mapping):
+    if not isinstance(data, Mapping):
         raise InvalidInput(f"{model.__name__}: {type(data).__name__} is not a mapping of fields to values")
     row: Row = {}
-    for name, value in [*(data or {}).items(), *(values or {}).items()]:
+    for name, value in [*data.items(), *(values or {}).items()]:
         field = name if isinstance(name, peewee.Node) else model._meta.combined.get(name)
         if field is None or (isinstance(field, peewee.Field) and field.model is not model):
             raise InvalidInput(f"{model.__name__} has no field {shown(name)}")
@@ -43,16 +56,16 @@ def by_field(model: _Model, data: Any, values: Mapping[str, Any] | None = None) 
 
 def fields_named(model: _Model, names: Iterable[Any], what: str) -> list[Any]:
     """Return the fields that these are the names of, or raise InvalidInput."""
-    try:
-        return list(by_field(model, dict.fromkeys(listed(names, what))))
-    except TypeError:
-        raise InvalidInput(f"{what}: {shown(names)} holds what is no name of a field") from None
+    given = listed(names, what)
+    if not all(isinstance(name, str | peewee.Field) for name in given):
+        raise InvalidInput(f"{what}: {shown(given)} holds what is no name of a field")
+    return list(by_field(model, dict.fromkeys(given)))
 
 
 def as_row(model: _Model, row: Any, fields: Sequence[Any] | None) -> Row:
     """Return a row of `insert_many`, a mapping or as many values as there are `fields`, by field."""
     if fields is None or isinstance(row, Mapping | str):
-        return by_field(model, None if isinstance(row, Mapping) and not row else row)
+        return by_field(model, row)
     try:
         pairs = list(zip(fields, row, strict=True))
     except (TypeError, ValueError):
@@ -88,6 +101,16 @@ def checked(row: Row) -> Row:
         field: field.to_value(value) if isinstance(field, peewee.Field) and not passes(value) else value
         for field, value in row.items()
     }
+
+
+def is_sql(value: Any) -> bool:
+    """Tell whether a value is written as it is, so that only the database knows what it becomes."""
+    return isinstance(value, Json) or (value is not None and passes(value))
+
+
+def as_case(field: peewee.Field, value: Any) -> Any:
+    """Return what stands for a value in a CASE."""
+    return value if is_sql(value) else field.case_value(value)
 
 
 def default(field: peewee.Field) -> Any:
