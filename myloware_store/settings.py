@@ -142,7 +142,7 @@ class Settings:
         Raises:
             SettingsError: Something named there cannot be used, or nothing is named where MYLOWARE_ENV is production.
         """
-        values = read_variables(os.environ if environ is None else environ, dotenv)
+        values = read_variables(os.environ if environ is None else environ, dotenv, named=url is not None)
         common: dict[str, Any] = {
             "production": values.get("MYLOWARE_ENV", "").strip().lower() in {"production", "prod"},
             "tenant_id": values.get("MYLOWARE_TENANT", "default"),

@@ -106,7 +106,7 @@ def demo(given: Given, *, paths: tuple[str, ...], query: str | None, configured:
 
     Everything goes into the embedded database of this folder, whose server then runs until `down`.
     """
-    from myloware_store import WorkOrderStatus
+    from myloware_store import Store, WorkOrderStatus
     from myloware_store.cli import reports
     from myloware_store.cli.consent import SAMPLE_DATA, Refused, refuse_production
     from myloware_store.cli.console import progress
@@ -121,7 +121,7 @@ def demo(given: Given, *, paths: tuple[str, ...], query: str | None, configured:
         show("Reading")
         reading = read_documents(paths or BUNDLED)
         show("Opening the store")
-        with _opened(settings) as store:
+        with Store.open(settings=settings) if configured else _embedded(settings) as store:
             report = run_demo(store, reading, query=DEFAULT_QUERY if query is None else query, progress=show)
             store.keep_server()
             settings = store.settings
@@ -270,7 +270,7 @@ def reset(given: Given, *, sample_data: bool, yes: bool, database: str | None) -
     return DONE
 
 
-def _opened(settings: Settings) -> Store:
+def _embedded(settings: Settings) -> Store:
     from myloware_store import EmbeddedServerError, Store
 
     try:

@@ -160,6 +160,18 @@ def test_down_finds_the_embedded_server_beside_a_configured_database(shell: Shel
     assert shell.report("down")["stopped"]
 
 
+def test_a_broken_file_keeps_nobody_from_stopping(shell: Shell) -> None:
+    """A `.env` that cannot be read is told by its line; a server that is up can be stopped all the same."""
+    shell.report("up")
+    (shell.folder / ".env").write_text("# mine\nDATABASE_PASSWORD='it's'\n")
+
+    for command in ("status", "migrate", "ping"):
+        done = shell.run(command)
+        assert (2, 1) == (done.returncode, len(done.stderr.splitlines())), done
+        assert ".env, line 2: cannot be read" in done.stderr
+    assert shell.report("down")["stopped"]
+
+
 def test_down_while_a_program_uses_the_server(shell: Shell) -> None:
     """It is not pulled away from under an open store, unless by force."""
     shell.report("up")
@@ -177,8 +189,9 @@ def test_commands_leave_no_server_behind(shell: Shell) -> None:
     shell.report("up")
     shell.report("down")
 
-    for command in (("status",), ("migrate",), ("reset", "--yes")):
-        shell.report(*command)
+    for command in (("status",), ("validate",), ("migrate",), ("seed", "--yes"), ("reset", "--yes")):
+        # No address of a server that is gone by then: this one starts it whenever it is needed.
+        assert f"embedded:{shell.home}" == shell.report(*command)["url"]
         assert not EmbeddedServer.running(shell.home), command
 
 
