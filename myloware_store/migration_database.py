@@ -121,7 +121,7 @@ class Limits:
         environ = os.environ if environ is None else environ
         values: dict[str, float] = {}
         for name, variable in _VARIABLES.items():
-            if text := environ.get(variable, "").strip():
+            if text := str(environ.get(variable, "")).strip():
                 try:
                     values[name] = float(text)
                 except ValueError:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from myloware_store.database import StoreDatabase
 from myloware_store.embedding import HashingEmbedder
+from myloware_store.errors import InvalidInput
 from myloware_store.migration_history import require_current
 from myloware_store.models import (
     ApprovalEvent,
@@ -37,7 +39,6 @@ from myloware_store.seed.ids import ACME_UNEMBEDDED_DOC_ID
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from myloware_store.database import StoreDatabase
     from myloware_store.seed.ledger import Row
 
 
@@ -70,8 +71,11 @@ def seed(database: StoreDatabase) -> SeedReport:
         How many rows were inserted into which table.
 
     Raises:
+        InvalidInput: That is no database.
         SchemaMismatch: The database is not migrated, or is newer than this version.
     """
+    if not isinstance(database, StoreDatabase):
+        raise InvalidInput(f"database must be a StoreDatabase, such as store.db, not {type(database).__name__}")
     require_current(database)
     return database.transact(lambda: _fill(database))
 

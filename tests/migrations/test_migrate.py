@@ -287,8 +287,8 @@ def test_limits_come_from_the_environment() -> None:
     assert Limits() == Limits.load({"MYLOWARE_LOCK_TIMEOUT": " "})
 
 
-@pytest.mark.parametrize("text", ["soon", "-1", "nan", "inf", "1e12"])
-def test_a_limit_that_is_no_number_of_seconds_is_refused(text: str) -> None:
+@pytest.mark.parametrize("text", [None, b"5", "soon", "-1", "nan", "inf", "1e12"])
+def test_a_limit_that_is_no_number_of_seconds_is_refused(text: Any) -> None:
     """The variable is named."""
     with pytest.raises(SettingsError, match="MYLOWARE_LOCK_TIMEOUT must be a number of seconds"):
         Limits.load({"MYLOWARE_LOCK_TIMEOUT": text})
