@@ -63,10 +63,14 @@ class FinalAccessor(peewee.FieldAccessor):
     """Give a text its final form, a member or a UUID, where it is assigned; `save()` refuses what has none."""
 
     def __set__(self, instance: Any, value: Any) -> None:
-        if type(value) is str:
-            with suppress(ValueError):
-                value = self.field.python_value(value)
-        super().__set__(instance, value)
+        super().__set__(instance, _final(self.field, value))
+
+
+class ParentAccessor(peewee.ForeignKeyAccessor):
+    """The same for the key of a parent."""
+
+    def __set__(self, instance: Any, obj: Any) -> None:
+        super().__set__(instance, _final(self.field, obj))
 
 
 class EmbeddingAccessor(DeferredAccessor):
@@ -241,6 +245,8 @@ class EmbeddingField(VectorField):
 class ParentKey(peewee.ForeignKeyField):
     """A foreign key to a row that all tenants share, without Peewee's own index."""
 
+    accessor_class = ParentAccessor
+
     def __init__(self, model: type[peewee.Model], **options: Any) -> None:
         super().__init__(model, index=False, **options)
 
@@ -273,3 +279,10 @@ class TenantForeignKey(ParentKey):
 def _frozen(vector: Embedding) -> Embedding:
     vector.flags.writeable = False
     return vector
+
+
+def _final(field: peewee.Field, value: Any) -> Any:
+    if type(value) is str:
+        with suppress(ValueError):
+            return field.python_value(value)
+    return value

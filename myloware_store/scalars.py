@@ -173,10 +173,28 @@ class CheckedBooleanField(CheckedField):
         return value
 
 
+def _part_in_utc(name: str) -> Any:
+    """Return a property like those of Peewee's `DateTimeField`, which follow the session's time zone."""
+    return property(lambda field: peewee.fn.date_part(name, peewee.fn.timezone("UTC", field)))
+
+
 class TimestampField(CheckedField):
     """An instant of the years 2 to 9998: aware datetimes are taken, UTC is given back."""
 
     field_type = "timestamptz"
+
+    year = _part_in_utc("year")
+    month = _part_in_utc("month")
+    day = _part_in_utc("day")
+    hour = _part_in_utc("hour")
+    minute = _part_in_utc("minute")
+    second = _part_in_utc("second")
+
+    def truncate(self, part: str) -> Any:
+        return peewee.fn.date_trunc(part, self, "UTC").python_value(self.python_value)
+
+    def to_timestamp(self) -> Any:
+        return peewee.fn.date_part("epoch", self)
 
     def check(self, value: Any) -> datetime:
         instant = self.aware(value)
@@ -194,8 +212,10 @@ class TimestampField(CheckedField):
             raise InvalidInput(f"{field_name(self)}: {shown(value)} is not an aware datetime")
         return value
 
-    def python_value(self, value: Any) -> datetime | None:
-        return value.astimezone(UTC) if isinstance(value, datetime) else value
+    def python_value(self, value: Any) -> Any:
+        with suppress(OverflowError):  # in UTC it would be of a year that Python does not have
+            return value.astimezone(UTC) if isinstance(value, datetime) else value
+        return value
 
 
 class InetField(CheckedField):

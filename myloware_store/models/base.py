@@ -12,7 +12,7 @@ import peewee
 from myloware_store.database import proxy
 from myloware_store.errors import InvalidInput, NotFound
 from myloware_store.fields import UuidField
-from myloware_store.models.queries import Insert, Select
+from myloware_store.models.queries import Alias, Insert, Select
 from myloware_store.models.row_state import RowState, settle
 from myloware_store.models.rows import (
     Row,
@@ -82,10 +82,14 @@ class BaseModel(RowState, peewee.Model):
         for field in fields:
             if isinstance(field, str):
                 raise InvalidInput(f"{cls.__name__}: {shown(field)} is text; select {cls.__name__}.<field>")
-            model = field.model if isinstance(field, peewee.ModelAlias) else field
-            is_model = inspect.isclass(model) and issubclass(model, BaseModel)
-            expanded.extend([getattr(field, plain.name) for plain in model.plain_fields()] if is_model else [field])
+            is_model = inspect.isclass(field) and issubclass(field, BaseModel)
+            expanded.extend(field.plain_fields() if is_model else [field])
         return Select(cls, expanded)
+
+    @classmethod
+    def alias(cls, alias: str | None = None) -> Any:
+        """Return the model under another name."""
+        return Alias(cls, alias)
 
     @classmethod
     def plain_fields(cls) -> list[peewee.Field]:
@@ -193,7 +197,6 @@ class BaseModel(RowState, peewee.Model):
             (row,) = self._written(type(self).insert(data), [data], self._meta.sorted_fields)
             self.take(row, data)
             return 1
-        self.find_json_changes()
         changed = {name: self.__data__[name] for name in (self.dirty_field_names if names is None else names)}
         if not changed:
             return 0

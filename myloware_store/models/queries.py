@@ -10,7 +10,7 @@ import peewee
 from myloware_store.errors import InvalidInput
 from myloware_store.models.rows import by_field
 
-__all__ = ["Insert", "Select"]
+__all__ = ["Alias", "Insert", "Select"]
 
 
 class Select(peewee.ModelSelect):
@@ -49,3 +49,15 @@ class Insert(peewee.ModelInsert):
     def on_conflict_replace(self, replace: bool = True) -> Any:  # noqa: FBT001, FBT002  Peewee's signature
         """Refuse: PostgreSQL has no REPLACE."""
         return self.on_conflict("REPLACE") if replace else self
+
+
+class Alias(peewee.ModelAlias):
+    """A model under another name, which leaves out the same columns as the model."""
+
+    def get_field_aliases(self) -> list[Any]:
+        """Return the fields that a plain `select()` reads."""
+        return [getattr(self, field.name) for field in self.model.plain_fields()]
+
+    def select(self, *selection: Any) -> Any:
+        """Select rows."""
+        return Select(self, selection or self.get_field_aliases())

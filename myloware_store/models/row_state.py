@@ -77,11 +77,17 @@ class RowState:
         self._forget_generated()
         self._dirty.update(write.names & self.__data__.keys())
 
-    def find_json_changes(self) -> None:
-        """Count the JSON values in which something changed as changed."""
+    def is_dirty(self) -> bool:
+        """Tell whether there is something to save."""
+        return bool(self.dirty_fields)
+
+    @property
+    def dirty_fields(self) -> list[Any]:
+        """The fields to save, those in whose JSON value something changed among them."""
         for name, before in self.json_read.items():
             if name not in self._dirty and dump_json(self.__data__.get(name), self._named(name)) != before:
                 self._dirty.add(name)
+        return [field for field in self._meta.sorted_fields if field.name in self._dirty]
 
     def __copy__(self) -> Self:
         twin = type(self).__new__(type(self))
