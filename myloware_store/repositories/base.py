@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,7 +26,6 @@ __all__ = [
     "as_object",
     "as_seconds",
     "as_text",
-    "as_time",
     "as_uuid",
     "as_uuids",
     "known_keys",
@@ -37,6 +35,7 @@ __all__ = [
 _Row = TypeVar("_Row", bound=TenantEntity)
 _Label = TypeVar("_Label", bound=StrEnum)
 _MAX_COUNT = 100_000
+_MAX_CHARS = 250_000_000  # four bytes each at most: PostgreSQL ends a connection that sends a message of 1 GiB
 _MAX_SECONDS = 10 * 365 * 86400.0
 
 
@@ -65,6 +64,9 @@ class Repository:
         transaction the statement is run again where it met another transaction (a deadlock).
         """
         values = {"tenant": current_tenant(), **parameters}
+        size = sum(len(text) for value in values.values() if isinstance(value, list) for text in value if text)
+        if size > _MAX_CHARS:
+            raise InvalidInput(f"{size} characters are more than the {_MAX_CHARS} of one call: make smaller batches")
 
         def run() -> list[tuple[Any, ...]]:
             return list(self._db.execute_sql(sql, values).fetchall())
@@ -154,13 +156,6 @@ def as_object(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise InvalidInput(f"{name}: {type(value).__name__} is not a JSON object")
     return dict(value)
-
-
-def as_time(value: Any, name: str) -> datetime:
-    """Return an aware datetime, or raise InvalidInput."""
-    if not isinstance(value, datetime) or value.utcoffset() is None:
-        raise InvalidInput(f"{name}: {shown(value)} is not an aware datetime")
-    return value
 
 
 def known_keys(row: Any, allowed: Sequence[str], name: str) -> Mapping[str, Any]:

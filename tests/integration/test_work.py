@@ -95,6 +95,9 @@ def test_an_order_and_its_items_are_stored_together(myloware: Store) -> None:
         ([INVOICE], {"max_attempts": 0}),
         ([INVOICE], {"max_attempts": 1.9}),
         ([INVOICE], {"available_at": datetime(2026, 1, 1)}),  # noqa: DTZ001  that is the point
+        ([INVOICE], {"available_at": datetime.max.replace(tzinfo=UTC)}),
+        ([INVOICE], {"available_at": datetime.min.replace(tzinfo=UTC)}),
+        ([{"type": "INVOICE", "content": "x" * 2**20}] * 250, {}),
         ([INVOICE], {"idempotency_key": ""}),
         ([INVOICE], {"created_by": "a" * 300}),
     ],
