@@ -79,7 +79,7 @@ class Remedies:
         if f"table {table}" in self.live:
             aside.append(f"ALTER TABLE {table} RENAME TO {table}_kept;")
         if other := find_table(table, self.expected, self.live):
-            return "\n".join([*filter(None, aside), f'ALTER TABLE "{other}" RENAME TO {table};'])
+            return "\n".join([*filter(None, aside), f"ALTER TABLE {_quoted(other)} RENAME TO {table};"])
         own = [(*split_key(key), definition) for key, definition in self.expected.items()]
         parts = [
             f"{name} {definition}" if kind == "column" else f"CONSTRAINT {name} {definition}"
@@ -94,25 +94,24 @@ class Remedies:
     def rename(key: str, other: str) -> str:
         """Return what gives an object its own name again."""
         kind, table, name = split_key(key)
-        if kind == "index":
-            return f'ALTER INDEX "{other}" RENAME TO {name};'
+        what = {"enum": "TYPE"}.get(kind, kind.upper())
+        if kind in {"enum", "table", "index"}:
+            return f"ALTER {what} {_quoted(other)} RENAME TO {name};"
         if kind == "trigger":
-            return f'ALTER TRIGGER "{other}" ON {table} RENAME TO {name};'
-        if kind == "table":
-            return f'ALTER TABLE "{other}" RENAME TO {name};'
-        return f'ALTER TABLE {table} RENAME {kind.upper()} "{other}" TO {name};'
+            return f"ALTER TRIGGER {_quoted(other)} ON {table} RENAME TO {name};"
+        return f"ALTER TABLE {table} RENAME {what} {_quoted(other)} TO {name};"
 
     @staticmethod
     def drop(key: str) -> str:
         """Return what removes an object that stands in the way."""
         kind, table, name = split_key(key)
         if kind == "index":
-            return f'DROP INDEX CONCURRENTLY "{name}";'
+            return f"DROP INDEX CONCURRENTLY {_quoted(name)};"
         if kind == "child":
             return f"ALTER TABLE {name} NO INHERIT {table};"
         if kind in {"rule", "trigger"}:
-            return f'DROP {kind.upper()} "{name}" ON {table};'
-        return f'ALTER TABLE {table} DROP {kind.upper()} "{name}";'
+            return f"DROP {kind.upper()} {_quoted(name)} ON {table};"
+        return f"ALTER TABLE {table} DROP {kind.upper()} {_quoted(name)};"
 
     def _room(self, name: str) -> str | None:
         """Return what makes an index's name free, None where it is."""
@@ -137,20 +136,24 @@ class Remedies:
         steps = {"UNLOGGED": "SET LOGGED", "ROW LEVEL SECURITY": "DISABLE ROW LEVEL SECURITY"}
         return "\n".join(f"ALTER TABLE {name} {step};" for sign, step in steps.items() if sign in found)
 
+    def _add_column(self, table: str, name: str, expected: str) -> str:
+        add = f"ALTER TABLE {table} ADD COLUMN {name} {expected};"
+        if "GENERATED" in expected or not self.has_rows(f"SELECT FROM {table}"):
+            return add
+        lost = f"-- What the rows of {table} had there is lost: restore the table from a backup. Where there is none"
+        if expected.endswith(" NOT NULL") and " DEFAULT " not in expected:
+            return f"{lost}, add it without NOT NULL, fill it, and validate again."
+        return f"{lost}, this gives it back empty, or with its default:\n{add}"
+
     def _mend_column(self, table: str, name: str, expected: str, actual: str | None) -> str:
-        wanted, found = _COLUMN.fullmatch(expected), _COLUMN.fullmatch(actual or "")
-        filled = wanted is not None and wanted["not_null"] is not None
         if actual is None:
-            add = f"ALTER TABLE {table} ADD COLUMN {name} {expected};"
-            if not filled or " DEFAULT " in expected or not self.has_rows(f"SELECT FROM {table}"):
-                return add
-            return (
-                f"-- What the rows of {table} had there is lost: restore the table from a backup, or fill it in after"
-                f" ALTER TABLE {table} ADD COLUMN {name} {expected.removesuffix(' NOT NULL')}; and validate again."
-            )
+            return self._add_column(table, name, expected)
+        wanted, found = _COLUMN.fullmatch(expected), _COLUMN.fullmatch(actual)
         if wanted is None or found is None or wanted["generated"]:
             return f"ALTER TABLE {table} DROP COLUMN {name}, ADD COLUMN {name} {expected};"
-        nulls = _offenders(table, f"CHECK ({name} IS NOT NULL)") if filled and not found["not_null"] else None
+        nulls = (
+            _offenders(table, f"CHECK ({name} IS NOT NULL)") if wanted["not_null"] and not found["not_null"] else None
+        )
         if refusal := self._refusal(nulls):
             return refusal
         alter = f"ALTER COLUMN {name}"
@@ -198,6 +201,10 @@ class Remedies:
         if offenders is None or not self.has_rows(offenders):
             return None
         return f"-- These rows are in the way; mend them, and validate again: {offenders};"
+
+
+def _quoted(name: str) -> str:
+    return '"{}"'.format(name.replace('"', '""'))
 
 
 def _offenders(table: str, definition: str) -> str | None:

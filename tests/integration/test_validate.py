@@ -113,6 +113,7 @@ DAMAGES = {
         "ALTER TYPE priority RENAME VALUE 'LOW' TO 'low'; ALTER TYPE priority RENAME VALUE 'HIGH' TO 'high'",
         {("enum", "priority")},
     ),
+    "a type with another name": ("ALTER TYPE priority RENAME TO urgency", {("enum", "priority")}),
     "an enum type missing": (
         "DROP TYPE approval_decision CASCADE",
         {("enum", "approval_decision"), ("column", "approval_events.decision")},
@@ -143,6 +144,10 @@ DAMAGES = {
         {("table", "capabilities"), ("constraint", "tool_capabilities.tool_capabilities_capability_id_fkey")},
     ),
     "a table with another name": ("ALTER TABLE work_items RENAME TO things", {("table", "work_items")}),
+    "a table with another name, and its key too": (
+        'ALTER TABLE work_items RENAME TO "All things"; ALTER INDEX work_items_pkey RENAME TO things_pkey',
+        {("table", "work_items"), ("constraint", "work_items.work_items_pkey")},
+    ),
     "a view in the place of a renamed table": (
         "ALTER TABLE eval_results RENAME TO kept; CREATE VIEW eval_results AS SELECT * FROM kept",
         {("table", "eval_results")},
@@ -316,8 +321,8 @@ DAMAGES = {
         {("index", "attempts.left_over")},
     ),
     "a unique index of theirs": (
-        "CREATE UNIQUE INDEX one_each ON work_items (content)",
-        {("index", "work_items.one_each")},
+        """CREATE UNIQUE INDEX "Only ""one"" each" ON work_items (content)""",
+        {("index", 'work_items.Only "one" each')},
     ),
     "the vector index missing": ("DROP INDEX mem_docs_embedding_idx", {("index", "mem_docs.mem_docs_embedding_idx")}),
     "the vector index on another distance": (
@@ -482,6 +487,19 @@ def test_what_no_statement_mends_is_said_and_not_tried(myloware_db: StoreDatabas
     assert findings
     assert [] == [finding for finding in findings if not finding.remedy.startswith("-- ")]
     psql(myloware_db, mend_rows)
+    assert [] == mend(myloware_db)
+
+
+def test_what_a_column_held_is_lost_and_that_is_said(myloware_db: StoreDatabase) -> None:
+    """A column whose default can stand in is given back with it, after a word about what was in it."""
+    psql(
+        myloware_db,
+        "INSERT INTO work_orders (tenant_id, created_by) VALUES ('acme', 'me'); ALTER TABLE work_orders DROP metadata",
+    )
+    found = [finding for finding in validate(myloware_db).findings if finding.kind == "column"]
+
+    assert ["work_orders.metadata"] == [finding.name for finding in found]
+    assert "lost" in found[0].remedy.splitlines()[0]
     assert [] == mend(myloware_db)
 
 
