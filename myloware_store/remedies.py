@@ -111,7 +111,7 @@ class Remedies:
             return f"ALTER TABLE {name} NO INHERIT {table};"
         if kind in {"rule", "trigger"}:
             return f"DROP {kind.upper()} {_quoted(name)} ON {table};"
-        return f"ALTER TABLE {table} DROP {kind.upper()} {_quoted(name)};"
+        return f"ALTER TABLE {table} DROP {kind.upper()} IF EXISTS {_quoted(name)};"
 
     def _room(self, name: str) -> str | None:
         """Return what makes an index's name free, None where it is."""
@@ -176,10 +176,19 @@ class Remedies:
             return refusal
         if actual == f"{expected} NOT VALID":
             return f"ALTER TABLE {table} VALIDATE CONSTRAINT {name};"
-        drop = f"DROP CONSTRAINT {name}, " if actual else ""
+        there = name if actual else self._other_key(table) if expected.startswith("PRIMARY KEY") else None
+        drop = f"DROP CONSTRAINT {_quoted(there)}, " if there else ""
         add = f"ALTER TABLE {table} {drop}ADD CONSTRAINT {name} {expected};"
         room = self._room(name) if actual is None and _UNIQUE.fullmatch(expected) else None
         return f"{room}\n{add}" if room else add
+
+    def _other_key(self, table: str) -> str | None:
+        """Return the name of the primary key that a table has instead of ours: there can be only one."""
+        for key, definition in self.live.items():
+            kind, of, name = split_key(key)
+            if (kind, of) == ("constraint", table) and definition.startswith("PRIMARY KEY"):
+                return name
+        return None
 
     def _mend_index(self, table: str, name: str, expected: str, actual: str | None) -> str:
         if refusal := self._refusal(_offenders(table, expected)):

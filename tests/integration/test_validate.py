@@ -270,6 +270,13 @@ DAMAGES = {
         "ALTER TABLE work_items RENAME CONSTRAINT work_items_pkey TO theirs",
         {("constraint", "work_items.work_items_pkey")},
     ),
+    "another primary key": (
+        """
+        ALTER TABLE audit_logs DROP CONSTRAINT audit_logs_pkey,
+            ADD CONSTRAINT theirs PRIMARY KEY (id, created_at)
+        """,
+        {("constraint", "audit_logs.audit_logs_pkey"), ("constraint", "audit_logs.theirs")},
+    ),
     "foreign keys that nobody checks": (
         "ALTER TABLE runs DISABLE TRIGGER ALL; ALTER TABLE runs ENABLE TRIGGER USER",
         {("constraint", "runs.runs_work_order_id_fkey"), ("constraint", "runs.runs_workflow_template_id_fkey")},
