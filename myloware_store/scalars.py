@@ -153,7 +153,9 @@ class CheckedFloatField(CheckedField):
     field_type = "float8"
 
     def check(self, value: Any) -> float:
-        number = float(_number(self, value))
+        number = math.inf
+        with suppress(OverflowError):
+            number = float(_number(self, value))
         if not math.isfinite(number):
             raise InvalidInput(f"{field_name(self)}: {shown(value)} is not finite")
         return number

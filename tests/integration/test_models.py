@@ -323,6 +323,9 @@ for _ in range(100_000):
         (WorkOrder, {"created_by": "a", "created_at": "2026-01-01"}),
         (MemDoc, {"type": "CONTEXT", "content": " \n"}),
         (MemDoc, {"type": "CONTEXT", "content": "x" * (1024 * 1024 + 1)}),
+        (EvalResult, {"evaluation_type": "e", "score": float("nan"), "passed": True}),
+        (EvalResult, {"evaluation_type": "e", "score": 10**400, "passed": True}),
+        (EvalResult, {"evaluation_type": "e", "score": "1", "passed": True}),
         (Schema, {"name": "n", "version": "1", "document_type": "d", "schema_definition": {}, "is_active": 1}),
         (Capability, {"name": "n", "scope": "s", "permissions": {"not": "a list"}}),
         (
