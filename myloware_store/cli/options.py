@@ -26,7 +26,9 @@ class Given:
 
     def settings(self) -> Settings:
         """Read the settings of the database that is meant."""
+        from myloware_store.errors import SettingsError
         from myloware_store.settings import Settings
+        from myloware_store.variables import DATABASE_VARIABLES, read_variables
 
         if self.env_file is None:
             settings = Settings.load(self.url)
@@ -35,7 +37,10 @@ class Given:
             return settings
         # The file was named: it goes before the environment, which otherwise goes before `.env`.
         environ = {name: value for name, value in os.environ.items() if not name.startswith("DATABASE_")}
-        return Settings.load(self.url, environ=environ, dotenv=self.env_file)
+        values = read_variables(environ, self.env_file, named=self.url is not None)
+        if self.url is None and not any(name in values for name in DATABASE_VARIABLES):
+            raise SettingsError(f"{self.env_file} names no database: write DATABASE_URL, or DATABASE_HOST and its kin")
+        return Settings.load(self.url, environ=values, dotenv=None)
 
     def embedded(self) -> Settings | None:
         """Read the settings of the embedded server that is meant, or of this folder's where none is named.

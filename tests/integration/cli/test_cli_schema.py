@@ -114,6 +114,18 @@ def test_the_database_can_be_named_in_every_way(shell: Shell, myloware_dsn: str)
     assert shell.report("ping")["database"] in myloware_dsn
 
 
+def test_a_named_file_that_names_no_database_is_refused(shell: Shell, myloware_dsn: str) -> None:
+    """A slip in the file never has a deploy migrate the embedded database instead."""
+    (shell.folder / "staging.env").write_text(f"DATABSE_URL='{myloware_dsn}'\n")
+
+    done = shell.run("migrate", "--env-file", "staging.env", DATABASE_URL=myloware_dsn)
+
+    assert (2, False) == (done.returncode, shell.home.exists())
+    assert "staging.env names no database" in done.stderr
+    (shell.folder / "staging.env").write_text("DATABASE_URL=embedded:\n")
+    assert str(shell.home) in shell.run("ping", "--env-file", "staging.env").stderr
+
+
 def test_a_file_that_was_put_aside_is_mentioned(shell: Shell, myloware_dsn: str) -> None:
     """One variable that was left over in the environment is not the whole of a database: the file's part is missing."""
     (shell.folder / ".env").write_text(f"DATABASE_URL='{myloware_dsn}'\n")
