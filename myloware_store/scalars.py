@@ -203,7 +203,7 @@ class TimestampField(CheckedField):
         # In some time zone the days before and after have no datetime, and could not be read.
         if instant.year not in _YEARS:
             raise InvalidInput(f"{field_name(self)}: {shown(value)} is not of the years 2 to 9998")
-        return instant
+        return instant.astimezone(UTC)  # PostgreSQL knows offsets below 16 hours only
 
     def operand(self, value: Any) -> datetime | timedelta:
         # A span of time is added to an instant.

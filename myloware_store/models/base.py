@@ -173,7 +173,7 @@ class BaseModel(RowState, peewee.Model):
         changed = cls._meta.fields.get("updated_at")
         if changed is not None:
             data.setdefault(changed, peewee.fn.now())
-        return peewee.ModelUpdate(cls, data)
+        return peewee.ModelUpdate(cls, checked(data))
 
     def save(self, force_insert: bool = False, only: Sequence[Any] | None = None) -> Any:  # noqa: FBT001, FBT002
         """Insert the row if it was made here, update it if it was read.

@@ -8,7 +8,7 @@ from typing import Any
 import peewee
 
 from myloware_store.errors import InvalidInput
-from myloware_store.models.rows import by_field
+from myloware_store.models.rows import by_field, checked
 
 __all__ = ["Alias", "Insert", "Select"]
 
@@ -40,7 +40,7 @@ class Insert(peewee.ModelInsert):
         kept = [preserve] if isinstance(preserve, str | peewee.Field) else list(preserve or ())
         changed = self.model._meta.fields.get("updated_at")
         if update is not None or kept:
-            update = by_field(self.model, {} if update is None else update)
+            update = checked(by_field(self.model, {} if update is None else update))
             if changed is not None and not {changed, changed.name} & set(kept):
                 update.setdefault(changed, peewee.fn.now())
         given = {"action": action, "update": update, "preserve": kept or None, **options}

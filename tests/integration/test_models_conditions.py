@@ -205,6 +205,8 @@ BAD: list[dict[str, Any]] = [
     {"metadata": []},
     {"created_at": timedelta(1)},
     {"priority": "SOON"},
+    {"created_by": WorkOrder(created_by="a")},
+    {"created_at": WorkOrder(created_by="a")},
 ]
 WRITES: list[Callable[[dict[str, Any]], Any]] = [
     WorkOrder.update,

@@ -249,6 +249,9 @@ def test_every_instant_that_is_taken_can_be_read(myloware_db: StoreDatabase, zon
         myloware_db.execute_sql(f"SET LOCAL TimeZone = '{zone}'")
         read = list(WorkOrder.select().order_by(WorkOrder.created_at))
     assert [(row.id, row.created_at) for row in items] == [(row.id, row.created_at) for row in read]
+    far = timezone(timedelta(hours=23, minutes=59))
+    away = WorkOrder.create(created_by="a", created_at=WHEN.astimezone(far))
+    assert WHEN == away.created_at
     for bad in (datetime.min, datetime.max, datetime(1, 12, 31), datetime(9999, 1, 1)):  # noqa: DTZ001, DTZ901
         for offset in (-14, 0, 14):
             with pytest.raises(InvalidInput, match=r"^WorkOrder\.created_at.*2 to 9998"):
