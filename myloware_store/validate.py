@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from myloware_store.catalog import Home, expected_catalog, find_home, read_catalog, split_key, taken_tables
+from myloware_store.catalog import Home, expected_catalog, find_home, read_catalog, split_key, taken_names
 from myloware_store.errors import DatabaseFault
 from myloware_store.migration_database import find_obstacle
-from myloware_store.migration_history import HISTORY_TABLE, MigrationStatus, status
+from myloware_store.migration_history import HISTORY_TABLE, MigrationStatus, require_database, status
 from myloware_store.models.guards import TRIGGER_FUNCTIONS
 from myloware_store.remedies import Remedies, setting_remedy
 from myloware_store.renames import names_back
@@ -89,8 +89,10 @@ def validate(database: StoreDatabase) -> ValidationReport:
             else the first of the search path.
 
     Raises:
+        InvalidInput: That is no database.
         ConnectionFailed: The server cannot be reached.
     """
+    require_database(database)
     with database.unit():
         versions = _versions(database)
         found = status(database)
@@ -179,7 +181,7 @@ def _check_migrations(found: MigrationStatus) -> Iterator[Finding]:
 def _check_unrecorded(database: StoreDatabase, found: MigrationStatus) -> Finding:
     """Tell a database that was never migrated from one that lost its history, and from one that someone else uses."""
     names = ", ".join(found.pending)
-    taken = taken_tables(database)
+    taken = taken_names(database)
     if not taken:
         return Finding("migration", "all", "applied", None, "myloware-store migrate")
     different = [finding.name for finding in _compare(database)]

@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from myloware_store.database import StoreDatabase
 from myloware_store.embedding import HashingEmbedder
-from myloware_store.errors import InvalidInput
-from myloware_store.migration_history import require_current
+from myloware_store.migration_history import require_current, require_database
 from myloware_store.models import (
     ApprovalEvent,
     Attempt,
@@ -39,6 +37,7 @@ from myloware_store.seed.ids import ACME_UNEMBEDDED_DOC_ID
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from myloware_store.database import StoreDatabase
     from myloware_store.seed.ledger import Row
 
 
@@ -74,8 +73,7 @@ def seed(database: StoreDatabase) -> SeedReport:
         InvalidInput: That is no database.
         SchemaMismatch: The database is not migrated, or is newer than this version.
     """
-    if not isinstance(database, StoreDatabase):
-        raise InvalidInput(f"database must be a StoreDatabase, such as store.db, not {type(database).__name__}")
+    require_database(database)
     require_current(database)
     return database.transact(lambda: _fill(database))
 
