@@ -29,7 +29,7 @@ __all__ = [
     "find_home",
     "read_catalog",
     "split_key",
-    "taken_tables",
+    "taken_names",
 ]
 
 CATALOG_FILE = Path(__file__).with_name("catalog.json")
@@ -206,12 +206,16 @@ def read_catalog(database: StoreDatabase) -> dict[str, str]:
     return found
 
 
-def taken_tables(database: StoreDatabase) -> list[str]:
-    """Return the names of our tables that a database's schema has, whoever made them."""
+def taken_names(database: StoreDatabase) -> list[str]:
+    """Return the names of our types, functions and tables that a database's schema has, whoever made them."""
     found = read_catalog(database)
-    return [
-        name for kind, _, name in map(split_key, expected_catalog()) if kind == "table" and f"table {name}" in found
-    ]
+    ours = ((key, split_key(key)) for key in expected_catalog())
+    return [name for key, (kind, _, name) in ours if kind in {"enum", "function", "table"} and _is_there(key, found)]
+
+
+def _is_there(key: str, found: Mapping[str, str]) -> bool:
+    # A table is a type, too.
+    return key in found or key.replace("enum ", "table ", 1) in found
 
 
 @cache

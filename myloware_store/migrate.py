@@ -166,13 +166,13 @@ def reset(
             never migrated (the message names them): nothing was dropped.
         ConnectionFailed: The server cannot be reached.
     """
-    from myloware_store.catalog import drop_statements, taken_tables
+    from myloware_store.catalog import drop_statements, taken_names
 
     folder = _checked(directory, limits)
     with _served(target) as settings, _session(settings, folder, limits, lambda _: None) as database:
-        if not database.status().applied and (taken := taken_tables(database)):
+        if not database.status().applied and (taken := taken_names(database)):
             raise MigrationError(
-                f"no migration of ours is recorded, so these tables may be someone else's: {', '.join(taken)}; drop"
+                f"no migration of ours is recorded, so these may be someone else's: {', '.join(taken)}; drop"
                 " them by hand, or record the migrations first (`pw_migrate migrate --fake`)"
             )
 
@@ -206,9 +206,9 @@ def _plan(target: Settings | StoreDatabase, folder: Path) -> MigrationReport:
 
 
 def _obstacle(database: StoreDatabase, found: MigrationStatus) -> str | None:
-    from myloware_store.catalog import taken_tables
+    from myloware_store.catalog import taken_names
 
-    if not found.applied and (taken := taken_tables(database)):
+    if not found.applied and (taken := taken_names(database)):
         return f"{', '.join(taken)} are there already: `myloware-store validate` says whose they are, and what to do"
     return find_obstacle(database)
 

@@ -591,14 +591,25 @@ def test_a_history_without_the_whole_schema_is_not_faked(myloware_db: StoreDatab
     assert "tools.price" in (finding.actual or "")
 
 
-def test_a_table_of_theirs_with_a_name_of_ours_is_not_taken_for_the_schema(myloware_db: StoreDatabase) -> None:
-    """One foreign table named `tools` stands in the way of a migration, and is not a reason to skip it."""
-    psql(myloware_db, "DROP SCHEMA public CASCADE; CREATE SCHEMA public; CREATE TABLE tools (weight int);")
+@pytest.mark.parametrize(
+    ("theirs", "name"),
+    [
+        ("CREATE TABLE tools (weight int)", "tools"),
+        ("CREATE VIEW tools AS SELECT 1 AS weight", "tools"),
+        ("CREATE TYPE priority AS ENUM ('HIGH')", "priority"),
+        ("CREATE TABLE priority (weight int)", "priority"),
+        ("CREATE FUNCTION refuse_change() RETURNS int LANGUAGE sql AS 'SELECT 1'", "refuse_change()"),
+    ],
+)
+def test_what_has_a_name_of_ours_is_not_taken_for_the_schema(
+    myloware_db: StoreDatabase, theirs: str, name: str
+) -> None:
+    """A foreign table, view, type or function stands in the way of a migration, and is not a reason to skip it."""
+    psql(myloware_db, f"DROP SCHEMA public CASCADE; CREATE SCHEMA public; {theirs}")
     (finding,) = validate(myloware_db).findings
 
     assert ("migration", "001_initial") == (finding.kind, finding.name)
-    assert finding.remedy.startswith("-- ")
-    assert "tools" in finding.remedy
+    assert finding.remedy.startswith(f"-- If {name} ")
     assert "--fake" not in finding.remedy
 
 
