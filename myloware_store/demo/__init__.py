@@ -18,7 +18,7 @@ from myloware_store.demo.reading import Document, Reading, Skipped
 from myloware_store.demo.report import TENANT, DemoItem, DemoReport, Passage, count_rows
 from myloware_store.embedding import Embedder, HashingEmbedder
 from myloware_store.enums import ApprovalDecision, Priority, WorkItemType
-from myloware_store.errors import InvalidData, InvalidInput, LeaseLost, NotAwaitingApproval, StoreError
+from myloware_store.errors import InvalidInput, LeaseLost, NotAwaitingApproval, StoreError
 from myloware_store.repositories.base import as_count
 from myloware_store.values import require_text
 
@@ -71,7 +71,7 @@ def run_demo(
     require_text(query, "query", blank=False)
     as_count(answers, "answers", most=100)
     with store.tenant(TENANT, actor="demo"):
-        documents, skipped = _usable(store, reading)
+        documents, skipped = _usable(reading)
         agent = Agent(store, embedder or HashingEmbedder(), {each.text: each.name for each in documents})
         (vector,) = agent.embed([query])
         demo = _Demo(store, documents, agent, progress or _silent)
@@ -105,7 +105,6 @@ _SIMULATED = "simulated: the model did not answer in time"
 _BATCH = 20
 _LEASE_SECONDS = 300.0
 _POLL_SECONDS = 0.1
-_SURELY_INDEXED = 256 * 1024
 _SIMILAR = 0.03
 """What texts without a word in common reach by chance, about 1 / sqrt(1536), is no answer."""
 
@@ -243,30 +242,19 @@ def _roles(documents: Sequence[Document]) -> tuple[Document, Document]:
     return next((document for document in documents if document is not gated), gated), gated
 
 
-def _usable(store: Store, reading: Reading) -> tuple[list[Document], list[Skipped]]:
-    """Leave out what cannot be stored: texts that come twice, and those that the full-text index has no room for."""
+def _usable(reading: Reading) -> tuple[list[Document], list[Skipped]]:
+    """Leave out texts that come twice."""
     documents: dict[str, Document] = {}
     skipped = list(reading.skipped)
     for document in reading.documents:
         if document.text in documents:
             skipped.append(Skipped(document.name, f"the same text as {documents[document.text].name}"))
-        elif len(document.text) > _SURELY_INDEXED and not _fits_index(store, document.text):
-            skipped.append(Skipped(document.name, "more different words than the full-text index has room for"))
         else:
             documents[document.text] = document
     if not documents:
         reasons = "; ".join(f"{each.name}: {each.reason}" for each in skipped[:5])
         raise InvalidInput(f"there is no document to work on: {reasons or 'none was given'}")
     return list(documents.values()), skipped
-
-
-def _fits_index(store: Store, text: str) -> bool:
-    """Ask the database whether it can index the text: a tsvector ends at 1 MB, and the words decide how soon."""
-    try:
-        store.db.execute_sql("SELECT to_tsvector('english', %s)", (text,))
-    except InvalidData:
-        return False
-    return True
 
 
 def _silent(stage: str, done: int, total: int) -> None:
