@@ -63,7 +63,11 @@ class FinalAccessor(peewee.FieldAccessor):
     """Give a text its final form, a member or a UUID, where it is assigned; `save()` refuses what has none."""
 
     def __set__(self, instance: Any, value: Any) -> None:
-        super().__set__(instance, _final(self.field, value))
+        value = _final(self.field, value)
+        # The same key again is no change of it, which would be refused.
+        same = isinstance(value, uuid.UUID) and value == instance.__data__.get(self.name)
+        if not (same and self.field.primary_key):
+            super().__set__(instance, value)
 
 
 class ParentAccessor(peewee.ForeignKeyAccessor):

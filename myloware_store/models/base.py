@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,7 @@ from myloware_store.models.rows import (
     with_tenant,
 )
 from myloware_store.models.unsettled import MARKS
-from myloware_store.scalars import NameField, ServerDefault, TimestampField, field_name
+from myloware_store.scalars import NameField, ServerDefault, TimestampField
 from myloware_store.values import MAX_NAME_CHARS, shown
 
 __all__ = ["BaseModel", "Entity", "TenantEntity", "name_checks", "object_checks"]
@@ -125,6 +124,11 @@ class BaseModel(RowState, peewee.Model):
         return Insert(cls, insert=[checked(row) for row in prepared], columns=columns)
 
     @classmethod
+    def insert_from(cls, query: Any, fields: Sequence[Any]) -> Any:
+        """Insert what a query finds."""
+        return Insert(cls, insert=query, columns=fields_named(cls, fields, "fields"))
+
+    @classmethod
     def bulk_create(cls, model_list: Iterable[Any], batch_size: int | None = None) -> None:
         """Insert instances by `insert_many`, and read back what the server filled in."""
         instances = cls._instances(model_list)
@@ -153,11 +157,9 @@ class BaseModel(RowState, peewee.Model):
             raise InvalidInput(f"{cls.__name__}: bulk_update() takes one field or more, and none of the key")
         if len({instance._pk for instance in instances.values()}) < len(instances):
             raise InvalidInput(f"model_list: two instances are the same {cls.__name__}")
-        for instance, field in itertools.product(instances.values(), changed):
-            if field.name not in instance.__data__:
-                raise InvalidInput(f"{field_name(field)} of {instance._pk} was not read: select it, or assign a value")
+        rows = [(instance, instance.values_of(field.name for field in changed)) for instance in instances.values()]
         with database.atomic():
-            for batch in batches(list(instances.values()), batch_size):
+            for batch in batches(rows, batch_size):
                 cls._update_batch(batch, changed)
         if database.is_closed():  # committed
             for instance in instances.values():
@@ -197,12 +199,12 @@ class BaseModel(RowState, peewee.Model):
             (row,) = self._written(type(self).insert(data), [data], self._meta.sorted_fields)
             self.take(row, data)
             return 1
-        changed = {name: self.__data__[name] for name in (self.dirty_field_names if names is None else names)}
+        changed = self.values_of(self.dirty_field_names if names is None else names)
+        for key in self._meta.get_primary_keys():
+            if changed.pop(key.name, None) is not None and key.name in self._dirty:
+                raise InvalidInput(f"{type(self).__name__}: the key of a stored row cannot be changed")
         if not changed:
             return 0
-        keys = {field.name for field in self._meta.get_primary_keys()}
-        if keys & changed.keys():
-            raise InvalidInput(f"{type(self).__name__}: the key of a stored row cannot be changed")
         rows = self._written(type(self).update(changed).where(self._pk_expr()), [changed], self._changing(changed))
         if not rows:
             raise NotFound(f"{type(self).__name__} {self._pk}: no such row to update")
@@ -220,18 +222,18 @@ class BaseModel(RowState, peewee.Model):
         return super().delete_instance()
 
     @classmethod
-    def _update_batch(cls, batch: Sequence[BaseModel], changed: Sequence[peewee.Field]) -> None:
+    def _update_batch(cls, batch: Sequence[tuple[BaseModel, Row]], changed: Sequence[peewee.Field]) -> None:
         key: Any = cls._meta.primary_key
-        rows = [{field.name: instance.__data__[field.name] for field in changed} for instance in batch]
-        keys = [key.to_value(instance._pk) for instance in batch]
+        keys = [key.to_value(instance._pk) for instance, _ in batch]
+        rows = [row for _, row in batch]
         values = {
             field: peewee.Case(key, [(k, as_case(field, row[field.name])) for k, row in zip(keys, rows, strict=True)])
             for field in changed
         }
-        query = cls.update(values).where(key.in_([instance._pk for instance in batch]))
+        query = cls.update(values).where(key.in_(keys))
         updated = cls._written(query, rows, [key, *cls._changing(rows[0])])
         by_key = {row[key.name]: row for row in updated}
-        for instance, row in zip(batch, rows, strict=True):
+        for instance, row in batch:
             if instance._pk not in by_key:
                 raise NotFound(f"{cls.__name__} {instance._pk}: no such row to update")
             instance.take(by_key[instance._pk], row)
@@ -266,10 +268,6 @@ class BaseModel(RowState, peewee.Model):
                 raise InvalidInput(f"model_list: {type(instance).__name__} is not a {cls.__name__}")
         settle(instances, cls._meta.database)
         return instances
-
-    @classmethod
-    def _key_names(cls) -> list[str]:
-        return [field.name for field in cls._meta.get_primary_keys()]
 
 
 class Entity(BaseModel):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import orjson
 
+from myloware_store.errors import InvalidInput
 from myloware_store.fields import JsonField
 from myloware_store.models.unsettled import Write, outcomes, take_marks
 from myloware_store.scalars import field_name
@@ -41,6 +42,13 @@ class RowState:
         names = self.__data__ if only is None else {*only, *(key.name for key in self._meta.get_primary_keys())}
         parents = {name: parent for name, parent in self.__rel__.items() if parent is not None}
         return {name: parents.get(name, value) for name, value in self.__data__.items() if name in names}
+
+    def values_of(self, names: Iterable[str]) -> dict[str, Any]:
+        try:
+            return {name: self.__data__[name] for name in names}
+        except KeyError as missing:
+            field = self._meta.fields[missing.args[0]]
+            raise InvalidInput(f"{field_name(field)} was not read: select it, or assign a value") from None
 
     def take(self, row: dict[str, Any], written: Iterable[str]) -> None:
         """Take over what the server returned, and count the fields that were written as clean and stored."""

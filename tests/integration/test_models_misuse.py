@@ -72,6 +72,8 @@ def test_inserts_of_what_is_no_row(order: WorkOrder) -> None:
             lambda _: Orders.insert_many(["a"], fields=["created_by"]).execute(),
             lambda _: Orders.insert_many([("a",)], fields=7).execute(),
             lambda _: Orders.insert_many([("a",)], fields=[["created_by"]]).execute(),
+            lambda _: Orders.insert_from(Orders.select(Orders.created_by), ["nope"]).execute(),
+            lambda _: Orders.insert_from(Orders.select(Orders.created_by), None).execute(),
             lambda _: Orders.replace(created_by="a").execute(),
             lambda _: Orders.replace_many([{"created_by": "a"}]).execute(),
             lambda _: Orders.insert(created_by="a").on_conflict("replace").execute(),
@@ -138,7 +140,10 @@ def test_bulk_update_tells_of_rows_that_are_gone(order: WorkOrder) -> None:
 def test_bulk_update_writes_no_value_that_was_not_read(order: WorkOrder) -> None:
     """An instance of a narrow select has nothing to write for the other columns."""
     (narrow,) = WorkOrder.select(WorkOrder.id, WorkOrder.priority)
-    refused(order, [lambda _: Orders.bulk_update([narrow], ["metadata"])])
+    refused(
+        order,
+        [lambda _: Orders.bulk_update([narrow], ["metadata"]), lambda _: narrow.save(only=["id", "metadata"])],
+    )
     narrow.workflow_id = "w"
     assert 1 == WorkOrder.bulk_update([narrow], ["workflow_id"])
 

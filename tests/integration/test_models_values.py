@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from peewee import fn
+from playhouse.shortcuts import update_model_from_dict
 from psycopg2.extras import Json
 
 from myloware_store import (
@@ -238,6 +239,17 @@ def test_only_some_fields_are_saved() -> None:
     assert ("w", 1) == (order.workflow_id, order.save())
     read = WorkOrder.get_by_id(order.id)
     assert fields(read) == fields(order)
+
+
+def test_the_key_that_it_has_is_no_change_of_an_instance() -> None:
+    """Assigned again, in any form, or named beside other fields."""
+    order = WorkOrder.create(created_by="a")
+    order.id = str(order.id).upper()
+    assert 0 == order.save()
+    update_model_from_dict(order, {"id": order.id, "workflow_id": "w"})
+    assert 1 == order.save(only=["id", "workflow_id"])
+    assert 0 == order.save(only=["id"])
+    assert "w" == WorkOrder.get_by_id(order.id).workflow_id
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "America/Los_Angeles", "Europe/Amsterdam"])
