@@ -44,6 +44,7 @@ class RowState:
         return {name: parents.get(name, value) for name, value in self.__data__.items() if name in names}
 
     def values_of(self, names: Iterable[str]) -> dict[str, Any]:
+        """Return the values of fields to be written, or raise InvalidInput for one that was not read."""
         try:
             return {name: self.__data__[name] for name in names}
         except KeyError as missing:
