@@ -92,7 +92,9 @@ def _require_readable(bindings: list[Binding], needed: tuple[str, ...], path: Pa
     names = re.compile(rf"\b(?:{'|'.join(needed)})\b")
     for binding in bindings if needed else ():
         text, line = binding.original
-        if binding.error and names.search(text):
+        # `NAME:value` is a name to dotenv, all of it.
+        mistaken = (binding.key or "").startswith(tuple(f"{name}:" for name in needed))
+        if mistaken or (binding.error and names.search(text)):
             blank = len(text) - len(text.lstrip())
             line += len(re.findall(r"\r\n|\n|\r", text[:blank]))
             raise SettingsError(f"{path}, line {line}: cannot be read; write NAME='value', and a quote in it as \\'")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
         ("DATABASE_URL 'postgresql://u:hunter2@h/x'\n", 1),
         ('# a comment\nSECRET="hunter2\nDATABASE_URL="postgresql://h/x"\n', 2),
         ("export MYLOWARE_ENV='production\n", 1),
+        ("OTHER=1\nDATABASE_URL:postgresql://u:hunter2@h/x?schema=public\n", 2),
+        ("DATABASE_HOST: h\n", 1),
     ],
 )
 def test_a_line_that_cannot_be_read_is_named_and_not_shown(tmp_path: Path, text: str, line: int) -> None:
