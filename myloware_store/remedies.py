@@ -140,10 +140,12 @@ class Remedies:
         add = f"ALTER TABLE {table} ADD COLUMN {name} {expected};"
         if "GENERATED" in expected or not self.has_rows(f"SELECT FROM {table}"):
             return add
-        lost = f"-- What the rows of {table} had there is lost: restore the table from a backup. Where there is none"
         if expected.endswith(" NOT NULL") and " DEFAULT " not in expected:
-            return f"{lost}, add it without NOT NULL, fill it, and validate again."
-        return f"{lost}, this gives it back empty, or with its default:\n{add}"
+            return (
+                f"-- What the rows of {table} had there is lost: restore the table from a backup. Where there is none, add"
+                " it without NOT NULL, fill it, and validate again."
+            )
+        return f"{add}  -- Empty, or with its default: what the rows had there is lost, but for a backup."
 
     def _mend_column(self, table: str, name: str, expected: str, actual: str | None) -> str:
         if actual is None:

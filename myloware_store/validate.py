@@ -207,7 +207,7 @@ def _compare(database: StoreDatabase) -> Iterator[Finding]:
     renamed, live = names_back(expected, found)
     for finding in (*_check_expected(remedies, renamed, live), *_check_others(expected, live)):
         # Remedies are written for the search path; psql's own leads to `public`.
-        plain = schema == "public" or _is_comment(finding.remedy)
+        plain = schema == "public" or finding.remedy.startswith("--")
         yield (
             finding if plain else attrs.evolve(finding, remedy=f"SET search_path = {schema}, public;\n{finding.remedy}")
         )
@@ -231,7 +231,7 @@ def _check_expected(remedies: Remedies, renamed: Mapping[str, str], live: Mappin
             yield Finding(kind, name, wanted, actual, remedies.make_table(table))
         else:
             remedy = remedies.mend(key, wanted, actual)
-            if kind == "column" and actual is None and _is_comment(remedy):
+            if kind == "column" and actual is None and remedy.startswith("--"):
                 lost.append((table, name))
             if kind != "column" and any(of == table and re.search(rf"\b{part}\b", wanted) for of, part in lost):
                 remedy = f"-- It goes with a column that {table} has lost: validate again when that is back."
@@ -243,10 +243,6 @@ def _check_others(expected: Mapping[str, str], live: Mapping[str, str]) -> Itera
         kind, table, name = split_key(key)
         if key not in expected and f"table {table}" in expected and _stands_in_the_way(kind, actual):
             yield Finding(kind, _full(table, name), None, actual, Remedies.drop(key))
-
-
-def _is_comment(remedy: str) -> bool:
-    return all(line.startswith("--") for line in remedy.splitlines())
 
 
 def _has_rows(database: StoreDatabase, query: str) -> bool:
