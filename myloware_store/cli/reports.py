@@ -168,7 +168,7 @@ def status(settings: Settings, report: ValidationReport, *, as_json: bool) -> No
         **dict.fromkeys(found.unknown, "applied by a newer version"),
     }
     screen.table(("migration", "state"), states.items())
-    _list(screen, [finding for finding in report.findings if finding.kind in {"server", "extension"}])
+    _list(screen, [finding for finding in report.findings if finding.kind in {"server", "setting", "extension"}])
     if report.findings:
         screen.line(f"\n`{hints.this_command()} validate` lists what differs and how to mend it.")
 
