@@ -73,15 +73,15 @@ class BaseModel(RowState, peewee.Model):
         """Select rows, leaving out the columns that are read when they are asked for (embeddings, tsvectors).
 
         Raises:
-            InvalidInput: A field is given as text, which would be selected as that text.
+            InvalidInput: A field is given as text, which would be selected as that text, or is no SQL at all.
         """
         if not fields:
             return Select(cls, cls.plain_fields(), is_default=True)
         expanded: list[Any] = []
         for field in fields:
-            if isinstance(field, str):
-                raise InvalidInput(f"{cls.__name__}: {shown(field)} is text; select {cls.__name__}.<field>")
             is_model = inspect.isclass(field) and issubclass(field, BaseModel)
+            if not (is_model or isinstance(field, peewee.Node)):
+                raise InvalidInput(f"{cls.__name__}: {shown(field)} is no field; select {cls.__name__}.<field>")
             expanded.extend(field.plain_fields() if is_model else [field])
         return Select(cls, expanded)
 
