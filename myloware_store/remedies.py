@@ -145,7 +145,7 @@ class Remedies:
                 f"-- What the rows of {table} had there is lost: restore the table from a backup. Where there is none, add"
                 " it without NOT NULL, fill it, and validate again."
             )
-        return f"{add}  -- Empty, or its default: what the rows had there is lost, but for a backup."
+        return f"{add}  -- Empty, or its default: what the rows had is lost, but for a backup."
 
     def _mend_column(self, table: str, name: str, expected: str, actual: str | None) -> str:
         if actual is None:
