@@ -142,8 +142,8 @@ class Remedies:
             return add
         if expected.endswith(" NOT NULL") and " DEFAULT " not in expected:
             return (
-                f"-- What the rows of {table} had there is lost: restore the table from a backup. Where there is none, add"
-                " it without NOT NULL, fill it, and validate again."
+                f"-- What the rows of {table} had there is lost: restore the table from a backup. Where there is none,"
+                " add it without NOT NULL, fill it, and validate again."
             )
         return f"{add}  -- Empty, or its default: what the rows had is lost, but for a backup."
 
