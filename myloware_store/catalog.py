@@ -29,7 +29,7 @@ __all__ = [
     "find_home",
     "read_catalog",
     "split_key",
-    "taken_tables",
+    "taken_names",
 ]
 
 CATALOG_FILE = Path(__file__).with_name("catalog.json")
@@ -102,7 +102,10 @@ _QUERIES = {
         """,
     # PostgreSQL 18 catalogues NOT NULL as constraints too.
     "constraint": """
-        SELECT format('%%s.%%s', c.relname, o.conname), pg_get_constraintdef(o.oid)
+        SELECT format('%%s.%%s', c.relname, o.conname),
+            pg_get_constraintdef(o.oid) || CASE WHEN EXISTS (
+                SELECT FROM pg_trigger WHERE tgconstraint = o.oid AND tgenabled IN ('D', 'R')
+            ) THEN ' DISABLED' ELSE '' END
         FROM pg_constraint AS o JOIN pg_class AS c ON c.oid = o.conrelid
         WHERE c.relnamespace = %(schema)s AND o.contype NOT IN ('n', 't')
             AND c.relname <> %(history)s
@@ -127,6 +130,19 @@ _QUERIES = {
         FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid
         WHERE NOT t.tgisinternal AND c.relnamespace = %(schema)s AND c.relname <> %(history)s
         ORDER BY c.oid, t.tgname
+        """,
+    "rule": """
+        SELECT format('%%s.%%s', c.relname, r.rulename), pg_get_ruledef(r.oid, true)
+        FROM pg_rewrite AS r JOIN pg_class AS c ON c.oid = r.ev_class
+        WHERE c.relnamespace = %(schema)s AND c.relkind IN ('r', 'p') AND c.relname <> %(history)s
+        ORDER BY c.oid, r.rulename
+        """,
+    # Rows of tables that inherit are read with ours, and no guard sees them.
+    "child": """
+        SELECT format('%%s.%%s', c.relname, i.inhrelid::regclass), 'INHERITS'
+        FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhparent
+        WHERE c.relnamespace = %(schema)s AND c.relkind = 'r'
+        ORDER BY c.oid, i.inhrelid
         """,
 }
 
@@ -174,7 +190,8 @@ def read_catalog(database: StoreDatabase) -> dict[str, str]:
 
     Returns:
         By kind and name (`column work_items.content`), the definition; enums first, then functions, tables, columns,
-        constraints, indexes, triggers, each in the order they were made. Empty where there is no such schema.
+        constraints, indexes, triggers, rules, tables that inherit, each in the order they were made. Empty
+        where there is no such schema.
     """
     found: dict[str, str] = {}
     with database.unit():
@@ -189,12 +206,16 @@ def read_catalog(database: StoreDatabase) -> dict[str, str]:
     return found
 
 
-def taken_tables(database: StoreDatabase) -> list[str]:
-    """Return the names of our tables that a database's schema has, whoever made them."""
+def taken_names(database: StoreDatabase) -> list[str]:
+    """Return the names of our types, functions and tables that a database's schema has, whoever made them."""
     found = read_catalog(database)
-    return [
-        name for kind, _, name in map(split_key, expected_catalog()) if kind == "table" and f"table {name}" in found
-    ]
+    ours = ((key, split_key(key)) for key in expected_catalog())
+    return [name for key, (kind, _, name) in ours if kind in {"enum", "function", "table"} and _is_there(key, found)]
+
+
+def _is_there(key: str, found: Mapping[str, str]) -> bool:
+    # A table is a type, too.
+    return key in found or key.replace("enum ", "table ", 1) in found
 
 
 @cache

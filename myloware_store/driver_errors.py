@@ -13,16 +13,19 @@ from myloware_store import errors
 from myloware_store.dsn import SECRET_PARAMETERS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from psycopg2.extensions import Diagnostics
 
     from myloware_store.settings import Settings
 
-__all__ = ["DRIVER_ERRORS", "connect_fault", "lost_fault", "misuse", "statement_fault"]
+__all__ = ["DRIVER_ERRORS", "connect_fault", "lost_fault", "misuse", "readable", "statement_fault"]
 
 _Fault = TypeVar("_Fault", bound=errors.StoreError)
+_Rows = TypeVar("_Rows")
 
-DRIVER_ERRORS = (psycopg2.Error, ValueError, TypeError, LookupError)
-"""What psycopg2 raises: its own errors, and plain ones for text and placeholders that it cannot send."""
+DRIVER_ERRORS = (psycopg2.Error, ValueError, TypeError, LookupError, OverflowError, RecursionError)
+"""What psycopg2 raises: its own errors, and plain ones for what it cannot send or read."""
 
 
 class OperationalFault(errors.DatabaseFault, peewee.OperationalError):
@@ -35,6 +38,10 @@ class ProgrammingFault(errors.DatabaseFault, peewee.ProgrammingError):
 
 class InternalFault(errors.DatabaseFault, peewee.InternalError):
     """The server met a state it cannot work in, such as a failed transaction."""
+
+
+class UnreadableFault(errors.DatabaseFault, peewee.DataError):
+    """The server sent a value that Python has no room for; the statement itself was carried out."""
 
 
 class NotSupportedFault(errors.DatabaseFault, peewee.NotSupportedError):
@@ -84,9 +91,6 @@ _CONNECT_REASONS = (
 _TELLING = ("0A", "25", "26", "34", "3D", "3F", "42", "53", "55", "57", "58")
 _MISSING = {"42P01", "42703", "42704", "3F000"}  # a table, a column, a type or other object, a schema
 _LONG = 6  # characters of a password that is no everyday word
-_PLACEHOLDERS = re.compile(
-    "index out of range|not all arguments converted|unsupported format character|incomplete placeholder"
-)
 _TOO_MUCH = "a text has more different words than its full-text entry of 1 MB has room for, or a value is too large"
 _CONFLICTS = {
     errorcodes.SERIALIZATION_FAILURE: "it met a concurrent transaction (serialization failure)",
@@ -102,16 +106,28 @@ def statement_fault(error: Exception) -> Exception:
         An error of `myloware_store.errors`, with the driver's own at `driver_error` and in no traceback; an error that
         is not about the database comes back as it is.
     """
-    if isinstance(error, UnicodeEncodeError):
-        return _keeping(error, errors.InvalidInput("a text holds a lone surrogate, which is not valid Unicode"))
-    if not isinstance(error, psycopg2.Error):
-        if "NUL" in str(error):
-            return _keeping(error, errors.InvalidInput("a text holds a NUL character, which PostgreSQL cannot store"))
-        if _PLACEHOLDERS.search(str(error)):
-            message = "the statement's placeholders do not fit its parameters (a '%' that is none is written '%%')"
-            return _keeping(error, ProgrammingFault(message))
+    if isinstance(error, psycopg2.Error):
+        return _keeping(error, _by_state(error, error.pgcode or ""))
+    if isinstance(error, errors.StoreError) or not _of_the_driver(error):
         return error
-    return _keeping(error, _by_state(error, error.pgcode or ""))
+    return _keeping(error, _unsendable(error))
+
+
+def readable(fetch: Callable[[], _Rows]) -> _Rows:
+    """Return the rows that a cursor fetches.
+
+    Raises:
+        DatabaseFault: A value among them has no place in Python, such as a date after the year 9999.
+    """
+    try:
+        return fetch()
+    except (ValueError, OverflowError, RecursionError) as error:
+        fault = UnreadableFault(
+            "a value that the server sent cannot be read in Python: it is larger, deeper nested, or a date further off"
+            " than Python can hold (years 1 to 9999); read it as text, by a ::text cast"
+        )
+        fault = _keeping(error, fault)
+    raise fault
 
 
 def connect_fault(error: Exception, settings: Settings) -> errors.ConnectionFailed:
@@ -153,6 +169,30 @@ def _keeping(error: Exception | None, fault: _Fault) -> _Fault:
     # Not as __cause__ or __context__: a traceback would print the driver's message, and with it row values.
     fault.driver_error = error.with_traceback(None) if error is not None else None
     return fault
+
+
+def _of_the_driver(error: Exception) -> bool:
+    """Tell whether the driver raised this by itself, rather than an application's code that it called."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+    return str(module).startswith(("myloware_store.", "psycopg2."))
+
+
+def _unsendable(error: Exception) -> errors.StoreError:
+    if isinstance(error, UnicodeEncodeError):
+        return errors.InvalidInput("a text holds a lone surrogate, which is not valid Unicode")
+    if isinstance(error, RecursionError):
+        return errors.InvalidInput("a value is nested too deeply to be sent")
+    if isinstance(error, ValueError) and "NUL" in str(error):
+        return errors.InvalidInput("a text holds a NUL character, which PostgreSQL cannot store")
+    if isinstance(error, ValueError | OverflowError):
+        return errors.InvalidInput("a value cannot be sent: it is too large, perhaps")
+    return ProgrammingFault(
+        "the statement's placeholders do not fit its parameters (a '%' that is none is written '%%'), or it is no"
+        " statement"
+    )
 
 
 def _without_secrets(text: str, settings: Settings) -> str:
@@ -214,6 +254,8 @@ def _told(found: Diagnostics) -> str:
     state = found.sqlstate or ""
     if found.source_file == "pl_exec.c" or not state.startswith(_TELLING):
         return "the server refused the statement"
+    if message.startswith("COPY from stdin failed"):
+        return "the file to copy from could not be read"  # what an application raised there may quote values
     if state == errorcodes.SYNTAX_ERROR:
         # The word it stumbled on may be a value: only plain words and operators are shown.
         return message if re.search(r'near "([A-Za-z_]\w*|[^\w\s\'"]+)"$', message) else "syntax error"

@@ -8,22 +8,24 @@ are free, fast and the same everywhere; a service plugs in a learned model under
 from __future__ import annotations
 
 import hashlib
+import inspect
 import re
 import unicodedata
+from collections.abc import Mapping
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from myloware_store.errors import InvalidInput
+from myloware_store.errors import InvalidInput, InvalidVector, StoreError
 from myloware_store.values import require_text
 from myloware_store.vectors import DIMENSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["COMMON_WORDS", "Embedder", "HashingEmbedder", "fold"]
+__all__ = ["COMMON_WORDS", "Embedder", "HashingEmbedder", "embed", "fold"]
 
 _Hashes: TypeAlias = NDArray[np.uint64]
 _Weights: TypeAlias = NDArray[np.float64]
@@ -64,10 +66,42 @@ class HashingEmbedder:
         """
         if isinstance(texts, str):
             raise InvalidInput("texts: one string is not a sequence of texts; pass [text]")
+        try:
+            each = None if isinstance(texts, bytes | Mapping) else iter(texts)
+        except TypeError:
+            each = None
+        if each is None:
+            raise InvalidInput(f"texts: {type(texts).__name__} is not a sequence of texts")
+        texts = list(each)
         vectors = np.empty((len(texts), DIMENSIONS), np.float32)
         for row, text in enumerate(texts):
             vectors[row] = _embed(require_text(text, f"texts[{row}]", blank=False, max_bytes=None))
         return vectors
+
+
+def embed(embedder: Embedder, texts: Sequence[str]) -> NDArray[Any]:
+    """Let an embedder embed texts, and see to it that it gave one vector a text; what is in them is not looked at.
+
+    Raises:
+        InvalidVector: It gave something else.
+        StoreError: It raised an error, which is this one's cause.
+    """
+    try:
+        given: Any = embedder(texts)
+    except StoreError:
+        raise
+    except Exception as error:
+        raise StoreError(f"the embedder failed: {type(error).__name__}") from error
+    if inspect.iscoroutine(given):
+        given.close()
+        raise InvalidVector("the embedder is an async function: give a plain one")
+    try:
+        vectors = np.asarray(given)
+    except (ValueError, TypeError):
+        raise InvalidVector(f"the embedder gave {type(given).__name__} of no regular shape") from None
+    if vectors.shape != (len(texts), DIMENSIONS):
+        raise InvalidVector(f"the embedder gave {vectors.shape}, not ({len(texts)}, {DIMENSIONS})")
+    return vectors
 
 
 def fold(text: str) -> str:

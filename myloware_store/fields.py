@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import StrEnum
 from typing import Any
 
+import numpy as np
 import peewee
 from pgvector.peewee import VectorField
+from psycopg2.extras import Json
 from uuid_utils.compat import uuid7
 
 from myloware_store.enums import ENUM_TYPES
-from myloware_store.errors import InvalidInput
-from myloware_store.scalars import CheckedField, ServerDefault, field_name
+from myloware_store.errors import InvalidInput, NotFound
+from myloware_store.scalars import CheckedField, ServerDefault, field_name, passes
 from myloware_store.values import MAX_JSON_BYTES, dump_json, require_text, shown
-from myloware_store.vectors import DIMENSIONS, decode_binary, decode_text, encode_text
+from myloware_store.vectors import DIMENSIONS, Embedding, as_embedding, decode_binary, decode_text, encode_text
 
 __all__ = [
     "BytesField",
@@ -38,7 +41,9 @@ class DeferredAccessor(peewee.FieldAccessor):
         if self.name not in instance.__data__ and instance.stored:
             query = self.model.select(self.field.read()).where(instance._pk_expr())  # noqa: SLF001  Peewee offers no other
             row = query.tuples().first()
-            instance.__data__[self.name] = row[0] if row else None
+            if row is None:
+                raise NotFound(f"{self.model.__name__} {instance._pk}: no such row to read {self.name} of")
+            instance.__data__[self.name] = row[0]
         return instance.__data__.get(self.name)
 
 
@@ -54,8 +59,43 @@ class JsonAccessor(peewee.FieldAccessor):
         return value
 
 
+class FinalAccessor(peewee.FieldAccessor):
+    """Give a text its final form, a member or a UUID, where it is assigned; `save()` refuses what has none."""
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        value = _final(self.field, value)
+        # The same key again is no change of it, which would be refused.
+        same = isinstance(value, uuid.UUID) and value == instance.__data__.get(self.name)
+        if not (same and self.field.primary_key):
+            super().__set__(instance, value)
+
+
+class ParentAccessor(peewee.ForeignKeyAccessor):
+    """The same for the key of a parent."""
+
+    def __set__(self, instance: Any, obj: Any) -> None:
+        super().__set__(instance, _final(self.field, obj))
+
+
+class EmbeddingAccessor(DeferredAccessor):
+    """Take a checked copy of a vector that is assigned, and give it read-only: a change inside would not be saved."""
+
+    def __get__(self, instance: Any, instance_type: Any = None) -> Any:
+        value = super().__get__(instance, instance_type)
+        if isinstance(value, np.ndarray):
+            _frozen(value)
+        return value
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        if not (passes(value) or (isinstance(value, np.ndarray) and not value.flags.writeable)):
+            value = _frozen(np.array(as_embedding(value, field_name(self.field))))
+        super().__set__(instance, value)
+
+
 class EnumField(CheckedField):
     """A column of one of the native enum types; labels and members are taken, members are given back."""
+
+    accessor_class = FinalAccessor
 
     def __init__(self, enum: type[StrEnum], **options: Any) -> None:
         self.enum = enum
@@ -82,6 +122,7 @@ class UuidField(CheckedField):
     """A UUID; `uuid.UUID` and its text forms are taken, `uuid.UUID` is given back."""
 
     field_type = "uuid"
+    accessor_class = FinalAccessor
 
     def check(self, value: Any) -> str:
         if isinstance(value, uuid.UUID):
@@ -137,55 +178,62 @@ class JsonField(peewee.JSONField):
     """
 
     field_type = "jsonb"
-    deferred = False
+    bulky = True
     accessor_class = JsonAccessor
 
     def __init__(self, *, kind: type | None = None, **options: Any) -> None:
         self.kind = kind
-        super().__init__(**options)
-        self.filled = any(isinstance(clause, ServerDefault) for clause in self.constraints or ())
+        super().__init__(dumps=self.dump, **options)
+
+    def dump(self, value: Any) -> str:
+        return dump_json(value, field_name(self), max_bytes=None)
 
     def db_value(self, value: Any) -> Any:
-        from psycopg2.extras import Json
+        return value if passes(value) or isinstance(value, Json) else Json(value, dumps=self.dump)
 
-        if value is None or isinstance(value, peewee.Node | Json):
+    def stored_value(self, value: Any) -> Any:
+        if passes(value) or isinstance(value, Json):
             return value
         if self.kind is not None and not isinstance(value, Mapping if self.kind is dict else self.kind):
             raise InvalidInput(f"{field_name(self)}: {type(value).__name__} is not a {self.kind.__name__}")
         text = dump_json(value, field_name(self), max_bytes=MAX_JSON_BYTES)
         return Json(value, dumps=lambda _: text)
 
+    def to_value(self, value: Any) -> Any:
+        return peewee.Value(value, self.stored_value, unpack=False)
+
     def case_value(self, value: Any) -> Any:
-        return peewee.Cast(peewee.Value(self.db_value(value), converter=False, unpack=False), "jsonb")
+        return peewee.Cast(self.to_value(value), "jsonb")
 
 
 class EmbeddingField(VectorField):
     """A `vector(1536)` column, checked and encoded by `myloware_store.vectors`.
 
-    A plain `select()` leaves it out: it is read, in pgvector's binary form, when it is first asked for.
+    A plain `select()` leaves it out: it is read, in pgvector's binary form, when it is first asked for. An
+    instance has a read-only copy of it.
     """
 
     deferred = True
-    filled = False
-    accessor_class = DeferredAccessor
+    bulky = True
+    accessor_class = EmbeddingAccessor
 
     def __init__(self, **options: Any) -> None:
         super().__init__(dimensions=DIMENSIONS, **options)
 
     def db_value(self, value: Any) -> Any:
-        if value is None or isinstance(value, peewee.Node):
-            return value
-        return encode_text(value, field_name(self))
+        return value if passes(value) else encode_text(value, field_name(self))
 
     def python_value(self, value: Any) -> Any:
-        return decode_text(value) if isinstance(value, str) else value
+        return _frozen(decode_text(value)) if isinstance(value, str) else value
 
     def case_value(self, value: Any) -> Any:
         return peewee.Cast(self.to_value(value), f"vector({DIMENSIONS})")
 
     def read(self) -> Any:
         """Return what to select to read the column the cheap way: a `(1536,) float32` array, under the field's name."""
-        read = peewee.fn.vector_send(self).python_value(lambda data: None if data is None else decode_binary(data))
+        read = peewee.fn.vector_send(self).python_value(
+            lambda data: None if data is None else _frozen(decode_binary(data))
+        )
         return read.alias(self.name)
 
     # A list on the right would be unpacked into one parameter an element.
@@ -200,6 +248,8 @@ class EmbeddingField(VectorField):
 
 class ParentKey(peewee.ForeignKeyField):
     """A foreign key to a row that all tenants share, without Peewee's own index."""
+
+    accessor_class = ParentAccessor
 
     def __init__(self, model: type[peewee.Model], **options: Any) -> None:
         super().__init__(model, index=False, **options)
@@ -228,3 +278,15 @@ class TenantForeignKey(ParentKey):
             f" REFERENCES {parent} (tenant_id, id) ON DELETE {self.on_delete}"
         )
         return peewee.NodeList((constraint,))
+
+
+def _frozen(vector: Embedding) -> Embedding:
+    vector.flags.writeable = False
+    return vector
+
+
+def _final(field: peewee.Field, value: Any) -> Any:
+    if type(value) is str:
+        with suppress(ValueError):
+            return field.python_value(value)
+    return value

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from myloware_store.database import create_database
 from myloware_store.errors import InvalidInput, MigrationError, StoreError
-from myloware_store.migration_database import Limits, MigrationDatabase, explain, require_direct
+from myloware_store.migration_database import Limits, MigrationDatabase, explain, find_obstacle, require_direct
 from myloware_store.migration_history import (
     HISTORY_TABLE,
     MigrationStatus,
+    available_migrations,
     migrations_folder,
     migrations_path,
     require_current,
@@ -55,11 +57,13 @@ class MigrationReport:
         database: Which database, without secrets.
         applied: The migrations that were applied now.
         pending: Those that are still to be applied: all of them where it was a plan.
+        obstacle: What a plan has found to stand in their way, and how to mend it.
     """
 
     database: str
     applied: tuple[str, ...] = ()
     pending: tuple[str, ...] = ()
+    obstacle: str | None = None
 
 
 def migrate(
@@ -72,7 +76,7 @@ def migrate(
     """Apply the pending migrations, each in a transaction of its own, while no one else migrates the database.
 
     Where nothing is pending, nothing is locked or written. Embedded settings start their server for as long as it
-    takes. A schema that the settings name is created.
+    takes. A schema that the settings name is created. A plan makes nothing.
 
     Args:
         target: The database, or its settings.
@@ -91,14 +95,15 @@ def migrate(
         ConnectionFailed: The server cannot be reached.
     """
     folder = _checked(directory, limits)
+    if plan:
+        return _plan(target, folder)
     with _served(target) as settings:
-        if not plan:
-            # Said at once, and not on the day when something is pending.
-            require_direct(settings)
+        # Said at once, and not on the day when something is pending.
+        require_direct(settings)
         before = status(settings, directory=folder)
         before.require_sound()
-        if plan or not before.pending:
-            return MigrationReport(settings.target, pending=before.pending)
+        if not before.pending:
+            return MigrationReport(settings.target)
         with _session(settings, folder, limits, MigrationStatus.require_sound) as database:
             return MigrationReport(settings.target, applied=_apply_pending(database))
 
@@ -161,19 +166,14 @@ def reset(
             never migrated (the message names them): nothing was dropped.
         ConnectionFailed: The server cannot be reached.
     """
-    from myloware_store.catalog import drop_statements, expected_catalog, read_catalog
+    from myloware_store.catalog import drop_statements, taken_names
 
     folder = _checked(directory, limits)
     with _served(target) as settings, _session(settings, folder, limits, lambda _: None) as database:
-
-        def foreign() -> list[str]:
-            found = read_catalog(database)
-            return sorted(key for key in found if key.startswith("table ") and key in expected_catalog())
-
-        if not database.status().applied and (taken := foreign()):
+        if not database.status().applied and (taken := taken_names(database)):
             raise MigrationError(
-                f"no migration of ours is recorded, so these may be someone else's: {', '.join(taken)}; drop them by"
-                " hand, or record the migrations first (`pw_migrate migrate --fake`)"
+                f"no migration of ours is recorded, so these may be someone else's: {', '.join(taken)}; drop"
+                " them by hand, or record the migrations first (`pw_migrate migrate --fake`)"
             )
 
         def drop() -> None:
@@ -186,6 +186,31 @@ def reset(
 
         _run(drop, "dropping the schema")
         return MigrationReport(settings.target, applied=_apply_pending(database))
+
+
+def _plan(target: Settings | StoreDatabase, folder: Path) -> MigrationReport:
+    from myloware_store.embedded import EmbeddedServer
+
+    settings = target_settings(target)
+    if settings.embedded and not settings.host and not EmbeddedServer.made(settings.embedded_home):
+        return MigrationReport(settings.target, pending=available_migrations(folder))
+    with _served(settings) as served:
+        database = create_database(served)
+        try:
+            found = status(database, directory=folder)
+            found.require_sound()
+            obstacle = _obstacle(database, found) if found.pending else None
+        finally:
+            database.close_all()
+        return MigrationReport(served.target, pending=found.pending, obstacle=obstacle)
+
+
+def _obstacle(database: StoreDatabase, found: MigrationStatus) -> str | None:
+    from myloware_store.catalog import taken_names
+
+    if not found.applied and (taken := taken_names(database)):
+        return f"{', '.join(taken)} are there already: `myloware-store validate` says whose they are, and what to do"
+    return find_obstacle(database)
 
 
 @contextmanager

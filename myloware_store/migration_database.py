@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from myloware_store.settings import Settings
 
-__all__ = ["Limits", "MigrationDatabase", "explain", "require_direct", "require_supported"]
+__all__ = ["Limits", "MigrationDatabase", "explain", "find_obstacle", "require_direct", "require_supported"]
 
 LOCK_CLASS = 0x6D796C6F
 """The first half of the advisory lock's key ("mylo"); the second is a hash of the schema's name."""
@@ -52,7 +52,14 @@ _VARIABLES = {
     "lock_timeout": "MYLOWARE_LOCK_TIMEOUT",
     "statement_timeout": "MYLOWARE_STATEMENT_TIMEOUT",
 }
+_INSTALL = (
+    "install pgvector 0.5.0 or newer on it (Debian: postgresql-15-pgvector; Docker: pgvector/pgvector:pg15), or use the"
+    " embedded server"
+)
+_RECORD = "what it makes is there already: `myloware-store validate` says whose it is, and how to record it as applied"
 _HINTS = {
+    "42710": _RECORD,
+    "42P07": _RECORD,
     "55P03": "a table is in use: try again when it is quieter, or raise MYLOWARE_LOCK_TIMEOUT (seconds)",
     "57014": "raise MYLOWARE_STATEMENT_TIMEOUT (seconds) if it only needs more time",
     "42501": "migrate as the role that owns the database, or GRANT it CREATE and USAGE on the schema",
@@ -114,7 +121,7 @@ class Limits:
         environ = os.environ if environ is None else environ
         values: dict[str, float] = {}
         for name, variable in _VARIABLES.items():
-            if text := environ.get(variable, "").strip():
+            if text := str(environ.get(variable, "")).strip():
                 try:
                     values[name] = float(text)
                 except ValueError:
@@ -251,6 +258,14 @@ def require_supported(version: int) -> None:
         raise MigrationError(f"the server is PostgreSQL {version // 10_000}: 15 or newer is needed")
 
 
+def find_obstacle(database: StoreDatabase) -> str | None:
+    """Return what keeps the migrations from being applied and how to mend it, as far as a look tells; else None."""
+    query = "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'vector')"
+    if database.execute_sql(query).fetchone() == (True,):
+        return None
+    return f"the server does not offer the extension vector: {_INSTALL}"
+
+
 def explain(error: StoreError) -> StoreError:
     """Return what to tell of an error during a migration: a MigrationError, unless it has a more telling type."""
     if isinstance(error, ConnectionFailed) or not isinstance(error, DatabaseFault):
@@ -274,7 +289,4 @@ def _missing_extension(name: str, fault: DatabaseFault, settings: Settings) -> S
             f"the role {settings.user or 'in use'} may not create the extension {name}: have a superuser run"
             f' `CREATE EXTENSION "{name}"` in this database, then migrate again'
         )
-    return MissingExtension(
-        f"the server does not offer the extension {name} ({fault}): install pgvector 0.5.0 or newer on it (Debian:"
-        " postgresql-15-pgvector; Docker: pgvector/pgvector:pg15), or use the embedded server"
-    )
+    return MissingExtension(f"the server does not offer the extension {name} ({fault}): {_INSTALL}")

@@ -28,6 +28,7 @@ __all__ = [
     "migrations_folder",
     "migrations_path",
     "require_current",
+    "require_database",
     "status",
     "target_settings",
 ]
@@ -111,6 +112,12 @@ def target_settings(target: Settings | StoreDatabase) -> Settings:
     if not isinstance(target, Settings):
         raise InvalidInput(f"target must be Settings or a StoreDatabase, not {type(target).__name__}")
     return target
+
+
+def require_database(database: object) -> None:
+    """Raise InvalidInput where that is no database: a URL, say, which has a place of its own in the settings."""
+    if not isinstance(database, StoreDatabase):
+        raise InvalidInput(f"database must be a StoreDatabase, such as store.db, not {type(database).__name__}")
 
 
 def available_migrations(directory: Path) -> tuple[str, ...]:

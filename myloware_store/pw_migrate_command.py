@@ -119,7 +119,7 @@ def _check(command: str, options: Mapping[str, Any]) -> Callable[[MigrationStatu
             found.require_sound()
         if command == "rollback":
             found.require_known()
-            if options["count"] > len(found.applied):
+            if not 0 < options["count"] <= len(found.applied):
                 raise MigrationError(f"cannot undo {options['count']} migrations: {len(found.applied)} are applied")
 
     return check

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ipaddress
 import math
 import operator
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import peewee
@@ -24,17 +26,24 @@ __all__ = [
     "ServerDefault",
     "TimestampField",
     "field_name",
+    "passes",
 ]
 
 _ADDRESSES = ipaddress.IPv4Address | ipaddress.IPv6Address  # interfaces are addresses, too
 _INT4 = range(-(2**31), 2**31)
+_YEARS = range(2, 9999)
 
 
 class ServerDefault(peewee.SQL):
-    """A `DEFAULT` clause: the column may be left out of an INSERT and is read back from it."""
+    """A `DEFAULT` clause."""
 
     def __init__(self, sql: str) -> None:
         super().__init__(f"DEFAULT {sql}")
+
+
+def passes(value: Any) -> bool:
+    """Tell whether a value needs no check: NULL, and SQL expressions, but no rows of a model."""
+    return value is None or (isinstance(value, peewee.Node) and not isinstance(value, peewee.Model))
 
 
 def field_name(field: peewee.Field) -> str:
@@ -44,31 +53,39 @@ def field_name(field: peewee.Field) -> str:
 
 
 class CheckedField(peewee.Field):
-    """A field whose values pass `check` on their way into SQL; NULL and SQL expressions pass freely.
+    """A field whose values pass `check` before they are stored; NULL and SQL expressions pass freely.
 
-    Args:
-        filled: Whether the server fills the column where an INSERT leaves it out, without a `DEFAULT`.
+    Peewee asks `db_value` for what stands beside the field in a condition or an expression, and `to_value` for what is
+    stored.
     """
 
     deferred = False
     """Whether a plain `select()` leaves the column out."""
-
-    def __init__(self, *, filled: bool = False, **options: Any) -> None:
-        super().__init__(**options)
-        self.filled = filled or any(isinstance(clause, ServerDefault) for clause in self.constraints or ())
+    generated = False
+    """Whether the database calculates the column from others."""
+    bulky = False
+    """Whether values can be too large to come back from every write."""
 
     def read(self) -> Any:
         """Return what to select to read the column."""
         return self
 
     def check(self, value: Any) -> Any:
-        """Return what goes into SQL for this value, or raise InvalidInput."""
+        """Return what is stored for this value, or raise InvalidInput."""
         return value
 
-    def db_value(self, value: Any) -> Any:
-        if value is None or isinstance(value, peewee.Node):
-            return value
+    def operand(self, value: Any) -> Any:
+        """Return what the column is compared or calculated with for this value, or raise InvalidInput."""
         return self.check(value)
+
+    def db_value(self, value: Any) -> Any:
+        return value if passes(value) else self.operand(value)
+
+    def stored_value(self, value: Any) -> Any:
+        return value if passes(value) else self.check(value)
+
+    def to_value(self, value: Any) -> Any:
+        return peewee.Value(value, self.stored_value, unpack=False)
 
     def python_value(self, value: Any) -> Any:
         return value
@@ -86,6 +103,7 @@ class CheckedTextField(CheckedField):
     """
 
     field_type = "text"
+    bulky = True
     max_chars: int | None = None
 
     def __init__(self, *, blank: bool = True, **options: Any) -> None:
@@ -97,10 +115,14 @@ class CheckedTextField(CheckedField):
             value, field_name(self), blank=self.blank, max_chars=self.max_chars, max_bytes=MAX_TEXT_BYTES
         )
 
+    def operand(self, value: Any) -> str:
+        return require_text(value, field_name(self), max_bytes=None)
+
 
 class NameField(CheckedTextField):
     """A short text that names something: never blank, 255 characters at most."""
 
+    bulky = False
     max_chars = MAX_NAME_CHARS
 
     def __init__(self, **options: Any) -> None:
@@ -121,6 +143,9 @@ class CheckedIntegerField(CheckedField):
             raise InvalidInput(f"{field_name(self)}: {shown(value)} is not a 32-bit integer")
         return number
 
+    def operand(self, value: Any) -> int | float | Decimal:
+        return _number(self, value)
+
 
 class CheckedFloatField(CheckedField):
     """A finite double."""
@@ -128,15 +153,15 @@ class CheckedFloatField(CheckedField):
     field_type = "float8"
 
     def check(self, value: Any) -> float:
-        if isinstance(value, bool | str | bytes | complex):
-            raise InvalidInput(f"{field_name(self)}: {shown(value)} is not a number")
-        try:
-            number = float(value)
-        except (TypeError, ValueError, OverflowError):
-            raise InvalidInput(f"{field_name(self)}: {shown(value)} is not a number") from None
+        number = math.inf
+        with suppress(OverflowError):
+            number = float(_number(self, value))
         if not math.isfinite(number):
             raise InvalidInput(f"{field_name(self)}: {shown(value)} is not finite")
         return number
+
+    def operand(self, value: Any) -> int | float | Decimal:
+        return _number(self, value)
 
 
 class CheckedBooleanField(CheckedField):
@@ -150,18 +175,49 @@ class CheckedBooleanField(CheckedField):
         return value
 
 
+def _part_in_utc(name: str) -> Any:
+    """Return a property like those of Peewee's `DateTimeField`, which follow the session's time zone."""
+    return property(lambda field: peewee.fn.date_part(name, peewee.fn.timezone("UTC", field)))
+
+
 class TimestampField(CheckedField):
-    """An instant: aware datetimes are taken, UTC is given back."""
+    """An instant of the years 2 to 9998: aware datetimes are taken, UTC is given back."""
 
     field_type = "timestamptz"
 
+    year = _part_in_utc("year")
+    month = _part_in_utc("month")
+    day = _part_in_utc("day")
+    hour = _part_in_utc("hour")
+    minute = _part_in_utc("minute")
+    second = _part_in_utc("second")
+
+    def truncate(self, part: str) -> Any:
+        return peewee.fn.date_trunc(part, self, "UTC").python_value(self.python_value)
+
+    def to_timestamp(self) -> Any:
+        return peewee.fn.date_part("epoch", self)
+
     def check(self, value: Any) -> datetime:
+        instant = self.aware(value)
+        # In some time zone the days before and after have no datetime, and could not be read.
+        if instant.year not in _YEARS:
+            raise InvalidInput(f"{field_name(self)}: {shown(value)} is not of the years 2 to 9998")
+        return instant.astimezone(UTC)  # PostgreSQL knows offsets below 16 hours only
+
+    def operand(self, value: Any) -> datetime | timedelta:
+        # A span of time is added to an instant.
+        return value if isinstance(value, timedelta) else self.aware(value)
+
+    def aware(self, value: Any) -> datetime:
         if not isinstance(value, datetime) or value.utcoffset() is None:
             raise InvalidInput(f"{field_name(self)}: {shown(value)} is not an aware datetime")
         return value
 
-    def python_value(self, value: Any) -> datetime | None:
-        return value.astimezone(UTC) if isinstance(value, datetime) else value
+    def python_value(self, value: Any) -> Any:
+        with suppress(OverflowError):  # in UTC it would be of a year that Python does not have
+            return value.astimezone(UTC) if isinstance(value, datetime) else value
+        return value
 
 
 class InetField(CheckedField):
@@ -177,3 +233,16 @@ class InetField(CheckedField):
         except ValueError:
             raise InvalidInput(f"{field_name(self)}: {shown(value)} is not an IP address") from None
         return text
+
+
+def _number(field: peewee.Field, value: Any) -> int | float | Decimal:
+    """Return any number as one that the driver knows, or raise InvalidInput."""
+    if isinstance(value, Decimal):
+        return value
+    if not isinstance(value, bool | str | bytes | complex):
+        try:
+            return operator.index(value)
+        except TypeError:
+            with suppress(TypeError, ValueError, OverflowError):
+                return float(value)
+    raise InvalidInput(f"{field_name(field)}: {shown(value)} is not a number")

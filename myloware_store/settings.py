@@ -24,6 +24,7 @@ _EMBEDDED_HOME = ".myloware"
 _MAX_CONNECTIONS = 262_143  # what PostgreSQL itself can be set to
 _MAX_NAME = 63  # bytes of a PostgreSQL identifier
 _MAX_TENANT = 255
+_MAX_TIMEOUT = 10**9
 _MAX_PORT = 65_535
 _DEFAULT_LIMIT = 10
 _DEFAULT_TIMEOUT = 10.0
@@ -120,6 +121,8 @@ class Settings:
             raise SettingsError(f"connection_limit must be a whole number from 1 to {_MAX_CONNECTIONS}")
         if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
             raise SettingsError("pool_timeout must be a number of seconds above 0 (infinity waits for ever)")
+        if _MAX_TIMEOUT < timeout < math.inf:
+            raise SettingsError(f"pool_timeout must be {_MAX_TIMEOUT} seconds at most (infinity waits for ever)")
         if not self.tenant_id.strip() or len(self.tenant_id) > _MAX_TENANT:
             raise SettingsError(f"the tenant (MYLOWARE_TENANT) must be 1 to {_MAX_TENANT} characters")
 
@@ -142,7 +145,7 @@ class Settings:
         Raises:
             SettingsError: Something named there cannot be used, or nothing is named where MYLOWARE_ENV is production.
         """
-        values = read_variables(os.environ if environ is None else environ, dotenv)
+        values = read_variables(os.environ if environ is None else environ, dotenv, named=url is not None)
         common: dict[str, Any] = {
             "production": values.get("MYLOWARE_ENV", "").strip().lower() in {"production", "prod"},
             "tenant_id": values.get("MYLOWARE_TENANT", "default"),

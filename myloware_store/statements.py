@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Self
 
 import psycopg2
+
+from myloware_store.driver_errors import readable
+from myloware_store.errors import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from psycopg2.extensions import cursor
 
-__all__ = ["Rows", "Stream", "may_store", "touches_session"]
+__all__ = ["Rows", "Stream", "copy", "may_store", "touches_session"]
 
 _LONG = 4096  # characters; longer statements are seldom seen twice
 # Statements that end with their transaction, whatever they do, as long as nothing in them names session state.
@@ -83,7 +86,7 @@ class Rows:
         self.statusmessage = source.statusmessage
         self.arraysize = 100
         self.closed = False
-        self._left: Iterator[Any] = iter(source.fetchall() if source.description else ())
+        self._left: Iterator[Any] = iter(readable(source.fetchall) if source.description else ())
         source.close()
 
     def fetchone(self) -> Any:
@@ -141,13 +144,34 @@ class Stream:
 
     def fetchmany(self, size: int) -> list[Any]:
         """Return up to `size` further rows."""
-        rows: list[Any] = self._perform(lambda _: self._source.fetchmany(size))
+        rows: list[Any] = self._perform(lambda _: readable(partial(self._source.fetchmany, size)))
         return rows
 
     def close(self) -> None:
         """Close the cursor on the server, if the server is there."""
         with suppress(psycopg2.Error):
             self._source.close()
+
+
+def copy(source: cursor, sql: Any, stream: Any) -> int:
+    """Run a COPY from or to a file object, and return how many rows it moved.
+
+    Raises:
+        InvalidInput: There is no such file, or it is closed or of the wrong direction.
+    """
+    way = "read" if re.search("STDIN", str(sql), re.IGNORECASE) else "write"
+    if not callable(getattr(stream, way, None)) or getattr(stream, "closed", False):
+        raise InvalidInput(f"stream: this {type(stream).__name__} is not an open file to {way}")
+    try:
+        source.copy_expert(sql, stream)
+    except psycopg2.Error:
+        raise
+    except BaseException:
+        # The file failed, and rows are still on their way: another statement discards them.
+        with suppress(psycopg2.Error):
+            source.execute("SELECT 1")
+        raise
+    return source.rowcount
 
 
 def _looks(sql: str) -> bool:

@@ -6,8 +6,8 @@ import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from myloware_store.database import create_database, proxy, tenant_scope
-from myloware_store.errors import SettingsError, StoreError
+from myloware_store.database import StoreDatabase, create_database, proxy, tenant_scope
+from myloware_store.errors import InvalidInput, SettingsError, StoreError
 from myloware_store.repositories.approvals import Approvals
 from myloware_store.repositories.dead_letters import DeadLetters
 from myloware_store.repositories.memory import Memory
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from types import TracebackType
 
-    from myloware_store.database import StoreDatabase
     from myloware_store.embedded import EmbeddedServer
     from myloware_store.embedding import Embedder
 
@@ -122,6 +121,7 @@ class Store:
 
         Raises:
             SettingsError: The settings cannot be used, or another database is open in this process.
+            InvalidInput: The embedder cannot be called.
             ConnectionFailed: The server cannot be reached or refuses the login.
             SchemaMismatch: The database is not migrated, or is newer than this library.
             EmbeddedServerError: The embedded server cannot be found or started.
@@ -129,11 +129,17 @@ class Store:
         global _open  # noqa: PLW0603  the models are bound to one database a process
         if (url is not None) + (settings is not None) + (database is not None) > 1:
             raise SettingsError("open: give a URL, settings or a database, not several of them")
+        if settings is not None and not isinstance(settings, Settings):
+            raise SettingsError(f"settings: {type(settings).__name__} is not Settings; a URL is the first argument")
+        if database is not None and not isinstance(database, StoreDatabase):
+            raise SettingsError(f"database: {type(database).__name__} is not a StoreDatabase")
+        if embedder is not None and not callable(embedder):
+            raise InvalidInput(f"embedder: {type(embedder).__name__} is not callable")
         wanted = database.settings if database is not None else settings or Settings.load(url)
         with _lock:
             if _open is None:
                 _open = _Connection(wanted, database)
-            elif _open.asked != wanted:
+            elif _open.asked != wanted or database not in (None, _open.database):
                 raise SettingsError(
                     f"a store is open on {_open.settings.safe_url}; the models are bound to it: close it before"
                     f" opening {wanted.safe_url}"

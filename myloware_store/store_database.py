@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,9 +15,9 @@ from peewee import _manual as _Manual  # noqa: N812 - a class
 from psycopg2 import extensions
 
 from myloware_store.driver_errors import DRIVER_ERRORS, connect_fault, lost_fault, misuse, statement_fault
-from myloware_store.errors import ConnectionFailed, DatabaseFault
+from myloware_store.errors import ConnectionFailed, DatabaseFault, InvalidInput
 from myloware_store.pool import ConnectionPool
-from myloware_store.statements import Rows, Stream, may_store, touches_session
+from myloware_store.statements import Rows, Stream, copy, may_store, touches_session
 from myloware_store.thread_connection import ThreadConnection
 from myloware_store.transaction_blocks import Atomic, Savepoint, transact
 
@@ -100,12 +101,7 @@ class StoreDatabase(peewee.PostgresqlDatabase):
 
     def copy(self, sql: str, stream: Any) -> int:
         """Run a COPY from or to a file object, and return how many rows it moved."""
-
-        def move(cursor: extensions.cursor) -> int:
-            cursor.copy_expert(sql, stream)
-            return cursor.rowcount
-
-        return self._perform(move, sql)
+        return self._perform(lambda cursor: copy(cursor, sql, stream), sql)
 
     def connect(self, reuse_if_open: bool = False) -> bool:  # noqa: FBT001, FBT002 - Peewee's signature
         """Hold a connection for this thread until `close()`."""
@@ -156,7 +152,10 @@ class StoreDatabase(peewee.PostgresqlDatabase):
 
     def execute(self, query: Any, named_cursor: object = None, array_size: int | None = None, **options: Any) -> Any:
         """Run a Peewee query; with `named_cursor` its rows are streamed, inside a transaction or unit."""
-        sql, params = self.get_sql_context(**options).sql(query).query()
+        try:
+            sql, params = self.get_sql_context(**options).sql(query).query()
+        except RecursionError:
+            raise InvalidInput("a value in the query is nested too deeply, or holds itself") from None
         cursor = self.execute_sql(sql, params, named_cursor=named_cursor)
         if not named_cursor:
             return cursor
@@ -170,8 +169,13 @@ class StoreDatabase(peewee.PostgresqlDatabase):
         if named and self._state.closed:
             raise misuse("rows are streamed inside db.atomic() or db.unit(): they come through an open connection")
 
+        if params is None:
+            params = ()
+        elif isinstance(params, str | bytes) or not isinstance(params, Sequence | Mapping):
+            raise InvalidInput(f"params: {type(params).__name__} is neither a sequence nor a mapping")
+
         def run(cursor: extensions.cursor) -> Any:
-            cursor.execute(sql, params or ())
+            cursor.execute(sql, params)
             return Stream(cursor, partial(self._perform, sql="FETCH")) if named else Rows(cursor)
 
         self._log_query(sql, params)

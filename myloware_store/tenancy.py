@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 import attrs
 
+from myloware_store.transaction_blocks import require_plain
 from myloware_store.values import MAX_NAME_CHARS, require_text
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 __all__ = ["current_actor", "current_tenant", "tenant_scope"]
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 
 @attrs.frozen
@@ -25,8 +28,32 @@ class _Scope:
 _scope: ContextVar[_Scope] = ContextVar("myloware_scope", default=_Scope())  # noqa: B039 - frozen
 
 
-@contextmanager
-def tenant_scope(tenant_id: str, actor: str | None = None) -> Iterator[None]:
+class TenantScope(AbstractContextManager[None]):
+    """A tenant that is in force inside a `with` block, or in the calls of a plain function."""
+
+    def __init__(self, tenant_id: str, actor: str | None) -> None:
+        self._named = tenant_id, actor
+
+    def __enter__(self) -> None:
+        tenant_id, actor = self._named
+        self._before = _scope.set(_Scope(tenant_id, current_actor() if actor is None else actor))
+
+    def __exit__(self, *_error: object) -> None:
+        _scope.reset(self._before)
+
+    def __call__(self, fn: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+        """Decorate a plain function."""
+        require_plain(fn)
+
+        @wraps(fn)
+        def scoped(*args: _Arguments.args, **options: _Arguments.kwargs) -> _Result:
+            with TenantScope(*self._named):
+                return fn(*args, **options)
+
+        return scoped
+
+
+def tenant_scope(tenant_id: str, actor: str | None = None) -> TenantScope:
     """Put a tenant in force while the block runs, for this thread or task.
 
     A thread started inside the block begins without a tenant: open a scope there too.
@@ -41,11 +68,7 @@ def tenant_scope(tenant_id: str, actor: str | None = None) -> Iterator[None]:
     require_text(tenant_id, "tenant_id", blank=False, max_chars=MAX_NAME_CHARS)
     if actor is not None:
         require_text(actor, "actor", blank=False, max_chars=MAX_NAME_CHARS)
-    token = _scope.set(_Scope(tenant_id, current_actor() if actor is None else actor))
-    try:
-        yield
-    finally:
-        _scope.reset(token)
+    return TenantScope(tenant_id, actor)
 
 
 def current_tenant() -> str | None:

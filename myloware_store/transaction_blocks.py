@@ -19,11 +19,12 @@ from myloware_store.errors import DatabaseFault, InvalidInput, TransactionConfli
 if TYPE_CHECKING:
     from myloware_store.store_database import StoreDatabase
 
-__all__ = ["Atomic", "Savepoint", "transact"]
+__all__ = ["Atomic", "Savepoint", "again_after_conflicts", "require_plain", "transact"]
 
 _Result = TypeVar("_Result")
+_Function = TypeVar("_Function")
 _random = random.SystemRandom()
-_NOT_PLAIN = "an async function or a generator would run after the transaction: give a plain function"
+_NOT_PLAIN = "an async function or a generator would run after the block has ended: give a plain function"
 
 
 class Savepoint(_PeeweeSavepoint):
@@ -53,40 +54,48 @@ class Atomic(_PeeweeAtomic):
 
     def __call__(self, fn: Callable[..., _Result]) -> Callable[..., _Result]:
         """Decorate a plain function, whose calls then are such blocks."""
-        _require_plain(fn)
         decorate: Any = super().__call__
-        decorated: Callable[..., _Result] = decorate(fn)
+        decorated: Callable[..., _Result] = decorate(require_plain(fn))
         return decorated
 
 
 def transact(database: StoreDatabase, fn: Callable[[], _Result], retries: int) -> _Result:
     """Run `fn()` in one transaction, and all of it again where it met a concurrent one."""
-    _require_plain(fn)
+    require_plain(fn)
     if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
         raise InvalidInput("retries must be a whole number, 0 or more")
-    left = 0 if database.transaction_open() else retries
+
+    def once() -> _Result:
+        with database.atomic():
+            result = fn()
+            _require_done(result)
+            return result
+
+    return again_after_conflicts(once, 0 if database.transaction_open() else retries)
+
+
+def again_after_conflicts(fn: Callable[[], _Result], retries: int = 5) -> _Result:
+    """Run a whole transaction or a statement of its own, and run it again where it met a concurrent one."""
     pause = 0.02
     while True:
         try:
-            with database.atomic():
-                result = fn()
-                _require_done(result)
-                return result
+            return fn()
         except TransactionConflict as conflict:
-            if not left or conflict.sqlstate not in {"40001", "40P01"}:
+            if not retries or conflict.sqlstate not in {"40001", "40P01"}:
                 raise
-        left -= 1
+        retries -= 1
         time.sleep(_random.uniform(0, pause))
         pause = min(1.0, 2 * pause)
 
 
-def _require_plain(fn: object) -> None:
-    """Refuse what is no function, and functions whose calls only give something to run later."""
+def require_plain(fn: _Function) -> _Function:
+    """Return a function as it is, but refuse one whose calls only give something to run later, and what is none."""
     if not callable(fn):
         raise InvalidInput(f"fn: {type(fn).__name__} is not a function")
     later = inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction
     if any(kind(called) for called in (fn, getattr(fn, "__call__", None)) for kind in later):  # noqa: B004
         raise InvalidInput(f"fn: {_NOT_PLAIN}")
+    return fn
 
 
 def _require_done(result: object) -> None:

@@ -143,12 +143,9 @@ def reach(settings: Settings, *, create: bool = False) -> Iterator[Target]:
     if not settings.embedded:
         yield Target(settings)
         return
-    server = EmbeddedServer(settings.embedded_home)
-    if not create and not _is_made(server):
-        raise EmbeddedServerError(
-            f"There is no embedded database in {settings.embedded_home} yet: `myloware-store up` makes it."
-        )
-    with server:
+    if not create:
+        _require_made(settings)
+    with EmbeddedServer(settings.embedded_home) as server:
         server.ensure_database()
         yield Target(settings.with_server(**server.connect_kwargs()), server)
 
@@ -171,14 +168,24 @@ def put_samples(target: Target) -> dict[str, int]:
         return seed(database).inserted
 
 
-def ping(settings: Settings) -> Answer:
-    """Ask the server what it is.
+def ping(settings: Settings) -> tuple[Settings, Answer]:
+    """Ask the server what it is; an embedded one that does not run is not started.
+
+    Returns:
+        The settings, with the embedded server's address filled in, and its answer.
 
     Raises:
         ConnectionFailed: It cannot be reached, or refuses the login.
+        EmbeddedServerError: The embedded server does not run, or there is none.
     """
-    with opened(settings) as database:
-        return _ask(database)
+    if settings.embedded:
+        _require_made(settings)
+        if not EmbeddedServer.running(settings.embedded_home):
+            raise EmbeddedServerError(
+                f"The embedded server in {settings.embedded_home} does not run: `myloware-store up` starts it."
+            )
+    with reach(settings) as target, opened(target.settings) as database:
+        return target.settings, _ask(database)
 
 
 @contextmanager
@@ -199,8 +206,8 @@ def _ask(database: StoreDatabase) -> Answer:
         return Answer(name, server, pgvector, standby, (time.perf_counter() - begin) * 1000)
 
 
-def _is_made(server: EmbeddedServer) -> bool:
-    try:
-        return server.data_dir.exists()
-    except EmbeddedServerError:
-        return False
+def _require_made(settings: Settings) -> None:
+    if not EmbeddedServer.made(settings.embedded_home):
+        raise EmbeddedServerError(
+            f"There is no embedded database in {settings.embedded_home} yet: `myloware-store up` makes it."
+        )

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import attrs
 
-from myloware_store.catalog import Home, expected_catalog, find_home, read_catalog, split_key, taken_tables
-from myloware_store.migration_history import HISTORY_TABLE, MigrationStatus, status
-from myloware_store.remedies import drop_remedy, mend_remedy, setting_remedy, table_remedy
+from myloware_store.catalog import Home, expected_catalog, find_home, read_catalog, split_key, taken_names
+from myloware_store.errors import DatabaseFault
+from myloware_store.migration_database import find_obstacle
+from myloware_store.migration_history import HISTORY_TABLE, MigrationStatus, require_database, status
+from myloware_store.models.guards import TRIGGER_FUNCTIONS
+from myloware_store.remedies import Remedies, setting_remedy
+from myloware_store.renames import names_back
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -35,7 +41,8 @@ class Finding:
     """One difference.
 
     Attributes:
-        kind: server, setting, extension, migration, enum, function, table, column, constraint, index or trigger.
+        kind: server, setting, extension, migration, enum, function, table, column, constraint, index, trigger,
+            rule or child.
         name: What differs, such as `work_items.content`.
         expected: What this version expects, None where it expects nothing of that name.
         actual: What the database has, None where it is missing.
@@ -74,16 +81,18 @@ def validate(database: StoreDatabase) -> ValidationReport:
 
     Whatever others added passes, as long as it cannot stand in the way: tables, views, types, functions, plain indexes
     and triggers of theirs. Columns, constraints and unique indexes that were added to our tables can refuse what the
-    library writes, and invalid indexes only cost: these are reported. Any valid cosine index named
-    `mem_docs_embedding_idx` will do.
+    library writes, rules and second copies of our triggers change it, tables that inherit add to what it reads, and
+    invalid indexes only cost: these are reported. Any valid cosine index named `mem_docs_embedding_idx` will do.
 
     Args:
         database: The database. Its schema is the one that the settings name, else that of the history of migrations,
             else the first of the search path.
 
     Raises:
+        InvalidInput: That is no database.
         ConnectionFailed: The server cannot be reached.
     """
+    require_database(database)
     with database.unit():
         versions = _versions(database)
         found = status(database)
@@ -128,9 +137,13 @@ def _check_settings(database: StoreDatabase, home: Home | None) -> Iterator[Find
 
 def _check_vector(database: StoreDatabase, versions: Mapping[str, str], found: MigrationStatus) -> Iterator[Finding]:
     vector = versions.get("vector")
+    query = "SELECT COALESCE(to_regnamespace('public')::text, quote_ident(current_schema()))"
+    (reachable,) = database.execute_sql(query).fetchone()
     if vector is None:
-        if found.applied:
-            yield Finding("extension", "vector", "0.5.0 or newer", None, "CREATE EXTENSION vector SCHEMA public;")
+        obstacle = find_obstacle(database)
+        if found.applied or obstacle:
+            remedy = f"-- {obstacle}." if obstacle else f"CREATE EXTENSION vector SCHEMA {reachable};"
+            yield Finding("extension", "vector", "0.5.0 or newer", None, remedy)
         return
     if _numbers(vector) < OLDEST_VECTOR:
         yield Finding("extension", "vector", "0.5.0 or newer", vector, "ALTER EXTENSION vector UPDATE;")
@@ -140,7 +153,7 @@ def _check_vector(database: StoreDatabase, versions: Mapping[str, str], found: M
         WHERE extname = 'vector' AND NOT nspname = ANY (current_schemas(true))
         """
     for schema, path in database.execute_sql(query).fetchall():
-        remedy = "ALTER EXTENSION vector SET SCHEMA public;"
+        remedy = f"ALTER EXTENSION vector SET SCHEMA {reachable};"
         yield Finding("extension", "vector", f"in a schema on the search path ({path})", f"in {schema}", remedy)
 
 
@@ -168,7 +181,7 @@ def _check_migrations(found: MigrationStatus) -> Iterator[Finding]:
 def _check_unrecorded(database: StoreDatabase, found: MigrationStatus) -> Finding:
     """Tell a database that was never migrated from one that lost its history, and from one that someone else uses."""
     names = ", ".join(found.pending)
-    taken = taken_tables(database)
+    taken = taken_names(database)
     if not taken:
         return Finding("migration", "all", "applied", None, "myloware-store migrate")
     different = [finding.name for finding in _compare(database)]
@@ -187,35 +200,65 @@ def _check_unrecorded(database: StoreDatabase, found: MigrationStatus) -> Findin
 
 
 def _compare(database: StoreDatabase) -> Iterator[Finding]:
-    expected, live = expected_catalog(), read_catalog(database)
     home = find_home(database)
     schema = home.schema if home else "public"
-    # Remedies are written for the search path; psql's own leads to `public`.
-    prefix = "" if schema == "public" else f"SET search_path = {schema}, public;\n"
-    missing = {split_key(key)[1] for key in expected if key.startswith("table ") and key not in live}
-    for key, definition in expected.items():
+    expected, found = expected_catalog(), read_catalog(database)
+    remedies = Remedies(expected, found, schema, partial(_has_rows, database))
+    renamed, live = names_back(expected, found)
+    for finding in (*_check_expected(remedies, renamed, live), *_check_others(expected, live)):
+        # Remedies are written for the search path; psql's own leads to `public`.
+        plain = schema == "public" or finding.remedy.startswith("--")
+        yield (
+            finding if plain else attrs.evolve(finding, remedy=f"SET search_path = {schema}, public;\n{finding.remedy}")
+        )
+
+
+def _check_expected(remedies: Remedies, renamed: Mapping[str, str], live: Mapping[str, str]) -> Iterator[Finding]:
+    missing: set[str] = set()
+    lost: list[tuple[str, str]] = []
+    for key, definition in remedies.expected.items():
         kind, table, name = split_key(key)
         wanted = definition
         actual = live.get(key)
         if key == EMBEDDING_INDEX and _COSINE_INDEX.fullmatch((actual or "").removesuffix(" INVALID")):
             wanted = (actual or "").removesuffix(" INVALID")
-        if wanted == actual:
+        if key in renamed:
+            yield Finding(kind, _full(table, name), wanted, f"named {renamed[key]}", remedies.rename(key, renamed[key]))
+        elif wanted == actual or table in missing:
             continue
-        if kind == "table" and actual is None:
-            yield Finding(kind, name, wanted, None, prefix + table_remedy(table, expected))
-        elif table not in missing:
-            remedy = prefix + mend_remedy(key, wanted, actual, schema)
+        elif kind == "table" and not (actual or "").startswith(("TABLE", "UNLOGGED TABLE")):
+            missing.add(table)
+            yield Finding(kind, name, wanted, actual, remedies.make_table(table))
+        else:
+            remedy = remedies.mend(key, wanted, actual)
+            if kind == "column" and actual is None and remedy.startswith("--"):
+                lost.append((table, name))
+            if kind != "column" and any(of == table and re.search(rf"\b{part}\b", wanted) for of, part in lost):
+                remedy = f"-- It goes with a column that {table} has lost: validate again when that is back."
             yield Finding(kind, _full(table, name), *_excerpts(wanted, actual), remedy)
+
+
+def _check_others(expected: Mapping[str, str], live: Mapping[str, str]) -> Iterator[Finding]:
     for key, actual in live.items():
         kind, table, name = split_key(key)
         if key not in expected and f"table {table}" in expected and _stands_in_the_way(kind, actual):
-            yield Finding(kind, _full(table, name), None, actual, prefix + drop_remedy(key))
+            yield Finding(kind, _full(table, name), None, actual, Remedies.drop(key))
+
+
+def _has_rows(database: StoreDatabase, query: str) -> bool:
+    # What it asks for may be missing too, or hidden from this role.
+    with suppress(DatabaseFault), database.atomic():
+        (found,) = database.execute_sql(f"SELECT EXISTS ({query})".replace("%", "%%")).fetchone()
+        return bool(found)
+    return False
 
 
 def _stands_in_the_way(kind: str, definition: str) -> bool:
     if kind == "index":
         return definition.startswith("CREATE UNIQUE") or definition.endswith(" INVALID")
-    return kind in {"column", "constraint"}
+    if kind == "trigger":  # a second one of ours would count items twice
+        return any(f"EXECUTE FUNCTION {name}(" in definition for name in TRIGGER_FUNCTIONS)
+    return kind in {"column", "constraint", "rule", "child"}
 
 
 def _full(table: str, name: str) -> str:

@@ -26,23 +26,24 @@ DATABASE_VARIABLES = (
 """The group that names the database: it is taken from the environment or from the file, never from both."""
 
 _OTHER = ("MYLOWARE_ENV", "MYLOWARE_TENANT")
-_OURS = re.compile("DATABASE_|MYLOWARE_")
 _SINGLE_QUOTED = re.compile(r"[^=]*=[^\S\r\n]*'")
 
 
-def read_variables(environ: Mapping[str, str], dotenv: Path | str | None) -> dict[str, str]:
+def read_variables(environ: Mapping[str, str], dotenv: Path | str | None, *, named: bool = False) -> dict[str, str]:
     """Return those of our variables that are set, the environment's before the file's.
 
     Args:
         environ: The environment.
         dotenv: The file, or None. One that is not there is an empty one; a folder of that name is none of ours.
+        named: Whether the database is named elsewhere, so that the file need not tell.
 
     Raises:
         SettingsError: One of them is not text, or the file cannot be read.
     """
     real = _real(environ)
-    group = _OTHER if any(name in real for name in DATABASE_VARIABLES) else (*DATABASE_VARIABLES, *_OTHER)
-    filed = _read_file(environ, dotenv)
+    named = named or any(name in real for name in DATABASE_VARIABLES)
+    group = _OTHER if named else (*DATABASE_VARIABLES, *_OTHER)
+    filed = _read_file(environ, dotenv, group)
     values = {**{name: text for name in group if (text := filed.get(name, "")).strip()}, **real}
     return {name: check_text(name, value, control=name != "DATABASE_HOST") for name, value in values.items()}
 
@@ -52,7 +53,7 @@ def put_aside(environ: Mapping[str, str], dotenv: Path | str | None) -> tuple[st
     real = _real(environ)
     if "DATABASE_URL" in real or not any(name in real for name in DATABASE_VARIABLES):
         return ()
-    filed = _read_file(environ, dotenv)
+    filed = _read_file(environ, dotenv, ())
     return tuple(name for name in DATABASE_VARIABLES if filed.get(name, "").strip() and name not in real)
 
 
@@ -63,7 +64,7 @@ def _real(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in found.items() if not isinstance(value, str) or value.strip()}
 
 
-def _read_file(environ: Mapping[str, str], dotenv: Path | str | None) -> dict[str, str]:
+def _read_file(environ: Mapping[str, str], dotenv: Path | str | None, needed: tuple[str, ...]) -> dict[str, str]:
     if dotenv is None:
         return {}
     if not isinstance(dotenv, str | Path):
@@ -81,27 +82,35 @@ def _read_file(environ: Mapping[str, str], dotenv: Path | str | None) -> dict[st
     except OSError as error:
         reason = error.strerror or type(error).__name__
     else:
-        return _values(bindings, environ, path)
+        _require_readable(bindings, needed, path)
+        return _values(bindings, environ)
     raise SettingsError(f"{str(path)[-255:]} cannot be read: {reason}")
 
 
-def _values(bindings: list[Binding], environ: Mapping[str, str], path: Path) -> dict[str, str]:
+def _require_readable(bindings: list[Binding], needed: tuple[str, ...], path: Path) -> None:
+    """Refuse what dotenv would leave out in silence: another database would be used than the one that is meant."""
+    names = re.compile(rf"\b(?:{'|'.join(needed)})\b")
+    for binding in bindings if needed else ():
+        text, line = binding.original
+        # `NAME:value` is a name to dotenv, all of it.
+        mistaken = (binding.key or "").startswith(tuple(f"{name}:" for name in needed))
+        if mistaken or (binding.error and names.search(text)):
+            blank = len(text) - len(text.lstrip())
+            line += len(re.findall(r"\r\n|\n|\r", text[:blank]))
+            raise SettingsError(f"{path}, line {line}: cannot be read; write NAME='value', and a quote in it as \\'")
+
+
+def _values(bindings: list[Binding], environ: Mapping[str, str]) -> dict[str, str]:
     """Return the file's values, `${NAME}` filled in but between single quotes, as in a shell."""
     from dotenv.variables import parse_variables
 
     values: dict[str, str] = {}
-    for binding in bindings:
-        text, line = binding.original
-        if binding.error and _OURS.search(text):
-            # dotenv would leave it out, and some other database would be used than the one that is meant.
-            blank = len(text) - len(text.lstrip())
-            line += len(re.findall(r"\r\n|\n|\r", text[:blank]))
-            raise SettingsError(f"{path}, line {line}: cannot be read; write NAME='value', and a quote in it as \\'")
-        if binding.key is None or binding.value is None:
+    for key, value, original, _ in bindings:
+        if key is None or value is None:
             continue
-        if _SINGLE_QUOTED.match(text):
-            values[binding.key] = binding.value
+        if _SINGLE_QUOTED.match(original.string):
+            values[key] = value
         else:
             known = {**environ, **values}
-            values[binding.key] = "".join(atom.resolve(known) for atom in parse_variables(binding.value))
+            values[key] = "".join(atom.resolve(known) for atom in parse_variables(value))
     return values

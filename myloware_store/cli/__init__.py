@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from myloware_store.cli.options import Given, example, json_option, name_option, pass_given, where_options, yes_option
+
+if TYPE_CHECKING:
+    from myloware_store import Settings, Store
 
 __all__ = ["cli", "main"]
 
@@ -32,7 +36,8 @@ def cli() -> None:
     The database is the one that --url or --env-file names, else DATABASE_URL, else DATABASE_HOST and its kin, else
     .env, else an embedded server in .myloware/ of this folder.
 
-    Exit codes: 0 done, 1 a finding (something pending, invalid or failed), 2 wrong usage or no connection.
+    Exit codes: 0 done, 1 a finding (something pending, invalid or failed) or a question answered with no, 2 wrong
+    usage or no connection.
     """
 
 
@@ -116,7 +121,7 @@ def demo(given: Given, *, paths: tuple[str, ...], query: str | None, configured:
         show("Reading")
         reading = read_documents(paths or BUNDLED)
         show("Opening the store")
-        with Store.open(settings=settings) as store:
+        with Store.open(settings=settings) if configured else _embedded(settings) as store:
             report = run_demo(store, reading, query=DEFAULT_QUERY if query is None else query, progress=show)
             store.keep_server()
             settings = store.settings
@@ -132,12 +137,14 @@ def demo(given: Given, *, paths: tuple[str, ...], query: str | None, configured:
 @where_options
 @pass_given
 def ping(given: Given) -> int:
-    """Say which server answers; exit 2 where none does."""
-    from myloware_store import up as work
-    from myloware_store.cli import reports
+    """Say which server answers; exit 2 where none does.
 
-    with work.reach(given.settings()) as target:
-        reports.ping(target.settings, work.ping(target.settings), as_json=given.json)
+    It starts none: where the embedded server does not run, that is the answer.
+    """
+    from myloware_store.cli import reports
+    from myloware_store.up import ping
+
+    reports.ping(*ping(given.settings()), as_json=given.json)
     return DONE
 
 
@@ -155,11 +162,16 @@ def migrate(given: Given, *, plan: bool) -> int:
     from myloware_store.cli.console import progress
     from myloware_store.up import reach
 
-    with reach(given.settings(), create=not plan) as target, progress() as show:
+    settings = given.settings()
+    if plan:
+        report = work.migrate(settings, plan=True)
+        reports.migrate(settings, report, as_json=given.json)
+        return FINDING if report.pending else DONE
+    with reach(settings, create=True) as target, progress() as show:
         show("Migrating")
-        report = work.migrate(target.settings, plan=plan)
+        report = work.migrate(target.settings)
     reports.migrate(target.settings, report, as_json=given.json)
-    return FINDING if report.pending else DONE
+    return DONE
 
 
 @cli.command("migrations-path", epilog=example('pw_migrate migrate --directory "$(myloware-store migrations-path)"'))
@@ -226,8 +238,8 @@ def seed(given: Given, *, yes: bool, database: str | None) -> int:
     from myloware_store.cli.consent import SAMPLE_DATA, require_consent
 
     settings = given.settings()
+    require_consent(settings, SAMPLE_DATA, yes=yes, database=database)
     with work.reach(settings, create=True) as target:
-        require_consent(target.settings, SAMPLE_DATA, yes=yes, database=database)
         reports.seed(target.settings, work.put_samples(target), as_json=given.json)
     return DONE
 
@@ -250,12 +262,22 @@ def reset(given: Given, *, sample_data: bool, yes: bool, database: str | None) -
     from myloware_store.cli.consent import DESTRUCTION, require_consent
 
     settings = given.settings()
+    require_consent(settings, DESTRUCTION, yes=yes, database=database)
     with work.reach(settings, create=True) as target:
-        require_consent(target.settings, DESTRUCTION, yes=yes, database=database)
         applied = migrations.reset(target.settings).applied
         seeded = work.put_samples(target) if sample_data else None
     reports.reset(target.settings, applied, seeded, as_json=given.json)
     return DONE
+
+
+def _embedded(settings: Settings) -> Store:
+    from myloware_store import EmbeddedServerError, Store
+
+    try:
+        return Store.open(settings=settings)
+    except EmbeddedServerError as error:
+        told = f"{error}\nThe demo uses a server that DATABASE_URL names only with --configured."
+    raise EmbeddedServerError(told)
 
 
 def main() -> None:

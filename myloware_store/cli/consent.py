@@ -12,10 +12,17 @@ from myloware_store.database import create_database
 if TYPE_CHECKING:
     from myloware_store.settings import Settings
 
-__all__ = ["DESTRUCTION", "SAMPLE_DATA", "Refused", "refuse_production", "require_consent"]
+__all__ = ["DESTRUCTION", "SAMPLE_DATA", "Declined", "Refused", "refuse_production", "require_consent"]
 
 SAMPLE_DATA = "sample data"
+EMBEDDED_DATABASE = "myloware"
 DESTRUCTION = "destruction of all the store's data"
+
+
+class Declined(click.ClickException):
+    """A question was answered with no."""
+
+    exit_code = 1
 
 
 class Refused(click.ClickException):
@@ -34,28 +41,29 @@ def require_consent(settings: Settings, what: str, *, yes: bool, database: str |
     """Ask whether to go on, and have the database's name typed where its server is not on this machine.
 
     Args:
-        settings: The database, its server running.
+        settings: The database; the embedded server need not run.
         what: What would happen to it.
         yes: Go on without asking.
         database: The database's name, where it was typed as an option.
 
     Raises:
-        Refused: The answer is no, or there is none, or the name is another one.
+        Declined: The answer is no, or another name.
+        Refused: There can be no answer, or the option has another name.
         ConnectionFailed: The server cannot be reached.
     """
     refuse_production(settings, what)
     name, local = _identity(settings)
     place = f"the embedded database in {settings.embedded_home}" if settings.embedded else settings.target
     if database is not None and database != name:
-        raise Refused(f"the database is {name}, not {database}: nothing was done")
+        raise Refused(f"the database is {name}, not {database}: nothing was changed")
     if not local and database is None:
         if yes:
             raise Refused(f"{place} is not on this machine: add `--database {name}` to go on")
         answer = _ask(f"{what.capitalize()} in {place}. To go on, type the database's name")
         if answer != name:
-            raise Refused(f"the database is {name}, not {answer}: nothing was done")
+            raise Declined(f"the database is {name}, not {answer}: nothing was changed")
     elif not yes and _ask(f"{what.capitalize()} in {place}. Go on? (y/N)").lower() not in {"y", "yes"}:
-        raise Refused("nothing was done")
+        raise Declined("nothing was changed")
 
 
 def _ask(question: str) -> str:
@@ -68,6 +76,8 @@ def _identity(settings: Settings) -> tuple[str, bool]:
 
     The settings may leave either to libpq, and with it to PGHOST, PGDATABASE or a service file.
     """
+    if settings.embedded:
+        return EMBEDDED_DATABASE, True
     database = create_database(settings)
     try:
         with database.unit():

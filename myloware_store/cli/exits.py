@@ -65,7 +65,7 @@ def _tell(error: BaseException, *, as_json: bool) -> int:
     if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
         message, code = "interrupted", INTERRUPTED
     elif isinstance(error, click.Abort):
-        message, code = "no answer: nothing was done; --yes goes on without asking", MISUSED
+        message, code = "no answer: nothing was changed; --yes goes on without asking", MISUSED
     elif isinstance(error, click.ClickException):
         message, code = _masked(error.format_message()), error.exit_code
     else:

@@ -40,11 +40,11 @@ _ITEMS = """ -c "SELECT type, status, attempt_count, result ->> 'title' AS title
 
 
 def this_command() -> str:
-    """Return how to call this command line from the shell it was called from."""
+    """Return how to call this command line from the shell it was called from, in any folder."""
     found = shutil.which(_NAME)
     for script in (Path(sys.argv[0]), Path(sys.executable).with_name(_NAME)):
         if script.name == _NAME and script.is_file():
-            return _NAME if found and script.samefile(found) else shlex.quote(str(script))
+            return _NAME if found and script.samefile(found) else shlex.quote(str(script.absolute()))
     return f"{shlex.quote(sys.executable)} -m myloware_store"
 
 
@@ -63,8 +63,7 @@ def _lines(settings: Settings, option: str, program: str, **values: str) -> dict
     lines = {"psql": f"{shlex.quote(psql)} {shlex.quote(settings.libpq_url)}{option}"} if psql else {}
     lines["python"] = program.format(url=repr(f"embedded:{home}") if settings.embedded else "", **values)
     if settings.embedded:
-        there = "" if home == Path.cwd() / ".myloware" else f" --url {shlex.quote(f'embedded:{home}')}"
-        lines["down"] = f"{this_command()} down{there}"
+        lines["down"] = f"{this_command()} down --url {shlex.quote(f'embedded:{home}')}"
     return lines
 
 

@@ -26,13 +26,21 @@ class Given:
 
     def settings(self) -> Settings:
         """Read the settings of the database that is meant."""
+        from myloware_store.errors import SettingsError
         from myloware_store.settings import Settings
+        from myloware_store.variables import DATABASE_VARIABLES, read_variables
 
         if self.env_file is None:
-            return Settings.load(self.url)
+            settings = Settings.load(self.url)
+            if self.url is None:
+                _tell_what_was_put_aside()
+            return settings
         # The file was named: it goes before the environment, which otherwise goes before `.env`.
         environ = {name: value for name, value in os.environ.items() if not name.startswith("DATABASE_")}
-        return Settings.load(self.url, environ=environ, dotenv=self.env_file)
+        values = read_variables(environ, self.env_file, named=self.url is not None)
+        if self.url is None and not any(name in values for name in DATABASE_VARIABLES):
+            raise SettingsError(f"{self.env_file} names no database: write DATABASE_URL, or DATABASE_HOST and its kin")
+        return Settings.load(self.url, environ=values, dotenv=None)
 
     def embedded(self) -> Settings | None:
         """Read the settings of the embedded server that is meant, or of this folder's where none is named.
@@ -51,6 +59,14 @@ class Given:
                 raise
             return Settings.load("embedded:")
         return settings if settings.embedded else None if named else Settings.load("embedded:")
+
+
+def _tell_what_was_put_aside() -> None:
+    from myloware_store.variables import DATABASE_VARIABLES, put_aside
+
+    if names := put_aside(os.environ, ".env"):
+        real = ", ".join(name for name in DATABASE_VARIABLES if os.environ.get(name, "").strip())
+        click.echo(f"note: {real} of the environment puts the file's {', '.join(names)} aside (.env)", err=True)
 
 
 def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:

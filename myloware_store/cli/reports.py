@@ -92,10 +92,13 @@ def demo(settings: Settings, report: DemoReport, *, as_json: bool) -> None:
         screen.line(f"Tried again: {name} ({error})")
     if report.approved:
         screen.line(f"Approved by a person: {report.approved}")
-    screen.line(f"Dead letter: {report.dead_letter_id}")
     if report.skipped:
         screen.line()
-        screen.table(("skipped", "why"), [(skipped.name, skipped.reason) for skipped in report.skipped])
+        letters = zip(report.skipped, report.dead_letter_ids, strict=True)
+        buried = [(skipped.name, skipped.reason, letter_id) for skipped, letter_id in letters]
+        screen.table(("skipped", "why", "dead letter"), buried)
+    else:
+        screen.line(f"Dead letter: {', '.join(map(str, report.dead_letter_ids))}")
     screen.line()
     screen.table(("table", "rows"), report.counts.items(), numbers=1)
     screen.line(f"\nMemory, asked: {report.query}", style="bold")
@@ -103,7 +106,7 @@ def demo(settings: Settings, report: DemoReport, *, as_json: bool) -> None:
         screen.line(f"\n{passage.similarity:.2f}  {passage.document}", style="bold")
         screen.line(passage.content if place == 0 else textwrap.shorten(passage.content, _SHORT, placeholder=" ..."))
     if not report.passages:
-        screen.line("It holds no passage.")
+        screen.line("No match: nothing in memory is similar to that.")
     _look(screen, settings, following)
 
 
@@ -124,14 +127,17 @@ def ping(settings: Settings, answer: Answer, *, as_json: bool) -> None:
 def migrate(settings: Settings, report: MigrationReport, *, as_json: bool) -> None:
     """Report which migrations were applied, or would be."""
     if as_json:
-        print_json({"url": _url(settings), "applied": report.applied, "pending": report.pending})
+        facts = {"applied": report.applied, "pending": report.pending, "obstacle": report.obstacle}
+        print_json({"url": _name(settings), **facts})
         return
     screen = Screen()
-    screen.facts({"Database": _url(settings)})
+    screen.facts({"Database": _name(settings)})
     for name in report.applied:
         screen.line(f"applied {name}")
     for name in report.pending:
         screen.line(f"pending {name}")
+    if report.obstacle:
+        screen.line(f"They cannot be applied yet: {report.obstacle}.")
     if not report.applied and not report.pending:
         screen.line("Nothing is pending.")
 
@@ -150,10 +156,10 @@ def status(settings: Settings, report: ValidationReport, *, as_json: bool) -> No
     if as_json:
         states = {name: getattr(found, name) for name in ("applied", "pending", "edited", "unknown")}
         drifted = sum(finding.kind != "migration" for finding in report.findings)
-        print_json({"url": _url(settings), "current": report.valid, **states, "drifted": drifted})
+        print_json({"url": _name(settings), "current": report.valid, **states, "drifted": drifted})
         return
     screen = Screen()
-    screen.facts({"Database": _url(settings), "Schema": _verdict(report.findings)})
+    screen.facts({"Database": _name(settings), "Schema": _verdict(report.findings)})
     screen.line()
     states = {
         **dict.fromkeys(found.applied, "applied"),
@@ -162,6 +168,7 @@ def status(settings: Settings, report: ValidationReport, *, as_json: bool) -> No
         **dict.fromkeys(found.unknown, "applied by a newer version"),
     }
     screen.table(("migration", "state"), states.items())
+    _list(screen, [finding for finding in report.findings if finding.kind in {"server", "setting", "extension"}])
     if report.findings:
         screen.line(f"\n`{hints.this_command()} validate` lists what differs and how to mend it.")
 
@@ -170,20 +177,20 @@ def validate(settings: Settings, report: ValidationReport, *, as_json: bool) -> 
     """Report every difference with its remedy."""
     if as_json:
         facts = {"valid": report.valid, "versions": report.versions, "findings": _as_dicts(report.findings)}
-        print_json({"url": _url(settings), **facts})
+        print_json({"url": _name(settings), **facts})
         return
     screen = Screen()
-    screen.facts({"Database": _url(settings), "Schema": _verdict(report.findings)})
+    screen.facts({"Database": _name(settings), "Schema": _verdict(report.findings)})
     _list(screen, report.findings)
 
 
 def seed(settings: Settings, inserted: Mapping[str, int], *, as_json: bool) -> None:
     """Report how much sample data was put in where."""
     if as_json:
-        print_json({"url": _url(settings), "inserted": inserted})
+        print_json({"url": _name(settings), "inserted": inserted})
         return
     screen = Screen()
-    screen.facts({"Database": _url(settings), "Sample data": _seeded(inserted)})
+    screen.facts({"Database": _name(settings), "Sample data": _seeded(inserted)})
     if any(inserted.values()):
         screen.line()
         rows = [(name, count) for name, count in inserted.items() if count]
@@ -193,10 +200,10 @@ def seed(settings: Settings, inserted: Mapping[str, int], *, as_json: bool) -> N
 def reset(settings: Settings, applied: Sequence[str], inserted: Mapping[str, int] | None, *, as_json: bool) -> None:
     """Report a database that was made anew."""
     if as_json:
-        print_json({"url": _url(settings), "applied": applied, "inserted": inserted})
+        print_json({"url": _name(settings), "applied": applied, "inserted": inserted})
         return
     rows = {
-        "Database": _url(settings),
+        "Database": _name(settings),
         "Migrations": f"{len(applied)} applied, on none of the old data",
         "Sample data": _seeded(inserted),
     }
@@ -217,7 +224,13 @@ def _title(item: DemoItem) -> str:
 
 
 def _url(settings: Settings) -> str:
+    """Return the address of a server that runs on, for any program."""
     return settings.url if settings.embedded else settings.safe_url
+
+
+def _name(settings: Settings) -> str:
+    """Return the address for this library, with which the embedded server is started whenever it is needed."""
+    return f"embedded:{settings.embedded_home}" if settings.embedded else settings.safe_url
 
 
 def _versions(answer: Answer) -> dict[str, Any]:

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid5
 
 import attrs
-import numpy as np
 
 from myloware_store.demo.extraction import Extract, completeness, extract
 from myloware_store.demo.reading import chunk
+from myloware_store.embedding import embed
 from myloware_store.enums import MemDocType
-from myloware_store.errors import InvalidVector
-from myloware_store.vectors import DIMENSIONS, Embedding, as_embedding
+from myloware_store.vectors import Embedding, as_embedding
 
 if TYPE_CHECKING:
     from myloware_store.embedding import Embedder
@@ -78,13 +77,9 @@ class Agent:
 
         Raises:
             InvalidVector: It is not one usable vector a text.
+            StoreError: It failed, which is this error's cause.
         """
-        vectors = np.asarray(self._embedder(texts))
-        if vectors.shape != (len(texts), DIMENSIONS):
-            raise InvalidVector(
-                f"the embedder gave {vectors.shape} for {len(texts)} texts, not ({len(texts)}, {DIMENSIONS})"
-            )
-        return [as_embedding(vector) for vector in vectors]
+        return [as_embedding(vector) for vector in embed(self._embedder, texts)]
 
     def _find(self, claim: Claim) -> Finding:
         found = extract(claim.content)

@@ -70,10 +70,10 @@ class DemoReport:
         skipped: The files that gave no document; each is a dead letter.
         retried: The document whose first attempt failed, and the error; None where another worker was faster.
         approved: The document whose result a person approved; None where another worker was faster.
-        dead_letter_id: A dead letter that this run left.
+        dead_letter_ids: The dead letters that this run left: one a skipped file, in their order, or one put on.
         counts: For each table, how many rows the database holds for this order.
         query: What was asked.
-        passages: The best passages in memory, the best first.
+        passages: The best passages in memory, the best first; none where nothing there is similar to the query.
     """
 
     tenant_id: str
@@ -84,7 +84,7 @@ class DemoReport:
     skipped: tuple[Skipped, ...]
     retried: tuple[str, str] | None
     approved: str | None
-    dead_letter_id: UUID
+    dead_letter_ids: tuple[UUID, ...]
     counts: dict[str, int]
     query: str
     passages: tuple[Passage, ...]

@@ -55,9 +55,9 @@ def find_binaries() -> Path:
                 if (folder / "postgres").is_file():
                     return folder
     raise EmbeddedServerError(
-        "No PostgreSQL for the embedded server. Ways out: pip install 'myloware-store[embedded]'; or set "
-        f"MYLOWARE_PG_BINDIR to the bin folder of a local PostgreSQL >= {OLDEST} with pgvector; or set DATABASE_URL "
-        "to a server."
+        "No PostgreSQL for the embedded server. Ways out: install myloware-store with its extra `embedded` (in a "
+        "clone: pip install '.[embedded]'); or set MYLOWARE_PG_BINDIR to the bin folder of a local PostgreSQL >= "
+        f"{OLDEST} with pgvector; or set DATABASE_URL to a server."
     )
 
 

@@ -153,6 +153,14 @@ class EmbeddedServer:
             place = find_place(home)
             return place is not None and locks.is_held(place.server_lock)
 
+    @classmethod
+    def made(cls, home: Path | str) -> bool:
+        """Say whether there is a cluster in the home, changing nothing."""
+        home = _resolved(home)
+        with _os_errors_told(home):
+            place = find_place(home)
+            return place is not None and place.data.exists()
+
     @property
     def data_dir(self) -> Path:
         """The folder of the cluster."""
@@ -192,8 +200,8 @@ class EmbeddedServer:
         import psycopg2
         from psycopg2 import errors, sql
 
-        if not name or "\0" in name or len(name.encode()) > NAME_LIMIT:
-            raise InvalidInput(f"A database's name has 1 to {NAME_LIMIT} bytes and no NUL, not {name[:80]!r}.")
+        if not isinstance(name, str) or not name.isprintable() or not 0 < len(name.encode()) <= NAME_LIMIT:
+            raise InvalidInput(f"A database's name is printable text of 1 to {NAME_LIMIT} bytes, not {name!r:.80}.")
         try:
             connection = psycopg2.connect(**self.connect_kwargs("postgres"), connect_timeout=30)
             try:
@@ -220,8 +228,8 @@ def _resolved(home: Path | str) -> Path:
     """Return the home's real path, if it can be one."""
     try:
         path = Path(home).absolute().resolve()
-    except (OSError, RuntimeError, ValueError) as error:  # links in a circle, NUL
-        raise EmbeddedServerError(f"{str(home)!r} cannot be the embedded server's folder: {error}") from error
+    except (OSError, RuntimeError, TypeError, ValueError) as error:  # links in a circle, NUL, a number
+        raise EmbeddedServerError(f"{str(home)[-255:]!r} cannot be the embedded server's folder: {error}") from error
     if "\n" in str(path) or "\r" in str(path):
         raise EmbeddedServerError(f"{str(home)!r} cannot be the embedded server's folder: it has a line break.")
     return path

@@ -62,5 +62,8 @@ MODELS: tuple[type[BaseModel], ...] = (
 for _model in MODELS:
     # What `get()` raises where there is no such row is a NotFound as well as Peewee's own error.
     _model.DoesNotExist = type(
-        f"{_model.__name__}DoesNotExist", (NotFound, peewee.DoesNotExist), {"__module__": _model.__module__}
+        f"{_model.__name__}DoesNotExist",
+        (NotFound, peewee.DoesNotExist),
+        # Found under this name, it can be pickled.
+        {"__module__": _model.__module__, "__qualname__": f"{_model.__name__}.DoesNotExist"},
     )

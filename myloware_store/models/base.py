@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import peewee
 
-from myloware_store.database import current_tenant, default_tenant, proxy
+from myloware_store.database import proxy
 from myloware_store.errors import InvalidInput, NotFound
-from myloware_store.fields import TenantForeignKey, UuidField
+from myloware_store.fields import UuidField
+from myloware_store.models.queries import Alias, Insert, Select
 from myloware_store.models.row_state import RowState, settle
+from myloware_store.models.rows import (
+    Row,
+    as_case,
+    as_row,
+    batches,
+    by_field,
+    checked,
+    default,
+    fields_named,
+    is_sql,
+    listed,
+    with_tenant,
+)
 from myloware_store.models.unsettled import MARKS
 from myloware_store.scalars import NameField, ServerDefault, TimestampField
-from myloware_store.values import MAX_NAME_CHARS
+from myloware_store.values import MAX_NAME_CHARS, shown
 
 __all__ = ["BaseModel", "Entity", "TenantEntity", "name_checks", "object_checks"]
-
-Row = dict[peewee.Field, Any]
 
 
 class BaseModel(RowState, peewee.Model):
@@ -38,11 +50,6 @@ class BaseModel(RowState, peewee.Model):
         _dirty: set[str]
         _pk: Any
         _pk_expr: Callable[[], peewee.Expression]
-        _prune_fields: Callable[[Mapping[str, Any], Iterable[Any]], dict[str, Any]]
-        _normalize_data: Callable[..., Any]
-
-        bulk_update: ClassVar[Callable[..., int]]
-        get_or_create: ClassVar[Callable[..., tuple[Any, bool]]]
 
     class Meta:
         database = proxy
@@ -53,22 +60,35 @@ class BaseModel(RowState, peewee.Model):
         self.stored = "__no_default__" in values
         self.json_read = {}
         self.unsettled = {}
+        if args:
+            raise InvalidInput(f"{type(self).__name__} takes its values by name")
         if not self.stored:
             unknown = sorted(name for name in values if name not in self._meta.combined)
             if unknown:
                 raise InvalidInput(f"{type(self).__name__} has no field {', '.join(unknown)}")
-        super().__init__(*args, **values)
+        super().__init__(**values)
 
     @classmethod
     def select(cls, *fields: Any) -> Any:
-        """Select rows, leaving out the columns that are read when they are asked for (embeddings, tsvectors)."""
+        """Select rows, leaving out the columns that are read when they are asked for (embeddings, tsvectors).
+
+        Raises:
+            InvalidInput: A field is given as text, which would be selected as that text, or is no SQL at all.
+        """
         if not fields:
-            return peewee.ModelSelect(cls, cls.plain_fields(), is_default=True)
+            return Select(cls, cls.plain_fields(), is_default=True)
         expanded: list[Any] = []
         for field in fields:
             is_model = inspect.isclass(field) and issubclass(field, BaseModel)
-            expanded.extend(field.plain_fields() if is_model else (field,))
-        return super().select(*expanded)
+            if not (is_model or isinstance(field, peewee.Node)):
+                raise InvalidInput(f"{cls.__name__}: {shown(field)} is no field; select {cls.__name__}.<field>")
+            expanded.extend(field.plain_fields() if is_model else [field])
+        return Select(cls, expanded)
+
+    @classmethod
+    def alias(cls, alias: str | None = None) -> Any:
+        """Return the model under another name."""
+        return Alias(cls, alias)
 
     @classmethod
     def plain_fields(cls) -> list[peewee.Field]:
@@ -76,9 +96,16 @@ class BaseModel(RowState, peewee.Model):
         return [field for field in cls._meta.sorted_fields if not getattr(field, "deferred", False)]
 
     @classmethod
+    def get_or_create(cls, **values: Any) -> tuple[Any, bool]:
+        """Read the row with these values, or create it with `defaults` as well."""
+        by_field(cls, values.get("defaults", {}), {name: values[name] for name in values if name != "defaults"})
+        made: tuple[Any, bool] = super().get_or_create(**values)  # type: ignore[no-untyped-call]  # not in the stubs
+        return made
+
+    @classmethod
     def insert(cls, __data: Any = None, **values: Any) -> Any:
         """Insert one row, with the tenant filled in."""
-        return super().insert(cls._with_tenant(cls._by_field(__data, values)))
+        return Insert(cls, checked(with_tenant(cls, by_field(cls, {} if __data is None else __data, values))))
 
     @classmethod
     def insert_many(cls, rows: Iterable[Any], fields: Sequence[Any] | None = None) -> Any:
@@ -87,36 +114,68 @@ class BaseModel(RowState, peewee.Model):
         Raises:
             InvalidInput: A key is not a field, or a row is neither a mapping nor as long as `fields`.
         """
-        prepared = [cls._with_tenant(cls._row(row, fields)) for row in rows]
+        named = None if fields is None else fields_named(cls, fields, "fields")
+        prepared = [with_tenant(cls, as_row(cls, row, named)) for row in listed(rows, "rows")]
         columns = [field for field in cls._meta.sorted_fields if any(field in row for row in prepared)]
         for row in prepared:
             for field in columns:
                 if field not in row:
-                    row[field] = cls._default(field)
-        return super().insert_many(prepared, fields=columns)
+                    row[field] = default(field)
+        return Insert(cls, insert=[checked(row) for row in prepared], columns=columns)
+
+    @classmethod
+    def insert_from(cls, query: Any, fields: Sequence[Any]) -> Any:
+        """Insert what a query finds."""
+        return Insert(cls, insert=query, columns=fields_named(cls, fields, "fields"))
 
     @classmethod
     def bulk_create(cls, model_list: Iterable[Any], batch_size: int | None = None) -> None:
         """Insert instances by `insert_many`, and read back what the server filled in."""
-        instances = list(model_list)
-        settle(instances, cls._meta.database)
-        size = batch_size or max(1, len(instances))
-        for start in range(0, len(instances), size):
-            batch = instances[start : start + size]
+        instances = cls._instances(model_list)
+        for batch in batches(instances, batch_size):
             rows = [instance.row_to_insert() for instance in batch]
-            inserted = cls._written(cls.insert_many(rows), cls._filled_fields())
+            inserted = cls._written(cls.insert_many(rows), rows, cls._meta.sorted_fields)
             # PostgreSQL returns the rows of one VALUES list in its order.
             for instance, row, written in zip(batch, inserted, rows, strict=True):
                 instance.take(row, written)
 
     @classmethod
+    def bulk_update(cls, model_list: Iterable[Any], fields: Sequence[Any], batch_size: int | None = None) -> int:
+        """Update these fields of stored instances, all of them or none.
+
+        Returns:
+            How many rows were updated.
+
+        Raises:
+            NotFound: A row is gone; no row was updated.
+            InvalidInput: There is no such field, it is of the key, or an instance was read without it.
+        """
+        database = cls._meta.database
+        instances = {id(instance): instance for instance in cls._instances(model_list)}
+        changed = fields_named(cls, fields, "fields")
+        if cls._meta.composite_key or not changed or any(field.primary_key for field in changed):
+            raise InvalidInput(f"{cls.__name__}: bulk_update() takes one field or more, and none of the key")
+        if len({instance._pk for instance in instances.values()}) < len(instances):
+            raise InvalidInput(f"model_list: two instances are the same {cls.__name__}")
+        rows = [(instance, instance.values_of(field.name for field in changed)) for instance in instances.values()]
+        with database.atomic():
+            for batch in batches(rows, batch_size):
+                cls._update_batch(batch, changed)
+        if database.is_closed():  # committed
+            for instance in instances.values():
+                instance.unsettled.clear()
+        return len(instances)
+
+    @classmethod
     def update(cls, __data: Any = None, **values: Any) -> Any:
         """Update rows, `updated_at` included."""
-        data = cls._by_field(__data, values)
+        data = by_field(cls, {} if __data is None else __data, values)
+        if not data:
+            raise InvalidInput(f"{cls.__name__}: nothing to update")
         changed = cls._meta.fields.get("updated_at")
         if changed is not None:
             data.setdefault(changed, peewee.fn.now())
-        return super().update(data)
+        return peewee.ModelUpdate(cls, checked(data))
 
     def save(self, force_insert: bool = False, only: Sequence[Any] | None = None) -> Any:  # noqa: FBT001, FBT002
         """Insert the row if it was made here, update it if it was read.
@@ -133,21 +192,20 @@ class BaseModel(RowState, peewee.Model):
             InvalidInput: The key of a stored row was changed.
             ConstraintViolation: The database refused it.
         """
+        names = None if only is None else [field.name for field in fields_named(type(self), only, "only")]
         settle([self], self._meta.database)
         if force_insert or not self.stored:
-            data = self.row_to_insert(only)
-            (row,) = self._written(type(self).insert(data), self._filled_fields())
+            data = self.row_to_insert(names)
+            (row,) = self._written(type(self).insert(data), [data], self._meta.sorted_fields)
             self.take(row, data)
             return 1
-        self.find_json_changes()
-        changed = self._prune_fields(self.__data__, self.dirty_fields if only is None else only)
+        changed = self.values_of(self.dirty_field_names if names is None else names)
+        for key in self._meta.get_primary_keys():
+            if changed.pop(key.name, None) is not None and key.name in self._dirty:
+                raise InvalidInput(f"{type(self).__name__}: the key of a stored row cannot be changed")
         if not changed:
             return 0
-        keys = {field.name for field in self._meta.get_primary_keys()}
-        if keys & changed.keys():
-            raise InvalidInput(f"{type(self).__name__}: the key of a stored row cannot be changed")
-        returned = [self._meta.fields.get("updated_at", self._meta.get_primary_keys()[0])]
-        rows = self._written(type(self).update(changed).where(self._pk_expr()), returned)
+        rows = self._written(type(self).update(changed).where(self._pk_expr()), [changed], self._changing(changed))
         if not rows:
             raise NotFound(f"{type(self).__name__} {self._pk}: no such row to update")
         self.take(rows[0], changed)
@@ -164,77 +222,52 @@ class BaseModel(RowState, peewee.Model):
         return super().delete_instance()
 
     @classmethod
-    def _written(cls, query: Any, returned: Sequence[peewee.Field]) -> list[dict[str, Any]]:
-        """Run a statement that writes, and return these columns of its rows, marked where it can be rolled back."""
+    def _update_batch(cls, batch: Sequence[tuple[BaseModel, Row]], changed: Sequence[peewee.Field]) -> None:
+        key: Any = cls._meta.primary_key
+        keys = [key.to_value(instance._pk) for instance, _ in batch]
+        rows = [row for _, row in batch]
+        values = {
+            field: peewee.Case(key, [(k, as_case(field, row[field.name])) for k, row in zip(keys, rows, strict=True)])
+            for field in changed
+        }
+        query = cls.update(values).where(key.in_(keys))
+        updated = cls._written(query, rows, [key, *cls._changing(rows[0])])
+        by_key = {row[key.name]: row for row in updated}
+        for instance, row in batch:
+            if instance._pk not in by_key:
+                raise NotFound(f"{cls.__name__} {instance._pk}: no such row to update")
+            instance.take(by_key[instance._pk], row)
+
+    @classmethod
+    def _changing(cls, names: Iterable[str]) -> list[peewee.Field]:
+        """The columns that an update of these fields changes, for what comes back from it."""
+        changed = [cls._meta.fields[name] for name in (*names, "updated_at") if name in cls._meta.fields]
+        return list(dict.fromkeys(changed))
+
+    @classmethod
+    def _written(cls, query: Any, rows: Sequence[Row], fields: Sequence[peewee.Field]) -> list[dict[str, Any]]:
+        """Run a statement that writes, and return what the database has in these fields now, but for large values.
+
+        Those come back only where they were given as SQL. The rows are marked where they can be rolled back.
+        """
+        made = {name for row in rows for name, value in row.items() if is_sql(value)}
+        returned = [
+            field
+            for field in fields
+            if field.name in made or not (getattr(field, "bulky", False) or getattr(field, "generated", False))
+        ]
         # Outside of every block no connection is held, and the statement commits by itself.
         marks = () if cls._meta.database.is_closed() else MARKS
-        return list(query.returning(*returned, *marks).dicts().execute())
-
-    def row_to_insert(self, only: Sequence[Any] | None = None) -> dict[str, Any]:
-        """Return the row to insert, with parents that are there as instances."""
-        data = self.__data__ if only is None else self._prune_fields(self.__data__, [*only, *self._key_names()])
-        parents = {name: parent for name, parent in self.__rel__.items() if parent is not None and name in data}
-        return {**data, **parents}
+        return list(query.returning(*(returned or cls._meta.get_primary_keys()), *marks).dicts().execute())
 
     @classmethod
-    def _filled_fields(cls) -> list[peewee.Field]:
-        """The columns that the server may fill on an INSERT, the key among them."""
-        return [
-            field
-            for field in cls.plain_fields()
-            if field.primary_key or field.name in ("tenant_id", *cls._key_names()) or getattr(field, "filled", False)
-        ]
-
-    @classmethod
-    def _key_names(cls) -> list[str]:
-        return [field.name for field in cls._meta.get_primary_keys()]
-
-    @classmethod
-    def _by_field(cls, data: Any, values: Mapping[str, Any]) -> Any:
-        try:
-            return cls._normalize_data(data, values)
-        except (ValueError, AttributeError) as error:
-            raise InvalidInput(f"{cls.__name__}: {error}") from None
-
-    @classmethod
-    def _row(cls, row: Any, fields: Sequence[Any] | None) -> Row:
-        if fields is not None and not isinstance(row, Mapping):
-            try:
-                row = dict(zip(fields, row, strict=True))
-            except ValueError:
-                raise InvalidInput(f"{cls.__name__}: a row has another length than its {len(fields)} fields") from None
-        if not isinstance(row, Mapping):
-            raise InvalidInput(f"{cls.__name__}: {type(row).__name__} is not a mapping of fields to values")
-        return dict(cls._by_field(row, {}))
-
-    @classmethod
-    def _default(cls, field: peewee.Field) -> Any:
-        if field.default is not None:
-            return field.default() if callable(field.default) else field.default
-        return peewee.SQL("DEFAULT")
-
-    @classmethod
-    def _with_tenant(cls, row: Any) -> Any:
-        """Fill in `tenant_id`: the parent's, else the one in force, else the settings'."""
-        tenant = cls._meta.fields.get("tenant_id")
-        if tenant is None or not isinstance(row, dict) or row.get(tenant) is not None:
-            return row
-        fallback = current_tenant() or default_tenant()
-        row[tenant] = fallback
-        for field in cls._meta.refs:
-            parent = row.get(field)
-            if not isinstance(field, TenantForeignKey) or parent is None:
-                continue
-            model = field.rel_model
-            if isinstance(parent, model) and parent.tenant_id is not None:
-                row[tenant] = parent.tenant_id
-            else:
-                # The parent was given by its id: the same statement looks its tenant up.
-                parent_id = model.id.db_value(getattr(parent, "id", parent))
-                found = model.select(model.tenant_id).where(model.id == parent_id)
-                row[tenant] = peewee.fn.COALESCE(found, fallback)
-            break
-        return row
+    def _instances(cls, model_list: Iterable[Any]) -> list[Any]:
+        instances = listed(model_list, "model_list")
+        for instance in instances:
+            if not isinstance(instance, cls):
+                raise InvalidInput(f"model_list: {type(instance).__name__} is not a {cls.__name__}")
+        settle(instances, cls._meta.database)
+        return instances
 
 
 class Entity(BaseModel):

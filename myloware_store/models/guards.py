@@ -163,7 +163,7 @@ BEGIN
     UPDATE work_orders AS o
     SET open_items = o.open_items + d.open,
         failed_items = o.failed_items + d.failed,
-        updated_at = CASE WHEN TG_OP = 'INSERT' THEN greatest(o.updated_at, d.latest) ELSE now() END,
+        updated_at = CASE WHEN TG_OP = 'INSERT' THEN greatest(o.updated_at, least(d.latest, now())) ELSE now() END,
         status = CASE
             WHEN o.open_items + d.open > 0 AND o.status = 'PENDING' AND NOT d.moved THEN 'PENDING'
             WHEN o.open_items + d.open > 0 THEN 'PROCESSING'

@@ -83,7 +83,7 @@ class WorkItem(TenantEntity):
     result = JsonField(null=True)
     processed_at = TimestampField(null=True)
     # Its order's, which a trigger fills in where an INSERT leaves it out.
-    priority = EnumField(Priority, filled=True)
+    priority = EnumField(Priority)
     available_at = TimestampField(constraints=[ServerDefault("now()")])
     attempt_count = CheckedIntegerField(constraints=[ServerDefault("0")])
     max_attempts = CheckedIntegerField(constraints=[ServerDefault("5")])

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from myloware_store.database import current_actor, current_tenant, default_tenant
 from myloware_store.errors import InvalidInput, NotFound
 from myloware_store.models.base import TenantEntity
+from myloware_store.transaction_blocks import again_after_conflicts
 from myloware_store.values import MAX_NAME_CHARS, require_text, shown
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ __all__ = [
     "as_object",
     "as_seconds",
     "as_text",
-    "as_time",
     "as_uuid",
     "as_uuids",
     "known_keys",
@@ -36,6 +35,7 @@ __all__ = [
 _Row = TypeVar("_Row", bound=TenantEntity)
 _Label = TypeVar("_Label", bound=StrEnum)
 _MAX_COUNT = 100_000
+_MAX_CHARS = 250_000_000  # four bytes each at most: PostgreSQL ends a connection that sends a message of 1 GiB
 _MAX_SECONDS = 10 * 365 * 86400.0
 
 
@@ -60,10 +60,18 @@ class Repository:
     def _rows(self, sql: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """Run one statement and return its rows.
 
-        `tenant` is a parameter of every statement: the tenant in force, or None where there is none.
+        `tenant` is a parameter of every statement: the tenant in force, or None where there is none. Outside of a
+        transaction the statement is run again where it met another transaction (a deadlock).
         """
-        cursor = self._db.execute_sql(sql, {"tenant": current_tenant(), **parameters})
-        return list(cursor.fetchall())
+        values = {"tenant": current_tenant(), **parameters}
+        size = sum(len(text) for value in values.values() if isinstance(value, list) for text in value if text)
+        if size > _MAX_CHARS:
+            raise InvalidInput(f"{size} characters are more than the {_MAX_CHARS} of one call: make smaller batches")
+
+        def run() -> list[tuple[Any, ...]]:
+            return list(self._db.execute_sql(sql, values).fetchall())
+
+        return run() if self._db.transaction_open() else again_after_conflicts(run)
 
 
 def writer() -> tuple[str, str]:
@@ -73,9 +81,13 @@ def writer() -> tuple[str, str]:
 
 def as_list(values: Any, name: str) -> list[Any]:
     """Return the elements of a list, tuple, set or generator; text and mappings are none: InvalidInput."""
-    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+    try:
+        iterator = None if isinstance(values, str | bytes | Mapping) else iter(values)
+    except TypeError:  # also what only looks iterable, such as an array without dimensions
+        iterator = None
+    if iterator is None:
         raise InvalidInput(f"{name}: {type(values).__name__} is not a list")
-    return list(values)
+    return list(iterator)
 
 
 def as_flag(value: Any, name: str) -> bool:
@@ -144,13 +156,6 @@ def as_object(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise InvalidInput(f"{name}: {type(value).__name__} is not a JSON object")
     return dict(value)
-
-
-def as_time(value: Any, name: str) -> datetime:
-    """Return an aware datetime, or raise InvalidInput."""
-    if not isinstance(value, datetime) or value.utcoffset() is None:
-        raise InvalidInput(f"{name}: {shown(value)} is not an aware datetime")
-    return value
 
 
 def known_keys(row: Any, allowed: Sequence[str], name: str) -> Mapping[str, Any]:

@@ -12,11 +12,11 @@ from myloware_store.values import require_text
 
 __all__ = ["DeadLetters"]
 
-# The items are locked first, as everywhere; a letter that someone else has just replayed is left out.
+# The items are locked first, as everywhere; what someone else has just replayed has not failed any more.
 REPLAY = """
 WITH items AS MATERIALIZED (
     SELECT w.id FROM work_items AS w JOIN dead_letters AS d ON d.work_item_id = w.id AND d.tenant_id = w.tenant_id
-    WHERE d.id = ANY (%(ids)s::uuid[]) AND d.replayed_at IS NULL
+    WHERE d.id = ANY (%(ids)s::uuid[]) AND d.replayed_at IS NULL AND w.status = 'FAILED'
         AND (%(tenant)s::text IS NULL OR d.tenant_id = %(tenant)s)
     ORDER BY w.id
     FOR NO KEY UPDATE OF w
@@ -25,13 +25,15 @@ replayed AS (
     UPDATE dead_letters AS d
     SET replayed_at = statement_timestamp(), replayed_by = %(by)s, updated_at = statement_timestamp()
     FROM items WHERE d.work_item_id = items.id AND d.id = ANY (%(ids)s::uuid[]) AND d.replayed_at IS NULL
-    RETURNING d.id, d.work_item_id
+    RETURNING d.id
+),
+queued AS (
+    UPDATE work_items AS w
+    SET status = 'QUEUED', processed_at = NULL, available_at = statement_timestamp(),
+        max_attempts = w.attempt_count + %(extra_attempts)s, updated_at = statement_timestamp()
+    WHERE w.id IN (SELECT id FROM items)
 )
-UPDATE work_items AS w
-SET status = 'QUEUED', processed_at = NULL, available_at = statement_timestamp(),
-    max_attempts = w.attempt_count + %(extra_attempts)s, updated_at = statement_timestamp()
-FROM replayed WHERE w.id = replayed.work_item_id AND w.status = 'FAILED'
-RETURNING replayed.id
+SELECT id FROM replayed
 """
 
 
@@ -50,19 +52,25 @@ class DeadLetters(Repository):
         Raises:
             InvalidInput: One of them cannot be stored.
         """
+        from psycopg2.extras import Json
+
         tenant, _ = writer()
-        return DeadLetter.create(
+        letter: DeadLetter = DeadLetter.create(
             tenant_id=tenant,
             source=as_name(source, "source"),
             event_type=as_name(event_type, "event_type"),
-            payload=payload,
+            # None itself would be a missing value rather than JSON's null.
+            payload=Json(None) if payload is None else payload,
             error=require_text(error, "error"),
         )
+        letter.payload = payload
+        letter._dirty.clear()  # noqa: SLF001  the stored row says so, too
+        return letter
 
     def replay(self, ids: Iterable[UUID | str] | UUID | str, *, by: str, extra_attempts: int = 3) -> set[UUID]:
         """Queue the items of dead letters again; each letter is replayed once, however many press the button.
 
-        Letters from outside sources have no item and are left as they are.
+        Letters from outside sources have no item, and are left as they are; so are those whose item has not failed.
 
         Args:
             ids: The letters.

@@ -7,11 +7,11 @@ from datetime import UTC
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-import numpy as np
 from uuid_utils.compat import uuid7
 
+from myloware_store.embedding import embed
 from myloware_store.enums import MemDocType
-from myloware_store.errors import InvalidInput, InvalidVector, NotFound
+from myloware_store.errors import InvalidInput, NotFound
 from myloware_store.repositories.base import (
     Repository,
     as_count,
@@ -26,7 +26,7 @@ from myloware_store.repositories.base import (
 )
 from myloware_store.results import Hit, MemoryDoc
 from myloware_store.values import MAX_TEXT_BYTES, dump_json, require_text, shown
-from myloware_store.vectors import DIMENSIONS, decode_binary, encode_text
+from myloware_store.vectors import decode_binary, encode_text
 
 if TYPE_CHECKING:
     from myloware_store.database import StoreDatabase
@@ -113,6 +113,7 @@ class Memory(Repository):
                 written.
             InvalidVector: An embedding has a wrong shape, is zero, NaN or infinite; nothing was written.
             NotFound: There is no such work item, or it is another tenant's; nothing was written.
+            StoreError: The embedder failed, which is this error's cause; nothing was written.
         """
         rows = [_checked(doc) for doc in as_list(docs, "docs")]
         if not rows:
@@ -131,12 +132,7 @@ class Memory(Repository):
             "embeddings": [row["embedding"] for row in rows],
             "metadata": [row["metadata"] for row in rows],
         }
-        with self._db.atomic():
-            self._require_items(values["item_ids"])
-            stored = {str(row_id) for (row_id,) in self._rows(UPSERT, values)}
-            if len(stored) != len(ids):
-                taken = next(row_id for row_id in ids if row_id not in stored)
-                raise InvalidInput(f"upsert: the id {taken} is taken by another tenant's document")
+        self._db.transact(lambda: self._store(values))
         return [UUID(row_id) for row_id in ids]
 
     def get(self, ids: Iterable[UUID | str] | UUID | str, *, with_embedding: bool = False) -> list[MemoryDoc]:
@@ -221,11 +217,16 @@ class Memory(Repository):
         missing = [row for row in rows if row["embedding"] is None]
         if self._embedder is None or not missing:
             return
-        vectors = np.asarray(self._embedder([row["content"] for row in missing]))
-        if vectors.shape != (len(missing), DIMENSIONS):
-            raise InvalidVector(f"the embedder gave {vectors.shape}, not ({len(missing)}, {DIMENSIONS})")
+        vectors = embed(self._embedder, [row["content"] for row in missing])
         for row, vector in zip(missing, vectors, strict=True):
             row["embedding"] = encode_text(vector)
+
+    def _store(self, values: Mapping[str, Any]) -> None:
+        self._require_items(values["item_ids"])
+        stored = {str(row_id) for (row_id,) in self._rows(UPSERT, values)}
+        taken = [row_id for row_id in values["ids"] if row_id not in stored]
+        if taken:
+            raise InvalidInput(f"upsert: the id {taken[0]} is taken by another tenant's document")
 
     def _require_items(self, item_ids: list[str | None]) -> None:
         wanted = {item_id for item_id in item_ids if item_id is not None}

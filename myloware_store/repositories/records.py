@@ -71,7 +71,8 @@ class Runs(Repository):
             values["context"] = as_object(context, "context")
         unfinished = Run.finished_at.is_null()
         if not Run.update(**values).where(Run.id == run.id, unfinished).execute():
-            raise InvalidInput(f"run {run.id} has ended before, as {run.status}")
+            ended = self._find(Run, run.id, "run_id")
+            raise InvalidInput(f"run {ended.id} has ended before, as {ended.status}")
         return self._find(Run, run.id, "run_id")
 
 

@@ -26,7 +26,6 @@ from myloware_store.repositories.base import (
     as_name,
     as_object,
     as_seconds,
-    as_time,
     writer,
 )
 from myloware_store.repositories.work_rows import (
@@ -93,7 +92,7 @@ class Work(Repository):
             "created_by": as_name(actor if created_by is None else created_by, "created_by"),
             "metadata": dump_json(as_object(metadata, "metadata"), "metadata"),
             "key": None if idempotency_key is None else as_name(idempotency_key, "idempotency_key"),
-            "available_at": None if available_at is None else as_time(available_at, "available_at"),
+            "available_at": None if available_at is None else WorkItem.available_at.check(available_at),
             "max_attempts": as_count(max_attempts, "max_attempts", most=1000),
             "item_ids": [str(uuid7()) for _ in documents],
             "types": [kind for kind, _ in documents],

@@ -67,7 +67,11 @@ def fence(claims: Sequence[Claim]) -> dict[str, list[str]]:
 def error_text(error: Any) -> str:
     """Return an exception or text as text that always can be stored: what PostgreSQL has no room for is replaced."""
     if isinstance(error, BaseException):
-        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        try:
+            told = str(error)
+        except Exception:  # noqa: BLE001  whatever an application's __str__ raises: the attempt has failed all the same
+            told = ""
+        text = f"{type(error).__name__}: {told}" if told else type(error).__name__
     elif isinstance(error, str):
         text = error or "unknown error"
     else:

@@ -62,13 +62,19 @@ FROM claimed AS c JOIN started AS s ON s.id = c.current_attempt_id
 ORDER BY c.priority DESC, c.available_at, c.id
 """
 
-# The item is never touched: only the attempt's lease moves.
+# The item is never touched: only the attempt's lease moves. Locked in the order of the items, as in the others.
 HEARTBEAT = """
-UPDATE attempts SET lease_expires_at = statement_timestamp() + %(lease)s * interval '1 second',
+WITH held AS MATERIALIZED (
+    SELECT id FROM attempts
+    WHERE id = ANY (%(attempt_ids)s::uuid[]) AND status = 'STARTED' AND lease_expires_at > statement_timestamp()
+        AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+    ORDER BY work_item_id
+    FOR NO KEY UPDATE
+)
+UPDATE attempts AS a SET lease_expires_at = statement_timestamp() + %(lease)s * interval '1 second',
     updated_at = statement_timestamp()
-WHERE id = ANY (%(attempt_ids)s::uuid[]) AND status = 'STARTED' AND lease_expires_at > statement_timestamp()
-    AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
-RETURNING work_item_id
+FROM held WHERE a.id = held.id
+RETURNING a.work_item_id
 """
 
 _GIVEN_CLAIMS = """
@@ -147,6 +153,10 @@ buried AS (
         jsonb_build_object('work_item_id', id, 'attempt_id', attempt_id, 'content', content),
         error, attempt_count - 1, id
     FROM moved WHERE NOT again
+    -- An item has one open letter, which somebody may have written by hand.
+    ON CONFLICT (work_item_id) WHERE replayed_at IS NULL DO UPDATE
+    SET source = EXCLUDED.source, event_type = EXCLUDED.event_type, payload = EXCLUDED.payload, error = EXCLUDED.error,
+        retry_count = EXCLUDED.retry_count, updated_at = statement_timestamp()
     RETURNING id, work_item_id
 )
 SELECT held.id, moved.status, CASE WHEN moved.again THEN moved.available_at END, buried.id

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from myloware_store.embedding import HashingEmbedder
-from myloware_store.migration_history import require_current
+from myloware_store.migration_history import require_current, require_database
 from myloware_store.models import (
     ApprovalEvent,
     Attempt,
@@ -70,8 +70,10 @@ def seed(database: StoreDatabase) -> SeedReport:
         How many rows were inserted into which table.
 
     Raises:
+        InvalidInput: That is no database.
         SchemaMismatch: The database is not migrated, or is newer than this version.
     """
+    require_database(database)
     require_current(database)
     return database.transact(lambda: _fill(database))
 

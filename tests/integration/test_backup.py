@@ -171,6 +171,32 @@ def rows(bins: str, url: str) -> list[str]:
     return sorted(line for line in dumped.splitlines() if not re.match(r"\\(un)?restrict ", line))
 
 
+def test_orders_that_were_not_counted_are_counted_anew(myloware_db: StoreDatabase) -> None:
+    """The documented statement gives every order what its items amount to, and leaves the others as they are."""
+    myloware_db.execute_sql(
+        """
+        INSERT INTO work_orders (tenant_id, created_by) SELECT 'acme', 'order ' || n FROM generate_series(1, 4) AS n;
+        INSERT INTO work_items (tenant_id, work_order_id, type, content, status, processed_at)
+        SELECT tenant_id, id, 'TICKET', 'x', 'FAILED', now() FROM work_orders WHERE created_by <> 'order 4';
+        SET session_replication_role = replica;
+        DELETE FROM work_items USING work_orders AS o WHERE work_order_id = o.id AND created_by = 'order 1';
+        UPDATE work_items SET status = 'COMPLETED' FROM work_orders AS o
+        WHERE work_order_id = o.id AND created_by = 'order 2';
+        INSERT INTO work_items (tenant_id, work_order_id, type, content, priority)
+        SELECT tenant_id, id, 'TICKET', 'x', priority FROM work_orders WHERE created_by > 'order 2';
+        RESET session_replication_role
+        """
+    )
+    (statement,) = re.findall(r"```sql\n(.*?)```", (CHECKOUT / "docs" / "backup.md").read_text(), re.DOTALL)
+    myloware_db.execute_sql(statement)
+    query = "SELECT status::text, open_items, failed_items FROM work_orders ORDER BY created_by"
+
+    assert [("FAILED", 0, 0), ("COMPLETED", 0, 0), ("PROCESSING", 1, 1), ("PENDING", 1, 0)] == myloware_db.execute_sql(
+        query
+    ).fetchall()
+    assert () == validate(myloware_db).findings
+
+
 def test_a_plain_role_restores_where_vector_is_there(
     postgres: EmbeddedServer, myloware_server_database: StoreDatabase, tmp_path: Path
 ) -> None:

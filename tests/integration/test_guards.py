@@ -218,6 +218,18 @@ def test_an_order_counts_from_nothing(myloware_db: StoreDatabase) -> None:
     assert ("PENDING", 1, 0) == state(myloware_db, order)
 
 
+@pytest.mark.parametrize(
+    ("created_at", "changed"), [("2024-06-01", "2025-01-01"), ("2025-06-01", "2025-06-01"), ("infinity", "now")]
+)
+def test_an_order_changes_when_its_items_came(myloware_db: StoreDatabase, created_at: str, changed: str) -> None:
+    """Items imported with their times leave their order's own, or bring it up to theirs, and never past now."""
+    order = add_order(myloware_db, updated_at="2025-01-01")
+    add_item(myloware_db, order, created_at=created_at)
+    query = "SELECT updated_at = %s OR (%s = 'now' AND updated_at <= now()) FROM work_orders WHERE id = %s"
+
+    assert (True,) == myloware_db.execute_sql(query, (changed, changed, order)).fetchone()
+
+
 def test_an_orders_counters_are_not_written_by_hand(myloware_db: StoreDatabase) -> None:
     """An update of the counters is refused, an upsert's too; writing them as they are passes."""
     order = add_order(myloware_db)

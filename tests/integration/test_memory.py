@@ -17,6 +17,7 @@ from myloware_store import (
     MemDocType,
     NotFound,
     Store,
+    StoreError,
 )
 
 if TYPE_CHECKING:
@@ -114,6 +115,14 @@ def test_one_bad_document_stores_nothing(myloware: Store, bad: Any, error: type[
     assert MemDoc.select().count() == 0
 
 
+def test_a_batch_that_no_statement_can_carry_is_refused(myloware: Store) -> None:
+    """The server would end the connection: smaller batches are asked for, and nothing is stored."""
+    doc = {"type": "CONTEXT", "content": "x" * 2**20}
+    with pytest.raises(InvalidInput, match="smaller batches"):
+        myloware.memory.upsert([doc] * 250)
+    assert MemDoc.select().count() == 0
+
+
 def test_an_id_twice_in_a_batch_is_refused(myloware: Store) -> None:
     """It would be unclear which one counts."""
     doc = {**docs(1)[0], "id": uuid.uuid4()}
@@ -169,12 +178,52 @@ def test_the_stores_embedder_embeds_what_comes_without_a_vector(myloware_dsn: st
     assert vectors(1)[0].tolist() == list(given.embedding if given.embedding is not None else ())
 
 
-def test_an_embedder_that_gives_a_wrong_shape_stores_nothing(myloware_dsn: str) -> None:
+async def later(texts: Any) -> Any:
+    """Embed, but asynchronously."""
+    return HashingEmbedder()(texts)
+
+
+@pytest.mark.parametrize(
+    "embedder",
+    [
+        lambda texts: np.ones((len(texts), 3), dtype=np.float32),
+        lambda _: np.ones(DIMENSIONS),
+        lambda _: [[1.0], [1.0, 2.0]],
+        lambda _: None,
+        lambda _: "vectors",
+        lambda texts: (vector for vector in np.ones((len(texts), DIMENSIONS))),
+        lambda texts: np.full((len(texts), DIMENSIONS), "1"),
+        lambda texts: np.full((len(texts), DIMENSIONS), 1j),
+        lambda texts: np.full((len(texts), DIMENSIONS), np.nan),
+        lambda texts: np.zeros((len(texts), DIMENSIONS)),
+        later,
+    ],
+)
+def test_an_embedder_that_gives_no_usable_vectors_stores_nothing(myloware_dsn: str, embedder: Any) -> None:
     """It is found out before SQL."""
-    with Store.open(myloware_dsn, embedder=lambda texts: np.ones((len(texts), 3), dtype=np.float32)) as store:
-        with pytest.raises(InvalidVector, match="embedder"):
+    with Store.open(myloware_dsn, embedder=embedder) as store:
+        with pytest.raises(InvalidVector):
             store.memory.upsert([{"type": "CONTEXT", "content": "x"}])
         assert MemDoc.select().count() == 0
+
+
+def test_an_embedder_that_fails_stores_nothing(myloware_dsn: str) -> None:
+    """Its error is the cause of one typed error; one of the library's own comes as it is."""
+
+    def fails(_: Any) -> Any:
+        raise TimeoutError("the model did not answer")
+
+    with Store.open(myloware_dsn, embedder=fails) as store:
+        with pytest.raises(StoreError, match="TimeoutError") as caught:
+            store.memory.upsert([{"type": "CONTEXT", "content": "x"}])
+        assert isinstance(caught.value.__cause__, TimeoutError)
+        assert MemDoc.select().count() == 0
+
+    def refuses(_: Any) -> Any:
+        raise InvalidInput("mine")
+
+    with Store.open(myloware_dsn, embedder=refuses) as store, pytest.raises(InvalidInput, match="mine"):
+        store.memory.upsert([{"type": "CONTEXT", "content": "x"}])
 
 
 @pytest.mark.parametrize(

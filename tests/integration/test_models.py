@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from peewee import fn
+from peewee import Expression, fn
 
 from myloware_store import (
     DIMENSIONS,
@@ -323,6 +323,9 @@ for _ in range(100_000):
         (WorkOrder, {"created_by": "a", "created_at": "2026-01-01"}),
         (MemDoc, {"type": "CONTEXT", "content": " \n"}),
         (MemDoc, {"type": "CONTEXT", "content": "x" * (1024 * 1024 + 1)}),
+        (EvalResult, {"evaluation_type": "e", "score": float("nan"), "passed": True}),
+        (EvalResult, {"evaluation_type": "e", "score": 10**400, "passed": True}),
+        (EvalResult, {"evaluation_type": "e", "score": "1", "passed": True}),
         (Schema, {"name": "n", "version": "1", "document_type": "d", "schema_definition": {}, "is_active": 1}),
         (Capability, {"name": "n", "scope": "s", "permissions": {"not": "a list"}}),
         (
@@ -358,12 +361,12 @@ def test_bad_vectors_never_reach_the_database() -> None:
     assert MemDoc.select().count() == 0
 
 
-def test_content_with_too_many_words_for_a_tsvector_is_one_typed_error() -> None:
-    """Text below the limit whose index entry would pass 1 MB is refused like other bad input."""
+def test_content_with_more_words_than_a_tsvector_holds_is_stored() -> None:
+    """Text below the limit whose index entry would pass 1 MB is stored whole, and found by its beginning."""
     words = " ".join(f"{n:05d}-{n + 1:05d}" for n in range(80_000))
-    with pytest.raises(InvalidInput):
-        MemDoc.create(type="CONTEXT", content=words)
-    assert MemDoc.select().count() == 0
+    doc = MemDoc.create(type="CONTEXT", content=words)
+    assert words == MemDoc.get().content
+    assert [doc] == list(MemDoc.select().where(Expression(MemDoc.search, "@@", fn.to_tsquery("00000 & 00001"))))
 
 
 def test_a_missing_row_is_not_found() -> None:

@@ -141,6 +141,14 @@ def test_events_from_outside_are_kept(myloware: Store) -> None:
     assert DeadLetter.select().count() == 1
 
 
+@pytest.mark.parametrize("payload", [None, [], 0, "", False, {"a": None}])
+def test_an_events_payload_is_any_json(myloware: Store, payload: Any) -> None:
+    """JSON's null among them, which is no missing value."""
+    letter = myloware.dead_letters.record("queue", "invoice.paid", payload, "")
+    assert payload == letter.payload == DeadLetter.get_by_id(letter.id).payload
+    assert payload == myloware.dead_letters.list()[0].payload
+
+
 def test_a_run_starts_and_ends_once(myloware: Store, item: WorkItem) -> None:
     """COMPLETED, or FAILED with an error; ending it again is refused."""
     run = myloware.runs.start(item.work_order_id, context={"step": 1})
@@ -157,6 +165,25 @@ def test_a_run_starts_and_ends_once(myloware: Store, item: WorkItem) -> None:
     with pytest.raises(NotFound):
         myloware.runs.start(item.work_order_id, workflow_template_id=uuid.uuid4())
     assert Run.select().count() == 2
+
+
+def test_racing_ends_of_a_run_make_one(myloware: Store, item: WorkItem) -> None:
+    """The others learn how it ended."""
+    run = myloware.runs.start(item.work_order_id)
+    barrier = threading.Barrier(4)
+
+    def end(n: int) -> str:
+        barrier.wait()
+        try:
+            return str(myloware.runs.finish(run.id, error=None if n % 2 else "no model").status)
+        except InvalidInput as late:
+            return str(late)
+
+    with ThreadPoolExecutor(4) as pool:
+        ends = [*pool.map(end, range(4))]
+    status = Run.get_by_id(run.id).status
+    assert 1 == ends.count(status)
+    assert 3 == sum(str(status) in each and "before" in each for each in ends)
 
 
 def test_an_evaluation_is_recorded(myloware: Store, item: WorkItem) -> None:

@@ -27,7 +27,7 @@ from myloware_store import (
 )
 from myloware_store.database import StoreDatabase, create_database
 from myloware_store.enums import ENUM_TYPES
-from myloware_store.errors import ConstraintViolation, SchemaMismatch
+from myloware_store.errors import ConstraintViolation, InvalidInput, SchemaMismatch
 from myloware_store.migrate import migrate
 from myloware_store.models import MODELS
 from myloware_store.seed import (
@@ -48,6 +48,7 @@ from myloware_store.seed import (
     ids,
     seed,
 )
+from myloware_store.validate import validate
 
 TABLES = [model._meta.table_name for model in MODELS]
 NAMED_IDS = {name: value for name, value in vars(ids).items() if name.endswith("_ID")}
@@ -353,3 +354,11 @@ def test_ids_are_fixed() -> None:
     """The ids are written down in tests and notes: they never change."""
     assert UUID("019438e9-4800-7000-8000-000100110000") == ACME_INVOICE_ORDER_ID
     assert UUID("019438e9-4800-7000-8000-000300130002") == ACME_LEASED_ATTEMPT_ID
+
+
+@pytest.mark.parametrize("act", [seed, validate])
+@pytest.mark.parametrize("database", ["postgresql://u:hunter2@h/x", None, Settings()])
+def test_what_is_no_database_is_refused(act: Any, database: Any) -> None:
+    """A URL or settings are told by their type, and not shown."""
+    with pytest.raises(InvalidInput, match=r"must be a StoreDatabase, such as store\.db, not \w+$"):
+        act(database)

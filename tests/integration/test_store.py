@@ -6,12 +6,22 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from myloware_store import SchemaMismatch, Settings, SettingsError, Store, StoreError, WorkOrder
+from myloware_store import (
+    InvalidInput,
+    SchemaMismatch,
+    Settings,
+    SettingsError,
+    Store,
+    StoreError,
+    WorkOrder,
+)
+from myloware_store.database import create_database
 from myloware_store.embedded import EmbeddedServer
+from myloware_store.errors import NotOpen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,6 +95,17 @@ def test_a_url_and_settings_do_not_mix(myloware_dsn: str) -> None:
         Store.open(myloware_dsn, settings=Settings.load(myloware_dsn))
 
 
+@pytest.mark.parametrize("wrong", ["postgresql://localhost/x", 5, {}, "", object()])
+def test_what_are_no_settings_are_refused(myloware_dsn: str, wrong: Any) -> None:
+    """Neither as settings, nor as an embedder; nothing is left open."""
+    with pytest.raises(SettingsError, match="settings"):
+        Store.open(settings=wrong)
+    with pytest.raises(InvalidInput, match="embedder"):
+        Store.open(myloware_dsn, embedder=wrong)
+    with pytest.raises(NotOpen):
+        WorkOrder.select().count()
+
+
 def test_a_database_that_is_not_migrated_is_refused(myloware_server: EmbeddedServer) -> None:
     """With the command that mends it; nothing is created in it, and the next open works."""
     myloware_server.ensure_database("bare")
@@ -105,3 +126,28 @@ def test_a_password_is_never_shown(myloware_dsn: str) -> None:
     url = myloware_dsn + ("&" if "?" in myloware_dsn else "?") + "password=s3cret"
     with Store.open(url) as store:
         assert "s3cret" not in f"{store!r} {store.settings!r} {store.db!r} {store.settings.safe_url}"
+
+
+def test_a_database_may_be_given(myloware_dsn: str) -> None:
+    """The store uses it as it is, and leaves its connections open for the next store."""
+    database = create_database(Settings.load(myloware_dsn))
+    with Store.open(database=database) as store:
+        assert database is store.db
+        pid = database.execute_sql("SELECT pg_backend_pid()").fetchone()
+
+    with Store.open(database=database):
+        assert pid == database.execute_sql("SELECT pg_backend_pid()").fetchone()
+    database.close_all()
+
+
+def test_another_database_is_not_the_one_that_is_open(myloware_dsn: str) -> None:
+    """Even with the same settings: the models are bound to the first."""
+    settings = Settings.load(myloware_dsn)
+    with Store.open(settings=settings), pytest.raises(SettingsError, match="a store is open on"):
+        Store.open(database=create_database(settings))
+
+
+def test_a_database_is_a_store_database(myloware_dsn: str) -> None:
+    """Peewee's own has no pool of ours, and a URL is the first argument."""
+    with pytest.raises(SettingsError, match="str is not a StoreDatabase"):
+        Store.open(database=myloware_dsn)  # type: ignore[arg-type]

@@ -91,6 +91,29 @@ DAMAGES = {
         """,
         {("enum", "connector_status")},
     ),
+    "a label too many": ("ALTER TYPE priority ADD VALUE 'NEVER' BEFORE 'LOW'", {("enum", "priority")}),
+    "a label too many in a type that guards are made of": (
+        "ALTER TYPE work_item_status ADD VALUE 'LOST'",
+        {("enum", "work_item_status")},
+    ),
+    "another label too many in a type that guards are made of": (
+        "ALTER TYPE work_order_status ADD VALUE 'LOST' BEFORE 'FAILED'",
+        {("enum", "work_order_status")},
+    ),
+    "labels in another order": (
+        """
+        ALTER TYPE mem_doc_type RENAME TO old;
+        CREATE TYPE mem_doc_type AS ENUM ('TEMPLATE', 'KNOWLEDGE', 'CONTEXT');
+        ALTER TABLE mem_docs ALTER COLUMN type TYPE mem_doc_type USING type::text::mem_doc_type;
+        DROP TYPE old
+        """,
+        {("enum", "mem_doc_type")},
+    ),
+    "two labels with other names": (
+        "ALTER TYPE priority RENAME VALUE 'LOW' TO 'low'; ALTER TYPE priority RENAME VALUE 'HIGH' TO 'high'",
+        {("enum", "priority")},
+    ),
+    "a type with another name": ("ALTER TYPE priority RENAME TO urgency", {("enum", "priority")}),
     "an enum type missing": (
         "DROP TYPE approval_decision CASCADE",
         {("enum", "approval_decision"), ("column", "approval_events.decision")},
@@ -119,6 +142,35 @@ DAMAGES = {
     "a table missing that others refer to": (
         "DROP TABLE capabilities CASCADE",
         {("table", "capabilities"), ("constraint", "tool_capabilities.tool_capabilities_capability_id_fkey")},
+    ),
+    "a table with another name": ("ALTER TABLE work_items RENAME TO things", {("table", "work_items")}),
+    "a table with another name, and its key too": (
+        'ALTER TABLE work_items RENAME TO "All things"; ALTER INDEX work_items_pkey RENAME TO things_pkey',
+        {("table", "work_items"), ("constraint", "work_items.work_items_pkey")},
+    ),
+    "a view in the place of a renamed table": (
+        "ALTER TABLE eval_results RENAME TO kept; CREATE VIEW eval_results AS SELECT * FROM kept",
+        {("table", "eval_results")},
+    ),
+    "a materialised view in the place of a renamed table": (
+        "ALTER TABLE eval_results RENAME TO kept; CREATE MATERIALIZED VIEW eval_results AS SELECT * FROM kept",
+        {("table", "eval_results")},
+    ),
+    "a partitioned table in the place of a table": (
+        """
+        DROP TABLE eval_results;
+        CREATE TABLE eval_results (id uuid PRIMARY KEY, work_item_id uuid) PARTITION BY RANGE (id);
+        CREATE INDEX eval_results_work_item_id_idx ON eval_results (work_item_id)
+        """,
+        {("table", "eval_results")},
+    ),
+    "a table in another schema": (
+        "CREATE SCHEMA apart; ALTER TABLE audit_logs SET SCHEMA apart",
+        {("table", "audit_logs")},
+    ),
+    "a table that a crash empties and that hides its rows": (
+        "ALTER TABLE audit_logs SET UNLOGGED; ALTER TABLE audit_logs ENABLE ROW LEVEL SECURITY",
+        {("table", "audit_logs")},
     ),
     "a table that a crash empties": ("ALTER TABLE audit_logs SET UNLOGGED", {("table", "audit_logs")}),
     "a table that hides its rows": ("ALTER TABLE work_items ENABLE ROW LEVEL SECURITY", {("table", "work_items")}),
@@ -172,6 +224,14 @@ DAMAGES = {
         """,
         {("column", "runs.error")},
     ),
+    "a column with another name": (
+        "ALTER TABLE work_items RENAME COLUMN content TO body",
+        {("column", "work_items.content")},
+    ),
+    "a column of theirs with a name of their own": (
+        'ALTER TABLE work_items ADD COLUMN "Net cost" numeric',
+        {("column", "work_items.Net cost")},
+    ),
     "a column of theirs": ("ALTER TABLE work_items ADD COLUMN cost numeric", {("column", "work_items.cost")}),
     "a check missing": (
         "ALTER TABLE attempts DROP CONSTRAINT attempts_duration_ms_check",
@@ -206,6 +266,25 @@ DAMAGES = {
         "ALTER TABLE schemas DROP CONSTRAINT schemas_name_version_key",
         {("constraint", "schemas.schemas_name_version_key")},
     ),
+    "a primary key with another name": (
+        "ALTER TABLE work_items RENAME CONSTRAINT work_items_pkey TO theirs",
+        {("constraint", "work_items.work_items_pkey")},
+    ),
+    "another primary key": (
+        """
+        ALTER TABLE audit_logs DROP CONSTRAINT audit_logs_pkey,
+            ADD CONSTRAINT theirs PRIMARY KEY (id, created_at)
+        """,
+        {("constraint", "audit_logs.audit_logs_pkey"), ("constraint", "audit_logs.theirs")},
+    ),
+    "foreign keys that nobody checks": (
+        "ALTER TABLE runs DISABLE TRIGGER ALL; ALTER TABLE runs ENABLE TRIGGER USER",
+        {("constraint", "runs.runs_work_order_id_fkey"), ("constraint", "runs.runs_workflow_template_id_fkey")},
+    ),
+    "a foreign key that the parent does not keep": (
+        "ALTER TABLE connectors DISABLE TRIGGER ALL; ALTER TABLE connectors ENABLE TRIGGER USER",
+        {("constraint", "tools.tools_connector_id_fkey")},
+    ),
     "a constraint of theirs": (
         "ALTER TABLE work_items ADD CONSTRAINT short CHECK (length(content) < 10)",
         {("constraint", "work_items.short")},
@@ -217,6 +296,14 @@ DAMAGES = {
     "a unique index missing": (
         "DROP INDEX dead_letters_open_idx",
         {("index", "dead_letters.dead_letters_open_idx")},
+    ),
+    "an index with another name": (
+        "ALTER INDEX work_items_claim_idx RENAME TO theirs",
+        {("index", "work_items.work_items_claim_idx")},
+    ),
+    "an index whose name another one has": (
+        "DROP INDEX work_items_claim_idx; CREATE INDEX work_items_claim_idx ON runs (status)",
+        {("index", "work_items.work_items_claim_idx")},
     ),
     "an index on other columns": (
         """
@@ -241,8 +328,8 @@ DAMAGES = {
         {("index", "attempts.left_over")},
     ),
     "a unique index of theirs": (
-        "CREATE UNIQUE INDEX one_each ON work_items (content)",
-        {("index", "work_items.one_each")},
+        """CREATE UNIQUE INDEX "Only ""one"" each" ON work_items (content)""",
+        {("index", 'work_items.Only "one" each')},
     ),
     "the vector index missing": ("DROP INDEX mem_docs_embedding_idx", {("index", "mem_docs.mem_docs_embedding_idx")}),
     "the vector index on another distance": (
@@ -275,6 +362,22 @@ DAMAGES = {
     "a trigger disabled": (
         "ALTER TABLE audit_logs DISABLE TRIGGER audit_logs_append_only",
         {("trigger", "audit_logs.audit_logs_append_only")},
+    ),
+    "a trigger with another name": (
+        "ALTER TRIGGER work_items_roll_up_insert ON work_items RENAME TO theirs",
+        {("trigger", "work_items.work_items_roll_up_insert")},
+    ),
+    "a trigger that counts a second time": (
+        """
+        CREATE TRIGGER "Again" AFTER INSERT ON work_items
+        REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION work_items_roll_up()
+        """,
+        {("trigger", "work_items.Again")},
+    ),
+    "a rule": ("CREATE RULE keep AS ON DELETE TO work_orders DO INSTEAD NOTHING", {("rule", "work_orders.keep")}),
+    "a table that inherits": (
+        'CREATE SCHEMA "A part"; CREATE TABLE "A part".orders () INHERITS (work_orders)',
+        {("child", 'work_orders."A part".orders')},
     ),
     "a trigger with another condition": (
         """
@@ -334,22 +437,93 @@ def test_of_long_definitions_the_part_that_differs_is_shown(myloware_db: StoreDa
     assert "ELSE 'FAILED'" in (finding.actual or "")
 
 
-def test_a_label_too_many_is_reported_with_the_way_out(myloware_db: StoreDatabase) -> None:
-    """PostgreSQL cannot drop a label: the remedy says what to do instead."""
-    myloware_db.execute_sql("ALTER TYPE priority ADD VALUE 'NEVER' BEFORE 'LOW'")
-    (finding,) = validate(myloware_db).findings
+HOPELESS = {
+    "a label too many, in use": (
+        "ALTER TYPE priority ADD VALUE 'NEVER'; COMMIT; UPDATE work_orders SET priority = 'NEVER'",
+        "UPDATE work_orders SET priority = 'LOW'",
+    ),
+    "a column lost with what was in it": (
+        "ALTER TABLE work_orders DROP COLUMN created_by",
+        "ALTER TABLE work_orders ADD COLUMN created_by text; UPDATE work_orders SET created_by = 'me'",
+    ),
+    "a column that is null": (
+        """
+        ALTER TABLE work_orders ALTER COLUMN created_by DROP NOT NULL;
+        UPDATE work_orders SET created_by = NULL
+        """,
+        "UPDATE work_orders SET created_by = 'me'",
+    ),
+    "rows that break a check": (
+        "ALTER TABLE work_orders DROP CONSTRAINT work_orders_created_by_check; UPDATE work_orders SET created_by = ''",
+        "UPDATE work_orders SET created_by = 'me'",
+    ),
+    "rows without their parent": (
+        """
+        ALTER TABLE work_orders DISABLE TRIGGER ALL;
+        DELETE FROM work_orders;
+        ALTER TABLE work_orders ENABLE TRIGGER ALL;
+        ALTER TABLE work_items DROP CONSTRAINT work_items_work_order_id_fkey
+        """,
+        "DELETE FROM work_items",
+    ),
+    "rows that are there twice": (
+        """
+        DROP INDEX workflow_templates_active_idx;
+        INSERT INTO workflow_templates (name, document_type, workflow_definition, is_active)
+        SELECT 'twice', 'INVOICE', '{}', true FROM generate_series(1, 2)
+        """,
+        "UPDATE workflow_templates SET is_active = false",
+    ),
+}
 
-    assert ("enum", "priority") == (finding.kind, finding.name)
-    assert "reset" in finding.remedy
+
+@pytest.mark.parametrize("damage", HOPELESS)
+def test_what_no_statement_mends_is_said_and_not_tried(myloware_db: StoreDatabase, damage: str) -> None:
+    """Where the rows are in the way, every remedy is a comment that says so; when they are mended, remedies mend."""
+    break_it, mend_rows = HOPELESS[damage]
+    myloware_db.execute_sql(
+        """
+        INSERT INTO work_orders (tenant_id, created_by) VALUES ('acme', 'me');
+        INSERT INTO work_items (tenant_id, work_order_id, type, content)
+        SELECT tenant_id, id, 'INVOICE', 'x' FROM work_orders
+        """
+    )
+    psql(myloware_db, break_it)
+    findings = validate(myloware_db).findings
+
+    assert findings
+    assert [] == [finding for finding in findings if not finding.remedy.startswith("-- ")]
+    psql(myloware_db, mend_rows)
+    assert [] == mend(myloware_db)
 
 
-def test_a_view_in_the_place_of_a_table_is_reported(myloware_db: StoreDatabase) -> None:
-    """An object of another kind under a table's name is not taken for the table."""
-    myloware_db.execute_sql("ALTER TABLE audit_logs RENAME TO audit_logs_kept")
-    myloware_db.execute_sql("CREATE VIEW audit_logs AS SELECT * FROM audit_logs_kept")
-    first = validate(myloware_db).findings[0]
+def test_what_a_column_held_is_lost_and_that_is_said(myloware_db: StoreDatabase) -> None:
+    """A column whose default can stand in is given back with it, and a word about what was in it."""
+    psql(
+        myloware_db,
+        "INSERT INTO work_orders (tenant_id, created_by) VALUES ('acme', 'me'); ALTER TABLE work_orders DROP metadata",
+    )
+    found = [finding for finding in validate(myloware_db).findings if finding.kind == "column"]
 
-    assert ("table", "audit_logs", "TABLE", "VIEW") == (first.kind, first.name, first.expected, first.actual)
+    assert ["work_orders.metadata"] == [finding.name for finding in found]
+    assert "lost" in found[0].remedy
+    assert [] == mend(myloware_db)
+
+
+def test_a_renamed_table_and_its_rows_come_back(myloware_db: StoreDatabase) -> None:
+    """What was renamed is not made anew beside its rows, nor dropped with them."""
+    psql(
+        myloware_db,
+        """
+        INSERT INTO work_orders (tenant_id, created_by, workflow_id) VALUES ('acme', 'me', 'flow');
+        ALTER TABLE work_orders RENAME COLUMN workflow_id TO flow;
+        ALTER TABLE work_orders RENAME TO jobs;
+        CREATE VIEW work_orders AS SELECT * FROM jobs;
+        """,
+    )
+
+    assert [] == mend(myloware_db)
+    assert [("flow",)] == myloware_db.execute_sql("SELECT workflow_id FROM work_orders").fetchall()
 
 
 @pytest.mark.parametrize(
@@ -417,14 +591,25 @@ def test_a_history_without_the_whole_schema_is_not_faked(myloware_db: StoreDatab
     assert "tools.price" in (finding.actual or "")
 
 
-def test_a_table_of_theirs_with_a_name_of_ours_is_not_taken_for_the_schema(myloware_db: StoreDatabase) -> None:
-    """One foreign table named `tools` stands in the way of a migration, and is not a reason to skip it."""
-    psql(myloware_db, "DROP SCHEMA public CASCADE; CREATE SCHEMA public; CREATE TABLE tools (weight int);")
+@pytest.mark.parametrize(
+    ("theirs", "name"),
+    [
+        ("CREATE TABLE tools (weight int)", "tools"),
+        ("CREATE VIEW tools AS SELECT 1 AS weight", "tools"),
+        ("CREATE TYPE priority AS ENUM ('HIGH')", "priority"),
+        ("CREATE TABLE priority (weight int)", "priority"),
+        ("CREATE FUNCTION refuse_change() RETURNS int LANGUAGE sql AS 'SELECT 1'", "refuse_change()"),
+    ],
+)
+def test_what_has_a_name_of_ours_is_not_taken_for_the_schema(
+    myloware_db: StoreDatabase, theirs: str, name: str
+) -> None:
+    """A foreign table, view, type or function stands in the way of a migration, and is not a reason to skip it."""
+    psql(myloware_db, f"DROP SCHEMA public CASCADE; CREATE SCHEMA public; {theirs}")
     (finding,) = validate(myloware_db).findings
 
     assert ("migration", "001_initial") == (finding.kind, finding.name)
-    assert finding.remedy.startswith("-- ")
-    assert "tools" in finding.remedy
+    assert finding.remedy.startswith(f"-- If {name} ")
     assert "--fake" not in finding.remedy
 
 
@@ -463,6 +648,17 @@ def test_a_setting_that_leads_astray_is_one_finding(myloware_db: StoreDatabase, 
     for finding in validate(myloware_db).findings:
         psql(myloware_db, finding.remedy)
     myloware_db.close_idle()
+    assert () == validate(myloware_db).findings
+
+
+def test_a_database_without_public_is_mended_where_it_is(myloware_db: StoreDatabase) -> None:
+    """Where the schema of the tables is gone, it is made, and `migrate` can go on."""
+    psql(myloware_db, "DROP SCHEMA public CASCADE")
+    (finding,) = validate(myloware_db).findings
+
+    assert ("setting", "search_path") == (finding.kind, finding.name)
+    psql(myloware_db, finding.remedy)
+    migrate(myloware_db)
     assert () == validate(myloware_db).findings
 
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import numpy as np
 import pytest
 
 from myloware_store import (
@@ -94,6 +95,9 @@ def test_an_order_and_its_items_are_stored_together(myloware: Store) -> None:
         ([INVOICE], {"max_attempts": 0}),
         ([INVOICE], {"max_attempts": 1.9}),
         ([INVOICE], {"available_at": datetime(2026, 1, 1)}),  # noqa: DTZ001  that is the point
+        ([INVOICE], {"available_at": datetime.max.replace(tzinfo=UTC)}),
+        ([INVOICE], {"available_at": datetime.min.replace(tzinfo=UTC)}),
+        ([{"type": "INVOICE", "content": "x" * 2**20}] * 250, {}),
         ([INVOICE], {"idempotency_key": ""}),
         ([INVOICE], {"created_by": "a" * 300}),
     ],
@@ -311,32 +315,6 @@ def test_a_lost_lease_that_is_caught_leaves_the_batch_as_it_was(
     assert {kept.item_id} == myloware.work.finish([kept, lost], [1, 2])
 
 
-def test_a_second_finish_counts_as_accepted_inside_a_transaction(myloware: Store) -> None:
-    """What an earlier call had stored does not hold up the rest of the batch."""
-    myloware.work.submit([INVOICE, TICKET])
-    first, second = myloware.work.claim("agent", n=2)
-    myloware.work.finish([first], [1])
-    accepted = myloware.transact(lambda: myloware.work.finish([first, second], [99, 2]))
-    assert {first.item_id, second.item_id} == accepted
-    assert {1, 2} == {item.result for item in WorkItem.select()}
-
-
-def test_a_finish_that_met_its_first_call_is_accepted(myloware: Store) -> None:
-    """A call that was made again while the first one was still under way waits for it, and says the same."""
-    myloware.work.submit([INVOICE])
-    (claim,) = myloware.work.claim("agent")
-    with ThreadPoolExecutor(1) as pool:
-        with myloware.db.atomic():
-            first = myloware.work.finish([claim], [1])
-            pid = myloware.db.execute_sql("SELECT pg_backend_pid()").fetchone()[0]
-            again = pool.submit(myloware.work.finish, [claim], [1])
-            while not myloware.db.execute_sql(
-                "SELECT count(*) FROM pg_locks WHERE NOT granted AND %s = ANY (pg_blocking_pids(pid))", (pid,)
-            ).fetchone()[0]:
-                assert not again.done()
-        assert first == again.result() == {claim.item_id}
-
-
 def test_a_heartbeat_extends_the_lease_and_leaves_the_item_alone(myloware: Store) -> None:
     """Only the attempt is written."""
     myloware.work.submit([INVOICE])
@@ -499,3 +477,59 @@ def test_an_attempts_workers_clock_does_not_matter(myloware: Store) -> None:
         began = myloware.db.execute_sql("SELECT now(), pg_sleep(0.3)").fetchone()[0]
         myloware.work.heartbeat([claim], lease=60)
         assert Attempt.get().lease_expires_at >= began + timedelta(seconds=60.3)
+
+
+class Untold(Exception):
+    """An error that cannot be told."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+def test_an_error_that_cannot_be_told_is_kept_by_its_name(myloware: Store) -> None:
+    """Failing an attempt never fails because of the error."""
+    myloware.work.submit([INVOICE])
+    (claim,) = myloware.work.claim("agent")
+    assert {claim.item_id} == set(myloware.work.fail([claim], [Untold()]))
+    assert "Untold" == Attempt.get().error
+
+
+@pytest.mark.parametrize("reaped", [False, True])
+def test_a_letter_that_was_there_before_is_the_one_it_ends_as(
+    myloware: Store,
+    reaped: bool,  # noqa: FBT001
+) -> None:
+    """An item has one open letter: somebody's own waits until the item has failed, and is in no one's way."""
+    myloware.work.submit([INVOICE], max_attempts=1)
+    own = DeadLetter.create(work_item=WorkItem.get(), source="by hand", event_type="t", payload={}, error="e")
+    assert set() == myloware.dead_letters.replay([own.id], by="kim")
+    (claim,) = myloware.work.claim("agent")
+    if reaped:
+        expire(myloware, claim)
+        outcome = myloware.work.reap()[claim.item_id]
+    else:
+        outcome = myloware.work.fail([claim], ["no luck"])[claim.item_id]
+    (letter,) = myloware.dead_letters.list()
+    assert (own.id, own.id, "work_items") == (outcome.dead_letter_id, letter.id, letter.source)
+    assert "Invoice 17" == letter.payload["content"]
+    assert {own.id} == myloware.dead_letters.replay([own.id], by="kim")
+    assert ledger_balances(myloware)
+
+
+@pytest.mark.parametrize("odd", [np.array("a"), np.array(None), 5, object(), {"a": 1}, b"a"])
+def test_what_is_no_list_is_refused_everywhere(myloware: Store, odd: Any) -> None:
+    """One typed error, whatever it is."""
+    calls: list[Callable[[], object]] = [
+        lambda: myloware.work.submit(odd),
+        lambda: myloware.work.claim("agent", types=odd),
+        lambda: myloware.work.claim("agent", tenants=odd),
+        lambda: myloware.work.finish(odd, []),
+        lambda: myloware.work.fail([], odd),
+        lambda: myloware.work.heartbeat(odd),
+        lambda: myloware.memory.upsert(odd),
+        lambda: myloware.memory.get(odd),
+        lambda: myloware.dead_letters.replay(odd, by="kim"),
+    ]
+    for call in calls:
+        with pytest.raises(InvalidInput):
+            call()

@@ -287,8 +287,8 @@ def test_limits_come_from_the_environment() -> None:
     assert Limits() == Limits.load({"MYLOWARE_LOCK_TIMEOUT": " "})
 
 
-@pytest.mark.parametrize("text", ["soon", "-1", "nan", "inf", "1e12"])
-def test_a_limit_that_is_no_number_of_seconds_is_refused(text: str) -> None:
+@pytest.mark.parametrize("text", [None, b"5", "soon", "-1", "nan", "inf", "1e12"])
+def test_a_limit_that_is_no_number_of_seconds_is_refused(text: Any) -> None:
     """The variable is named."""
     with pytest.raises(SettingsError, match="MYLOWARE_LOCK_TIMEOUT must be a number of seconds"):
         Limits.load({"MYLOWARE_LOCK_TIMEOUT": text})
@@ -371,6 +371,28 @@ def test_an_extension_that_the_server_does_not_offer_is_named(settings: Settings
 
     with pytest.raises(MissingExtension, match=r"does not offer the extension offered_nowhere"):
         migrate(settings, directory=place)
+
+
+@pytest.mark.parametrize("postgres", ["15"], indirect=True)
+def test_a_server_without_pgvector_is_told_by_a_look(
+    settings: Settings, database: StoreDatabase, postgres_15_binaries: Path
+) -> None:
+    """The plan and `validate` say what is missing and how to get it, before anybody migrates."""
+    (control,) = postgres_15_binaries.parent.rglob("vector.control")
+    away = control.rename(control.with_suffix(".away"))
+    try:
+        obstacle = migrate(settings, plan=True).obstacle
+        first, *_ = validate(database).findings
+        with pytest.raises(MissingExtension, match="install pgvector"):
+            migrate(settings)
+    finally:
+        away.rename(control)
+
+    assert obstacle is not None
+    assert "does not offer the extension vector: install pgvector" in obstacle
+    assert ("extension", "vector", None) == (first.kind, first.name, first.actual)
+    assert "install pgvector" in first.remedy
+    assert migrate(settings, plan=True).obstacle is None
 
 
 @pytest.fixture
@@ -496,7 +518,7 @@ def test_reset_leaves_a_strangers_table_of_our_name(settings: Settings, database
     """Where no migration of ours is recorded, a table named like one of ours is someone else's."""
     database.execute_sql("CREATE TABLE tools AS SELECT 1 AS id, 'hammer' AS name")
 
-    with pytest.raises(MigrationError, match="table tools"):
+    with pytest.raises(MigrationError, match="someone else's: tools;"):
         reset(settings)
     assert (1, "hammer") == database.execute_sql("SELECT * FROM tools").fetchone()
 

@@ -96,6 +96,7 @@ def test_list_and_rollback_work_too(pw_migrate: Command, settings: Settings) -> 
     assert (0, "List of migrations:\n\n- [ ] 001_initial\n\nDone: 0, Pending: 1\n") == pw_migrate("list")
     assert 0 == pw_migrate("migrate")[0]
     assert (0, "List of migrations:\n\n- [x] 001_initial\n\nDone: 1, Pending: 0\n") == pw_migrate("list")
+    assert (1, "Error: cannot undo 0 migrations: 1 are applied\n") == pw_migrate("rollback", "--count", "0")
     assert 0 == pw_migrate("rollback")[0]
     assert ("001_initial",) == status(settings).pending
     assert (1, "Error: cannot undo 1 migrations: 0 are applied\n") == pw_migrate("rollback")
@@ -282,6 +283,8 @@ def test_a_lost_history_is_made_again(pw_migrate: Command, settings: Settings, d
     database.execute_sql("DROP TABLE myloware_migratehistory")
     (finding,) = validate(database).findings
     assert finding.remedy.startswith("pw_migrate migrate --fake ")
+    code, output = pw_migrate("migrate")
+    assert (1, True) == (code, "`myloware-store validate` says whose it is" in output), output
     code, output = pw_migrate("migrate", "--fake")
 
     assert 0 == code, output

@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -145,6 +146,21 @@ def test_what_cannot_be_stored_is_refused(text: str) -> None:
     """What is not storable text is refused by a typed error."""
     with pytest.raises(InvalidInput, match=r"texts\[0\]"):
         embed([text])
+
+
+@pytest.mark.parametrize("given_texts", [None, 5, b"bytes", {"text": 1}, np.array("text"), object()])
+def test_what_is_no_list_of_texts_is_refused(given_texts: Any) -> None:
+    """By a typed error, whatever it is."""
+    with pytest.raises(InvalidInput, match="texts"):
+        embed(given_texts)
+
+
+def test_texts_may_come_one_by_one() -> None:
+    """A generator, a tuple or an array of texts is as good as a list."""
+    expected = embed(["a", "b"]).tolist()
+    several: tuple[Any, ...] = ((text for text in "ab"), ("a", "b"), np.array(["a", "b"]))
+
+    assert [expected] * 3 == [embed(some).tolist() for some in several]
 
 
 def test_one_string_is_refused() -> None:

@@ -279,6 +279,8 @@ def test_text_that_no_server_can_be_told_is_refused_without_showing_it(name: str
         ({"pool_timeout": 0}, "pool_timeout"),
         ({"pool_timeout": math.nan}, "pool_timeout"),
         ({"pool_timeout": "1"}, "pool_timeout"),
+        ({"pool_timeout": 1e300}, "pool_timeout"),
+        ({"pool_timeout": 10**400}, "pool_timeout"),
         ({"schema": ""}, "schema"),
         ({"schema": "é" * 32}, "schema"),
         ({"tenant_id": " "}, "tenant"),

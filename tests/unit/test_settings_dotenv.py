@@ -24,6 +24,8 @@ if TYPE_CHECKING:
         ("DATABASE_URL 'postgresql://u:hunter2@h/x'\n", 1),
         ('# a comment\nSECRET="hunter2\nDATABASE_URL="postgresql://h/x"\n', 2),
         ("export MYLOWARE_ENV='production\n", 1),
+        ("OTHER=1\nDATABASE_URL:postgresql://u:hunter2@h/x?schema=public\n", 2),
+        ("DATABASE_HOST: h\n", 1),
     ],
 )
 def test_a_line_that_cannot_be_read_is_named_and_not_shown(tmp_path: Path, text: str, line: int) -> None:
@@ -43,6 +45,21 @@ def test_a_line_of_somebody_else_may_be_whatever_it_likes(tmp_path: Path) -> Non
     filed.write_text("OTHER='it's\nif true; then :; fi\nDATABASE_HOST=h\n")
 
     assert "h" == Settings.load(environ={}, dotenv=filed).host
+
+
+def test_a_line_that_is_not_needed_may_be_broken(tmp_path: Path) -> None:
+    """What is named elsewhere is used; whether this is production is looked for in the file all the same."""
+    filed = tmp_path / ".env"
+    filed.write_text("DATABASE_PASSWORD='it's'\nSHADOW_DATABASE_URL='it's'\n")
+    real = {"DATABASE_HOST": "real"}
+
+    assert "h" == Settings.load("postgresql://h/x", environ={}, dotenv=filed).host
+    assert "real" == Settings.load(environ=real, dotenv=filed).host
+    assert () == put_aside(real, filed)
+
+    filed.write_text("MYLOWARE_ENV='production's'\n")
+    with pytest.raises(SettingsError, match="line 1"):
+        Settings.load("postgresql://h/x", environ=real, dotenv=filed)
 
 
 @pytest.mark.parametrize(

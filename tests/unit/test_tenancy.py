@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -57,6 +58,35 @@ def test_tasks_do_not_meet() -> None:
         return list(await asyncio.gather(named("a"), named("b")))
 
     assert ["a", "b"] == asyncio.run(both())
+
+
+def test_a_scope_decorates_plain_functions() -> None:
+    """It is in force in each of their calls, also in a call inside a call."""
+    depths: list[str | None] = []
+
+    @tenant_scope("acme")
+    def call(depth: int) -> str | None:
+        depths.append(current_tenant())
+        return call(depth - 1) if depth else current_tenant()
+
+    assert "acme" == call(2)
+    assert (["acme"] * 3, None) == (depths, current_tenant())
+
+
+async def asynchronous() -> None:
+    """Run later."""
+
+
+def generator() -> Iterator[None]:
+    """Run later."""
+    yield
+
+
+@pytest.mark.parametrize("fn", [asynchronous, generator])
+def test_a_scope_decorates_nothing_that_runs_after_it(fn: Any) -> None:
+    """The body of an async function or generator would run without the tenant."""
+    with pytest.raises(InvalidInput, match="plain function"):
+        tenant_scope("acme")(fn)
 
 
 @pytest.mark.parametrize("bad", ["", "   ", "x" * 256, "a\x00b", "a\ud800", None, 7, b"acme"])

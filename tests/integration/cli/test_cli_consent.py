@@ -30,16 +30,17 @@ def remote_url(myloware_server: Any, myloware_dsn: str, relayed: Callable[[Path]
 
 
 @pytest.mark.parametrize(
-    ("command", "answer"), [("seed", "n\n"), ("seed", ""), ("reset", "\n"), ("reset", "yes please\n"), ("reset", "")]
+    ("command", "answer", "code"),
+    [("seed", "n\n", 1), ("seed", "", 2), ("reset", "\n", 1), ("reset", "yes please\n", 1), ("reset", "", 2)],
 )
-def test_nothing_but_a_yes_is_a_yes(shell: Shell, myloware_dsn: str, command: str, answer: str) -> None:
-    """Any other answer, and none, leaves the database as it was, with exit code 2."""
+def test_nothing_but_a_yes_is_a_yes(shell: Shell, myloware_dsn: str, command: str, answer: str, code: int) -> None:
+    """Any other answer leaves the database as it was, with exit code 1; where nobody can answer, the call was wrong."""
     shell.ask(myloware_dsn, ORDER)
 
     done = shell.run(command, answer=answer, DATABASE_URL=myloware_dsn)
 
-    assert (2, "") == (done.returncode, done.stdout)
-    assert "nothing was done" in done.stderr
+    assert (code, "") == (done.returncode, done.stdout)
+    assert "nothing was changed" in done.stderr
     assert 1 == shell.ask(myloware_dsn, ORDERS)
 
 
@@ -53,6 +54,13 @@ def test_a_yes_is_a_yes(shell: Shell, myloware_dsn: str) -> None:
     assert 0 == shell.ask(myloware_dsn, ORDERS)
     report = shell.report("reset", "--yes", "--seed", DATABASE_URL=myloware_dsn)
     assert (9, 9) == (report["inserted"]["work_orders"], shell.ask(myloware_dsn, ORDERS))
+
+
+@pytest.mark.parametrize("command", ["seed", "reset"])
+def test_nothing_is_made_before_a_yes(shell: Shell, command: str) -> None:
+    """The question comes before the embedded server and its folder."""
+    assert 2 == shell.run(command).returncode
+    assert [] == list(shell.folder.iterdir())
 
 
 def test_the_question_is_not_part_of_the_report(shell: Shell, myloware_dsn: str) -> None:
@@ -91,13 +99,13 @@ def test_a_remote_database_must_be_named(shell: Shell, remote_url: str, myloware
     name = Settings.load(myloware_dsn).dbname
     here: dict[str, Any] = {"DATABASE_URL": remote_url}
 
-    for done in (
-        shell.run(command, answer="y\n", **here),
-        shell.run(command, answer="myloware\n", **here),
-        shell.run(command, "--yes", **here),
-        shell.run(command, "--yes", "--database", "myloware", **here),
+    for code, done in (
+        (1, shell.run(command, answer="y\n", **here)),
+        (1, shell.run(command, answer="myloware\n", **here)),
+        (2, shell.run(command, "--yes", **here)),
+        (2, shell.run(command, "--yes", "--database", "myloware", **here)),
     ):
-        assert (2, 1) == (done.returncode, shell.ask(myloware_dsn, ORDERS)), done
+        assert (code, 1) == (done.returncode, shell.ask(myloware_dsn, ORDERS)), done
         assert name in done.stderr
 
     after = {"seed": 10, "reset": 0}[command]

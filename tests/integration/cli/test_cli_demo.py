@@ -149,6 +149,14 @@ def test_a_configured_database_is_not_touched(shell: Shell, myloware_dsn: str) -
     assert {0} == set(rows(shell, myloware_dsn).values())
 
 
+def test_without_an_embedded_server_the_way_to_ones_own_is_told(shell: Shell, myloware_dsn: str) -> None:
+    """Whoever has set DATABASE_URL already is not told to set it."""
+    done = shell.run("demo", DATABASE_URL=myloware_dsn, MYLOWARE_PG_BINDIR="/nonexistent")
+
+    assert 2 == done.returncode
+    assert "only with --configured" in done.stderr
+
+
 def test_configured_writes_tenant_demo_only(shell: Shell, myloware_dsn: str) -> None:
     """In a database that has other tenants' data, nothing of theirs and nothing shared changes."""
     shell.report("seed", "--yes", DATABASE_URL=myloware_dsn)

@@ -36,6 +36,19 @@ def test_a_deploy(shell: Shell, empty_url: str) -> None:
     assert [] == shell.report("migrate", "--plan", **here)["pending"]
 
 
+def test_tables_without_a_history_are_told(shell: Shell, myloware_dsn: str) -> None:
+    """Where a schema was restored without the history, `migrate` and its plan say where to read on, and do nothing."""
+    shell.ask(myloware_dsn, f"DROP TABLE {HISTORY_TABLE}")
+
+    plan = shell.report("migrate", "--plan", "--url", myloware_dsn, code=1)
+    assert "`myloware-store validate` says whose they are" in plan["obstacle"]
+    done = shell.run("migrate", "--url", myloware_dsn)
+
+    assert (1, 1) == (done.returncode, len(done.stderr.splitlines()))
+    assert "`myloware-store validate` says whose it is, and how to record it" in done.stderr
+    assert "--fake" in shell.run("validate", "--url", myloware_dsn).stdout
+
+
 def test_status_and_validate_name_what_has_drifted(shell: Shell, myloware_dsn: str) -> None:
     """An index that is gone is counted by `status`, and named by `validate` with what mends it."""
     shell.ask(myloware_dsn, "DROP INDEX work_items_content_fts_idx")
@@ -96,5 +109,28 @@ def test_the_database_can_be_named_in_every_way(shell: Shell, myloware_dsn: str)
     for arguments, environ in ways:
         assert shell.report(*arguments, **environ)["database"] in myloware_dsn, (arguments, environ)
 
+    assert "" == shell.run(*ways[2][0], DATABASE_HOST="h").stderr
     (shell.folder / "staging.env").rename(shell.folder / ".env")
     assert shell.report("ping")["database"] in myloware_dsn
+
+
+def test_a_named_file_that_names_no_database_is_refused(shell: Shell, myloware_dsn: str) -> None:
+    """A slip in the file never has a deploy migrate the embedded database instead."""
+    (shell.folder / "staging.env").write_text(f"DATABSE_URL='{myloware_dsn}'\n")
+
+    done = shell.run("migrate", "--env-file", "staging.env", DATABASE_URL=myloware_dsn)
+
+    assert (2, False) == (done.returncode, shell.home.exists())
+    assert "staging.env names no database" in done.stderr
+    (shell.folder / "staging.env").write_text("DATABASE_URL=embedded:\n")
+    assert str(shell.home) in shell.run("ping", "--env-file", "staging.env").stderr
+
+
+def test_a_file_that_was_put_aside_is_mentioned(shell: Shell, myloware_dsn: str) -> None:
+    """One variable that was left over in the environment is not the whole of a database: the file's part is missing."""
+    (shell.folder / ".env").write_text(f"DATABASE_URL='{myloware_dsn}'\n")
+
+    done = shell.run("ping", DATABASE_HOST="/nonexistent")
+
+    assert "note: DATABASE_HOST of the environment puts the file's DATABASE_URL aside (.env)" in done.stderr
+    assert "" == shell.run("ping", DATABASE_URL=myloware_dsn).stderr

@@ -82,7 +82,7 @@ def test_up_in_any_folder(shell: Shell) -> None:
         assert 9 == here.ask(report["url"], ORDERS)
         python = here.python(report["next"]["python"])
         assert (0, "") == (python.returncode, python.stderr)
-        down = here.line(report["next"]["down"], folder=folder)
+        down = here.line(report["next"]["down"])
         assert (0, "") == (down.returncode, down.stderr)
         assert not EmbeddedServer.running(here.home)
     finally:
@@ -96,7 +96,6 @@ def test_lines_to_look_at_it_work_as_printed(shell_up: Shell) -> None:
     assert {"psql", "python", "down"} == set(lines)
     for line in lines.values():
         assert f"\n{line}\n" in text
-    assert "myloware-store down" in text
 
     psql = shell_up.line(lines["psql"], answer=f"\\pset tuples_only\n{ORDERS}")
     assert (0, "9") == (psql.returncode, psql.stdout.splitlines()[1].strip()), psql
@@ -161,6 +160,18 @@ def test_down_finds_the_embedded_server_beside_a_configured_database(shell: Shel
     assert shell.report("down")["stopped"]
 
 
+def test_a_broken_file_keeps_nobody_from_stopping(shell: Shell) -> None:
+    """A `.env` that cannot be read is told by its line; a server that is up can be stopped all the same."""
+    shell.report("up")
+    (shell.folder / ".env").write_text("# mine\nDATABASE_PASSWORD='it's'\n")
+
+    for command in ("status", "migrate", "ping"):
+        done = shell.run(command)
+        assert (2, 1) == (done.returncode, len(done.stderr.splitlines())), done
+        assert ".env, line 2: cannot be read" in done.stderr
+    assert shell.report("down")["stopped"]
+
+
 def test_down_while_a_program_uses_the_server(shell: Shell) -> None:
     """It is not pulled away from under an open store, unless by force."""
     shell.report("up")
@@ -178,18 +189,39 @@ def test_commands_leave_no_server_behind(shell: Shell) -> None:
     shell.report("up")
     shell.report("down")
 
-    for command in (("status",), ("migrate",), ("reset", "--yes")):
-        shell.report(*command)
+    for command in (("status",), ("validate",), ("migrate",), ("seed", "--yes"), ("reset", "--yes")):
+        # No address of a server that is gone by then: this one starts it whenever it is needed.
+        assert f"embedded:{shell.home}" == shell.report(*command)["url"]
         assert not EmbeddedServer.running(shell.home), command
 
 
-@pytest.mark.parametrize("command", ["ping", "migrate --plan"])
+@pytest.mark.parametrize("command", ["ping", "status", "validate"])
 def test_looking_makes_nothing(shell: Shell, command: str) -> None:
     """Where there is no embedded database yet, commands that look say so, and leave the folder as it was."""
     done = shell.run(*command.split())
 
     assert (2, []) == (done.returncode, list(shell.folder.iterdir()))
     assert "`myloware-store up` makes it" in done.stderr
+
+
+def test_a_plan_for_no_database_makes_none(shell: Shell) -> None:
+    """What `migrate` would do in an empty folder is told, and the folder stays empty."""
+    report = shell.report("migrate", "--plan", code=1)
+
+    assert ([], ALL, f"embedded:{shell.home}") == (report["applied"], report["pending"], report["url"])
+    assert [] == list(shell.folder.iterdir())
+
+
+def test_ping_starts_nothing(shell: Shell) -> None:
+    """A server that does not run is not reached: that is what was asked."""
+    shell.report("up")
+    assert 0 == shell.run("ping").returncode
+    shell.report("down")
+
+    done = shell.run("ping")
+
+    assert (2, False) == (done.returncode, EmbeddedServer.running(shell.home))
+    assert "does not run: `myloware-store up` starts it" in done.stderr
 
 
 def up_of(shell: Shell, url: str, *options: str, code: int = 0) -> Any:
@@ -213,7 +245,7 @@ def test_up_migrates_and_seeds_a_configured_database_when_asked(shell: Shell, em
     assert (True, ALL, None) == tuple(report[key] for key in ("valid", "migrations_applied", "seeded"))
     assert "down" not in report["next"]
 
-    assert 2 == shell.run("up", "--seed", answer="n\n", DATABASE_URL=empty_url).returncode
+    assert 1 == shell.run("up", "--seed", answer="n\n", DATABASE_URL=empty_url).returncode
     assert 0 == shell.ask(empty_url, ORDERS)
 
     report = up_of(shell, empty_url, "--seed", "--yes")

@@ -50,7 +50,7 @@ def test_where_nothing_serves_the_ways_out_are_named(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(binaries, "WHEELS", (("no_such_package", ("pginstall",)), ("email", ("pginstall",))))
     with pytest.raises(EmbeddedServerError) as caught:
         find_binaries()
-    for way in ("pip install 'myloware-store[embedded]'", "MYLOWARE_PG_BINDIR", "DATABASE_URL"):
+    for way in ("pip install '.[embedded]'", "MYLOWARE_PG_BINDIR", "DATABASE_URL"):
         assert way in str(caught.value)
 
 

@@ -352,8 +352,8 @@ def test_a_database_is_made_once(one_stage: Stage) -> None:
     assert [name] * 4 == [child.receive() for child in children]
 
 
-@pytest.mark.parametrize("name", ["", "nul\0", "ä" * 32])
-def test_a_database_name_must_be_possible(one_stage: Stage, name: str) -> None:
+@pytest.mark.parametrize("name", ["", "nul\0", "ä" * 32, "\ud800", 5, None])
+def test_a_database_name_must_be_possible(one_stage: Stage, name: Any) -> None:
     """A name that PostgreSQL would refuse or cut is refused before anything is asked."""
     with pytest.raises(InvalidInput, match="database's name"):
         one_stage.run(lambda: EmbeddedServer(one_stage.home).ensure_database(name))

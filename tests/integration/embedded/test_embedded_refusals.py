@@ -102,6 +102,14 @@ def test_a_path_that_cannot_be(one_stage: Stage, name: str) -> None:
     assert [one_stage.folder / "loop"] == list(one_stage.folder.iterdir())
 
 
+@pytest.mark.parametrize("home", [5, None, b"x"])
+def test_a_home_that_is_no_path(home: Any) -> None:
+    """What is no path is refused, whatever is asked of it."""
+    for ask in (EmbeddedServer, EmbeddedServer.down, EmbeddedServer.running, EmbeddedServer.made):
+        with pytest.raises(EmbeddedServerError, match="cannot be the embedded server's folder"):
+            ask(home)
+
+
 def test_data_of_another_version(one_stage: Stage) -> None:
     """A cluster of another major version is named as such, with the way to open it, and not started."""
     home = one_stage.prepare(ruin=True)

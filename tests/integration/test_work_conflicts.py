@@ -1,0 +1,112 @@
+"""Calls of the work engine that meet each other, or whoever else locks the same rows: nobody loses, nothing hangs."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from myloware_store import Priority, WorkItem, WorkItemType
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Callable
+
+    from myloware_store import Store
+
+INVOICE = {"type": "INVOICE", "content": "Invoice 17"}
+TICKET = {"type": WorkItemType.TICKET, "content": "Ticket 4"}
+
+
+def test_a_second_finish_counts_as_accepted_inside_a_transaction(myloware: Store) -> None:
+    """What an earlier call had stored does not hold up the rest of the batch."""
+    myloware.work.submit([INVOICE, TICKET])
+    first, second = myloware.work.claim("agent", n=2)
+    myloware.work.finish([first], [1])
+    accepted = myloware.transact(lambda: myloware.work.finish([first, second], [99, 2]))
+    assert {first.item_id, second.item_id} == accepted
+    assert {1, 2} == {item.result for item in WorkItem.select()}
+
+
+def test_a_finish_that_met_its_first_call_is_accepted(myloware: Store) -> None:
+    """A call that was made again while the first one was still under way waits for it, and says the same."""
+    myloware.work.submit([INVOICE])
+    (claim,) = myloware.work.claim("agent")
+    with ThreadPoolExecutor(1) as pool:
+        with myloware.db.atomic():
+            first = myloware.work.finish([claim], [1])
+            pid = myloware.db.execute_sql("SELECT pg_backend_pid()").fetchone()[0]
+            again = pool.submit(myloware.work.finish, [claim], [1])
+            while not myloware.db.execute_sql(
+                "SELECT count(*) FROM pg_locks WHERE NOT granted AND %s = ANY (pg_blocking_pids(pid))", (pid,)
+            ).fetchone()[0]:
+                assert not again.done()
+        assert first == again.result() == {claim.item_id}
+
+
+def test_a_call_of_its_own_is_made_again_after_a_deadlock(myloware: Store) -> None:
+    """Who deletes an order locks it before its items, unlike the engine, whose call gives way and is repeated."""
+    order = myloware.work.submit([INVOICE])
+    (claim,) = myloware.work.claim("agent")
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+
+    with ThreadPoolExecutor(1) as pool:
+        with myloware.db.atomic():
+            myloware.db.execute_sql("SET LOCAL deadlock_timeout = '1min'")
+            myloware.db.execute_sql("SELECT FROM work_orders WHERE id = %s FOR UPDATE", (str(order.id),))
+            finishing = pool.submit(myloware.work.finish, [claim], [1])
+            while not myloware.db.execute_sql(waiting).fetchone()[0]:
+                assert not finishing.done()
+            assert order.delete_instance() == 1
+        assert set() == finishing.result()
+    assert WorkItem.select().count() == 0
+
+
+def test_a_conflict_inside_a_transaction_is_the_callers(myloware: Store) -> None:
+    """Only the whole transaction can be run again."""
+    myloware.work.submit([INVOICE])
+    runs: list[int] = []
+
+    def work() -> None:
+        runs.append(1)
+        myloware.db.execute_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        assert WorkItem.select().count() == 1
+        if len(runs) == 1:
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(lambda: WorkItem.update(priority=Priority.HIGH).execute()).result()
+        (claim,) = myloware.work.claim("agent")
+        assert {claim.item_id} == myloware.work.finish([claim], [1])
+
+    myloware.transact(work)
+    assert 2 == len(runs)
+
+
+def test_a_heartbeat_and_a_finish_of_the_same_batch_never_deadlock(myloware: Store) -> None:
+    """Both lock in the order of the items, whatever the order of the attempts."""
+    myloware.work.submit([INVOICE])
+    myloware.work.submit([TICKET], priority=Priority.URGENT)
+    claims = myloware.work.claim("agent", n=2)
+    urgent, usual = claims
+    assert (urgent.attempt_id < usual.attempt_id, urgent.item_id > usual.item_id) == (True, True)
+    waiting = """
+        SELECT count(*) FROM pg_locks WHERE NOT granted AND pid IN (
+            SELECT pid FROM pg_locks JOIN pg_database AS d ON d.oid = database WHERE datname = current_database()
+        )
+    """
+
+    def alone(call: Callable[[], set[uuid.UUID]]) -> set[uuid.UUID]:
+        with myloware.db.atomic():
+            return call()
+
+    def wait_for(count: int) -> None:
+        while myloware.db.execute_sql(waiting).fetchone()[0] < count:
+            pass
+
+    with ThreadPoolExecutor(2) as pool:
+        with myloware.db.atomic():
+            myloware.db.execute_sql("SELECT FROM work_items WHERE id = %s FOR UPDATE", (str(urgent.item_id),))
+            finishing = pool.submit(alone, lambda: myloware.work.finish(claims, [1, 2]))
+            wait_for(1)
+            beating = pool.submit(alone, lambda: myloware.work.heartbeat(claims))
+            wait_for(2)
+        assert {urgent.item_id, usual.item_id} == finishing.result()
+        assert set() == beating.result()
