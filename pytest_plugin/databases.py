@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Hashable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -49,11 +50,12 @@ class Databases:
 
     def template(self, seed: Any) -> Template:
         """Give the template with a seed, building it if need be."""
-        if seed not in self._templates:
+        key = seed if isinstance(seed, Hashable) else repr(seed)
+        if key not in self._templates:
             recipe = Recipe(self._migrations, seed)
             recreate = self.options.recreate
-            self._templates[seed] = ensure_template(self.maintenance, recipe, self.run, recreate=recreate)
-        return self._templates[seed]
+            self._templates[key] = ensure_template(self.maintenance, recipe, self.run, recreate=recreate)
+        return self._templates[key]
 
     def slot(self, mode: Mode, seed: Any) -> Slot:
         """Give this worker's database for a mode and a seed."""

@@ -1,4 +1,4 @@
-"""Hypothesis runs a test many times in one database: each example begins with what the fixtures made."""
+"""Hypothesis runs a test many times in one database: each example begins with what was there before the first."""
 
 from __future__ import annotations
 
@@ -23,15 +23,13 @@ def each_example_reset(lease: Lease, hypothesis: Any) -> Iterator[None]:
         hypothesis: What hypothesis hangs on a test for other plugins: its `inner_test` is the function as written.
     """
     inner = hypothesis.inner_test
-    lease.accept()
-    first = True
+    put_back = lease.accept  # not before the first example: unittest's setUp has run by then
 
     @wraps(inner)
     def example(*args: Any, **kwargs: Any) -> Any:
-        nonlocal first
-        if not first:
-            lease.reset()
-        first = False
+        nonlocal put_back
+        put_back()
+        put_back = lease.reset
         return inner(*args, **kwargs)
 
     hypothesis.inner_test = example

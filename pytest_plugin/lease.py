@@ -153,11 +153,14 @@ class Lease:
                 before = _reader(reference)
                 if self._in_one_transaction():
                     with self.slot.database.atomic():
-                        return describe_changes(before, lambda query: list(self.slot.database.execute_sql(query)))
+                        return describe_changes(before, self._read)
                 with closing(psycopg2.connect(self.slot.url)) as connection:
                     return describe_changes(before, _reader(connection))
         except (psycopg2.Error, StoreError) as error:
             return f"it cannot be read: {str(error).strip()}"
+
+    def _read(self, query: str) -> list[tuple[Any, ...]]:
+        return list(self.slot.database.execute_sql(query.replace("%", "%%")))
 
     def _in_one_transaction(self) -> bool:
         return self.mode == "rollback" and self.slot.database.transaction_open()

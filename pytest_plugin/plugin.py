@@ -82,10 +82,10 @@ def pytest_configure_node(node: Any) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     """Let every example of a hypothesis test begin with the same database."""
-    lease = pyfuncitem.stash.get(LEASE, None)
-    hypothesis = getattr(pyfuncitem.obj, "hypothesis", None)
+    lease = item.stash.get(LEASE, None)
+    hypothesis = getattr(getattr(item, "obj", None), "hypothesis", None)
     if lease is None or hypothesis is None:
         return (yield)
     from .examples import each_example_reset
@@ -109,6 +109,7 @@ def pytest_runtest_makereport(
     return report
 
 
+@pytest.hookimpl(trylast=True)  # when the fixtures are torn down
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Hand what a pytest-xdist worker has used to the process that prints."""
     if hasattr(session.config, "workeroutput"):

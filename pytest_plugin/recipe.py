@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import psycopg2
+import pytest
 
 import myloware_store
 from myloware_store import Store
@@ -39,7 +40,7 @@ def _migrations(given: Any) -> tuple[Path | Callable[[str], object], ...]:
     checked = [step if callable(step) else Path(step) for step in steps]
     for step in checked:
         if isinstance(step, Path) and not any(step.glob("[0-9]*.py")):
-            raise ValueError(f"myloware_migrations: there is no migration in {step}")
+            pytest.fail(f"myloware_migrations: there is no migration in {step}", pytrace=False)
     return tuple(checked)
 
 
@@ -51,9 +52,13 @@ def _seed(given: Any) -> Seed:
         return _sample
     if callable(given):
         return given  # type: ignore[no-any-return]
-    if isinstance(given, str | Path) and Path(given).suffix == ".sql":
+    if not isinstance(given, str | Path) or Path(given).suffix != ".sql":
+        allowed = "'sample', 'none', a .sql file or a function of an open store"
+        pytest.fail(f"myloware_seed is {allowed}, not {given!r}", pytrace=False)
+    try:
         return Path(given).read_text(encoding="utf-8")
-    raise ValueError(f"myloware_seed is 'sample', 'none', a .sql file or a function of an open store, not {given!r}")
+    except OSError as error:
+        pytest.fail(f"myloware_seed: {error}", pytrace=False)
 
 
 @attrs.frozen(eq=False)

@@ -71,12 +71,18 @@ def _build(maintenance: Maintenance, recipe: Recipe, name: str, marked: str | No
     for each in (build, f"{build}_m", name, f"{name}_m"):
         maintenance.drop(each)
     maintenance.create(build)
-    recipe.apply(maintenance.server.url(build))
+    try:
+        recipe.apply(maintenance.server.url(build))
+        if marked:
+            maintenance.create(f"{build}_m", template=build)
+            kwargs = maintenance.server.connect_kwargs(f"{build}_m")
+            with closing(psycopg2.connect(**kwargs)) as connection, connection, connection.cursor() as cursor:
+                mark_database(cursor)
+    except BaseException:
+        maintenance.drop(f"{build}_m")
+        maintenance.drop(build)
+        raise
     if marked:
-        maintenance.create(f"{build}_m", template=build)
-        kwargs = maintenance.server.connect_kwargs(f"{build}_m")
-        with closing(psycopg2.connect(**kwargs)) as connection, connection, connection.cursor() as cursor:
-            mark_database(cursor)
         maintenance.make_template(f"{build}_m", marked)
     maintenance.make_template(build, name)
 

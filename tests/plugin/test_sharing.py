@@ -124,7 +124,7 @@ def test_after(myloware):
 
 
 def test_test_that_changes_the_shared_schema(project: Project) -> None:
-    """DDL in a test of such a class is an error that says what to do, for it and those after it, until the class ends."""
+    """DDL in a test of such a class is an error that says what to do, for it and those after it in the class."""
     result = project.run(
         COUNT
         + """
