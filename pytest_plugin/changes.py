@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     Read = Callable[[str], list[tuple[Any, ...]]]
+    """Runs a query and gives its rows."""
 
 __all__ = ["describe_changes"]
 

@@ -19,8 +19,9 @@ from .queries import Queries, explain, recorded
 from .slot import SharedDatabaseAltered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
+    from .changes import Read
     from .databases import Databases
     from .options import Mode
     from .slot import Slot
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Lease", "lend", "share"]
 
 _MARKER = "myloware_db"
+_PATIENCE = "SELECT set_config('statement_timeout', '3s', {local}), set_config('lock_timeout', '500ms', {local})"
 
 
 class _Undo(Exception):
@@ -152,12 +154,19 @@ class Lease:
             with closing(psycopg2.connect(self._databases.reference(self.slot))) as reference:
                 before = _reader(reference)
                 if self._in_one_transaction():
-                    with self.slot.database.atomic():
-                        return describe_changes(before, self._read)
+                    return self._changes_inside(before)
                 with closing(psycopg2.connect(self.slot.url)) as connection:
                     return describe_changes(before, _reader(connection))
         except (psycopg2.Error, StoreError) as error:
             return f"it cannot be read: {str(error).strip()}"
+
+    def _changes_inside(self, before: Read) -> str:
+        described = ""
+        with suppress(_Undo), self.slot.database.atomic():
+            self.slot.database.execute_sql(_PATIENCE.format(local=True))
+            described = describe_changes(before, self._read)
+            raise _Undo
+        return described
 
     def _read(self, query: str) -> list[tuple[Any, ...]]:
         return list(self.slot.database.execute_sql(query.replace("%", "%%")))
@@ -179,10 +188,10 @@ class Lease:
         return timing
 
 
-def _reader(connection: Any) -> Callable[[str], list[tuple[Any, ...]]]:
+def _reader(connection: Any) -> Read:
     connection.autocommit = True
     with connection.cursor() as cursor:
-        cursor.execute("SET statement_timeout = '3s'; SET lock_timeout = '500ms'")
+        cursor.execute(_PATIENCE.format(local=False))
 
     def read(query: str) -> list[tuple[Any, ...]]:
         with connection.cursor() as cursor:

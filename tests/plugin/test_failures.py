@@ -1,0 +1,209 @@
+"""What a failed test shows of its database, and what is kept of it; how long the database took."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import psycopg2
+import pytest
+
+from myloware_store.embedded import EmbeddedServer, find_binaries
+
+if TYPE_CHECKING:
+    from tests.plugin.conftest import Project
+
+HELPERS = """
+import psycopg2, pytest
+
+KEPT = []
+
+def add(store, name):
+    store.db.execute_sql("INSERT INTO capabilities (name, scope) VALUES (%s, 'all')", (name,))
+"""
+
+FAILING = (
+    HELPERS
+    + """
+def seeded(store):
+    add(store, "old")
+    add(store, "gone")
+
+pytestmark = pytest.mark.myloware_db(seed=seeded)
+
+def test_changes(myloware):
+    add(myloware, "new")
+    myloware.db.execute_sql("UPDATE capabilities SET scope = 'other' WHERE name = 'old'")
+    myloware.db.execute_sql("DELETE FROM capabilities WHERE name = 'gone'")
+    assert False, "as it must"
+
+def test_nothing_changed(myloware):
+    assert False
+
+def test_schema(myloware):
+    myloware.db.execute_sql("CREATE TABLE made (id int)")
+    myloware.db.execute_sql("DROP TABLE tool_capabilities")
+    assert False
+
+def test_aborted(myloware):
+    add(myloware, "new")
+    with myloware.db.atomic():
+        myloware.db.execute_sql("SELECT 1 / 0")
+
+def test_locked(myloware, myloware_dsn):
+    connection = psycopg2.connect(myloware_dsn)
+    KEPT.append(connection)
+    connection.cursor().execute("LOCK TABLE capabilities")
+    assert False
+
+def test_thread(myloware, myloware_dsn):
+    connection = psycopg2.connect(myloware_dsn)
+    with connection:
+        connection.cursor().execute("INSERT INTO capabilities (name, scope) VALUES ('100%', 'all')")
+    connection.close()
+    assert False
+
+def test_passes(myloware):
+    add(myloware, "unseen")
+"""
+)
+
+
+@pytest.mark.parametrize("mode", ["restore", "rollback", "clone"])
+def test_changed_rows_are_shown(project: Project, mode: str) -> None:
+    """A failure comes with the rows that differ from those the test began with, table by table."""
+    result = project.run(FAILING, f"--myloware-mode={mode}")
+
+    result.assert_outcomes(failed=6, passed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*_ test_changes _*",
+            "*myloware: what the test changed in its database*",
+            "capabilities: 1 added, 1 changed, 1 removed",
+            "  + *name=new*",
+            "  ~ *scope: all -> other*",
+            "  - *",
+            "*_ test_nothing_changed _*",
+            "*_ test_schema _*",
+            "tool_capabilities: dropped",
+            "made: created",
+            "*_ test_locked _*",
+            "it cannot be read: *",
+            "*_ test_thread _*",
+            "  + *name=100%*",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*name=unseen*")
+    shown = re.findall(r"what the test changed in its database", result.stdout.str())
+    assert 5 == len(shown), "all but one have changed something, or cannot be read"
+
+
+def test_failed_databases_are_kept(project: Project) -> None:
+    """`--myloware-keep=failed`: psql opens the database as the test left it, in any mode; others go."""
+    home = project.pytester.path / "home"
+    home.mkdir(mode=0o711)
+    result = None
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("MYLOWARE_TEST_HOME", str(home))
+        for parent in home.parents[:3]:  # as root the server runs under another account
+            parent.chmod(parent.stat().st_mode | 0o111)
+        result = project.run(
+            HELPERS
+            + """
+@pytest.mark.parametrize("mode", [
+    pytest.param(mode, marks=pytest.mark.myloware_db(mode=mode)) for mode in ("restore", "rollback", "clone")
+])
+def test_fails(myloware, mode):
+    add(myloware, "of " + mode)
+    assert False
+
+@pytest.fixture(scope="class")
+def of_class(myloware_class):
+    add(myloware_class, "class")
+
+@pytest.mark.usefixtures("of_class")
+class TestClass:
+    def test_fails(self, myloware):
+        add(myloware, "of test")
+        assert False
+
+    def test_passes(self, myloware):
+        rows = myloware.db.execute_sql("SELECT name FROM capabilities").fetchall()
+        assert rows == [("class",)]
+
+def test_passes(myloware):
+    assert myloware.db.execute_sql("SELECT name FROM capabilities").fetchall() == []
+""",
+            "--myloware-keep=failed",
+        )
+
+    result.assert_outcomes(failed=4, passed=2)
+    lines = [line.strip() for line in result.outlines]
+    urls = [shlex.split(line)[1] for line in lines if line.startswith("psql ")]
+    found = []
+    for url in urls:
+        asked = [str(find_binaries() / "psql"), url, "-Atc", "SELECT name FROM capabilities ORDER BY 1"]
+        found.append(subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split("\n")[:-1])
+    assert [["of restore"], ["of rollback"], ["of clone"], ["class", "of test"]] == found
+
+    (ending,) = [line.partition("end it with: ")[2] for line in lines if "end it with: " in line]
+    assert EmbeddedServer.running(home / "server")
+    command = [sys.executable, "-m", "myloware_store", *shlex.split(ending)[1:]]
+    subprocess.run(command, check=True, capture_output=True)
+    assert not EmbeddedServer.running(home / "server")
+
+
+def test_kept_of_workers(project: Project) -> None:
+    """What pytest-xdist's workers keep is said at the end, also of a run that ends with its first failure."""
+    project.write(HELPERS + "def test_it(myloware):\n    add(myloware, 'kept')\n    assert False\n", "test_fails")
+
+    parallel = project.run(None, "--myloware-keep=failed", "-n1", "-x")
+    alone = project.run(None, "--myloware-keep=failed", "-x")
+
+    for result in (parallel, alone):
+        url = next(line for line in result.outlines if line.startswith("  psql ")).split("'")[1]
+        with closing(psycopg2.connect(url)) as connection, connection.cursor() as run:
+            run.execute("SELECT name FROM capabilities")
+            assert [("kept",)] == run.fetchall()
+    with closing(psycopg2.connect(**project.server.connect_kwargs("postgres"))) as connection:
+        connection.autocommit = True
+        for name in project.leftovers():
+            assert name.startswith("myloware_kept_")
+            connection.cursor().execute(f"DROP DATABASE {name} WITH (FORCE)")
+    project.server.keep()
+    project.server._where().keep.unlink()
+
+
+@pytest.mark.parametrize("workers", [(), ("-n2",)])
+def test_timings(project: Project, workers: tuple[str, ...]) -> None:
+    """`--myloware-timings` lists the tests that spent most time on the database, with the slowest statement's plan."""
+    tests = """
+        def test_slow(myloware):
+            myloware.db.execute_sql("SELECT pg_sleep(0.2)")
+            myloware.db.execute_sql("SELECT count(*) FROM work_items WHERE content = %s", ("x",))
+
+        def test_fast(myloware):
+            myloware.db.execute_sql("SELECT 1")
+
+        def test_without():
+            pass
+    """
+
+    all_of_them = project.run(tests, "--myloware-timings", *workers)
+    one = project.run(None, "--myloware-timings=1", *workers)
+
+    all_of_them.stdout.fnmatch_lines(
+        [
+            "*= myloware: time on the database =*",
+            "* ms  test_project.py::test_slow  (* ms in 2 statements, * ms ready and back)",
+            "*slowest: * ms: SELECT pg_sleep(0.2)",
+            "*Result*",
+            "* ms  test_project.py::test_fast  (*",
+        ]
+    )
+    all_of_them.stdout.no_fnmatch_line("* ms  test_project.py::test_without*")
+    one.stdout.no_fnmatch_line("* ms  test_project.py::test_fast*")
