@@ -123,12 +123,16 @@ _QUERIES = {
             AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = x.indexrelid AND contype IN ('p', 'u', 'x'))
         ORDER BY c.oid, i.relname
         """,
+    # The pytest plugin's markers, on databases of tests, are no part of the schema.
     "trigger": """
         SELECT format('%%s.%%s', c.relname, t.tgname),
             pg_get_triggerdef(t.oid, true)
             || CASE t.tgenabled WHEN 'O' THEN '' WHEN 'D' THEN ' DISABLED' ELSE ' ENABLED ' || t.tgenabled::text END
-        FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid
+        FROM pg_trigger AS t
+        JOIN pg_class AS c ON c.oid = t.tgrelid
+        JOIN pg_proc AS p ON p.oid = t.tgfoid
         WHERE NOT t.tgisinternal AND c.relnamespace = %(schema)s AND c.relname <> %(history)s
+            AND p.pronamespace IS DISTINCT FROM to_regnamespace('myloware_test')
         ORDER BY c.oid, t.tgname
         """,
     "rule": """

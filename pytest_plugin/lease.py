@@ -116,15 +116,17 @@ class Lease:
         if self._in_one_transaction():
             self.slot.database.execute_sql("SAVEPOINT myloware_reset")
             return
-        self.slot.mark()
-        self.slot.enter()
-        self._levels += 1
-        self.slot.accept()
+        with _told():
+            self.slot.mark()
+            self.slot.enter()
+            self._levels += 1
+            self.slot.accept()
 
     def reset(self) -> None:
         """Undo what was written since `accept`."""
         if self._levels:
-            self.slot.reset()
+            with _told():
+                self.slot.reset()
         else:
             self.slot.database.execute_sql("ROLLBACK TO SAVEPOINT myloware_reset")
 

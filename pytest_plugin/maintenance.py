@@ -62,6 +62,12 @@ class Maintenance:
         return self._rows("SELECT rolsuper FROM pg_roles WHERE rolname = current_user") == [(True,)]
 
     @cached_property
+    def owner(self) -> str:
+        """Whose tables others on the server cannot use: the role, unless it is a superuser."""
+        ((role,),) = self._rows("SELECT current_user")
+        return "" if self.superuser else role
+
+    @cached_property
     def versions(self) -> tuple[str, str | None]:
         """The versions of PostgreSQL and, if the server offers it, of pgvector."""
         query = """
@@ -77,8 +83,11 @@ class Maintenance:
         return "file_copy" if self._rows("SHOW fsync") == [("off",)] else "wal_log"
 
     def names(self, prefix: str) -> list[str]:
-        """List the databases whose name begins so."""
-        query = "SELECT datname FROM pg_database WHERE starts_with(datname, %s) ORDER BY datname"
+        """List the databases of the role's whose name begins so."""
+        query = """
+            SELECT datname FROM pg_database
+            WHERE starts_with(datname, %s) AND pg_has_role(datdba, 'MEMBER') ORDER BY datname
+            """
         return [name for (name,) in self._rows(query, (prefix,))]
 
     def exists(self, name: str) -> bool:
@@ -88,7 +97,9 @@ class Maintenance:
     def create(self, name: str, *, template: str | None = None) -> None:
         """Create a database, empty or as a copy of another one, whose sessions are ended."""
         if template is None:
-            self._run("CREATE DATABASE {name} TEMPLATE template0", name=name)
+            # A plain role cannot create the extension; where an administrator has, it is in template1.
+            template = "template0" if self.superuser else "template1"
+            self._run("CREATE DATABASE {name} TEMPLATE {template}", name=name, template=template)
         else:
             self.end_sessions(template)
             statement = "CREATE DATABASE {name} TEMPLATE {template} STRATEGY " + self._strategy

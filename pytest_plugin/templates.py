@@ -50,7 +50,7 @@ def ensure_template(maintenance: Maintenance, recipe: Recipe, run: str, *, recre
         run: The test run, for what must not outlive it.
         recreate: Build it anew, once a run.
     """
-    digest = hashlib.sha256(f"{maintenance.versions} {recipe.digest}".encode()).hexdigest()[:16]
+    digest = hashlib.sha256(f"{maintenance.versions} {maintenance.owner} {recipe.digest}".encode()).hexdigest()[:16]
     name = f"myloware_template_{digest}" if recipe.lasting else f"myloware_run_{run}_{digest}"
     marked = f"{name}_m" if maintenance.superuser else None
     wanted = [name, marked] if marked else [name]
