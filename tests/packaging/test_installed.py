@@ -74,8 +74,21 @@ def test_pytest_finds_the_plugin(installed: Environment, tmp_path: Path) -> None
     """Installing the wheel is enough for its fixtures to be there, each with a word on what it gives."""
     printed = installed.run("python", "-m", "pytest", "--fixtures", "-p", "no:cacheprovider", tmp_path)
 
-    named = {line.split()[0] for line in printed.splitlines() if line.startswith("myloware")}
-    assert {"myloware", "myloware_db", "myloware_dsn", "myloware_server", "myloware_template"} == named
+    named = {line.split()[0] for line in printed.splitlines() if line.startswith("myloware") and " -- " in line}
+    assert {
+        "myloware",
+        "myloware_assert_num_queries",
+        "myloware_class",
+        "myloware_db",
+        "myloware_dsn",
+        "myloware_factory",
+        "myloware_migrations",
+        "myloware_module",
+        "myloware_reset",
+        "myloware_seed",
+        "myloware_server",
+        "myloware_template",
+    } == named
     assert "no docstring available" not in printed
 
 
@@ -90,7 +103,8 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 
     imported = json.loads(installed.run("python", "-c", code))
 
-    assert ["pytest_myloware", "pytest_myloware.fixtures", "pytest_myloware.plugin"] == imported
+    modules = ("fixtures", "options", "outcome", "plugin", "timings")
+    assert ["pytest_myloware", *(f"pytest_myloware.{module}" for module in modules)] == imported
 
 
 def test_import_leaves_the_heavy_libraries_alone(installed: Environment) -> None:

@@ -1,0 +1,81 @@
+"""Rows from the factory, and counted statements."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from myloware_store import ToolCapability, WorkItem, WorkOrder
+from myloware_store.enums import WorkItemStatus
+
+if TYPE_CHECKING:
+    from myloware_store import Store
+
+MAKES = (
+    "work_order",
+    "work_item",
+    "attempt",
+    "mem_doc",
+    "approval_event",
+    "dead_letter",
+    "audit_log",
+    "connector",
+    "tool",
+    "capability",
+    "tool_capability",
+    "schema",
+    "workflow_template",
+    "run",
+    "eval_result",
+)
+
+
+@pytest.mark.parametrize("make", MAKES)
+def test_factory_makes_valid_rows(myloware_factory: Any, make: str) -> None:
+    """Each function inserts rows that the database takes, any number of them, and gives their model."""
+    first, second = getattr(myloware_factory, make)(), getattr(myloware_factory, make)()
+
+    assert first == type(first).get_by_id(first._pk)
+    assert first != second
+
+
+def test_factory_takes_fields_and_parents(myloware: Store, myloware_factory: Any) -> None:
+    """What is named counts more than what would be filled in; children are of their parent's tenant."""
+    order = myloware_factory.work_order(tenant_id="acme")
+    item = myloware_factory.work_item(work_order=order, content="As said.", status="COMPLETED")
+    with myloware.tenant("globex"):
+        other = myloware_factory.work_item()
+
+    assert ("acme", "As said.", WorkItemStatus.COMPLETED) == (item.tenant_id, item.content, item.status)
+    assert item.processed_at is not None
+    assert "globex" == other.tenant_id
+    assert (2, 2) == (WorkOrder.select().count(), WorkItem.select().count())
+    assert "initech" == myloware_factory.tool_capability(tenant_id="initech").tenant_id
+    assert 1 == ToolCapability.select().count()
+
+
+def test_statements_are_counted(myloware: Store, myloware_assert_num_queries: Any) -> None:
+    """The exact number or a maximum is checked; transactions' own statements do not count."""
+    with myloware_assert_num_queries(2) as queries, myloware.db.atomic():
+        myloware.db.execute_sql("SELECT 1")
+        myloware.db.execute_sql("SELECT 1")
+    with myloware_assert_num_queries(max=1):
+        pass
+
+    assert {"SELECT 1": 2} == queries.repeated
+    assert "Result" in queries.explain()
+
+
+def test_too_many_statements_are_shown(myloware: Store, myloware_assert_num_queries: Any) -> None:
+    """The failure lists them, the repeated ones first."""
+
+    def run() -> None:
+        with myloware_assert_num_queries(max=1):
+            for number in (2, 1, 1):
+                myloware.db.execute_sql(f"SELECT {number}")
+
+    with pytest.raises(pytest.fail.Exception, match=r"at most 1 statements expected, 3 ran:\n  2 times: SELECT 1\n"):
+        run()
+    with pytest.raises(TypeError, match="the exact number, or max="), myloware_assert_num_queries():
+        pass
