@@ -100,7 +100,8 @@ def test_every_label_appears(seeded: Store) -> None:
     found: dict[str, set[str]] = {name: set() for name in ENUM_TYPES}
     columns = rows(
         seeded.db,
-        "SELECT udt_name, table_name, column_name FROM information_schema.columns WHERE udt_name = ANY (%s)",
+        "SELECT udt_name, table_name, column_name FROM information_schema.columns"
+        " WHERE table_schema = 'public' AND udt_name = ANY (%s)",
         list(ENUM_TYPES),
     )
     for name, table, column in columns:

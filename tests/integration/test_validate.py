@@ -698,6 +698,7 @@ def test_an_edited_migration_is_reported(myloware_db: StoreDatabase) -> None:
     assert {("migration", "001_initial")} == found(myloware_db)
 
 
+@pytest.mark.myloware_db(mode="clone")  # what is written into the catalogs themselves, nothing else notices
 def test_an_old_pgvector_is_reported(myloware_db: StoreDatabase) -> None:
     """A pgvector before 0.5.0 is named, with the version that is there."""
     myloware_db.execute_sql("UPDATE pg_extension SET extversion = '0.4.4' WHERE extname = 'vector'")
