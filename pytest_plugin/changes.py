@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     Read = Callable[[str], list[tuple[Any, ...]]]
     """Runs a query and gives its rows."""
@@ -33,12 +33,13 @@ _TABLES = """
     """
 
 
-def describe_changes(before: Read, after: Read) -> str:
+def describe_changes(before: Read, after: Read, copies: Mapping[str, str]) -> str:
     """Describe what has changed between two databases.
 
     Args:
         before: Runs a query on the one.
         after: Runs a query on the other.
+        copies: The tables that the rows of `before` are in, by the table that they are of, where they are in others.
 
     Returns:
         Lines such as `work_items: 1 added, 2 changed`, each followed by some of those rows; empty where nothing has.
@@ -49,13 +50,18 @@ def describe_changes(before: Read, after: Read) -> str:
     lines += [f"{table}: created" for table in now.keys() - was.keys()]
     for table, key in now.items():
         if was.get(table) == key:
-            lines += _table(table, key, before, after)
+            lines += _table(table, copies.get(table, table), key, before, after)
     return "\n".join(line.removeprefix("public.") for line in lines)
 
 
-def _table(table: str, key: str, before: Read, after: Read) -> Iterator[str]:
-    query = f"SELECT {key}, md5(t::text) FROM ONLY {table} AS t LIMIT {_COMPARED + 1}"
-    was, now = ({tuple(found): digest for found, digest in read(query)} for read in (before, after))
+def _table(table: str, copy: str, key: str, before: Read, after: Read) -> Iterator[str]:
+    was, now = (
+        {
+            tuple(found): digest
+            for found, digest in read(f"SELECT {key}, md5(t::text) FROM ONLY {source} AS t LIMIT {_COMPARED + 1}")
+        }
+        for read, source in ((before, copy), (after, table))
+    )
     if max(len(was), len(now)) > _COMPARED:
         yield f"{table}: more than {_COMPARED} rows, not compared"
         return
@@ -70,7 +76,7 @@ def _table(table: str, key: str, before: Read, after: Read) -> Iterator[str]:
         row = _row(after, table, key, found)
         yield f"  + {', '.join(f'{column}={_short(value)}' for column, value in row.items() if value is not None)}"
     for found in changed[:_SHOWN]:
-        old, new = _row(before, table, key, found), _row(after, table, key, found)
+        old, new = _row(before, copy, key, found), _row(after, table, key, found)
         differing = (column for column in new if old.get(column) != new[column])
         moves = ", ".join(f"{column}: {_short(old.get(column))} -> {_short(new[column])}" for column in differing)
         yield f"  ~ {', '.join(found)}: {moves}"

@@ -45,6 +45,7 @@ class Databases:
         self.options = options
         self._templates: dict[Any, Template] = {}
         self._slots: dict[str, Slot] = {}
+        self._fell_back = False
         self.maintenance.hold(run)
         sweep(self.maintenance)
 
@@ -61,6 +62,7 @@ class Databases:
         """Give this worker's database for a mode and a seed."""
         template = self.template(seed)
         marked = template.marked if mode != "clone" else None
+        self._fell_back |= mode == "restore" and marked is None
         source = marked or template.name
         if source not in self._slots:
             worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
@@ -101,7 +103,7 @@ class Databases:
             "server": f"PostgreSQL {postgres}, pgvector {pgvector} ({self.server.description})",
             "templates": templates,
             "remade": sum(slot.remade for slot in self._slots.values()),
-            "fallback": not self.maintenance.superuser,
+            "fallback": self._fell_back,
             "kept": self.kept,
             "down": self.server.stay() if self.kept else "",
         }

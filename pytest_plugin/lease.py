@@ -153,20 +153,21 @@ class Lease:
         In mode rollback it is read in the test's transaction, else from outside: what is not committed does not show.
         """
         try:
-            with closing(psycopg2.connect(self._databases.reference(self.slot))) as reference:
-                before = _reader(reference)
+            before = self.slot.url if self.slot.shared else self._databases.reference(self.slot)
+            copies = self.slot.copies() if self.slot.shared else {}
+            with closing(psycopg2.connect(before)) as reference:
                 if self._in_one_transaction():
-                    return self._changes_inside(before)
+                    return self._changes_inside(_reader(reference), copies)
                 with closing(psycopg2.connect(self.slot.url)) as connection:
-                    return describe_changes(before, _reader(connection))
+                    return describe_changes(_reader(reference), _reader(connection), copies)
         except (psycopg2.Error, StoreError) as error:
             return f"it cannot be read: {str(error).strip()}"
 
-    def _changes_inside(self, before: Read) -> str:
+    def _changes_inside(self, before: Read, copies: dict[str, str]) -> str:
         described = ""
         with suppress(_Undo), self.slot.database.atomic():
             self.slot.database.execute_sql(_PATIENCE.format(local=True))
-            described = describe_changes(before, self._read)
+            described = describe_changes(before, self._read, copies)
             raise _Undo
         return described
 
@@ -210,7 +211,7 @@ def lend(request: pytest.FixtureRequest, databases: Databases, default_seed: Any
     mode, seed = _asked(request, default_seed)
     if databases.shared is not None:
         slot = databases.shared
-        if seed is not default_seed:
+        if seed != default_seed:
             pytest.fail(
                 "a test of a class or module with a database of its own cannot have another seed", pytrace=False
             )

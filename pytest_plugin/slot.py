@@ -181,6 +181,15 @@ class Slot:
         ((written,),) = self._query("SELECT myloware_test.written()")
         return bool(written)
 
+    def copies(self) -> dict[str, str]:
+        """Name the copies of the rows that it comes back to, by table."""
+        query = """
+            SELECT format('%I.%I', n.nspname, c.relname), format('myloware_test.copy_%s', t.number)
+            FROM myloware_test.tables AS t
+            JOIN pg_class AS c ON c.oid = t.source JOIN pg_namespace AS n ON n.oid = c.relnamespace
+            """
+        return dict(self._query(query))
+
     def reset(self) -> None:
         """Go back to what was accepted, in the middle of a test.
 
@@ -264,7 +273,7 @@ class Slot:
 
     def _query(self, query: str, *params: Any) -> list[tuple[Any, ...]]:
         with self._connection().cursor() as cursor:
-            cursor.execute(query, params)
+            cursor.execute(query, params or None)
             return cursor.fetchall() if cursor.description else []
 
     def _connection(self) -> connection:

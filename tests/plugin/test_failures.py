@@ -129,7 +129,7 @@ def of_class(myloware_class):
 class TestClass:
     def test_fails(self, myloware):
         add(myloware, "of test")
-        assert False
+        assert False, "only what the test has added is shown"
 
     def test_passes(self, myloware):
         rows = myloware.db.execute_sql("SELECT name FROM capabilities").fetchall()
@@ -142,6 +142,9 @@ def test_passes(myloware):
         )
 
     result.assert_outcomes(failed=4, passed=2)
+    result.stdout.fnmatch_lines(
+        ["*only what the test*", "*what the test changed*", "capabilities: 1 added", "  + *of test*"]
+    )
     lines = [line.strip() for line in result.outlines]
     urls = [shlex.split(line)[1] for line in lines if line.startswith("psql ")]
     found = []
