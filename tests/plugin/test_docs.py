@@ -23,7 +23,7 @@ def test_examples_pass(project: Project, page: str) -> None:
     for name, code in files.items():
         (project.pytester.path / name).write_text(code, encoding="utf-8")
 
-    result = project.pytester.runpytest_subprocess("-W", "error")
+    result = project.pytester.runpytest_subprocess("-W", "error", "-o", "myloware_seed=sample")
 
     assert tests >= 2
     result.assert_outcomes(passed=tests)

@@ -152,7 +152,7 @@ def test_class_cannot_have_two_seeds(project: Project) -> None:
 
         @pytest.mark.usefixtures("myloware_class")
         class TestSeed:
-            @pytest.mark.myloware_db(seed="none")
+            @pytest.mark.myloware_db(seed="sample")
             def test_seed(self, myloware):
                 pass
     """)
