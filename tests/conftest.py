@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -37,6 +38,12 @@ def no_database_named() -> Iterator[None]:
             if name.startswith(("DATABASE_", "MYLOWARE_", "PG")):
                 environment.delenv(name)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_heard() -> None:
+    """Have Ctrl-C end what the tests start: a run in the background of a script begins with it ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -97,8 +97,15 @@ class BaseModel(RowState, peewee.Model):
 
     @classmethod
     def get_or_create(cls, **values: Any) -> tuple[Any, bool]:
-        """Read the row with these values, or create it with `defaults` as well."""
-        by_field(cls, values.get("defaults", {}), {name: values[name] for name in values if name != "defaults"})
+        """Read the row with these values, or create it with `defaults` as well.
+
+        It is looked for in the tenant that it would be created for.
+        """
+        asked = {name: values[name] for name in values if name != "defaults"}
+        row = with_tenant(cls, by_field(cls, values.get("defaults", {}), asked))
+        tenant = row.get(cls._meta.fields.get("tenant_id"))
+        if isinstance(tenant, str):
+            values.setdefault("tenant_id", tenant)
         made: tuple[Any, bool] = super().get_or_create(**values)  # type: ignore[no-untyped-call]  # not in the stubs
         return made
 

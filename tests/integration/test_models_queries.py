@@ -27,6 +27,7 @@ from myloware_store import (
 )
 
 if TYPE_CHECKING:
+    from myloware_store import Store
     from myloware_store.database import StoreDatabase
 
 pytestmark = pytest.mark.usefixtures("myloware_db")
@@ -299,3 +300,15 @@ def test_get_or_create_races(myloware_db: StoreDatabase) -> None:
         results = list(threads.map(make, range(4)))
     for outcome in zip(*results, strict=True):
         assert (1, 1) == (len({key for key, _ in outcome}), sum(new for _, new in outcome))
+
+
+def test_get_or_create_keeps_to_the_tenant_that_it_would_write_for(myloware: Store) -> None:
+    """Another tenant's row of the same name is not taken for ours."""
+    Connector.create(tenant_id="globex", name="mail", type="EMAIL")
+
+    with myloware.tenant("acme"):
+        ours, made = Connector.get_or_create(name="mail", defaults={"type": "EMAIL"})
+        again, made_again = Connector.get_or_create(name="mail", defaults={"type": "EMAIL"})
+
+    assert ("acme", True, False) == (ours.tenant_id, made, made_again)
+    assert ours == again

@@ -43,5 +43,5 @@ def test_the_first_command_sees_the_store_at_work(clone: Path) -> None:
         (psql,) = re.findall(r"^.*psql'? 'postgresql://.*$", printed, re.MULTILINE)
         assert re.search(r"\(\d+ rows\)", bash(psql))
     finally:
-        (down,) = re.findall(r"^.*myloware-store down$", printed, re.MULTILINE)
+        (down,) = re.findall(r"^.*myloware-store'? down --url .*$", printed, re.MULTILINE)
         assert "has stopped" in bash(down)

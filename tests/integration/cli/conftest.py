@@ -82,8 +82,10 @@ class Shell:
         )
         shown = os.read(near, 65536)  # until then our own end keeps the terminal alive
         os.close(far)
+        end = time.monotonic() + PATIENCE
         with contextlib.suppress(OSError):  # what Linux gives to read once nobody has the terminal open
             while True:
+                assert time.monotonic() < end, f"not done within {PATIENCE:.0f} s: {shown.decode()}"
                 if select.select([near], [], [], 0.5)[0]:
                     data = os.read(near, 65536)
                     if not data:
