@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .options import OPTIONS
-from .outcome import SUMMARY
+from .options import OPTIONS, SUMMARY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,6 +28,8 @@ _RUN = pytest.StashKey[str]()
 def run_name(config: pytest.Config) -> str:
     """Name the test run: the same in every pytest-xdist worker."""
     if _RUN not in config.stash:
+        import uuid
+
         given: str | None = getattr(config, "workerinput", {}).get("myloware_run")
         config.stash[_RUN] = given or uuid.uuid4().hex[:12]
     return config.stash[_RUN]

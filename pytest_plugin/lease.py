@@ -13,8 +13,7 @@ from myloware_store import Store
 from myloware_store.errors import StoreError
 
 from .changes import describe_changes
-from .options import MODES, OPTIONS
-from .outcome import FAILED, LEASE
+from .options import FAILED, LEASE, MODES, OPTIONS
 from .queries import Queries, explain, recorded
 from .slot import SharedDatabaseAltered
 

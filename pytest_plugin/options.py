@@ -1,14 +1,30 @@
-"""The plugin's command line options and ini keys, and what they say together; imports nothing but pytest."""
+"""The plugin's options and ini keys, what they say together, and where the plugin keeps things on pytest's objects.
+
+Imported at the start of every pytest run, so it imports nothing but pytest.
+"""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import pytest
 
-__all__ = ["MODES", "OPTIONS", "Mode", "Options", "add_options", "read_options"]
+if TYPE_CHECKING:
+    from .lease import Lease  # noqa: F401  the key's type
+
+__all__ = [
+    "FAILED",
+    "LEASE",
+    "MODES",
+    "OPTIONS",
+    "SUMMARY",
+    "TEST_URL",
+    "Mode",
+    "Options",
+    "add_options",
+    "read_options",
+]
 
 Mode = Literal["restore", "rollback", "clone"]
 MODES = ("restore", "rollback", "clone")
@@ -16,8 +32,7 @@ SEEDS = ("sample", "none")
 TEST_URL = "MYLOWARE_TEST_URL"
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """What the command line, the ini file and the environment ask for.
 
     Attributes:
@@ -42,6 +57,16 @@ class Options:
 
 
 OPTIONS = pytest.StashKey[Options]()
+"""On the configuration: what the run was asked for."""
+
+SUMMARY = pytest.StashKey[list[dict[str, Any]]]()
+"""On the configuration: what each process of the run has used."""
+
+LEASE = pytest.StashKey["Lease"]()
+"""On a test: the database that it has."""
+
+FAILED = pytest.StashKey[bool]()
+"""On a test: whether it has failed already."""
 
 
 def add_options(parser: pytest.Parser) -> None:

@@ -1,24 +1,15 @@
-"""How a test went, as far as its database is concerned; imports nothing but pytest."""
+"""How a test went, as far as its database is concerned."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import pytest
+from .options import LEASE
 
 if TYPE_CHECKING:
-    from .lease import Lease  # noqa: F401  the key's type
+    import pytest
 
-__all__ = ["FAILED", "LEASE", "SUMMARY", "add_changes", "summary_lines"]
-
-LEASE = pytest.StashKey["Lease"]()
-"""On a test: the database that it has."""
-
-FAILED = pytest.StashKey[bool]()
-"""On a test: whether it has failed already."""
-
-SUMMARY = pytest.StashKey[list[dict[str, Any]]]()
-"""On the configuration: what each process of the run has used."""
+__all__ = ["add_changes", "summary_lines"]
 
 
 def add_changes(item: pytest.Item, report: pytest.TestReport) -> None:

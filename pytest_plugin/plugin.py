@@ -27,9 +27,7 @@ from .fixtures import (
     myloware_template,
     run_name,
 )
-from .options import OPTIONS, add_options, read_options
-from .outcome import FAILED, LEASE, SUMMARY, add_changes, summary_lines
-from .timings import add_timing, timing_lines
+from .options import FAILED, LEASE, OPTIONS, SUMMARY, add_options, read_options
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -103,8 +101,12 @@ def pytest_runtest_makereport(
     if report.failed:
         item.stash[FAILED] = True
         if call.when == "call":
+            from .outcome import add_changes
+
             add_changes(item, report)
-    if call.when == "teardown":
+    if call.when == "teardown" and item.config.stash[OPTIONS].timings:
+        from .timings import add_timing
+
         add_timing(item, report)
     return report
 
@@ -124,11 +126,15 @@ def pytest_testnodedown(node: Any) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say what the tests ran on, and what took longest."""
-    for title, lines in (
-        ("myloware", summary_lines(config.stash[SUMMARY])),
-        ("myloware: time on the database", timing_lines(terminalreporter, config.stash[OPTIONS].timings)),
-    ):
-        if lines:
-            terminalreporter.section(title)
-            for line in lines:
-                terminalreporter.write_line(line)
+    if not config.stash[SUMMARY]:
+        return
+    from .outcome import summary_lines
+    from .timings import timing_lines
+
+    terminalreporter.section("myloware")
+    for line in summary_lines(config.stash[SUMMARY]):
+        terminalreporter.write_line(line)
+    if lines := timing_lines(terminalreporter, config.stash[OPTIONS].timings):
+        terminalreporter.section("myloware: time on the database")
+        for line in lines:
+            terminalreporter.write_line(line)

@@ -1,11 +1,10 @@
-"""How long each test's database took: to be made ready and put back, and for its statements; imports pytest only."""
+"""How long each test's database took: to be made ready and put back, and for its statements."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .options import OPTIONS
-from .outcome import LEASE
+from .options import LEASE
 
 if TYPE_CHECKING:
     import pytest
@@ -18,7 +17,7 @@ _REPORTED = "myloware_timing"
 def add_timing(item: pytest.Item, report: pytest.TestReport) -> None:
     """Add what the database took to the report of a test's end; pytest-xdist carries it along."""
     lease = item.stash.get(LEASE, None)
-    if lease is not None and item.config.stash[OPTIONS].timings:
+    if lease is not None:
         setattr(report, _REPORTED, lease.timing())
 
 
