@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import psycopg2
 
 from myloware_store.database import StoreDatabase, create_database
-from myloware_store.errors import StoreError
 from myloware_store.settings import Settings
 
+from .connections import one_connection_kept, open_control
 from .marking import mark_database, unmark_database
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from psycopg2.extensions import connection
 
     from .maintenance import Maintenance
@@ -27,10 +24,6 @@ __all__ = ["SharedDatabaseAltered", "Slot"]
 _END_SECONDS = 10.0  # what a backend may take to end when it is told to
 _POLL_SECONDS = 0.001
 _VACUUM_EVERY = 100  # restores, until what they left dead in the tables is cleared away: it slows later ones down
-_CONTROL = """
-    SET session_replication_role = replica; SET lock_timeout = '5s'; SET statement_timeout = '60s';
-    SET client_min_messages = error
-    """
 _ALTERED = (
     "the database that tests of a class or module share was changed in a way that putting back rows does not undo"
     " (DDL, a large object, a lock that was kept): give that test a database of its own, without myloware_class and"
@@ -236,7 +229,7 @@ class Slot:
 
     def _restore(self) -> bool:
         deadline = time.monotonic() + _END_SECONDS
-        with self._one_connection_kept() as kept:
+        with one_connection_kept(self.database.pool) as kept:
             query = "SELECT ended, altered, next FROM myloware_test.restore(%s::xid, %s)"
             while True:
                 ((ended, altered, self._baseline),) = self._query(query, self._baseline, [*self._residents, *kept])
@@ -250,27 +243,6 @@ class Slot:
             self._query("VACUUM")
         return not altered
 
-    @contextmanager
-    def _one_connection_kept(self) -> Iterator[list[int]]:
-        """Give the process id of the one connection of the pool that the next test will use too, as good as new."""
-        pool = self.database.pool
-        lease = None
-        if pool.in_use < pool.limit:
-            with suppress(StoreError):
-                lease = pool.acquire()
-        if lease is None:
-            yield []
-            return
-        clean = False
-        try:
-            pool.close_idle()
-            with suppress(psycopg2.Error), lease.connection.cursor() as cursor:
-                cursor.execute("DISCARD ALL")
-                clean = str(lease.connection.get_parameter_status("DateStyle")).startswith("ISO")
-            yield [lease.connection.info.backend_pid] if clean else []
-        finally:
-            lease.give_back(reuse=clean)
-
     def _query(self, query: str, *params: Any) -> list[tuple[Any, ...]]:
         with self._connection().cursor() as cursor:
             cursor.execute(query, params or None)
@@ -279,10 +251,7 @@ class Slot:
     def _connection(self) -> connection:
         """Give the connection that no test ever uses."""
         if self._control is None or self._control.closed:
-            self._control = psycopg2.connect(**self._maintenance.server.connect_kwargs(self.name))
-            self._control.autocommit = True
-            with self._control.cursor() as cursor:
-                cursor.execute(_CONTROL)
+            self._control = open_control(self._maintenance.server, self.name)
         return self._control
 
     def _take_back_connections(self) -> None:
