@@ -82,6 +82,9 @@ def _table(table: str, copy: str, key: str, before: Read, after: Read) -> Iterat
         yield f"  ~ {', '.join(found)}: {moves}"
     for found in removed[:_SHOWN]:
         yield f"  - {_short(', '.join(found))}"
+    hidden = sum(max(0, len(rows) - _SHOWN) for rows in counts.values())
+    if hidden:
+        yield f"  and {hidden} more"
 
 
 def _row(read: Read, table: str, key: str, found: tuple[str, ...]) -> dict[str, Any]:

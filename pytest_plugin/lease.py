@@ -124,6 +124,8 @@ class Lease:
     def reset(self) -> None:
         """Undo what was written since `accept`."""
         if self._levels:
+            if self.slot.database.in_transaction():
+                pytest.fail("a transaction is open: leave it before the database is put back", pytrace=False)
             with _told():
                 self.slot.reset()
         else:
@@ -184,7 +186,7 @@ class Lease:
             "kept_apart": self.seconds,
             "statements": sum(query.seconds for query in queries.statements),
             "count": len(queries),
-            "slowest": f"{slowest.seconds * 1e3:.1f} ms: {slowest.sql}" if slowest else "",
+            "slowest": str(slowest) if slowest else "",
             "plan": self._plan,
         }
         return timing

@@ -24,7 +24,7 @@ def summary_lines(used: list[dict[str, Any]]) -> list[str]:
     lines = sorted({f"{each['server']}, template {template}" for each in used for template in each["templates"]})
     remade = sum(each["remade"] for each in used)
     if remade:
-        lines.append(f"{remade} times a test left something that only a new database undoes (DDL, a lock)")
+        lines.append(f"databases made anew after a test had left DDL, a lock or the like: {remade}")
     if any(each["fallback"] for each in used):
         lines.append("mode clone instead of restore: putting back rows takes a superuser on the test server")
     for each in used:

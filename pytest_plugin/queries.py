@@ -33,6 +33,9 @@ class Query:
     params: Any
     seconds: float
 
+    def __str__(self) -> str:
+        return f"{self.seconds * 1e3:.2f} ms: {' '.join(self.sql.split())}"
+
 
 @attrs.define
 class Queries:
@@ -70,8 +73,8 @@ class Queries:
 
     def describe(self) -> str:
         """List the statements, the repeated ones first."""
-        lines = [f"  {count} times: {sql}" for sql, count in self.repeated.items()]
-        lines += [f"  {query.seconds * 1e3:.2f} ms: {query.sql}" for query in self.statements]
+        lines = [f"  {count} times: {' '.join(sql.split())}" for sql, count in self.repeated.items()]
+        lines += [f"  {query}" for query in self.statements]
         return "\n".join(lines)
 
 
@@ -108,7 +111,7 @@ def recorded(database: StoreDatabase) -> Iterator[Queries]:
 
     def note(event: Any) -> None:
         if not event.sql.startswith(_CONTROL):
-            queries.statements.append(Query(event.sql, event.params, event.duration))
+            queries.statements.append(Query(event.sql.strip(), event.params, event.duration))
 
     database.query_hooks.append(note)
     try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
+import sys
 from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -61,7 +63,7 @@ class _EmbeddedServer(EmbeddedServer):
 
     def stay(self) -> str:
         self.keep()
-        return f"myloware-store down --url 'embedded:{self.home}'"
+        return shlex.join([sys.executable, "-m", "myloware_store", "down", "--url", f"embedded:{self.home}"])
 
 
 @contextmanager

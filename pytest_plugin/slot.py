@@ -78,6 +78,7 @@ class Slot:
         self._baseline = ""
         self._restores = 0
         self._residents: list[int] = []  # sessions that are not the test's to end
+        self._kept: list[int] = []  # the pool's one connection, which nobody uses between tests
         self._levels: list[_Level] = []
 
     @property
@@ -136,7 +137,9 @@ class Slot:
     def accept(self) -> None:
         """Take the present state as the one to come back to, and the sessions there are as not to be ended."""
         query = "SELECT myloware_test.altered(), ARRAY(SELECT pid FROM myloware_test.sessions() AS s (pid))"
-        ((altered, self._residents),) = self._query(query)
+        ((altered, sessions),) = self._query(query)
+        kept = [] if self.database.pool.in_use else self._kept
+        self._residents = [pid for pid in sessions if pid not in kept]
         if altered:
             if len(self._levels) > 1:
                 raise SharedDatabaseAltered(_ALTERED)
@@ -238,6 +241,7 @@ class Slot:
                 if time.monotonic() > deadline:
                     raise TimeoutError
                 time.sleep(_POLL_SECONDS)
+            self._kept = kept
         self._restores += 1
         if self._restores % _VACUUM_EVERY == 0 and not altered:
             self._query("VACUUM")

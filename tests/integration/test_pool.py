@@ -25,6 +25,11 @@ from myloware_store.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+_ADVISORY_LOCKS = """
+    SELECT count(*) FROM pg_locks
+    WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    """
+
 # Python 3.12 and later warn of every fork beside other threads, which is what is tried here.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -177,7 +182,7 @@ def test_threads_that_never_close_leak_nothing(db: StoreDatabase, sessions: Call
             thread.join()
 
     assert 0 == one(db, "SELECT count(*) FROM left_over")
-    assert 0 == one(db, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
+    assert 0 == one(db, _ADVISORY_LOCKS)
     db.close_idle()
     assert 0 == settled(sessions, 0)
     assert "0 open, 0 idle" in repr(db.pool)

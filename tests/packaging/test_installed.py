@@ -103,7 +103,7 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 
     imported = json.loads(installed.run("python", "-c", code))
 
-    modules = ("fixtures", "options", "outcome", "plugin", "timings")
+    modules = ("fixtures", "options", "plugin")
     assert ["pytest_myloware", *(f"pytest_myloware.{module}" for module in modules)] == imported
 
 

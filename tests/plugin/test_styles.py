@@ -234,3 +234,44 @@ def test_after(myloware):
 
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["*putting back rows does not undo*"])
+
+
+def test_no_transaction_outlives_a_reset(project: Project) -> None:
+    """An open one of the test's own is an error, one of another thread is ended: neither commits into later tests."""
+    result = project.run(
+        HELPERS
+        + """
+import contextlib, threading
+from myloware_store import StoreError
+
+def test_first(myloware):
+    assert count(myloware) == 0
+
+def test_own(myloware, myloware_reset):
+    with myloware.db.atomic():
+        add(myloware, "own")
+        myloware_reset()
+
+def test_threads(myloware, myloware_reset):
+    written, go_on = threading.Event(), threading.Event()
+
+    def write():
+        with contextlib.suppress(StoreError), myloware.db.atomic():
+            add(myloware, "thread")
+            written.set()
+            go_on.wait()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    written.wait()
+    myloware_reset()
+    go_on.set()
+    thread.join()
+
+def test_after(myloware):
+    assert count(myloware) == 0
+""",
+    )
+
+    result.assert_outcomes(passed=3, failed=1)
+    result.stdout.fnmatch_lines(["*a transaction is open: leave it before the database is put back*"])
