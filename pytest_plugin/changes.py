@@ -21,7 +21,8 @@ _TABLES = """
         COALESCE(
             (
                 SELECT 'ARRAY[' || string_agg(format('t.%I::text', a.attname), ', ' ORDER BY a.attnum) || ']'
-                FROM pg_index AS x JOIN pg_attribute AS a ON a.attrelid = x.indrelid AND a.attnum = ANY (x.indkey)
+                FROM pg_index AS x JOIN pg_attribute AS a
+                    ON a.attrelid = x.indrelid AND a.attnum = ANY (x.indkey[0:x.indnkeyatts - 1])
                 WHERE x.indrelid = c.oid AND x.indisprimary
             ),
             'ARRAY[t::text]'

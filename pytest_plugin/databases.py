@@ -46,6 +46,7 @@ class Databases:
         self._templates: dict[Any, Template] = {}
         self._slots: dict[str, Slot] = {}
         self._fell_back = False
+        self._worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
         self.maintenance.hold(run)
         sweep(self.maintenance)
 
@@ -65,15 +66,14 @@ class Databases:
         self._fell_back |= mode == "restore" and marked is None
         source = marked or template.name
         if source not in self._slots:
-            worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
-            name = f"myloware_test_{self.run}_{worker}_{len(self._slots)}"
+            name = f"myloware_test_{self.run}_{self._worker}_{len(self._slots)}"
             self._slots[source] = Slot(self.maintenance, name, source, restorable=marked is not None)
         return self._slots[source]
 
     def keep(self, slot: Slot, test: str) -> None:
         """Keep a database as it is, for somebody to look at."""
         readable = re.sub(r"\W+", "_", test.rpartition("/")[2])[:28].strip("_").lower()
-        name = f"myloware_kept_{self.run[:6]}_{len(self.kept)}_{readable}"
+        name = f"myloware_kept_{self.run[:6]}_{self._worker}_{len(self.kept)}_{readable}"
         slot.give_away(name)
         self.maintenance.note(name, test=test, used=datetime.now(UTC).date().isoformat())
         self.kept.append((test, self.server.url(name)))

@@ -42,8 +42,10 @@ def find_home() -> Path:
         home = _base() / f"{_prefix()}{hashlib.sha256(f'{binaries} {_boot()}'.encode()).hexdigest()[:12]}"
     home.mkdir(mode=0o711, exist_ok=True)
     status = home.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-        raise EmbeddedServerError(f"{home} belongs to somebody else: set {HOME_VARIABLE} to a folder of your own")
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise EmbeddedServerError(
+            f"{home} is not a folder that only you can write to: set {HOME_VARIABLE} to one that is"
+        )
     (home / _BINARIES).write_text(str(binaries), encoding="utf-8")
     os.utime(home)
     return home
@@ -54,9 +56,11 @@ def sweep_homes() -> None:
     for home in _base().glob(_prefix() + "?" * 12):
         with suppress(OSError, EmbeddedServerError):  # another run may be sweeping too
             status = home.lstat()
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+                continue
             unused, live = time.time() - status.st_mtime, EmbeddedServer.running(home / "server")
             orphaned = unused > _YOUNG_SECONDS and not Path((home / _BINARIES).read_text(encoding="utf-8")).exists()
-            if (orphaned or unused > _UNUSED_SECONDS) and stat.S_ISDIR(status.st_mode) and not live:
+            if (orphaned or unused > _UNUSED_SECONDS) and not live:
                 shutil.rmtree(home)
 
 

@@ -10,7 +10,9 @@ import psycopg2
 import pytest
 
 from myloware_store import Store
+from myloware_store.database import proxy
 from myloware_store.errors import StoreError
+from myloware_store.models import MODELS
 
 from .changes import describe_changes
 from .options import FAILED, LEASE, MODES, OPTIONS
@@ -74,6 +76,7 @@ class Lease:
     def open_store(self) -> Iterator[Store]:
         """Open the store on it, in mode rollback inside a transaction that is rolled back."""
         with Store.open(database=self.slot.database) as store, ExitStack() as block:
+            block.callback(_bind_models)
             if self.mode == "rollback":
                 block.enter_context(self._rolled_back())
             block.enter_context(self._timed())
@@ -225,10 +228,12 @@ def lend(request: pytest.FixtureRequest, databases: Databases, default_seed: Any
     try:
         yield lease
     finally:
-        if lease.kept:
-            databases.keep(slot, request.node.nodeid)
-        with _told():
-            lease.end()
+        try:
+            if lease.kept:
+                databases.keep(slot, request.node.nodeid)
+        finally:
+            with _told():
+                lease.end()
 
 
 @contextmanager
@@ -246,6 +251,13 @@ def share(databases: Databases, seed: Any) -> Iterator[Store]:
     finally:
         databases.shared = outer
         slot.leave()
+
+
+def _bind_models() -> None:
+    """Have the models follow the open store again, where a test has bound them to something else."""
+    for model in MODELS:
+        if model._meta.database is not proxy:
+            model._meta.set_database(proxy)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from .restoring import EVENTS, SCHEMA, Copied, functions, sequence_states
+from .restoring import EVENTS, GUARDS, SCHEMA, Copied, functions, sequence_states
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor
@@ -40,7 +40,8 @@ _TABLES = """
         ),
         (
             SELECT string_agg(format('a.%1$I = s.%1$I', a.attname), ' AND ')
-            FROM pg_index AS x JOIN pg_attribute AS a ON a.attrelid = x.indrelid AND a.attnum = ANY (x.indkey)
+            FROM pg_index AS x JOIN pg_attribute AS a
+                ON a.attrelid = x.indrelid AND a.attnum = ANY (x.indkey[0:x.indnkeyatts - 1])
             WHERE x.indrelid = c.oid AND x.indisprimary
             HAVING bool_and(EXISTS (
                 SELECT FROM pg_type WHERE oid = a.atttypid AND typnamespace = 'pg_catalog'::regnamespace
@@ -48,7 +49,8 @@ _TABLES = """
         ),
         (
             SELECT string_agg(quote_ident(a.attname), ', ')
-            FROM pg_index AS x JOIN pg_attribute AS a ON a.attrelid = x.indrelid AND a.attnum = ANY (x.indkey)
+            FROM pg_index AS x JOIN pg_attribute AS a
+                ON a.attrelid = x.indrelid AND a.attnum = ANY (x.indkey[0:x.indnkeyatts - 1])
             WHERE x.indrelid = c.oid AND x.indisprimary
         ),
         EXISTS (SELECT FROM pg_trigger WHERE tgrelid = c.oid AND tgenabled IN ('A', 'R'))
@@ -87,9 +89,10 @@ def mark_database(run: cursor) -> None:
 
     It then has these functions, all in the schema `myloware_test`:
 
-    - `restore(baseline xid, spared integer[])` ends the other sessions but the spared ones, and says how many there
-      were; if there were none, whether something was `altered` that it cannot put back; and if nothing was, it puts
-      back what was written since the transaction `baseline`, and gives the next baseline;
+    - `restore(baseline xid, spared integer[])` gives (ended, altered, next). It ends the other sessions but the spared
+      ones, also those if they have written without a commit, and says how many there were; if there were none, whether
+      something was altered that it cannot put back; and if nothing was, it puts back what was written since the
+      transaction `baseline`, and gives the next baseline;
     - `accept(depth integer)` takes the rows and sequences as they are for those to put back, keeping what was so
       before in a place for that depth, and gives the next baseline; `leave(depth integer)` goes back to that, and
       wants to be followed by a `restore` with the baseline of that time;
@@ -119,6 +122,7 @@ def mark_database(run: cursor) -> None:
         f"CREATE TABLE myloware_test.sequences AS SELECT 0 AS depth, s.* FROM ({sequence_states(sequences)}) AS s"
     )
     run.execute(functions(copied, sequences))
+    run.execute(GUARDS)
     run.execute(EVENTS)
 
 

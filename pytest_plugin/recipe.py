@@ -106,6 +106,7 @@ class Recipe:
                 _migrate_folder(step, settings)
         if self.seed is not None:
             _fill(self.seed, url)
+        _log_tables(url)
 
     def _parts(self) -> Iterator[bytes]:
         folders = [Path(myloware_store.__file__).parent, migrations_path(), Path(__file__).parent]
@@ -116,9 +117,34 @@ class Recipe:
                     yield path.read_bytes()
         for step in (*self.migrations, self.seed):
             if callable(step):
-                yield f"{step.__module__}.{step.__qualname__} {getattr(step, 'version', '')}".encode()
+                yield _fingerprint(step).encode()
             else:
                 yield repr(step if not isinstance(step, Path) else "folder").encode()
+
+
+def _fingerprint(step: Any) -> str:
+    """Tell a function from every other one: by its name, file and version, else by its code and what it holds."""
+    code = getattr(step, "__code__", None)
+    if code is None:
+        return f"{type(step).__module__}.{type(step).__qualname__} {getattr(step, 'version', step)!r}"
+    name = f"{step.__module__}.{step.__qualname__} {code.co_filename}:{code.co_firstlineno}"
+    if hasattr(step, "version"):
+        return f"{name} {step.version}"
+    held = [cell.cell_contents for cell in step.__closure__ or ()]
+    return f"{name} {code.co_code.hex()} {code.co_consts!r} {step.__defaults__!r} {step.__kwdefaults__!r} {held!r}"
+
+
+def _log_tables(url: str) -> None:
+    """Have every table survive a crash of the server: unlogged ones would be empty after it, in the template too."""
+    unlogged = """
+        SELECT format('ALTER TABLE %I.%I SET LOGGED', n.nspname, c.relname)
+        FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE c.relkind = 'r' AND c.relpersistence = 'u'
+        """
+    with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute(unlogged)
+        for (statement,) in cursor.fetchall():
+            cursor.execute(statement)
 
 
 def _migrate_folder(folder: Path, settings: Settings) -> None:

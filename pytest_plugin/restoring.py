@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["EVENTS", "SCHEMA", "Copied", "functions", "sequence_states"]
+__all__ = ["EVENTS", "GUARDS", "SCHEMA", "Copied", "functions", "sequence_states"]
 
 SCHEMA = """
     CREATE SCHEMA myloware_test;
@@ -73,11 +73,11 @@ SCHEMA = """
     END
     $$;
 
-    -- The other sessions on the database.
-    CREATE FUNCTION myloware_test.sessions() RETURNS SETOF integer LANGUAGE sql AS $$
-        SELECT pid FROM pg_stat_get_activity(NULL)
+    -- The other sessions on the database, and whether they have written something that they have not committed.
+    CREATE FUNCTION myloware_test.sessions() RETURNS TABLE (pid integer, writing boolean) LANGUAGE sql AS $$
+        SELECT s.pid, s.backend_xid IS NOT NULL FROM pg_stat_get_activity(NULL) AS s
         WHERE datid = (SELECT oid FROM pg_database WHERE datname = current_database())
-            AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+            AND s.backend_type = 'client backend' AND s.pid <> pg_backend_pid()
     $$;
 
     -- Whether there was a change that putting back rows does not undo.
@@ -111,6 +111,25 @@ SCHEMA = """
             END IF;
         END LOOP;
         DELETE FROM myloware_test.sequences AS s WHERE s.depth = leave.depth;
+    END
+    $$;
+    """
+
+# A test that empties every table of every schema empties these too; who puts rows back fires no such triggers.
+GUARDS = """
+    DO $$
+    DECLARE
+        name text;
+    BEGIN
+        FOR name IN
+            SELECT relname FROM pg_class WHERE relnamespace = 'myloware_test'::regnamespace AND relkind = 'r'
+        LOOP
+            EXECUTE format(
+                'CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON myloware_test.%I'
+                ' FOR EACH STATEMENT EXECUTE FUNCTION myloware_test.mark(%L)',
+                name, 'myloware_test.ddl'::regclass::oid
+            );
+        END LOOP;
     END
     $$;
     """
@@ -156,17 +175,18 @@ def functions(tables: Iterable[Copied], sequences: Iterable[tuple[int, str]]) ->
             ) AS m;"""
     return f"""
         CREATE FUNCTION myloware_test.restore(
-            baseline xid, spared integer[], OUT ended bigint, OUT altered boolean, OUT next xid
-        ) LANGUAGE plpgsql AS $body$
+            myloware_baseline xid, myloware_spared integer[],
+            OUT myloware_ended bigint, OUT myloware_altered boolean, OUT myloware_next xid
+        ) LANGUAGE plpgsql AS $myloware_test$
         BEGIN
             IF current_setting('session_replication_role') <> 'replica' THEN
                 RAISE EXCEPTION 'rows are put back without their triggers: SET session_replication_role = replica';
             END IF;
-            next := baseline;
-            SELECT count(pg_terminate_backend(s.pid)) INTO ended
-            FROM myloware_test.sessions() AS s (pid) WHERE s.pid <> ALL (spared);
-            altered := ended = 0 AND myloware_test.altered();
-            IF ended > 0 OR altered THEN
+            myloware_next := myloware_baseline;
+            SELECT count(pg_terminate_backend(s.pid)) INTO myloware_ended
+            FROM myloware_test.sessions() AS s WHERE s.writing OR s.pid <> ALL (myloware_spared);
+            myloware_altered := myloware_ended = 0 AND myloware_test.altered();
+            IF myloware_ended > 0 OR myloware_altered THEN
                 RETURN;
             END IF;
             {"".join(_restore_table(table) for table in tables)}
@@ -174,11 +194,11 @@ def functions(tables: Iterable[Copied], sequences: Iterable[tuple[int, str]]) ->
             FROM myloware_test.sequences AS k JOIN ({now}) AS now USING (oid)
             WHERE k.depth = (SELECT max(s.depth) FROM myloware_test.sequences AS s) AND {changed};
             {forget}
-            next := COALESCE(pg_current_xact_id_if_assigned()::xid, baseline);
+            myloware_next := COALESCE(pg_current_xact_id_if_assigned()::xid, myloware_baseline);
         END
-        $body$;
+        $myloware_test$;
 
-        CREATE FUNCTION myloware_test.accept(depth integer) RETURNS xid LANGUAGE plpgsql AS $body$
+        CREATE FUNCTION myloware_test.accept(depth integer) RETURNS xid LANGUAGE plpgsql AS $myloware_test$
         DECLARE
             t record;
             n bigint;
@@ -202,7 +222,7 @@ def functions(tables: Iterable[Copied], sequences: Iterable[tuple[int, str]]) ->
             {forget}
             RETURN pg_current_xact_id()::xid;
         END
-        $body$;
+        $myloware_test$;
         """
 
 
@@ -212,7 +232,7 @@ def _restore_table(table: Copied) -> str:
     insert = f"INSERT INTO {name} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM {copy} AS s"
     if table.same_key:
         put_back = f"""
-                DELETE FROM ONLY {name} AS a WHERE age(a.xmin) < age(baseline);
+                DELETE FROM ONLY {name} AS a WHERE age(a.xmin) < age(myloware_baseline);
                 IF (SELECT count(*) FROM ONLY {name})
                     <> (SELECT t.rows FROM myloware_test.tables AS t WHERE t.number = {number})
                 THEN

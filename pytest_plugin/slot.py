@@ -107,13 +107,15 @@ class Slot:
         """
         if self._stale:
             return
+        self._stale = True  # until it is put back, whatever comes in between
         if not self.shared:
             self._take_back_connections()
-        if not self._marked or not self._restored():
-            self._stale = True
-            self.remade += self._marked
-            if self.shared:
-                raise SharedDatabaseAltered(_ALTERED)
+        if self._marked and self._restored():
+            self._stale = False
+            return
+        self.remade += self._marked
+        if self.shared:
+            raise SharedDatabaseAltered(_ALTERED)
 
     def mark(self) -> None:
         """Have it able to go back to levels, though its template was not marked."""
@@ -156,8 +158,10 @@ class Slot:
         if level.baseline is None or not self._marked:
             self._stale = True
         if not self._stale:
+            self._stale = True
             self._query("SELECT myloware_test.leave(%s)", len(self._levels) + 1)
             self._baseline = level.baseline or self._baseline
+            self._stale = False
             self.end()
 
     def give_away(self, name: str) -> None:
@@ -192,9 +196,10 @@ class Slot:
         Raises:
             SharedDatabaseAltered: There was a change that putting back rows does not undo.
         """
+        self._stale = True
         if not self._restored():
-            self._stale = True
             raise SharedDatabaseAltered(_ALTERED)
+        self._stale = False
 
     def drop(self) -> None:
         """Drop the database."""
@@ -233,7 +238,7 @@ class Slot:
     def _restore(self) -> bool:
         deadline = time.monotonic() + _END_SECONDS
         with one_connection_kept(self.database.pool) as kept:
-            query = "SELECT ended, altered, next FROM myloware_test.restore(%s::xid, %s)"
+            query = "SELECT * FROM myloware_test.restore(%s::xid, %s)"
             while True:
                 ((ended, altered, self._baseline),) = self._query(query, self._baseline, [*self._residents, *kept])
                 if not ended:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
-import sys
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -155,16 +154,24 @@ def test_passes(myloware):
 
     (ending,) = [line.partition("end it with: ")[2] for line in lines if "end it with: " in line]
     assert EmbeddedServer.running(home / "server")
-    command = [sys.executable, "-m", "myloware_store", *shlex.split(ending)[1:]]
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(shlex.split(ending), check=True, capture_output=True)
     assert not EmbeddedServer.running(home / "server")
 
 
 def test_kept_of_workers(project: Project) -> None:
     """What pytest-xdist's workers keep is said at the end, also of a run that ends with its first failure."""
-    project.write(HELPERS + "def test_it(myloware):\n    add(myloware, 'kept')\n    assert False\n", "test_fails")
+    fails = """
+@pytest.mark.parametrize("number", range(4))
+def test_it(myloware, number):
+    assert myloware.db.execute_sql('SELECT count(*) FROM capabilities').fetchone() == (0,)
+    add(myloware, 'kept')
+    assert False, "as it should"
+"""
+    project.write(HELPERS + fails, "test_fails")
 
-    parallel = project.run(None, "--myloware-keep=failed", "-n1", "-x")
+    parallel = project.run(None, "--myloware-keep=failed", "-n2")
+    assert 4 == sum("as it should" in line and line.startswith("E ") for line in parallel.outlines)
+    assert 4 == sum(line.startswith("kept for ") for line in parallel.outlines)
     alone = project.run(None, "--myloware-keep=failed", "-x")
 
     for result in (parallel, alone):

@@ -174,3 +174,47 @@ def templates(result: object) -> list[str]:
     """Tell of each template of a run whether it was there."""
     lines: list[str] = result.outlines  # type: ignore[attr-defined]  # pytest.RunResult
     return [line.rpartition(" ")[2] for line in lines if ", template " in line]
+
+
+def test_functions_are_told_apart(project: Project) -> None:
+    """Functions of one name, what they close over, and other callables each have a template of their own."""
+    result = project.run("""
+        import functools, pytest
+
+        def put(name, store):
+            store.db.execute_sql("INSERT INTO capabilities (name, scope) VALUES (%s, 'all')", (name,))
+
+        def seeded(name):
+            return lambda store: put(name, store)
+
+        class Seeded:
+            def __call__(self, store):
+                put("object", store)
+
+        SEEDS = {"1": seeded("1"), "2": seeded("2"), "part": functools.partial(put, "part"), "object": Seeded()}
+
+        @pytest.mark.parametrize("name", [
+            pytest.param(name, marks=pytest.mark.myloware_db(seed=seed)) for name, seed in SEEDS.items()
+        ])
+        def test_rows(myloware, name):
+            assert myloware.db.execute_sql("SELECT name FROM capabilities").fetchall() == [(name,)]
+    """)
+
+    result.assert_outcomes(passed=4)
+
+
+def test_unlogged_tables_have_their_rows_after_a_crash(project: Project) -> None:
+    """They are logged in test databases: a template would lose them, and be used all the same."""
+    result = project.run("""
+        import pytest
+
+        def unlogged(store):
+            store.db.execute_sql("CREATE UNLOGGED TABLE cache AS SELECT 1 AS number")
+
+        @pytest.mark.myloware_db(seed=unlogged)
+        def test_rows(myloware):
+            query = "SELECT relpersistence FROM pg_class WHERE relname = 'cache'"
+            assert myloware.db.execute_sql(query).fetchall() == [("p",)]
+    """)
+
+    result.assert_outcomes(passed=1)

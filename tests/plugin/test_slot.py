@@ -32,6 +32,9 @@ SCHEMA = """
     ALTER TABLE echoed ENABLE ALWAYS TRIGGER echo;
     INSERT INTO echoed VALUES (1);
     CREATE MATERIALIZED VIEW totals AS SELECT count(*) FROM plain;
+    CREATE TABLE wide (id int, next json, ended int, baseline int, PRIMARY KEY (id) INCLUDE (ended));
+    INSERT INTO wide VALUES (1, '{}', NULL, 5), (2, NULL, 1, 6);
+    CREATE TABLE "a$body$b" (id int PRIMARY KEY);
     GRANT ALL ON plain TO pg_monitor;
     GRANT ALL ON plain_id_seq TO pg_monitor;
     """
@@ -57,6 +60,7 @@ DDL = (
     "INSERT INTO empty_row DEFAULT VALUES",
     "DELETE FROM heir",
     "DELETE FROM echoed",
+    "TRUNCATE myloware_test.copy_1, plain",
 )
 
 ROWS = (
