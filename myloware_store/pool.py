@@ -18,7 +18,7 @@ from myloware_store.errors import PoolTimeout
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ConnectionPool", "Lease", "alive"]
+__all__ = ["ConnectionPool", "Lease", "alive", "as_new"]
 
 
 class ConnectionPool:
@@ -181,6 +181,17 @@ class Lease:
         # In a forked child the threads of the parent end too, and their connections are not the child's to close.
         if self._pool is not None and self._process == getpid():
             self.give_back(reuse=False)
+
+
+def as_new(connection: extensions.connection) -> bool:
+    """Bring a connection between transactions back to how it was opened; False if it cannot be."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("DISCARD ALL")
+    except psycopg2.Error:
+        return False
+    # psycopg2 asked for ISO dates when it connected, which a server's own default may not be.
+    return str(connection.get_parameter_status("DateStyle")).startswith("ISO")
 
 
 def alive(connection: extensions.connection) -> bool:

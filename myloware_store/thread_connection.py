@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 import psycopg2
 from psycopg2 import extensions
 
-from myloware_store.pool import alive
+from myloware_store.pool import alive, as_new
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -165,15 +165,12 @@ class ThreadConnection(threading.local):
         if status == _IDLE and not self.soiled:
             return True
         try:
-            with self.conn.cursor() as cursor:
-                if status != _IDLE:
+            if status != _IDLE:
+                with self.conn.cursor() as cursor:
                     cursor.execute("ROLLBACK")
-                if self.soiled:
-                    cursor.execute("DISCARD ALL")
         except psycopg2.Error:
             return False
-        # psycopg2 asked for ISO dates when it connected, which a server's own default may not be.
-        return not self.soiled or str(self.conn.get_parameter_status("DateStyle")).startswith("ISO")
+        return not self.soiled or as_new(self.conn)
 
 
 _inherited: weakref.WeakSet[ThreadConnection] = weakref.WeakSet()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import psycopg2
 
 from myloware_store.errors import StoreError
+from myloware_store.pool import as_new
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,10 +49,7 @@ def one_connection_kept(pool: ConnectionPool) -> Iterator[list[int]]:
     clean = False
     try:
         pool.close_idle()
-        with suppress(psycopg2.Error), lease.connection.cursor() as cursor:
-            cursor.execute("DISCARD ALL")
-            # psycopg2 asked for ISO dates when it connected, which a server's own default may not be.
-            clean = str(lease.connection.get_parameter_status("DateStyle")).startswith("ISO")
+        clean = as_new(lease.connection)
         yield [lease.connection.info.backend_pid] if clean else []
     finally:
         lease.give_back(reuse=clean)
