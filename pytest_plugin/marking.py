@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["mark_database", "unmark_database"]
 
 # Tables, by oid: name, whether it holds rows itself (a partitioned one does not), its tree, columns to insert into,
-# condition that a row `a` is the row `s` of the copy, key, whether it has triggers that would fire while rows are put
-# back. A key whose types are an extension's is not used: what `=` means for them depends on the search path.
+# columns of the key, whether it has triggers that would fire while rows are put back. A key whose types are an
+# extension's is not used: what `=` means for them depends on the search path.
 _TABLES = """
     WITH RECURSIVE trees (relid, member) AS (
         SELECT oid, oid FROM pg_class WHERE relkind IN ('r', 'p')
@@ -39,19 +39,13 @@ _TABLES = """
             FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
         ),
         (
-            SELECT string_agg(format('a.%1$I = s.%1$I', a.attname), ' AND ')
+            SELECT array_agg(quote_ident(a.attname))
             FROM pg_index AS x JOIN pg_attribute AS a
                 ON a.attrelid = x.indrelid AND a.attnum = ANY (x.indkey[0:x.indnkeyatts - 1])
             WHERE x.indrelid = c.oid AND x.indisprimary
             HAVING bool_and(EXISTS (
                 SELECT FROM pg_type WHERE oid = a.atttypid AND typnamespace = 'pg_catalog'::regnamespace
             ))
-        ),
-        (
-            SELECT string_agg(quote_ident(a.attname), ', ')
-            FROM pg_index AS x JOIN pg_attribute AS a
-                ON a.attrelid = x.indrelid AND a.attnum = ANY (x.indkey[0:x.indnkeyatts - 1])
-            WHERE x.indrelid = c.oid AND x.indisprimary
         ),
         EXISTS (SELECT FROM pg_trigger WHERE tgrelid = c.oid AND tgenabled IN ('A', 'R'))
     FROM pg_class AS c
@@ -74,9 +68,13 @@ class _Table(NamedTuple):
     plain: bool
     tree: int
     columns: str | None
-    same_key: str | None
-    key: str | None
+    key: list[str] | None
     triggered: bool
+
+    @property
+    def same_key(self) -> str | None:
+        """The condition that a row `a` of it is the row `s` of the copy."""
+        return " AND ".join(f"a.{column} = s.{column}" for column in self.key) if self.key else None
 
     @property
     def restorable(self) -> bool:
@@ -153,6 +151,6 @@ def _copy(run: cursor, copied: Copied, table: _Table) -> None:
     run.execute(
         f"INSERT INTO myloware_test.tables SELECT {copied.number}, {table.oid}, {copied.marker}, count(*) FROM {copy}"
     )
-    if table.same_key:
-        run.execute(f"ALTER TABLE {copy} ADD PRIMARY KEY ({table.key})")
+    if table.key:
+        run.execute(f"ALTER TABLE {copy} ADD PRIMARY KEY ({', '.join(table.key)})")
     run.execute(f"ANALYZE {copy}")
