@@ -1,4 +1,4 @@
-"""The agents' memory: documents stored with their embeddings, and found by similarity."""
+"""Memory documents stored with their embeddings, and read by their ids."""
 
 from __future__ import annotations
 
@@ -7,35 +7,26 @@ from datetime import UTC
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 from myloware_store.embedding import embed
 from myloware_store.enums import MemDocType
 from myloware_store.errors import InvalidInput, NotFound
 from myloware_store.repositories.base import (
     Repository,
-    as_count,
-    as_enum,
     as_flag,
     as_list,
-    as_object,
-    as_uuid,
     as_uuids,
-    known_keys,
     writer,
 )
-from myloware_store.results import Hit, MemoryDoc
-from myloware_store.values import MAX_TEXT_BYTES, dump_json, require_text, shown
+from myloware_store.repositories.memory.rows import checked
+from myloware_store.results import MemoryDoc
 from myloware_store.vectors import decode_binary, encode_text
 
 if TYPE_CHECKING:
     from myloware_store.database import StoreDatabase
     from myloware_store.embedding import Embedder
 
-__all__ = ["Memory"]
+__all__ = ["Documents"]
 
-_KEYS = ("id", "type", "content", "embedding", "metadata", "work_item_id")
-_FILTERS = ("type", "work_item_id")
 
 # A document of another tenant is never touched: the row is then missing from what comes back.
 UPSERT = """
@@ -66,27 +57,9 @@ WHERE %(tenant)s::text IS NULL OR m.tenant_id = %(tenant)s
 ORDER BY given.n
 """
 
-# Every document is compared: exact at any size and under any filter. OFFSET 0 keeps the planner from an approximate
-# index, which answers with too few rows where a filter is narrow.
-SIMILAR = """
-SELECT id, content, type, metadata, work_item_id, similarity
-FROM (
-    SELECT id, content, type, metadata, work_item_id, 1 - (embedding <=> %(vector)s::vector) AS similarity
-    FROM mem_docs
-    WHERE embedding IS NOT NULL
-        AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
-        AND (%(type)s::mem_doc_type IS NULL OR type = %(type)s::mem_doc_type)
-        AND (%(item_id)s::uuid IS NULL OR work_item_id = %(item_id)s::uuid)
-    OFFSET 0
-) AS compared
-WHERE %(least)s::float8 IS NULL OR similarity >= %(least)s::float8
-ORDER BY similarity DESC, id
-LIMIT %(k)s
-"""
 
-
-class Memory(Repository):
-    """Memory documents of the tenant in force.
+class Documents(Repository):
+    """Memory documents of the tenant in force, by their ids.
 
     Args:
         database: The open database.
@@ -115,7 +88,7 @@ class Memory(Repository):
             NotFound: There is no such work item, or it is another tenant's; nothing was written.
             StoreError: The embedder failed, which is this error's cause; nothing was written.
         """
-        rows = [_checked(doc) for doc in as_list(docs, "docs")]
+        rows = [checked(doc) for doc in as_list(docs, "docs")]
         if not rows:
             return []
         ids = [row["id"] for row in rows]
@@ -170,48 +143,6 @@ class Memory(Repository):
             ) in self._rows(GET, values)
         ]
 
-    def similar(
-        self,
-        vector: Any,
-        *,
-        k: int = 10,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002  the settled name
-        min_similarity: float | None = None,
-    ) -> list[Hit]:
-        """Return the k documents whose embeddings are most similar to a vector, best first.
-
-        The search is exact: exactly min(k, matching documents) come back, ties in the order of their ids.
-
-        Args:
-            vector: `(1536,)` real numbers.
-            k: Most documents to return (1 to 10,000).
-            filter: A mapping; `type` and `work_item_id` narrow the search by equality.
-            min_similarity: Only documents at least this similar, from -1 to 1.
-
-        Raises:
-            InvalidVector: The vector cannot be compared.
-            InvalidInput: Another argument is out of its bounds.
-        """
-        narrow = known_keys({} if filter is None else filter, _FILTERS, "filter")
-        values = {
-            "vector": encode_text(vector, "vector"),
-            "k": as_count(k, "k", most=10_000),
-            "type": None if "type" not in narrow else as_enum(narrow["type"], MemDocType, "type").value,
-            "item_id": None if "work_item_id" not in narrow else str(as_uuid(narrow["work_item_id"], "work_item_id")),
-            "least": None if min_similarity is None else _similarity(min_similarity),
-        }
-        return [
-            Hit(
-                id=row_id,
-                content=content,
-                type=MemDocType(kind),
-                metadata=metadata,
-                work_item_id=item_id,
-                similarity=min(1.0, max(-1.0, similarity)),
-            )
-            for row_id, content, kind, metadata, item_id, similarity in self._rows(SIMILAR, values)
-        ]
-
     def _embed(self, rows: list[dict[str, Any]]) -> None:
         """Let the embedder make the vectors that are missing."""
         missing = [row for row in rows if row["embedding"] is None]
@@ -239,26 +170,3 @@ class Memory(Repository):
         unknown = wanted - {str(item_id) for (item_id,) in self._rows(known, {"ids": list(wanted)})}
         if unknown:
             raise NotFound(f"there is no work item {min(unknown)}")
-
-
-def _checked(doc: Any) -> dict[str, Any]:
-    row = known_keys(doc, _KEYS, "doc")
-    for key in ("type", "content"):
-        if key not in row:
-            raise InvalidInput(f"doc: it needs a {key}")
-    item_id = row.get("work_item_id")
-    embedding = row.get("embedding")
-    return {
-        "id": str(uuid7() if row.get("id") is None else as_uuid(row["id"], "id")),
-        "type": as_enum(row["type"], MemDocType, "type").value,
-        "content": require_text(row["content"], "content", blank=False, max_bytes=MAX_TEXT_BYTES),
-        "embedding": None if embedding is None else encode_text(embedding),
-        "metadata": dump_json(as_object(row.get("metadata"), "metadata"), "metadata"),
-        "work_item_id": None if item_id is None else str(as_uuid(item_id, "work_item_id")),
-    }
-
-
-def _similarity(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not -1 <= value <= 1:
-        raise InvalidInput(f"min_similarity: {shown(value)} is not a number from -1 to 1")
-    return float(value)
