@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -138,20 +138,32 @@ class Maintenance:
         return dict(json.loads(notes[0][0])) if notes and notes[0][0] else {}
 
     def end_sessions(self, name: str) -> None:
-        """End the sessions on a database, and wait until they are gone.
+        """End the sessions and prepared transactions on a database, and wait until they are gone.
 
         Raises:
             TimeoutError: One of them did not end.
         """
         deadline = time.monotonic() + _END_SECONDS
         end = """
-            SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
+            SELECT pid::text, pg_terminate_backend(pid), NULL FROM pg_stat_activity
             WHERE datname = %s AND backend_type = 'client backend'
+            UNION ALL
+            SELECT NULL, NULL, gid FROM pg_prepared_xacts WHERE database = %s
             """
-        while left := self._rows(end, (name,)):
+        while left := self._rows(end, (name, name)):
+            self._roll_back_prepared(name, [gid for _, _, gid in left if gid is not None])
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the sessions on {name} do not end: {left}")
             time.sleep(_POLL_SECONDS)
+
+    def _roll_back_prepared(self, name: str, prepared: list[str]) -> None:
+        if not prepared:
+            return
+        with closing(psycopg2.connect(**self.server.connect_kwargs(name))) as connection:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                for gid in prepared:
+                    cursor.execute("ROLLBACK PREPARED %s", (gid,))
 
     @contextmanager
     def locked(self, key: str) -> Iterator[None]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["mark_database", "unmark_database"]
 
 # Tables, by oid: name, whether it holds rows itself (a partitioned one does not), its tree, columns to insert into,
-# columns of the key, whether it has triggers that would fire while rows are put back. A key whose types are an
+# columns of the key, whether it has triggers or rules that would fire while rows are put back. A key whose types are an
 # extension's is not used: what `=` means for them depends on the search path.
 _TABLES = """
     WITH RECURSIVE trees (relid, member) AS (
@@ -48,6 +48,7 @@ _TABLES = """
             ))
         ),
         EXISTS (SELECT FROM pg_trigger WHERE tgrelid = c.oid AND tgenabled IN ('A', 'R'))
+            OR EXISTS (SELECT FROM pg_rewrite WHERE ev_class = c.oid AND ev_enabled IN ('A', 'R'))
     FROM pg_class AS c
     JOIN pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'myloware_test')

@@ -58,8 +58,9 @@ TESTING = {
     "max_wal_senders": "0",
     "max_wal_size": "1GB",
     "checkpoint_timeout": "1h",
+    "max_prepared_transactions": "10",
 }
-"""What `testing=True` adds: speed for data that nobody will miss."""
+"""What `testing=True` adds: speed for data that nobody will miss, and what a service under test may use elsewhere."""
 
 SHM_NEEDED = 1024**3
 """Bytes of /dev/shm that leave room for a parallel build of a vector index."""

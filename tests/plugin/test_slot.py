@@ -35,6 +35,11 @@ SCHEMA = """
     CREATE TABLE wide (id int, next json, ended int, baseline int, PRIMARY KEY (id) INCLUDE (ended));
     INSERT INTO wide VALUES (1, '{}', NULL, 5), (2, NULL, 1, 6);
     CREATE TABLE "a$body$b" (id int PRIMARY KEY);
+    CREATE TABLE ruled (id int);
+    CREATE RULE echo AS ON INSERT TO ruled DO ALSO INSERT INTO echo VALUES (NEW.id);
+    ALTER TABLE ruled ENABLE ALWAYS RULE echo;
+    INSERT INTO ruled VALUES (1);
+    SELECT lo_from_bytea(4711, 'one'), lo_from_bytea(4712, 'two');
     GRANT ALL ON plain TO pg_monitor;
     GRANT ALL ON plain_id_seq TO pg_monitor;
     """
@@ -43,7 +48,7 @@ DDL = (
     "CREATE TABLE made (id int)",
     "ALTER TABLE plain ADD COLUMN extra int",
     "ALTER TYPE mood ADD VALUE 'happy'",
-    "DROP TABLE echo",
+    "DROP TABLE echo CASCADE",
     "DROP TABLE plain CASCADE",
     "DROP SCHEMA public CASCADE",
     "DROP FUNCTION echo CASCADE",
@@ -56,10 +61,15 @@ DDL = (
     "ALTER TABLE plain DISABLE TRIGGER ALL",
     "CREATE INDEX ON plain (mood)",
     "SELECT lo_create(0)",
+    "SELECT lo_put(4711, 0, 'other')",
+    "SELECT lo_unlink(4711), lo_from_bytea(4711, 'other')",
+    "SELECT lo_unlink(4712)",
+    "ALTER TABLE ruled DISABLE RULE echo",
     "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET work_mem = ''1MB''', current_database()); END $$",
     "INSERT INTO empty_row DEFAULT VALUES",
     "DELETE FROM heir",
     "DELETE FROM echoed",
+    "DELETE FROM ruled",
     "TRUNCATE myloware_test.copy_1, plain",
 )
 
@@ -87,7 +97,7 @@ def subject(make_subject: Callable[[str], Subject]) -> Subject:
 
 @pytest.mark.parametrize("statement", DDL)
 def test_made_anew(subject: Subject, statement: str) -> None:
-    """A change of the schema, and a write that putting back would not undo exactly, costs a new database."""
+    """What putting back rows would not undo exactly costs a new database."""
     remade = subject.slot.remade
 
     subject.execute(statement)
@@ -105,6 +115,16 @@ def test_put_back(subject: Subject, statement: str) -> None:
     subject.check()
 
     assert remade == subject.slot.remade
+
+
+def test_prepared_transaction(subject: Subject) -> None:
+    """A transaction that was prepared and left is ended, whose locks would keep the database from being dropped."""
+    remade = subject.slot.remade
+
+    subject.execute("BEGIN", "DELETE FROM plain", "PREPARE TRANSACTION 'left'")
+    subject.check()
+
+    assert remade + 1 == subject.slot.remade
 
 
 def test_type_can_be_dropped(subject: Subject) -> None:
