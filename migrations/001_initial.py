@@ -140,6 +140,16 @@ FUNCTIONS = (
             RETURN NULL;
         END IF;
 
+        -- Waiting workers hold this lock shared. Where none does there is nobody to tell, and no commit has to wait
+        -- for the lock that NOTIFY takes; whoever begins to wait gets it once this transaction can be seen.
+        IF TG_OP <> 'DELETE' THEN
+            IF EXISTS (SELECT FROM new_rows WHERE status = 'QUEUED' AND available_at <= statement_timestamp())
+                AND NOT pg_try_advisory_xact_lock(1836674167, hashtext(TG_TABLE_SCHEMA))
+            THEN
+                PERFORM pg_notify('myloware_work', TG_TABLE_SCHEMA);
+            END IF;
+        END IF;
+
         -- Per order: by how much its open and failed items change, and whether an item has left the queue.
         IF TG_OP = 'INSERT' THEN
             SELECT array_agg(d.id), array_agg(d.open), array_agg(d.failed), array_agg(d.moved), array_agg(d.latest)

@@ -180,9 +180,10 @@ class MigrationDatabase(StoreDatabase):
             self.execute_sql(f"UPDATE {HISTORY_TABLE} SET digest = %s WHERE name = %s", (digest, name))  # noqa: S608
         super().commit()
 
-    def _open(self) -> connection:
+    def open_session(self) -> connection:
+        """Open a connection that reaches the server itself."""
         require_direct(self.settings)
-        opened = super()._open()
+        opened = super().open_session()
         with ExitStack() as undo:
             undo.callback(opened.close)
             try:

@@ -67,7 +67,7 @@ class _CommandDatabase(MigrationDatabase):
         with _told():
             super().commit()
 
-    def _open(self) -> connection:
+    def open_session(self) -> connection:
         if self.settings.embedded and not self.settings.host:
             from myloware_store.embedded import EmbeddedServer
 
@@ -76,7 +76,7 @@ class _CommandDatabase(MigrationDatabase):
             atexit.register(server.close)
             server.ensure_database()
             self.settings = self.settings.with_server(**server.connect_kwargs())
-        opened = super()._open()
+        opened = super().open_session()
         atexit.register(self.close_all)
         return opened
 

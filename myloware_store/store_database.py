@@ -56,7 +56,7 @@ class StoreDatabase(peewee.PostgresqlDatabase):
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.pool = ConnectionPool(self._open, limit=settings.connection_limit, timeout=settings.pool_timeout)
+        self.pool = ConnectionPool(self.open_session, limit=settings.connection_limit, timeout=settings.pool_timeout)
         # The arguments of psycopg2.connect stay out of `connect_params`, where a password could be read.
         super().__init__(settings.dbname or "default")
         self._state = ThreadConnection(self.pool)
@@ -121,6 +121,23 @@ class StoreDatabase(peewee.PostgresqlDatabase):
             return False
         state.check_in()
         return True
+
+    def open_session(self) -> extensions.connection:
+        """Open a connection outside of the pool, in autocommit mode; whoever asks for it closes it.
+
+        Raises:
+            ConnectionFailed: The server cannot be reached or refuses the login.
+        """
+        try:
+            # No name for the arguments: tools that print the variables of a traceback would print the password.
+            connection: extensions.connection = psycopg2.connect(**self.settings.connect_kwargs())
+        except DRIVER_ERRORS as error:
+            fault = connect_fault(error, self.settings)
+        else:
+            connection.autocommit = True
+            self.server_version = connection.server_version
+            return connection
+        raise fault
 
     def close_idle(self) -> None:
         """Close the connections that are not in use."""
@@ -249,19 +266,6 @@ class StoreDatabase(peewee.PostgresqlDatabase):
         if isinstance(popped, _Manual) and not (state.closed or state.held):
             state.check_in()
         return popped
-
-    def _open(self) -> extensions.connection:
-        """Open a connection, for the pool."""
-        try:
-            # No name for the arguments: tools that print the variables of a traceback would print the password.
-            connection: extensions.connection = psycopg2.connect(**self.settings.connect_kwargs())
-        except DRIVER_ERRORS as error:
-            fault = connect_fault(error, self.settings)
-        else:
-            connection.autocommit = True
-            self.server_version = connection.server_version
-            return connection
-        raise fault
 
     def _perform(
         self,

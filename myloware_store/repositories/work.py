@@ -18,7 +18,6 @@ from myloware_store.errors import IdempotencyConflict, InvalidInput, LeaseLost
 from myloware_store.models import WorkItem, WorkOrder
 from myloware_store.repositories import work_sql as sql
 from myloware_store.repositories.base import (
-    Repository,
     as_count,
     as_enum,
     as_flag,
@@ -37,6 +36,7 @@ from myloware_store.repositories.work_rows import (
     fence,
     paired,
 )
+from myloware_store.repositories.work_waiting import Waiting, wanted
 from myloware_store.results import Claim, Outcome
 from myloware_store.values import dump_json
 
@@ -46,7 +46,7 @@ _SHORTEST_LEASE = 0.001
 _LARGEST_BATCH = 1000
 
 
-class Work(Repository):
+class Work(Waiting):
     """Work orders and their items."""
 
     def submit(
@@ -147,12 +147,7 @@ class Work(Repository):
                 "agent_id": as_name(agent_id, "agent_id"),
                 "n": count,
                 "attempt_ids": [str(uuid7()) for _ in range(count)],
-                "types": None
-                if types is None
-                else [as_enum(kind, WorkItemType, "types").value for kind in as_list(types, "types")],
-                "tenants": None
-                if tenants is None
-                else [as_name(name, "tenants") for name in as_list(tenants, "tenants")],
+                **wanted(types, tenants),
                 "lease": as_seconds(lease, "lease", least=_SHORTEST_LEASE),
             },
         )

@@ -181,10 +181,11 @@ def test_threads_that_never_close_leak_nothing(db: StoreDatabase, sessions: Call
         for thread in crew:
             thread.join()
 
+    db.close_idle()
+    assert 0 == settled(sessions, 0)
     assert 0 == one(db, "SELECT count(*) FROM left_over")
     assert 0 == one(db, _ADVISORY_LOCKS)
     db.close_idle()
-    assert 0 == settled(sessions, 0)
     assert "0 open, 0 idle" in repr(db.pool)
 
 

@@ -1,0 +1,95 @@
+"""Waiting for work: told by the database where it can tell, looking by the clock where it cannot."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from myloware_store.enums import WorkItemType
+from myloware_store.listening import Listener
+from myloware_store.repositories.base import Repository, as_enum, as_list, as_name, as_seconds
+
+__all__ = ["Waiting", "wanted"]
+
+_LOOK_SECONDS = 5.0
+"""How often a waiting worker looks by itself: what it hears may be lost with its session."""
+_LOOK_DEAF_SECONDS = 0.25
+"""How often where it cannot listen."""
+
+# When the first item can be claimed, in seconds from now. Index: work_items_claim_idx, one range a priority.
+_DUE = """
+SELECT min(extract(epoch FROM first.available_at - statement_timestamp()))::float8
+FROM unnest(enum_range(NULL::priority)) AS p (priority), LATERAL (
+    SELECT available_at FROM work_items
+    WHERE status = 'QUEUED' AND priority = p.priority AND attempt_count < max_attempts
+        AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+        AND (%(tenants)s::text[] IS NULL OR tenant_id = ANY (%(tenants)s))
+        AND (%(types)s::work_item_type[] IS NULL OR type = ANY (%(types)s::work_item_type[]))
+    ORDER BY available_at, id
+    LIMIT 1
+) AS first
+"""
+
+
+class Waiting(Repository):
+    """What a worker does while there is nothing to claim."""
+
+    def wait_for_work(
+        self,
+        timeout: float = 30.0,
+        *,
+        types: Iterable[WorkItemType | str] | None = None,
+        tenants: Iterable[str] | None = None,
+        listener: Listener | None = None,
+    ) -> bool:
+        """Wait until there is something to claim.
+
+        It is told by NOTIFY, which a trigger sends for whatever becomes claimable, submitted in whichever way. Items
+        that become available by the clock (a retry's delay, `available_at`) end the wait when their time comes. Where
+        it cannot listen (behind PgBouncer, while the server is away) it looks four times a second, else every 5 s
+        for safety.
+
+        Args:
+            timeout: Most seconds to wait.
+            types: Only items of these types.
+            tenants: Only items of these tenants; under a tenant in force it can only narrow.
+            listener: An open `Listener`, to be used again and again; by default a session is opened for this call.
+
+        Returns:
+            Whether there was something to claim, which another worker may have taken since.
+
+        Raises:
+            InvalidInput: An argument is out of its bounds.
+            ConnectionFailed: The server cannot be reached.
+        """
+        deadline = time.monotonic() + as_seconds(timeout, "timeout")
+        values = wanted(types, tenants)
+        if self._due(values) <= 0:
+            return True
+        if listener is not None:
+            return self._wait(deadline, values, listener)
+        with Listener(self._db) as own:
+            return self._wait(deadline, values, own)
+
+    def _wait(self, deadline: float, values: dict[str, Any], listener: Listener) -> bool:
+        while True:
+            armed = listener.arm()
+            due = self._due(values)
+            if due <= 0:
+                return True
+            left = deadline - time.monotonic()
+            if left <= 0 or not listener.wait(min(left, due, _LOOK_SECONDS if armed else _LOOK_DEAF_SECONDS)):
+                return False
+
+    def _due(self, values: dict[str, Any]) -> float:
+        """Give the seconds until the first item can be claimed; infinity where none is queued."""
+        ((seconds,),) = self._rows(_DUE, values)
+        return float("inf") if seconds is None else float(seconds)
+
+
+def wanted(types: Iterable[WorkItemType | str] | None, tenants: Iterable[str] | None) -> dict[str, list[str] | None]:
+    """Return the types and tenants that a claim is narrowed to, as parameters."""
+    kinds = None if types is None else [as_enum(kind, WorkItemType, "types").value for kind in as_list(types, "types")]
+    names = None if tenants is None else [as_name(name, "tenants") for name in as_list(tenants, "tenants")]
+    return {"types": kinds, "tenants": names}

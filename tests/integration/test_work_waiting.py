@@ -1,0 +1,181 @@
+"""Waiting for work: whoever waits is told, or looks by itself, and nothing is missed."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import attrs
+import psycopg2
+import pytest
+
+from myloware_store import InvalidInput, Store
+from myloware_store.database import create_database
+from myloware_store.listening import Listener
+from myloware_store.repositories.work import Work
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from psycopg2.extensions import connection
+
+INVOICE = {"type": "INVOICE", "content": "Invoice 17"}
+LISTENING = """
+SELECT count(*) FROM pg_locks
+WHERE locktype = 'advisory' AND classid = 1836674167 AND mode = 'ShareLock' AND granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
+
+@pytest.fixture
+def other(myloware_dsn: str) -> Iterator[connection]:
+    """Give a second session, which knows nothing of the library."""
+    session = psycopg2.connect(myloware_dsn)
+    yield session
+    session.close()
+
+
+@pytest.fixture
+def heard(other: connection) -> connection:
+    """Give a second session that listens, without the lock that says so."""
+    other.autocommit = True
+    other.cursor().execute("LISTEN myloware_work")
+    return other
+
+
+def notices(session: connection) -> int:
+    """Count what a listening session was told so far."""
+    session.cursor().execute("SELECT 1")
+    session.poll()
+    return len(session.notifies)
+
+
+def until_listening(store: Store) -> None:
+    """Return once somebody listens."""
+    while not store.db.execute_sql(LISTENING).fetchone()[0]:
+        time.sleep(0.01)
+
+
+def test_work_that_is_there_is_not_waited_for(myloware: Store) -> None:
+    """Without a second session for it."""
+    myloware.work.submit([INVOICE])
+    assert myloware.work.wait_for_work(600)
+    assert myloware.db.pool.opened == 1
+
+
+def test_waiting_ends_with_the_time(myloware: Store) -> None:
+    """Nothing is there, and what is there is wanted by nobody."""
+    myloware.work.submit([INVOICE])
+    assert not myloware.work.wait_for_work(0, types=["TICKET"])
+    assert not myloware.work.wait_for_work(0.05, tenants=["globex"])
+    with myloware.tenant("globex"):
+        assert not myloware.work.wait_for_work(0)
+    with pytest.raises(InvalidInput):
+        myloware.work.wait_for_work(-1)
+    with pytest.raises(InvalidInput):
+        myloware.work.wait_for_work(0, types=["PARCEL"])
+
+
+def test_a_waiting_worker_is_told(myloware: Store) -> None:
+    """By the submit of another thread, through one session for as long as the listener lives."""
+    with Listener(myloware.db) as listener, ThreadPoolExecutor(1) as pool:
+        for _ in range(3):
+            waiting = pool.submit(myloware.work.wait_for_work, 600, listener=listener)
+            until_listening(myloware)
+            myloware.work.submit([INVOICE])
+            assert waiting.result(60)
+            assert myloware.work.claim("agent")
+    assert myloware.db.execute_sql(LISTENING).fetchone() == (0,)
+
+
+def test_rows_that_psql_writes_are_told_of_too(myloware: Store, other: connection) -> None:
+    """The trigger tells, not the library."""
+    myloware.work.submit([INVOICE])
+    (claim,) = myloware.work.claim("agent")
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(myloware.work.wait_for_work, 600)
+        until_listening(myloware)
+        sql = "UPDATE work_items SET status = 'QUEUED', available_at = now() WHERE id = %s"
+        other.cursor().execute(sql, (str(claim.item_id),))
+        other.commit()
+        assert waiting.result(60)
+
+
+def test_nobody_is_told_where_nobody_listens(myloware: Store, heard: connection) -> None:
+    """A NOTIFY takes a lock that every other NOTIFY waits for until its commit: only a listener is worth it."""
+    myloware.work.submit([INVOICE])
+    assert notices(heard) == 0
+    with Listener(myloware.db) as listener:
+        assert listener.arm()
+        myloware.work.submit([INVOICE, INVOICE])
+        assert notices(heard) == 1
+        (claim,) = myloware.work.claim("agent")
+        myloware.work.finish([claim], [{}])
+        assert notices(heard) == 1
+
+
+def test_work_submitted_while_somebody_begins_to_wait_is_not_missed(myloware: Store, other: connection) -> None:
+    """A transaction that told nobody holds up the arming until its work can be seen."""
+    order = myloware.work.submit([INVOICE])
+    (claim,) = myloware.work.claim("agent")
+    myloware.work.finish([claim], [{}])
+    insert = """
+        INSERT INTO work_items (tenant_id, work_order_id, type, content)
+        SELECT tenant_id, id, 'TICKET', 'x' FROM work_orders WHERE id = %s
+    """
+    other.cursor().execute(insert, (str(order.id),))
+    with Listener(myloware.db) as listener:
+        assert not listener.arm()
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(myloware.work.wait_for_work, 600, listener=listener)
+            other.commit()
+            assert waiting.result(60)
+
+
+def test_an_item_that_becomes_available_by_the_clock_ends_the_wait(myloware: Store) -> None:
+    """Nobody writes anything when its time comes."""
+    soon = datetime.now(UTC) + timedelta(seconds=0.5)
+    myloware.work.submit([INVOICE], available_at=soon)
+    assert myloware.work.claim("agent") == []
+    assert myloware.work.wait_for_work(600)
+    assert len(myloware.work.claim("agent")) == 1
+
+
+def test_a_lost_session_is_replaced(myloware: Store, other: connection) -> None:
+    """Terminated while it waits; what is submitted afterwards ends the wait."""
+    with Listener(myloware.db) as listener, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(myloware.work.wait_for_work, 600, listener=listener)
+        until_listening(myloware)
+        cursor = other.cursor()
+        cursor.execute(f"SELECT pg_terminate_backend(pid) FROM ({LISTENING.replace('count(*)', 'pid')}) AS l")
+        assert cursor.rowcount == 1
+        other.rollback()
+        myloware.work.submit([INVOICE])
+        assert waiting.result(60)
+
+
+def test_a_wait_can_be_ended(myloware: Store) -> None:
+    """From another thread, before it begins or while it lasts."""
+    with Listener(myloware.db) as listener, ThreadPoolExecutor(1) as pool:
+        listener.wake()
+        assert not myloware.work.wait_for_work(600, listener=listener)
+        waiting = pool.submit(myloware.work.wait_for_work, 600, listener=listener)
+        until_listening(myloware)
+        listener.wake()
+        assert not waiting.result(60)
+        for _ in range(100_000):
+            listener.wake()
+
+
+def test_where_nothing_can_be_heard_it_looks(myloware: Store) -> None:
+    """Behind a pooler in transaction mode, where LISTEN would be somebody else's."""
+    pooled = create_database(attrs.evolve(myloware.settings, pgbouncer=True))
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(Work(pooled).wait_for_work, 600)
+        myloware.work.submit([INVOICE])
+        assert waiting.result(60)
+    with Listener(pooled) as listener:
+        assert not listener.arm()
+    pooled.close_all()
