@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import wraps
 from typing import ParamSpec, TypeVar
@@ -13,7 +13,7 @@ import attrs
 from myloware_store.transaction_blocks import require_plain
 from myloware_store.values import MAX_NAME_CHARS, require_text
 
-__all__ = ["current_actor", "current_tenant", "tenant_scope"]
+__all__ = ["current_actor", "current_tenant", "scope_kept", "tenant_scope"]
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -69,6 +69,16 @@ def tenant_scope(tenant_id: str, actor: str | None = None) -> TenantScope:
     if actor is not None:
         require_text(actor, "actor", blank=False, max_chars=MAX_NAME_CHARS)
     return TenantScope(tenant_id, actor)
+
+
+@contextmanager
+def scope_kept() -> Iterator[None]:
+    """Put the tenant and actor of before in force again after the block, whatever scopes were left open in it."""
+    before = _scope.get()
+    try:
+        yield
+    finally:
+        _scope.set(before)
 
 
 def current_tenant() -> str | None:

@@ -47,8 +47,14 @@ class Databases:
         self._slots: dict[str, Slot] = {}
         self._fell_back = False
         self._worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+        self._process = os.getpid()
         self.maintenance.hold(run)
         sweep(self.maintenance)
+
+    @property
+    def inherited(self) -> bool:
+        """Whether a test has forked this process: the databases are its parent's."""
+        return os.getpid() != self._process
 
     def template(self, seed: Any) -> Template:
         """Give the template with a seed, building it if need be."""

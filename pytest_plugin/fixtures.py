@@ -90,8 +90,9 @@ def _myloware_databases(
 
     databases = Databases(myloware_server, run_name(pytestconfig), myloware_migrations, pytestconfig.stash[OPTIONS])
     yield databases
-    pytestconfig.stash[SUMMARY].append(databases.summary())
-    databases.close()
+    if not databases.inherited:
+        pytestconfig.stash[SUMMARY].append(databases.summary())
+        databases.close()
 
 
 @pytest.fixture(scope="session")

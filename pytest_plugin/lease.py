@@ -13,6 +13,7 @@ from myloware_store import Store
 from myloware_store.database import proxy
 from myloware_store.errors import StoreError
 from myloware_store.models import MODELS
+from myloware_store.tenancy import scope_kept
 
 from .changes import describe_changes
 from .options import FAILED, LEASE, MODES, OPTIONS
@@ -156,6 +157,8 @@ class Lease:
 
         In mode rollback it is read in the test's transaction, else from outside: what is not committed does not show.
         """
+        if self._databases.inherited:
+            return ""
         try:
             before = self.slot.url if self.slot.shared else self._databases.reference(self.slot)
             copies = self.slot.copies() if self.slot.shared else {}
@@ -212,6 +215,7 @@ def _reader(connection: Any) -> Read:
 @contextmanager
 def lend(request: pytest.FixtureRequest, databases: Databases, default_seed: Any) -> Iterator[Lease]:
     """Lend a test the database that its marker, or the run's options, ask for."""
+    _require_own(databases)
     mode, seed = _asked(request, default_seed)
     if databases.shared is not None:
         slot = databases.shared
@@ -226,19 +230,22 @@ def lend(request: pytest.FixtureRequest, databases: Databases, default_seed: Any
         lease.begin()
     request.node.stash[LEASE] = lease
     try:
-        yield lease
+        with scope_kept():
+            yield lease
     finally:
-        try:
-            if lease.kept:
-                databases.keep(slot, request.node.nodeid)
-        finally:
-            with _told():
-                lease.end()
+        if not databases.inherited:
+            try:
+                if lease.kept:
+                    databases.keep(slot, request.node.nodeid)
+            finally:
+                with _told():
+                    lease.end()
 
 
 @contextmanager
 def share(databases: Databases, seed: Any) -> Iterator[Store]:
     """Open the store on the database of a class or module, and undo afterwards what was written for it."""
+    _require_own(databases)
     slot = databases.shared or databases.slot("restore", seed)
     with _told():
         if slot.shared:
@@ -250,7 +257,17 @@ def share(databases: Databases, seed: Any) -> Iterator[Store]:
             yield store
     finally:
         databases.shared = outer
-        slot.leave()
+        if not databases.inherited:
+            slot.leave()
+
+
+def _require_own(databases: Databases) -> None:
+    if databases.inherited:
+        pytest.fail(
+            "this process was forked by a test, and goes on with the tests of its parent, whose databases these are:"
+            " end such a process with os._exit()",
+            pytrace=False,
+        )
 
 
 def _bind_models() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from tests.plugin.conftest import Project
 
@@ -75,3 +77,71 @@ def test_what_interrupts_the_way_back_spoils_nothing(project: Project) -> None:
     """)
 
     result.assert_outcomes(passed=2, errors=1)
+
+
+@pytest.mark.parametrize("mode", ["restore", "rollback"])
+def test_forked_child_that_goes_on_with_the_run(project: Project, mode: str) -> None:
+    """A child whose `sys.exit` pytest has caught leaves the databases to its parent, and cannot use them."""
+    result = project.run(
+        """
+        import os, sys, pytest
+
+        @pytest.fixture(scope="class")
+        def shared(myloware_class):
+            myloware_class.db.execute_sql("INSERT INTO capabilities (name, scope) VALUES ('shared', 'all')")
+
+        def fork_and_write(store, rows):
+            child = os.fork()
+            if child == 0:
+                sys.exit("a child")
+            assert os.waitpid(child, 0)[1] == 256
+            store.db.execute_sql("INSERT INTO capabilities (name, scope) VALUES ('x', 'all')")
+            assert store.db.execute_sql("SELECT count(*) FROM capabilities").fetchone() == (rows + 1,)
+
+        @pytest.mark.usefixtures("shared")
+        class TestShared:
+            def test_fork(self, myloware):
+                fork_and_write(myloware, 1)
+
+            def test_after(self, myloware):
+                assert myloware.db.execute_sql("SELECT name FROM capabilities").fetchall() == [("shared",)]
+
+        def test_fork(myloware):
+            fork_and_write(myloware, 0)
+
+        def test_after(myloware):
+            assert myloware.db.execute_sql("SELECT count(*) FROM capabilities").fetchone() == (0,)
+        """,
+        f"--myloware-mode={mode}",
+    )
+
+    result.assert_outcomes(passed=4)
+    result.stdout.fnmatch_lines(["*this process was forked by a test*"])
+    assert [] == project.leftovers()
+
+
+def test_tenant_that_was_entered_by_hand(project: Project) -> None:
+    """A scope that a test never leaves ends with it; that of a module's fixture goes on."""
+    result = project.run("""
+        import pytest
+        from myloware_store.database import current_tenant
+
+        @pytest.fixture(scope="module")
+        def of_module(myloware_module):
+            with myloware_module.tenant("module"):
+                yield
+
+        def test_enter(myloware):
+            myloware.tenant("left").__enter__()
+
+        def test_after(myloware):
+            assert current_tenant() is None
+
+        def test_enter_in_module(of_module, myloware):
+            myloware.tenant("left").__enter__()
+
+        def test_after_in_module(of_module, myloware):
+            assert current_tenant() == "module"
+    """)
+
+    result.assert_outcomes(passed=4)
