@@ -6,6 +6,7 @@ Errors that a database driver started also inherit the matching Peewee class, so
 
 from __future__ import annotations
 
+import attrs
 import peewee
 
 __all__ = [
@@ -13,9 +14,11 @@ __all__ = [
     "ConnectionFailed",
     "ConstraintViolation",
     "DatabaseFault",
+    "DocumentProblem",
     "EmbeddedServerError",
     "IdempotencyConflict",
     "InvalidData",
+    "InvalidDocument",
     "InvalidInput",
     "InvalidVector",
     "LeaseLost",
@@ -30,6 +33,7 @@ __all__ = [
     "SettingsError",
     "StoreError",
     "TransactionConflict",
+    "VersionConflict",
 ]
 
 
@@ -68,6 +72,38 @@ class InvalidInput(StoreError, ValueError):
 
 class InvalidVector(InvalidInput):
     """An embedding has the wrong shape, is zero, or holds NaN or infinite numbers."""
+
+
+@attrs.frozen
+class DocumentProblem:
+    """One rule of a schema that a document breaks; it quotes the schema and the names of keys, never values.
+
+    Attributes:
+        document: Which of the documents of the call, counted from 0.
+        schema: The schema's name and version.
+        path: Where in the document, such as `$.lines[3].total`.
+        message: Which rule.
+    """
+
+    document: int
+    schema: str
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"document {self.document}, {self.schema}, {self.path}: {self.message}"
+
+
+class InvalidDocument(InvalidInput):
+    """Documents do not fit the active schemas of their types; `problems` has the first 20 of what is wrong."""
+
+    def __init__(self, message: str, problems: tuple[DocumentProblem, ...] = ()) -> None:
+        super().__init__(message)
+        self.problems = problems
+
+
+class VersionConflict(StoreError):
+    """A version that was registered before is registered again with other contents."""
 
 
 class NotFound(StoreError, LookupError):

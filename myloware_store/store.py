@@ -12,6 +12,7 @@ from myloware_store.repositories.approvals import Approvals
 from myloware_store.repositories.dead_letters import DeadLetters
 from myloware_store.repositories.memory import Memory
 from myloware_store.repositories.records import Audit, Evals, Runs
+from myloware_store.repositories.schemas import Schemas
 from myloware_store.repositories.work import Work
 from myloware_store.settings import Settings
 
@@ -80,6 +81,7 @@ class Store:
         memory: Documents with embeddings.
         runs: Executions of workflows.
         evals: Evaluations of items.
+        schemas: JSON Schemas that documents are checked against.
         audit: Who did what.
     """
 
@@ -92,6 +94,7 @@ class Store:
         self.memory = Memory(database, embedder)
         self.runs = Runs(database)
         self.evals = Evals(database)
+        self.schemas = Schemas(database)
         self.audit = Audit(database)
 
     @classmethod
@@ -188,7 +191,7 @@ class Store:
             connection, self._connection = self._connection, None
             if connection is None:
                 return
-            for name in ("work", "approvals", "dead_letters", "memory", "runs", "evals", "audit"):
+            for name in ("work", "approvals", "dead_letters", "memory", "runs", "evals", "schemas", "audit"):
                 setattr(self, name, _Closed())
             connection.users -= 1
             if connection.users == 0:

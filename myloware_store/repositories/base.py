@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from psycopg2.errorcodes import SERIALIZATION_FAILURE
+
 from myloware_store.database import current_actor, current_tenant, default_tenant
-from myloware_store.errors import InvalidInput, NotFound
-from myloware_store.models.base import TenantEntity
+from myloware_store.errors import ConstraintViolation, InvalidInput, NotFound, TransactionConflict
+from myloware_store.models.base import BaseModel, TenantEntity
 from myloware_store.transaction_blocks import again_after_conflicts
 from myloware_store.values import MAX_NAME_CHARS, require_text, shown
 
@@ -29,10 +31,12 @@ __all__ = [
     "as_uuid",
     "as_uuids",
     "known_keys",
+    "stored_row",
     "writer",
 ]
 
 _Row = TypeVar("_Row", bound=TenantEntity)
+_Stored = TypeVar("_Stored", bound=BaseModel)
 _Label = TypeVar("_Label", bound=StrEnum)
 _MAX_COUNT = 100_000
 _MAX_CHARS = 250_000_000  # four bytes each at most: PostgreSQL ends a connection that sends a message of 1 GiB
@@ -57,11 +61,12 @@ class Repository:
             raise NotFound(f"{name}: there is no {model.__name__} {row_id}")
         return row
 
-    def _rows(self, sql: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    def _rows(self, sql: str, parameters: Mapping[str, Any], *, contested: str = "") -> list[tuple[Any, ...]]:
         """Run one statement and return its rows.
 
         `tenant` is a parameter of every statement: the tenant in force, or None where there is none. Outside of a
-        transaction the statement is run again where it met another transaction (a deadlock).
+        transaction the statement is run again where it met another transaction (a deadlock); a row that the unique
+        index `contested` refuses has met one, too.
         """
         values = {"tenant": current_tenant(), **parameters}
         size = sum(len(text) for value in values.values() if isinstance(value, list) for text in value if text)
@@ -69,9 +74,23 @@ class Repository:
             raise InvalidInput(f"{size} characters are more than the {_MAX_CHARS} of one call: make smaller batches")
 
         def run() -> list[tuple[Any, ...]]:
-            return list(self._db.execute_sql(sql, values).fetchall())
+            try:
+                return list(self._db.execute_sql(sql, values).fetchall())
+            except ConstraintViolation as refused:
+                if not contested or refused.constraint != contested:
+                    raise
+            raise TransactionConflict("another transaction came first; run it again", sqlstate=SERIALIZATION_FAILURE)
 
         return run() if self._db.transaction_open() else again_after_conflicts(run)
+
+
+def stored_row(model: type[_Stored], row: tuple[Any, ...]) -> _Stored:
+    """Return what a statement gave, all plain columns in the model's order, as the stored row it is."""
+    fields = model.plain_fields()
+    values = {field.name: field.python_value(value) for field, value in zip(fields, row, strict=True)}
+    stored = model(__no_default__=True, **values)
+    stored._dirty.clear()  # noqa: SLF001  as Peewee does with what it reads
+    return stored
 
 
 def writer() -> tuple[str, str]:

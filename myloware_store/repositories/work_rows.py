@@ -10,7 +10,7 @@ from uuid import UUID
 from myloware_store.enums import WorkItemStatus, WorkItemType
 from myloware_store.errors import InvalidInput
 from myloware_store.models import WorkOrder
-from myloware_store.repositories.base import as_enum, as_list, known_keys
+from myloware_store.repositories.base import as_enum, as_list, known_keys, stored_row
 from myloware_store.results import Claim, Outcome
 from myloware_store.values import MAX_TEXT_BYTES, require_text
 
@@ -28,11 +28,7 @@ def as_document(item: Any) -> tuple[str, str]:
 
 def as_order(row: tuple[Any, ...]) -> WorkOrder:
     """Return a row with all plain columns as the order it is."""
-    fields = WorkOrder.plain_fields()
-    values = {field.name: field.python_value(value) for field, value in zip(fields, row, strict=True)}
-    order = WorkOrder(__no_default__=True, **values)
-    order._dirty.clear()  # noqa: SLF001  as Peewee does with what it reads
-    return order
+    return stored_row(WorkOrder, row)
 
 
 def as_claims(claims: Iterable[Claim]) -> list[Claim]:

@@ -1,0 +1,218 @@
+"""Schemas of documents: registered in versions, one active a name, and what is submitted checked against them."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import orjson
+from uuid_utils.compat import uuid7
+
+from myloware_store.errors import DocumentProblem, InvalidDocument, NotFound, VersionConflict
+from myloware_store.models import Schema
+from myloware_store.repositories.base import Repository, as_count, as_flag, as_list, as_name, stored_row
+from myloware_store.repositories.json_schemas import as_json_schema, broken_rules, compiled
+from myloware_store.repositories.versions_sql import activation
+from myloware_store.values import dump_json, require_text
+
+if TYPE_CHECKING:
+    from jsonschema.protocols import Validator
+
+    from myloware_store.database import StoreDatabase
+
+__all__ = ["Schemas"]
+
+# Index: schemas_name_version_key. The update changes nothing: it returns the first, where it is the same.
+REGISTER = """
+INSERT INTO schemas AS s (id, name, version, document_type, schema_definition)
+VALUES (%(id)s, %(name)s, %(version)s, %(document_type)s, %(definition)s::jsonb)
+ON CONFLICT (name, version) DO UPDATE SET name = s.name
+    WHERE s.document_type = EXCLUDED.document_type AND s.schema_definition = EXCLUDED.schema_definition
+RETURNING id, created_at, name, version, document_type, schema_definition, is_active, updated_at
+"""
+
+ACTIVATE = activation(
+    "schemas",
+    "name = %(name)s AND version = %(version)s",
+    "t.id, t.created_at, t.name, t.version, t.document_type, t.schema_definition, t.is_active, t.updated_at",
+)
+
+# Index: schemas_active_idx. A definition travels when it is not known yet; xmin changes with every update of the row.
+ACTIVE = """
+SELECT document_type, name || ' ' || version, row_version,
+    CASE WHEN row_version <> ALL (%(known)s::text[]) THEN schema_definition::text END
+FROM (
+    SELECT *, id::text || ':' || xmin::text AS row_version FROM schemas
+    WHERE is_active AND document_type = ANY (%(types)s)
+) AS active
+ORDER BY name
+"""
+
+_MOST_PROBLEMS = 20
+_MOST_KEPT = 100
+
+
+@attrs.frozen
+class _Active:
+    """An active schema, ready to check documents with."""
+
+    title: str
+    validator: Validator
+
+
+class Schemas(Repository):
+    """JSON Schemas for types of documents; all tenants share them."""
+
+    def __init__(self, database: StoreDatabase) -> None:
+        super().__init__(database)
+        self._kept: dict[str, _Active] = {}
+
+    def register(self, name: str, version: str, document_type: str, schema_definition: Mapping[str, Any]) -> Schema:
+        """Store a version of a schema, not active yet.
+
+        Args:
+            name: What the schema is called.
+            version: Which version of it, any text.
+            document_type: The type of the documents it is for, such as `INVOICE`.
+            schema_definition: A JSON Schema, of the draft that its `$schema` names, else of draft 2020-12; 4 MiB at
+                most. A `$ref` leads to a place inside of it: nothing is ever fetched.
+
+        Returns:
+            The stored version. The same again returns the first, active or not.
+
+        Raises:
+            InvalidInput: It is no valid JSON Schema, or a name cannot be stored.
+            VersionConflict: The version was registered before, with another definition or for another type.
+        """
+        values = {
+            "id": str(uuid7()),
+            "name": as_name(name, "name"),
+            "version": as_name(version, "version"),
+            "document_type": as_name(document_type, "document_type"),
+            "definition": dump_json(as_json_schema(schema_definition, "schema_definition"), "schema_definition"),
+        }
+        rows = self._rows(REGISTER, values)
+        if not rows:
+            raise VersionConflict(
+                f"schema {name} {version} was registered before, with another definition or document type: register"
+                " what has changed as another version"
+            )
+        return stored_row(Schema, rows[0])
+
+    def activate(self, name: str, version: str) -> Schema:
+        """Make a version the active one of its name; however many race, there is exactly one.
+
+        What is submitted from now on, by any process, is checked against it.
+
+        Args:
+            name: The schema.
+            version: The version to be the active one.
+
+        Raises:
+            NotFound: There is no such version; the one that was active still is.
+        """
+        values = {"name": as_name(name, "name"), "version": as_name(version, "version")}
+        rows = self._rows(ACTIVATE, values, contested="schemas_active_idx")
+        if not rows:
+            raise NotFound(f"there is no schema {name} {version}: register it first")
+        return stored_row(Schema, rows[0])
+
+    def deactivate(self, name: str) -> bool:
+        """Leave a name without an active version, so that it checks nothing any more.
+
+        Args:
+            name: The schema.
+
+        Returns:
+            Whether a version was active.
+        """
+        active = (Schema.name == as_name(name, "name")) & Schema.is_active
+        return bool(Schema.update(is_active=False).where(active).execute())
+
+    def list(
+        self,
+        *,
+        name: str | None = None,
+        document_type: str | None = None,
+        active: bool | None = None,
+        limit: int = 100,
+    ) -> builtins.list[Schema]:
+        """Return versions by name, the newest first.
+
+        Args:
+            name: Only versions of this schema.
+            document_type: Only those for this type of document.
+            active: Only those that are active, or only those that are not.
+            limit: Most versions to return (1 to 100,000).
+        """
+        query = Schema.select()
+        if name is not None:
+            query = query.where(Schema.name == as_name(name, "name"))
+        if document_type is not None:
+            query = query.where(Schema.document_type == as_name(document_type, "document_type"))
+        if active is not None:
+            query = query.where(Schema.is_active == as_flag(active, "active"))
+        return [*query.order_by(Schema.name, Schema.created_at.desc()).limit(as_count(limit, "limit"))]
+
+    def validate(self, document_type: str, content: str) -> None:
+        """Check a document against the active schemas for its type.
+
+        Args:
+            document_type: Its type, such as `INVOICE`.
+            content: The document. It is read as JSON only where there is an active schema for its type; without one
+                everything passes.
+
+        Raises:
+            InvalidDocument: It is not JSON, or breaks rules of the schema.
+        """
+        self.check_documents([(document_type, content)])
+
+    def check_documents(self, documents: Iterable[tuple[str, str]]) -> None:
+        """Check documents against the active schemas for their types, by one query for all of them.
+
+        What is active is asked of the database every time, so that an activation counts for every process as soon as it
+        is committed; definitions travel, and are compiled, once. Inside a transaction it is what the transaction sees.
+        Where several names are active for a type, a document must fit each of them. `format` is not checked (it is an
+        annotation), and of a key that comes twice the last one counts.
+
+        Args:
+            documents: Pairs of a document type and the document's text.
+
+        Raises:
+            InvalidDocument: A document is not JSON though its type has an active schema, or breaks rules of one. It
+                lists the first 20 problems, and quotes no values.
+            InvalidInput: An active schema that was stored in another way is no valid JSON Schema.
+        """
+        given = [
+            (as_name(kind, "document_type"), require_text(text, "content"))
+            for kind, text in as_list(documents, "documents")
+        ]
+        active = self._active({kind for kind, _ in given})
+        found = (
+            DocumentProblem(document=place, schema=schema.title, path=path, message=message)
+            for place, (kind, content) in enumerate(given)
+            for schema in active.get(kind, ())
+            for path, message in broken_rules(schema.validator, content)
+        )
+        problems = tuple(islice(found, _MOST_PROBLEMS))
+        if problems:
+            more = "; there may be more" if len(problems) == _MOST_PROBLEMS else ""
+            raise InvalidDocument(f"{'; '.join(map(str, problems))}{more}", problems)
+
+    def _active(self, types: set[str]) -> dict[str, builtins.list[_Active]]:
+        """Return the active schemas of these types of documents."""
+        if not types:
+            return {}
+        kept = self._kept
+        active: dict[str, builtins.list[_Active]] = {}
+        used = {}
+        for kind, title, row_version, definition in self._rows(ACTIVE, {"known": [*kept], "types": sorted(types)}):
+            schema = kept.get(row_version) or _Active(title, compiled(orjson.loads(definition), f"schema {title}"))
+            used[row_version] = schema
+            active.setdefault(kind, []).append(schema)
+        ready = {**kept, **used}
+        self._kept = ready if len(ready) <= _MOST_KEPT else used
+        return active
