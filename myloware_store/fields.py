@@ -207,7 +207,7 @@ class JsonField(peewee.JSONField):
 
 
 class EmbeddingField(VectorField):
-    """A `vector(1536)` column, checked and encoded by `myloware_store.vectors`.
+    """A `vector(1536)` column, stored in its row, checked and encoded by `myloware_store.vectors`.
 
     A plain `select()` leaves it out: it is read, in pgvector's binary form, when it is first asked for. An
     instance has a read-only copy of it.
@@ -215,6 +215,7 @@ class EmbeddingField(VectorField):
 
     deferred = True
     bulky = True
+    storage = "PLAIN"
     accessor_class = EmbeddingAccessor
 
     def __init__(self, **options: Any) -> None:

@@ -20,11 +20,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Remedies", "setting_remedy"]
 
+_STORAGE = " STORAGE PLAIN"
 _COLUMN = re.compile(
     r"(?P<type>.+?)"
+    rf"(?P<storage>{_STORAGE})?"
     r"(?: DEFAULT (?P<default>.+?)| GENERATED ALWAYS AS (?P<generated>.+?))?"
     r"(?P<not_null> NOT NULL)?"
 )
+_OPTION = re.compile(r"WITH \((?P<option>\w+=\w+)\)")
 _CHECK = re.compile(r"CHECK \((?P<condition>.+)\)")
 _FOREIGN_KEY = re.compile(r"FOREIGN KEY \((?P<own>.+?)\) REFERENCES (?P<parent>\w+)\((?P<theirs>.+?)\).*")
 _UNIQUE = re.compile(
@@ -81,14 +84,21 @@ class Remedies:
         if other := find_table(table, self.expected, self.live):
             return "\n".join([*filter(None, aside), f"ALTER TABLE {_quoted(other)} RENAME TO {table};"])
         own = [(*split_key(key), definition) for key, definition in self.expected.items()]
+        # STORAGE is no clause of CREATE TABLE on PostgreSQL 15.
         parts = [
-            f"{name} {definition}" if kind == "column" else f"CONSTRAINT {name} {definition}"
+            f"{name} {definition.replace(_STORAGE, '')}" if kind == "column" else f"CONSTRAINT {name} {definition}"
             for kind, of, name, definition in own
             if of == table and kind in {"column", "constraint"}
         ]
         aside += [self._room(name) for kind, of, name, _ in own if of == table and kind in {"constraint", "index"}]
-        after = [definition + ";" for kind, of, _, definition in own if of == table and kind in {"index", "trigger"}]
-        return "\n".join([*filter(None, aside), f"CREATE TABLE {table} ({', '.join(parts)});", *after])
+        after = [
+            f"ALTER TABLE {table} ALTER COLUMN {name} SET{_STORAGE};"
+            for kind, of, name, definition in own
+            if of == table and kind == "column" and _STORAGE in definition
+        ]
+        after += [definition + ";" for kind, of, _, definition in own if of == table and kind in {"index", "trigger"}]
+        options = self.expected[f"table {table}"].removeprefix("TABLE")
+        return "\n".join([*filter(None, aside), f"CREATE TABLE {table} ({', '.join(parts)}){options};", *after])
 
     @staticmethod
     def rename(key: str, other: str) -> str:
@@ -131,13 +141,23 @@ class Remedies:
         return "\n".join(lines)
 
     @staticmethod
-    def _mend_table(_table: str, name: str, _expected: str, actual: str | None) -> str:
+    def _mend_table(_table: str, name: str, expected: str, actual: str | None) -> str:
         found = actual or ""
-        steps = {"UNLOGGED": "SET LOGGED", "ROW LEVEL SECURITY": "DISABLE ROW LEVEL SECURITY"}
-        return "\n".join(f"ALTER TABLE {name} {step};" for sign, step in steps.items() if sign in found)
+        steps = [
+            step
+            for sign, step in {"UNLOGGED": "SET LOGGED", "ROW LEVEL SECURITY": "DISABLE ROW LEVEL SECURITY"}.items()
+            if sign in found
+        ]
+        wanted, there = _OPTION.search(expected), _OPTION.search(found)
+        if wanted and (there is None or wanted[0] != there[0]):
+            steps.append(f"SET ({wanted['option']})")
+        if there and not wanted:
+            steps.append(f"RESET ({there['option'].partition('=')[0]})")
+        return "\n".join(f"ALTER TABLE {name} {step};" for step in steps)
 
     def _add_column(self, table: str, name: str, expected: str) -> str:
-        add = f"ALTER TABLE {table} ADD COLUMN {name} {expected};"
+        add = f"ALTER TABLE {table} ADD COLUMN {name} {expected.replace(_STORAGE, '')}"
+        add += f", ALTER COLUMN {name} SET{_STORAGE};" if _STORAGE in expected else ";"
         if "GENERATED" in expected or not self.has_rows(f"SELECT FROM {table}"):
             return add
         if expected.endswith(" NOT NULL") and " DEFAULT " not in expected:
@@ -165,6 +185,8 @@ class Remedies:
         if wanted["type"] != found["type"]:
             actions += [f"{alter} DROP DEFAULT"] if found["default"] else []
             actions.append(f"{alter} TYPE {wanted['type']} USING {name}::text::{wanted['type']}")
+        if wanted["storage"] and (wanted["storage"] != found["storage"] or wanted["type"] != found["type"]):
+            actions.append(f"{alter} SET{_STORAGE}")
         if wanted["default"] and (wanted["default"] != found["default"] or wanted["type"] != found["type"]):
             actions.append(f"{alter} SET DEFAULT {wanted['default']}")
         if found["default"] and not wanted["default"] and wanted["type"] == found["type"]:

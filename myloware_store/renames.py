@@ -41,7 +41,7 @@ def find_table(table: str, expected: Mapping[str, str], live: Mapping[str, str])
     """Return the table that is called otherwise and still has this one's primary key, or all of its columns."""
     columns = _columns(table, expected)
     others = [name for key in live for kind, name, _ in [split_key(key)] if kind == "table" and key not in expected]
-    tables = [name for name in others if live[f"table {name}"] == "TABLE"]
+    tables = [name for name in others if live[f"table {name}"].startswith("TABLE")]
     keyed = [name for name in tables if f"constraint {name}.{table}_pkey" in live]
     alike = [name for name in tables if _columns(name, live) == columns]
     return (keyed or alike)[0] if len(keyed or alike) == 1 else None

@@ -30,6 +30,10 @@ def create_all(database: peewee.Database) -> None:
             database.execute_sql(function)
         for model in MODELS:
             model.create_table(safe=False)
+            for field in model._meta.sorted_fields:
+                if storage := getattr(field, "storage", None):  # no clause of CREATE TABLE on PostgreSQL 15
+                    table, column = model._meta.table_name, field.column_name
+                    database.execute_sql(f"ALTER TABLE {table} ALTER COLUMN {column} SET STORAGE {storage}")
         (schema,) = database.execute_sql("SELECT quote_ident(current_schema())").fetchone()
         for name in TRIGGER_FUNCTIONS:
             # Whatever search_path a session has, the guards find their tables.

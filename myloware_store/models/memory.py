@@ -32,6 +32,8 @@ class MemDoc(TenantEntity):
 
     class Meta:
         table_name = "mem_docs"
+        # What a row has beside its vector stays there as far as the page goes.
+        table_settings = ["WITH (toast_tuple_target = 8160)"]
         constraints = [
             *name_checks("mem_docs", "tenant_id"),
             *object_checks("mem_docs", "metadata"),
@@ -39,6 +41,10 @@ class MemDoc(TenantEntity):
         ]
         indexes = [
             SQL("CREATE INDEX mem_docs_tenant_id_work_item_id_type_idx ON mem_docs (tenant_id, work_item_id, type)"),
+            SQL("CREATE INDEX mem_docs_tenant_id_type_created_at_idx ON mem_docs (tenant_id, type, created_at)"),
+            SQL("CREATE INDEX mem_docs_tenant_id_content_hash_idx ON mem_docs (tenant_id, content_hash)"),
+            SQL("CREATE INDEX mem_docs_updated_at_idx ON mem_docs (updated_at)"),
+            SQL("CREATE INDEX mem_docs_missing_embedding_idx ON mem_docs (created_at, id) WHERE embedding IS NULL"),
             SQL("CREATE INDEX mem_docs_embedding_idx ON mem_docs USING ivfflat (embedding vector_cosine_ops)"),
             SQL("CREATE INDEX mem_docs_search_idx ON mem_docs USING gin (search)"),
             SQL("CREATE INDEX mem_docs_metadata_idx ON mem_docs USING gin (metadata jsonb_path_ops)"),

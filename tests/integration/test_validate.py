@@ -386,6 +386,26 @@ DAMAGES = {
         """,
         {("trigger", "attempts.attempts_transition")},
     ),
+    "vectors stored apart from their rows": (
+        "ALTER TABLE mem_docs ALTER COLUMN embedding SET STORAGE EXTERNAL",
+        {("column", "mem_docs.embedding")},
+    ),
+    "vectors of another type": (
+        """
+        DROP INDEX mem_docs_embedding_idx, mem_docs_missing_embedding_idx;
+        ALTER TABLE mem_docs ALTER COLUMN embedding TYPE text USING embedding::text
+        """,
+        {
+            ("column", "mem_docs.embedding"),
+            ("index", "mem_docs.mem_docs_embedding_idx"),
+            ("index", "mem_docs.mem_docs_missing_embedding_idx"),
+        },
+    ),
+    "the rest of the rows stored apart": (
+        "ALTER TABLE mem_docs RESET (toast_tuple_target); ALTER TABLE runs SET (toast_tuple_target = 512)",
+        {("table", "mem_docs"), ("table", "runs")},
+    ),
+    "the memory missing": ("DROP TABLE mem_docs", {("table", "mem_docs")}),
     "pgvector out of reach": (
         "CREATE SCHEMA apart; ALTER EXTENSION vector SET SCHEMA apart",
         {("extension", "vector")},
@@ -396,6 +416,7 @@ DAMAGES = {
             ("extension", "vector"),
             ("column", "mem_docs.embedding"),
             ("index", "mem_docs.mem_docs_embedding_idx"),
+            ("index", "mem_docs.mem_docs_missing_embedding_idx"),
         },
     ),
 }

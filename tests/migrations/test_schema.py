@@ -193,6 +193,22 @@ def test_every_foreign_key_is_served_by_an_index(settings: Settings, database: S
     assert [] == database.execute_sql(query).fetchall()
 
 
+def test_vectors_stand_in_their_rows(settings: Settings, database: StoreDatabase) -> None:
+    """An embedding is stored plain, and what is beside it stays there as far as the page goes."""
+    migrate(settings)
+    database.execute_sql(
+        "INSERT INTO mem_docs (tenant_id, type, content, embedding)"
+        " SELECT 'acme', 'CONTEXT', repeat('word ', 200), array_fill(1, ARRAY[1536])::vector FROM generate_series(1, 9)"
+    )
+    query = """
+        SELECT attstorage, reloptions, pg_relation_size(c.oid) / 8192, pg_relation_size(reltoastrelid)
+        FROM pg_class AS c JOIN pg_attribute ON attrelid = c.oid
+        WHERE relname = 'mem_docs' AND attname = 'embedding'
+        """
+
+    assert [("p", ["toast_tuple_target=8160"], 9, 0)] == database.execute_sql(query).fetchall()
+
+
 def test_the_vector_column_and_its_operators_work(settings: Settings, database: StoreDatabase) -> None:
     """The troubleshooting line of the setup guide runs: embeddings have 1536 dimensions and distances."""
     migrate(settings)
