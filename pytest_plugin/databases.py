@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from .maintenance import Maintenance
+from .options import Unusable
 from .recipe import Recipe
 from .slot import Slot
 from .templates import Template, ensure_template, sweep
@@ -33,6 +34,7 @@ class Databases:
         options: What the run was asked for.
         shared: The database that a class or module uses now.
         kept: The databases of failed tests: the test's id and the URL.
+        remaking: The tests that have left what only a new database does without.
     """
 
     def __init__(self, server: Server, run: str, migrations: Any, options: Options) -> None:
@@ -41,9 +43,11 @@ class Databases:
         self.run = run
         self.shared: Slot | None = None
         self.kept: list[tuple[str, str]] = []
+        self.remaking: list[str] = []
         self._migrations = migrations
         self.options = options
         self._templates: dict[Any, Template] = {}
+        self._failed: dict[Any, Unusable] = {}
         self._slots: dict[str, Slot] = {}
         self._fell_back = False
         self._worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
@@ -56,13 +60,34 @@ class Databases:
         """Whether a test has forked this process: the databases are its parent's."""
         return os.getpid() != self._process
 
+    def require_own(self) -> None:
+        """Refuse to lend them to a forked process.
+
+        Raises:
+            Unusable: It is one.
+        """
+        if self.inherited:
+            raise Unusable(
+                "this process was forked by a test, and goes on with the tests of its parent, whose databases these"
+                " are: end such a process with os._exit()"
+            )
+
     def template(self, seed: Any) -> Template:
-        """Give the template with a seed, building it if need be."""
+        """Give the template with a seed, building it if need be, and once only where that fails."""
         key = seed if isinstance(seed, Hashable) else repr(seed)
+        if key in self._failed:
+            raise self._failed[key]
         if key not in self._templates:
             recipe = Recipe(self._migrations, seed)
             recreate = self.options.recreate
-            self._templates[key] = ensure_template(self.maintenance, recipe, self.run, recreate=recreate)
+            try:
+                self._templates[key] = ensure_template(self.maintenance, recipe, self.run, recreate=recreate)
+            except Unusable as error:
+                self._failed[key] = error
+                raise
+            except Exception as error:
+                self._failed[key] = Unusable(f"the template database was not made: {type(error).__name__}: {error}")
+                raise
         return self._templates[key]
 
     def slot(self, mode: Mode, seed: Any) -> Slot:
@@ -104,11 +129,11 @@ class Databases:
     def summary(self) -> dict[str, Any]:
         """Say what was used, in values that JSON knows."""
         postgres, pgvector = self.maintenance.versions
-        templates = [f"{each.name} {'built' if each.built else 'hit'}" for each in self._templates.values()]
         return {
             "server": f"PostgreSQL {postgres}, pgvector {pgvector} ({self.server.description})",
-            "templates": templates,
+            "templates": {each.name: each.built for each in self._templates.values()},
             "remade": sum(slot.remade for slot in self._slots.values()),
+            "remaking": self.remaking,
             "fallback": self._fell_back,
             "kept": self.kept,
             "down": self.server.stay() if self.kept else "",

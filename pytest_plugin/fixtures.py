@@ -45,17 +45,10 @@ def myloware_server(request: pytest.FixtureRequest) -> Iterator[Server]:
     Yields:
         An object with `url(dbname)` and `connect_kwargs(dbname)`.
     """
-    from .servers import NoServer, open_server
+    from .servers import open_server
 
-    try:
-        opened = open_server(request.config.stash[OPTIONS], request)
-        server = opened.__enter__()
-    except NoServer as error:
-        pytest.fail(str(error), pytrace=False)
-    try:
+    with open_server(request.config.stash[OPTIONS], request) as server:
         yield server
-    finally:
-        opened.__exit__(None, None, None)
 
 
 @pytest.fixture(scope="session")

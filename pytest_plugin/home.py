@@ -16,16 +16,20 @@ from pathlib import Path
 from myloware_store.embedded import EmbeddedServer, find_binaries
 from myloware_store.errors import EmbeddedServerError
 
-__all__ = ["HOME_VARIABLE", "find_home", "sweep_homes"]
+__all__ = ["HOME_VARIABLE", "KEPT_DAYS", "find_home", "keeps", "note_kept", "sweep_homes"]
 
 HOME_VARIABLE = "MYLOWARE_TEST_HOME"
 """Names the folder of the embedded test server."""
+
+KEPT_DAYS = 3
+"""How long the databases of failed tests are kept."""
 
 _MEMORY = Path("/dev/shm")  # noqa: S108  a file system in memory; the folder in it is checked
 _ROOM = 1024**3  # bytes: a container's /dev/shm has 64 MB often, and a server that runs out of room fails
 _UNUSED_SECONDS = 7 * 24 * 3600.0
 _YOUNG_SECONDS = 60.0  # a home that is just being made
 _BINARIES = "binaries"
+_KEPT = "kept"
 
 
 def find_home() -> Path:
@@ -62,6 +66,20 @@ def sweep_homes() -> None:
             orphaned = unused > _YOUNG_SECONDS and not Path((home / _BINARIES).read_text(encoding="utf-8")).exists()
             if (orphaned or unused > _UNUSED_SECONDS) and not live:
                 shutil.rmtree(home)
+
+
+def note_kept(home: Path) -> None:
+    """Note that databases of failed tests are kept in the home's server from now on."""
+    (home / _KEPT).touch()
+
+
+def keeps(home: Path) -> bool:
+    """Say whether there may be databases of failed tests in the home's server, that nobody has dropped yet."""
+    try:
+        age = time.time() - (home / _KEPT).stat().st_mtime
+    except FileNotFoundError:
+        return False
+    return age < KEPT_DAYS * 24 * 3600.0
 
 
 def _base() -> Path:

@@ -143,13 +143,15 @@ class Lease:
 
     def end(self) -> None:
         """Put it back."""
-        start = time.perf_counter()
+        start, remade = time.perf_counter(), self.slot.remade
         for _ in range(self._levels):
             self.slot.leave()
         if self._undone:
             self.slot.doubtful = True
         else:
             self.slot.end()
+        if self.slot.remade > remade:
+            self._databases.remaking.append(self._test.nodeid)
         self.seconds += time.perf_counter() - start
 
     def changes(self) -> str:
@@ -215,7 +217,7 @@ def _reader(connection: Any) -> Read:
 @contextmanager
 def lend(request: pytest.FixtureRequest, databases: Databases, default_seed: Any) -> Iterator[Lease]:
     """Lend a test the database that its marker, or the run's options, ask for."""
-    _require_own(databases)
+    databases.require_own()
     mode, seed = _asked(request, default_seed)
     if databases.shared is not None:
         slot = databases.shared
@@ -245,7 +247,7 @@ def lend(request: pytest.FixtureRequest, databases: Databases, default_seed: Any
 @contextmanager
 def share(databases: Databases, seed: Any) -> Iterator[Store]:
     """Open the store on the database of a class or module, and undo afterwards what was written for it."""
-    _require_own(databases)
+    databases.require_own()
     slot = databases.shared or databases.slot("restore", seed)
     with _told():
         if slot.shared:
@@ -259,15 +261,6 @@ def share(databases: Databases, seed: Any) -> Iterator[Store]:
         databases.shared = outer
         if not databases.inherited:
             slot.leave()
-
-
-def _require_own(databases: Databases) -> None:
-    if databases.inherited:
-        pytest.fail(
-            "this process was forked by a test, and goes on with the tests of its parent, whose databases these are:"
-            " end such a process with os._exit()",
-            pytrace=False,
-        )
 
 
 def _bind_models() -> None:

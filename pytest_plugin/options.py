@@ -1,4 +1,4 @@
-"""The plugin's options and ini keys, what they say together, and where the plugin keeps things on pytest's objects.
+"""The plugin's options and ini keys, what they say together, and what the plugin keeps on pytest's objects.
 
 Imported at the start of every pytest run, so it imports nothing but pytest.
 """
@@ -22,6 +22,7 @@ __all__ = [
     "TEST_URL",
     "Mode",
     "Options",
+    "Unusable",
     "add_options",
     "read_options",
 ]
@@ -67,6 +68,20 @@ LEASE = pytest.StashKey["Lease"]()
 
 FAILED = pytest.StashKey[bool]()
 """On a test: whether it has failed already."""
+
+
+class Unusable(pytest.fail.Exception):  # type: ignore[misc,name-defined]  # mypy does not see it
+    """What many tests need cannot be had: the first of them says why, without a traceback, the others name it."""
+
+    msg: str
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, pytrace=False)
+
+    def told(self, test: str) -> None:
+        """Say from now on where it was told, after the message's first line."""
+        if not self.msg.endswith(test):
+            self.msg = f"{self.msg.splitlines()[0]}: see the error of {test}"
 
 
 def add_options(parser: pytest.Parser) -> None:

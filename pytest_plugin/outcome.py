@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 __all__ = ["add_changes", "summary_lines"]
 
+_NAMED = 3  # tests
+
 
 def add_changes(item: pytest.Item, report: pytest.TestReport) -> None:
     """Add what the test has changed in its database to the report of its failure."""
@@ -21,10 +23,18 @@ def add_changes(item: pytest.Item, report: pytest.TestReport) -> None:
 
 def summary_lines(used: list[dict[str, Any]]) -> list[str]:
     """Say in a few lines which server and templates a run has used, and what was kept."""
-    lines = sorted({f"{each['server']}, template {template}" for each in used for template in each["templates"]})
+    built: dict[str, bool] = {}
+    for each in used:
+        for template, now in each["templates"].items():
+            line = f"{each['server']}, template {template}"
+            built[line] = now or built.get(line, False)  # one worker builds it for all
+    lines = [f"{line} {'built' if now else 'hit'}" for line, now in sorted(built.items())]
     remade = sum(each["remade"] for each in used)
     if remade:
         lines.append(f"databases made anew after a test had left DDL, a lock or the like: {remade}")
+    if tests := [test for each in used for test in each["remaking"]]:
+        more = f" and {len(tests) - _NAMED} more" if len(tests) > _NAMED else ""
+        lines.append(f"  {', '.join(tests[:_NAMED])}{more}")
     if any(each["fallback"] for each in used):
         lines.append("mode clone instead of restore: putting back rows takes a superuser on the test server")
     for each in used:

@@ -27,7 +27,7 @@ from .fixtures import (
     myloware_template,
     run_name,
 )
-from .options import FAILED, LEASE, OPTIONS, SUMMARY, add_options, read_options
+from .options import FAILED, LEASE, OPTIONS, SUMMARY, Unusable, add_options, read_options
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -100,6 +100,8 @@ def pytest_runtest_makereport(
     report = yield
     if report.failed:
         item.stash[FAILED] = True
+        if call.excinfo is not None and isinstance(call.excinfo.value, Unusable):
+            call.excinfo.value.told(item.nodeid)
         if call.when == "call":
             from .outcome import add_changes
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +17,24 @@ from myloware_store import Store
 from myloware_store.migrate import migrate, migrations_path
 from myloware_store.settings import Settings
 
+from .options import Unusable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    Seed = str | Callable[[Store], object] | None
-
 __all__ = ["Recipe"]
+
+_logger = logging.getLogger(__name__)
+_logger.propagate = False  # peewee-migrate logs each failure with its traceback, here it is raised with the file's name
+_logger.addHandler(logging.NullHandler())
+
+
+@attrs.frozen
+class _SqlFile:
+    """A seed that is a text of SQL, and the file that it was read from."""
+
+    path: Path
+    text: str
 
 
 def _sample(store: Store) -> None:
@@ -44,7 +57,7 @@ def _migrations(given: Any) -> tuple[Path | Callable[[str], object], ...]:
     return tuple(checked)
 
 
-def _seed(given: Any) -> Seed:
+def _seed(given: Any) -> _SqlFile | Callable[[Store], object] | None:
     """Check what the fixture `myloware_seed`, or a marker, gave."""
     if given is None or given is False or given == "none":
         return None
@@ -56,7 +69,7 @@ def _seed(given: Any) -> Seed:
         allowed = "'sample', 'none', a .sql file or a function of an open store"
         pytest.fail(f"myloware_seed is {allowed}, not {given!r}", pytrace=False)
     try:
-        return Path(given).read_text(encoding="utf-8")
+        return _SqlFile(Path(given), Path(given).read_text(encoding="utf-8"))
     except OSError as error:
         pytest.fail(f"myloware_seed: {error}", pytrace=False)
 
@@ -68,11 +81,11 @@ class Recipe:
     Attributes:
         migrations: What follows the library's own migrations: folders of peewee-migrate's, with the history that it
             keeps by default, or functions that are given the database's URL.
-        seed: Where the rows come from: a text of SQL, a function that is given an open store, or None.
+        seed: Where the rows come from: a file of SQL, a function that is given an open store, or None.
     """
 
     migrations: tuple[Path | Callable[[str], object], ...] = attrs.field(default=(), converter=_migrations)
-    seed: Seed = attrs.field(default=None, converter=_seed)
+    seed: _SqlFile | Callable[[Store], object] | None = attrs.field(default=None, converter=_seed)
 
     @property
     def lasting(self) -> bool:
@@ -94,8 +107,8 @@ class Recipe:
         """Migrate and seed an empty database.
 
         Raises:
-            StoreError: A migration or the seed failed.
-            psycopg2.Error: So did the SQL of a seed.
+            StoreError: The library's own migrations failed; a function raises what it likes.
+            Unusable: A migration of a folder, or the SQL of a seed, failed; the message names the file.
         """
         settings = Settings.load(url, environ={}, dotenv=None)
         migrate(settings)
@@ -112,14 +125,14 @@ class Recipe:
         folders = [Path(myloware_store.__file__).parent, migrations_path(), Path(__file__).parent]
         for folder in [*folders, *(step for step in self.migrations if isinstance(step, Path))]:
             for path in sorted(folder.rglob("*")):
-                if path.suffix in {".py", ".sql", ".json"}:
+                if path.is_file() and path.parent.name != "__pycache__":
                     yield path.relative_to(folder).as_posix().encode()
                     yield path.read_bytes()
         for step in (*self.migrations, self.seed):
             if callable(step):
                 yield _fingerprint(step).encode()
             else:
-                yield repr(step if not isinstance(step, Path) else "folder").encode()
+                yield step.text.encode() if isinstance(step, _SqlFile) else b""
 
 
 def _fingerprint(step: Any) -> str:
@@ -155,15 +168,23 @@ def _migrate_folder(folder: Path, settings: Settings) -> None:
     arguments = settings.connect_kwargs()
     database = PostgresqlDatabase(arguments.pop("dbname"), **arguments)
     try:
-        Router(database, migrate_dir=folder).run()
+        router = Router(database, migrate_dir=folder, logger=_logger)
+        for name in router.diff:
+            try:
+                router.run(name)
+            except Exception as error:  # noqa: BLE001  a migration may raise anything
+                raise Unusable(f"myloware_migrations: {folder.absolute() / name}.py: {str(error).strip()}") from None
     finally:
         database.close()
 
 
-def _fill(seed: str | Callable[[Store], object], url: str) -> None:
+def _fill(seed: _SqlFile | Callable[[Store], object], url: str) -> None:
     if callable(seed):
         with Store.open(url) as store:
             seed(store)
         return
-    with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
-        cursor.execute(seed)
+    try:
+        with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
+            cursor.execute(seed.text)
+    except psycopg2.Error as error:
+        raise Unusable(f"myloware_seed: {seed.path.absolute()}: {str(error).strip()}") from None

@@ -16,8 +16,8 @@ from myloware_store.embedded import EmbeddedServer
 from myloware_store.errors import EmbeddedServerError, StoreError
 from myloware_store.settings import Settings
 
-from .home import find_home, sweep_homes
-from .options import TEST_URL
+from .home import find_home, keeps, note_kept, sweep_homes
+from .options import TEST_URL, Unusable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,7 @@ _CONNECT_SECONDS = 3
 _FACTORIES = {"pytest_postgresql.factories.process", "pytest_postgresql.factories.noprocess"}
 
 
-class NoServer(Exception):
+class NoServer(Unusable):
     """No server can be reached; the message lists what was tried, and what to do."""
 
 
@@ -63,6 +63,7 @@ class _EmbeddedServer(EmbeddedServer):
 
     def stay(self) -> str:
         self.keep()
+        note_kept(self.home.parent)
         return shlex.join([sys.executable, "-m", "myloware_store", "down", "--url", f"embedded:{self.home}"])
 
 
@@ -150,10 +151,15 @@ def _start_embedded() -> _EmbeddedServer:
         server = _EmbeddedServer(home / "server", testing=True)
         try:
             server.start()
-        except EmbeddedServerError:
+        except EmbeddedServerError as error:
             # What broke while nobody was looking is made anew; what is not there yet failed for another reason.
             if not (home / "server").exists() or EmbeddedServer.running(home / "server"):
                 raise
+            if keeps(home):
+                raise EmbeddedServerError(
+                    f"{error}\n    The databases that you kept are in {home / 'server'}: remove that folder when you no"
+                    " longer need them, and it is made anew."
+                ) from None
             shutil.rmtree(home / "server")
             server.start()
     except (EmbeddedServerError, OSError) as error:
@@ -171,7 +177,7 @@ def _no_server(failure: str, *, named: bool = True) -> str:
         ]
     lines = "\n".join(f"  - {each}" for each in tried)
     return (
-        f"no PostgreSQL server for the tests; tried:\n{lines}\n"
+        f"no PostgreSQL server for the tests\nTried:\n{lines}\n"
         "What to do: start that server, or leave it unnamed to get an embedded one"
         " (pip install 'myloware-store[test]'), or name one: --myloware-dsn=postgresql://USER@HOST/postgres"
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 import psycopg2
 
+from .home import KEPT_DAYS
 from .marking import mark_database
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Template", "ensure_template", "sweep"]
 
 _UNUSED = timedelta(days=14)  # after that long nobody will ask for a template
-_KEPT = timedelta(days=3)  # that long the databases of failed tests are kept
+_KEPT = timedelta(days=KEPT_DAYS)
 _OF_A_RUN = re.compile("myloware_(?:test|build|run)_([0-9a-f]{12})_.*")
 
 

@@ -134,11 +134,14 @@ def test_recreate(project: Project) -> None:
     project.run(tests).assert_outcomes(passed=4)
     project.run(None).assert_outcomes(passed=4)
     first = seen.read_text().split()
-    project.run(None, "--myloware-recreate", "-n2").assert_outcomes(passed=4)
+    again = project.run(None, "--myloware-recreate", "-n2")
+    again.assert_outcomes(passed=4)
     second = seen.read_text().split()[len(first) :]
 
     assert (1, 1) == (len(set(first)), len(set(second)))
     assert set(first).isdisjoint(second)
+    again.stdout.fnmatch_lines(["*, template * built"])
+    again.stdout.no_fnmatch_line("*, template * hit")
 
 
 def test_other_databases_are_never_used(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +166,7 @@ def test_no_server(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
 
     refused.stdout.fnmatch_lines(
         [
-            "no PostgreSQL server for the tests; tried:",
+            "no PostgreSQL server for the tests",
             "  - MYLOWARE_TEST_URL (postgresql://me:*@127.0.0.1:1/postgres): *refused*",
             "What to do: *",
         ]

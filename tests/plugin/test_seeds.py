@@ -148,9 +148,12 @@ def test_migrations(project: Project) -> None:
     hit = project.run()
     migration.write_text(body.format("second"))
     edited = project.run(tests.replace("FIRST", "None").replace("SECOND", "'second'"))
+    (folder / "rows.csv").touch()
+    with_file = project.run()
 
-    assert [["built"], ["hit"], ["built"]] == [templates(result) for result in (built, hit, edited)]
-    for result in (built, hit, edited):
+    runs = (built, hit, edited, with_file)
+    assert [["built"], ["hit"], ["built"], ["built"]] == [templates(result) for result in runs]
+    for result in runs:
         result.assert_outcomes(passed=1)
 
 
