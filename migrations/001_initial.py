@@ -553,6 +553,16 @@ INDEXES = (
     "CREATE INDEX work_orders_tenant_status_created_at_idx ON work_orders (tenant_id, status, created_at)",
     "CREATE INDEX work_items_work_order_status_type_idx ON work_items (work_order_id, status, type)",
     "CREATE INDEX work_items_claim_idx ON work_items (priority DESC, available_at, id) WHERE status = 'QUEUED'",
+    """
+    CREATE INDEX work_items_claim_type_idx
+    ON work_items (type, priority DESC, available_at NULLS FIRST, id)
+    WHERE status = 'QUEUED'
+    """,
+    """
+    CREATE INDEX work_items_claim_tenant_idx
+    ON work_items (tenant_id, priority DESC, available_at NULLS FIRST, id, type)
+    WHERE status = 'QUEUED'
+    """,
     "CREATE INDEX work_items_content_fts_idx ON work_items USING gin (search) WITH (gin_pending_list_limit = 65536)",
     "CREATE UNIQUE INDEX attempts_started_idx ON attempts (work_item_id) WHERE status = 'STARTED'",
     "CREATE INDEX attempts_lease_idx ON attempts (lease_expires_at) WHERE status = 'STARTED'",

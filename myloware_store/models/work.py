@@ -111,6 +111,14 @@ class WorkItem(TenantEntity):
                 " WHERE status = 'QUEUED'"
             ),
             SQL(
+                "CREATE INDEX work_items_claim_type_idx ON work_items"
+                " (type, priority DESC, available_at NULLS FIRST, id) WHERE status = 'QUEUED'"
+            ),
+            SQL(
+                "CREATE INDEX work_items_claim_tenant_idx ON work_items"
+                " (tenant_id, priority DESC, available_at NULLS FIRST, id, type) WHERE status = 'QUEUED'"
+            ),
+            SQL(
                 "CREATE INDEX work_items_content_fts_idx ON work_items USING gin (search)"
                 " WITH (gin_pending_list_limit = 65536)"
             ),

@@ -16,6 +16,7 @@ from uuid_utils.compat import uuid7
 from myloware_store.enums import Priority, WorkItemType
 from myloware_store.errors import IdempotencyConflict, InvalidInput, LeaseLost
 from myloware_store.models import WorkItem, WorkOrder
+from myloware_store.repositories import claim_sql
 from myloware_store.repositories import work_sql as sql
 from myloware_store.repositories.base import (
     as_count,
@@ -124,6 +125,7 @@ class Work(Waiting):
         types: Iterable[WorkItemType | str] | None = None,
         tenants: Iterable[str] | None = None,
         lease: float = 60.0,
+        fair: bool = False,
     ) -> list[Claim]:
         """Take up to n items, urgent ones first, then the oldest; no two claims get the same item.
 
@@ -133,6 +135,8 @@ class Work(Waiting):
             types: Only items of these types.
             tenants: Only items of these tenants; under a tenant in force it can only narrow.
             lease: Seconds until the items are taken back unless `heartbeat` extends them.
+            fair: Share the batch among the tenants with work that is ready, whatever its priority: each gets n divided
+                by their number before any gets more, and which of them go first is drawn each time.
 
         Returns:
             The claims, in the order in which to work on them; empty where nothing is ready.
@@ -141,16 +145,22 @@ class Work(Waiting):
             InvalidInput: An argument is out of its bounds.
         """
         count = as_count(n, "n", most=_LARGEST_BATCH)
-        rows = self._rows(
-            sql.CLAIM,
-            {
-                "agent_id": as_name(agent_id, "agent_id"),
-                "n": count,
-                "attempt_ids": [str(uuid7()) for _ in range(count)],
-                **wanted(types, tenants),
-                "lease": as_seconds(lease, "lease", least=_SHORTEST_LEASE),
-            },
-        )
+        values: dict[str, Any] = {
+            "agent_id": as_name(agent_id, "agent_id"),
+            "n": count,
+            "attempt_ids": [str(uuid7()) for _ in range(count)],
+            **wanted(types, tenants),
+            "lease": as_seconds(lease, "lease", least=_SHORTEST_LEASE),
+        }
+        if as_flag(fair, "fair"):
+            statement = claim_sql.CLAIM_FAIRLY
+        elif values["tenants"] is not None:
+            statement = claim_sql.CLAIM_BY_TENANT
+        elif values["types"] is not None:
+            statement = claim_sql.CLAIM_BY_TYPE
+        else:
+            statement = claim_sql.CLAIM
+        rows = self._rows(statement, values)
         return [
             Claim(
                 item_id=item_id,

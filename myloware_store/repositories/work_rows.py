@@ -14,7 +14,15 @@ from myloware_store.repositories.base import as_enum, as_list, known_keys, store
 from myloware_store.results import Claim, Outcome
 from myloware_store.values import MAX_TEXT_BYTES, require_text
 
-__all__ = ["as_claims", "as_document", "as_order", "as_outcomes", "error_text", "fence", "paired"]
+__all__ = [
+    "as_claims",
+    "as_document",
+    "as_order",
+    "as_outcomes",
+    "error_text",
+    "fence",
+    "paired",
+]
 
 
 def as_document(item: Any) -> tuple[str, str]:

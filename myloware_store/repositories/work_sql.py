@@ -6,7 +6,7 @@ these statements wait for each other in a circle.
 
 from __future__ import annotations
 
-__all__ = ["CLAIM", "FAIL", "FINISH", "HEARTBEAT", "REAP", "SUBMIT"]
+__all__ = ["FAIL", "FINISH", "HEARTBEAT", "REAP", "SUBMIT"]
 
 # Index: work_orders_tenant_id_idempotency_key_key.
 SUBMIT = """
@@ -25,41 +25,6 @@ items AS (
         AS given (id, type, content)
 )
 SELECT * FROM made
-"""
-
-# Index: work_items_claim_idx. NO KEY: a child row that someone is inserting does not make the item look locked.
-CLAIM = """
-WITH ready AS MATERIALIZED (
-    SELECT id FROM work_items
-    WHERE status = 'QUEUED' AND available_at <= statement_timestamp() AND attempt_count < max_attempts
-        AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
-        AND (%(tenants)s::text[] IS NULL OR tenant_id = ANY (%(tenants)s))
-        AND (%(types)s::work_item_type[] IS NULL OR type = ANY (%(types)s::work_item_type[]))
-    ORDER BY priority DESC, available_at, id
-    LIMIT %(n)s
-    FOR NO KEY UPDATE SKIP LOCKED
-),
-numbered AS (
-    SELECT id, row_number() OVER () AS n FROM ready
-),
-claimed AS (
-    UPDATE work_items AS w
-    SET status = 'PROCESSING', attempt_count = w.attempt_count + 1, updated_at = statement_timestamp(),
-        current_attempt_id = (%(attempt_ids)s::uuid[])[numbered.n]
-    FROM numbered WHERE w.id = numbered.id
-    RETURNING w.*
-),
-started AS (
-    INSERT INTO attempts (id, tenant_id, work_item_id, agent_id, attempt_number, started_at, lease_expires_at)
-    SELECT current_attempt_id, tenant_id, id, %(agent_id)s, attempt_count, statement_timestamp(),
-        statement_timestamp() + %(lease)s * interval '1 second'
-    FROM claimed
-    RETURNING id, lease_expires_at
-)
-SELECT c.id, c.current_attempt_id, c.attempt_count, c.type, c.content, c.tenant_id, c.work_order_id,
-    s.lease_expires_at
-FROM claimed AS c JOIN started AS s ON s.id = c.current_attempt_id
-ORDER BY c.priority DESC, c.available_at, c.id
 """
 
 # The item is never touched: only the attempt's lease moves. Locked in the order of the items, as in the others.

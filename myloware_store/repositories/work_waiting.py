@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from myloware_store.database import current_tenant
 from myloware_store.enums import WorkItemType
 from myloware_store.listening import Listener
 from myloware_store.repositories.base import Repository, as_enum, as_list, as_name, as_seconds
@@ -89,7 +90,14 @@ class Waiting(Repository):
 
 
 def wanted(types: Iterable[WorkItemType | str] | None, tenants: Iterable[str] | None) -> dict[str, list[str] | None]:
-    """Return the types and tenants that a claim is narrowed to, as parameters."""
+    """Return the types and tenants that a claim is narrowed to, each once, as parameters; None is all of them."""
+    current = current_tenant()
     kinds = None if types is None else [as_enum(kind, WorkItemType, "types").value for kind in as_list(types, "types")]
-    names = None if tenants is None else [as_name(name, "tenants") for name in as_list(tenants, "tenants")]
-    return {"types": kinds, "tenants": names}
+    names = None if current is None else [current]
+    if tenants is not None:
+        given = [as_name(name, "tenants") for name in as_list(tenants, "tenants")]
+        names = [name for name in given if current in {None, name}]
+    return {
+        "types": None if kinds is None else [*dict.fromkeys(kinds)],
+        "tenants": None if names is None else [*dict.fromkeys(names)],
+    }

@@ -1,0 +1,146 @@
+"""Claims: which items come first, who shares a batch, and how much of a long queue is read for them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from uuid_utils.compat import uuid7
+
+from myloware_store import InvalidInput, Priority
+from myloware_store.repositories import claim_sql
+
+if TYPE_CHECKING:
+    from myloware_store import Store
+
+INVOICE = {"type": "INVOICE", "content": "invoice"}
+TICKET = {"type": "TICKET", "content": "ticket"}
+REPORT = {"type": "STATUS_REPORT", "content": "report"}
+
+
+def submit(store: Store, tenant: str, count: int, item: dict[str, str] = INVOICE, **options: Any) -> None:
+    """Submit one order of so many items for a tenant."""
+    with store.tenant(tenant):
+        store.work.submit([item] * count, **options)
+
+
+def served(store: Store, n: int, **options: Any) -> dict[str, int]:
+    """Claim n items, and tell how many of them each tenant has."""
+    return dict(Counter(claim.tenant_id for claim in store.work.claim("agent", n=n, **options)))
+
+
+def test_a_fair_claim_shares_the_batch_among_the_tenants(myloware: Store) -> None:
+    """Each tenant has its share, whoever came first with however much; what one leaves goes to the others."""
+    submit(myloware, "flood", 50, priority=Priority.URGENT)
+    submit(myloware, "few", 2)
+    submit(myloware, "some", 20)
+    assert {"flood": 12} == served(myloware, 12)
+    assert {"flood": 2, "some": 2, "few": 2} == served(myloware, 6, fair=True)
+    assert {"flood": 5, "some": 5} == served(myloware, 10, fair=True)
+
+
+def test_a_fair_claim_leaves_no_place_empty(myloware: Store) -> None:
+    """Where the tenants together have less than their shares, the others have the rest; nothing is claimed twice."""
+    submit(myloware, "few", 2)
+    submit(myloware, "flood", 50)
+    submit(myloware, "none", 5, available_at=datetime.now(UTC) + timedelta(hours=1))
+    assert {"few": 2, "flood": 28} == served(myloware, 30, fair=True)
+    assert {"flood": 22} == served(myloware, 30, fair=True)
+    assert {} == served(myloware, 30, fair=True)
+
+
+def test_fair_claims_of_one_item_are_shared_out_too(myloware: Store) -> None:
+    """Nobody waits for a flood to end: of 40 claims hardly ever none is for the other one (2 in 10 ** 12)."""
+    submit(myloware, "flood", 100, priority=Priority.URGENT)
+    submit(myloware, "patient", 40, priority=Priority.LOW)
+    turns = Counter(claim.tenant_id for _ in range(40) for claim in myloware.work.claim("agent", fair=True))
+    assert {"flood", "patient"} == set(turns)
+
+
+def test_a_fair_claim_can_be_narrowed(myloware: Store) -> None:
+    """By types, by tenants and by the tenant in force; within a tenant urgent items come first."""
+    submit(myloware, "a", 3)
+    submit(myloware, "a", 3, TICKET, priority=Priority.HIGH)
+    submit(myloware, "b", 3, TICKET)
+    submit(myloware, "c", 3)
+    assert {"a": 1, "b": 1} == served(myloware, 2, fair=True, types=["TICKET"])
+    assert {"a": 1, "c": 1} == served(myloware, 2, fair=True, tenants=["a", "c", "nobody"])
+    with myloware.tenant("a"):
+        claims = myloware.work.claim("agent", n=9, fair=True)
+        assert {"a"} == {claim.tenant_id for claim in claims}
+        assert ["TICKET"] + ["INVOICE"] * 3 == [claim.type for claim in claims]
+        assert [] == myloware.work.claim("agent", fair=True, tenants=["b"])
+    with pytest.raises(InvalidInput):
+        myloware.work.claim("agent", fair="yes")  # type: ignore[arg-type]  # that is the point
+
+
+@pytest.mark.parametrize("options", [{"types": ["TICKET", "INVOICE"]}, {"tenants": ["a", "b"]}])
+def test_a_narrowed_claim_keeps_to_the_order_across_types_and_tenants(myloware: Store, options: Any) -> None:
+    """Urgent first, then the oldest, also where the items come from several ranges of an index."""
+    for number, (tenant, item, priority) in enumerate(
+        [("a", TICKET, "LOW"), ("b", INVOICE, "HIGH"), ("a", INVOICE, "HIGH"), ("b", TICKET, "URGENT")]
+    ):
+        submit(myloware, tenant, 1, {**item, "content": str(number)}, priority=priority)
+    submit(myloware, "c", 2, REPORT, priority=Priority.URGENT)
+    claims = [claim for _ in range(2) for claim in myloware.work.claim("agent", n=2, **options)]
+    assert ["3", "1", "2", "0"] == [claim.content for claim in claims]
+
+
+@pytest.mark.parametrize("options", [{"types": []}, {"tenants": []}, {"types": [], "fair": True}])
+def test_a_claim_of_no_type_or_tenant_finds_nothing(myloware: Store, options: Any) -> None:
+    """An empty list is none, not all."""
+    submit(myloware, "a", 1)
+    assert [] == myloware.work.claim("agent", n=9, **options)
+
+
+def test_what_others_hold_is_passed_over(myloware: Store) -> None:
+    """While one claim is not yet committed, the next takes the items behind it, narrowed or not."""
+    for _ in range(10):
+        submit(myloware, "a", 1)
+    calls: list[dict[str, Any]] = [{}, {"types": ["INVOICE"]}, {"tenants": ["a"]}, {"fair": True}]
+    with ThreadPoolExecutor(1) as pool, myloware.db.atomic():
+        taken = myloware.work.claim("first", n=2)
+        for options in calls:
+            claims = pool.submit(lambda given: myloware.work.claim("second", 2, **given), options).result()
+            assert 2 == len(claims)
+            taken += claims
+    assert 10 == len({claim.item_id for claim in taken})
+
+
+def blocks_read(store: Store, statement: str, **values: Any) -> int:
+    """Tell how many blocks a claim of five items touches, and put it back."""
+    given = {"agent_id": "a", "n": 5, "attempt_ids": [str(uuid7()) for _ in range(5)], "lease": 60.0}
+    sql = f"EXPLAIN (ANALYZE, BUFFERS, TIMING off, FORMAT json) {statement}"
+    with store.db.atomic() as transaction:
+        ((found,),) = store.db.execute_sql(sql, {**given, "types": None, "tenants": None, **values}).fetchall()
+        transaction.rollback()
+    top = found[0]["Plan"]
+    return int(top["Shared Hit Blocks"] + top["Shared Read Blocks"])
+
+
+def test_a_claim_reads_no_more_of_a_long_queue_than_of_a_short_one(myloware: Store) -> None:
+    """Whatever waits before and beside what is claimed: other types, other tenants, parked urgent items."""
+    calls: list[tuple[str, dict[str, Any]]] = [
+        (claim_sql.CLAIM, {}),
+        (claim_sql.CLAIM_BY_TYPE, {"types": ["TICKET"]}),
+        (claim_sql.CLAIM_BY_TENANT, {"tenants": ["a", "b"]}),
+        (claim_sql.CLAIM_FAIRLY, {}),
+    ]
+
+    def read() -> list[int]:
+        myloware.db.execute_sql("ANALYZE work_items")
+        return [blocks_read(myloware, statement, **values) for statement, values in calls]
+
+    later = datetime.now(UTC) + timedelta(days=1)
+    for tenant in ("a", "b"):
+        submit(myloware, tenant, 20, TICKET)
+    short = read()
+    for _ in range(4):
+        submit(myloware, "c", 1000, priority=Priority.HIGH)
+        submit(myloware, "c", 1000, INVOICE, priority=Priority.URGENT, available_at=later)
+        submit(myloware, "a", 1000, TICKET, priority=Priority.URGENT, available_at=later)
+    long = read()
+    assert all(many < few + 100 for few, many in zip(short, long, strict=True)), (short, long)
