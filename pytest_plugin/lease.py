@@ -143,14 +143,14 @@ class Lease:
 
     def end(self) -> None:
         """Put it back."""
-        start, remade = time.perf_counter(), self.slot.remade
+        start, remade, doubtful = time.perf_counter(), self.slot.remade, self.slot.doubtful
         for _ in range(self._levels):
             self.slot.leave()
         if self._undone:
             self.slot.doubtful = True
         else:
             self.slot.end()
-        if self.slot.remade > remade:
+        if self.slot.remade > remade and not doubtful:  # else it may have been an earlier one
             self._databases.remaking.append(self._test.nodeid)
         self.seconds += time.perf_counter() - start
 
