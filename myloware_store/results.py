@@ -66,7 +66,14 @@ class Hit:
         type: What it is for.
         metadata: Its metadata.
         work_item_id: The item it was made for, if any.
-        similarity: Cosine similarity to the query in -1 .. 1.
+        score: What the hits are ordered by, the best first: from `similar` the similarity, else a number that is
+            comparable within one answer only.
+        similarity: Cosine similarity to the vector in -1 .. 1; None where the search had no vector, or the document
+            has none.
+        vector_rank: `hybrid`: its place among the most similar documents, from 1; None where it is not one of them.
+        text_rank: `hybrid`: its place among those that match the text, from 1; None where it is not one of them.
+        highlight: `search_text`: the passages that match, with the words between `**`, where it was asked for.
+        embedding: The `(1536,) float32` vector, where it was asked for.
     """
 
     id: UUID
@@ -74,7 +81,12 @@ class Hit:
     type: MemDocType
     metadata: dict[str, Any]
     work_item_id: UUID | None
-    similarity: float
+    score: float
+    similarity: float | None = None
+    vector_rank: int | None = None
+    text_rank: int | None = None
+    highlight: str | None = None
+    embedding: Embedding | None = attrs.field(default=None, eq=False, repr=False)
 
 
 @attrs.frozen(eq=False)

@@ -185,14 +185,41 @@ class StoreDatabase(peewee.PostgresqlDatabase):
         named = bool(named_cursor)
         if named and self._state.closed:
             raise misuse("rows are streamed inside db.atomic() or db.unit(): they come through an open connection")
+        return self._execute(sql, params, named=named)
 
+    def execute_tuned(self, settings: Mapping[str, str | int], sql: str, params: Any = None) -> Any:
+        """Run one SELECT under settings that hold for it alone, sent with it, and return its rows as a cursor.
+
+        Outside of a transaction they end with the statement's own. Inside the caller's transaction a savepoint gives
+        back what was in force there, also after an error, in a second round trip.
+
+        Args:
+            settings: Names of the server's settings, and their values; never a user's input.
+            sql: The statement; it must not write.
+            params: Its parameters.
+        """
+        if not settings:
+            return self._execute(sql, params)
+        tuning = "".join(f"SET LOCAL {name} = {value}; " for name, value in settings.items())
+        if not self.transaction_open():
+            return self._execute(sql, params, prefix=tuning)
+        try:
+            return self._execute(sql, params, prefix="SAVEPOINT myloware_tuned; " + tuning)
+        finally:
+            # Where the connection is lost, or the transaction had failed before, there is nothing to give back.
+            with suppress(DatabaseFault):
+                undo = "ROLLBACK TO SAVEPOINT myloware_tuned; RELEASE SAVEPOINT myloware_tuned"
+                self._perform(lambda cursor: cursor.execute(undo), "ROLLBACK TO SAVEPOINT myloware_tuned")
+
+    def _execute(self, sql: str, params: Any, *, named: bool = False, prefix: str = "") -> Any:
+        """Run a statement; what is sent before it neither writes nor outlives it."""
         if params is None:
             params = ()
         elif isinstance(params, str | bytes) or not isinstance(params, Sequence | Mapping):
             raise InvalidInput(f"params: {type(params).__name__} is neither a sequence nor a mapping")
 
         def run(cursor: extensions.cursor) -> Any:
-            cursor.execute(sql, params)
+            cursor.execute(prefix + sql, params)
             return Stream(cursor, partial(self._perform, sql="FETCH")) if named else Rows(cursor)
 
         self._log_query(sql, params)

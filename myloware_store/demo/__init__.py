@@ -221,7 +221,7 @@ class _Demo:
     def recall(self, vector: Embedding, answers: int) -> tuple[Passage, ...]:
         """Find the passages that are most similar to the query."""
         return tuple(
-            Passage(str(hit.metadata.get("document", "")), hit.content, hit.similarity, hit.id)
+            Passage(str(hit.metadata.get("document", "")), hit.content, hit.score, hit.id)
             for hit in self.store.memory.similar(vector, k=answers, min_similarity=_SIMILAR)
         )
 

@@ -62,7 +62,7 @@ def test_similar_finds_exactly_the_nearest(myloware: Store) -> None:
     nearest = np.argsort(-expected)[:10]
     hits = myloware.memory.similar(query, k=10, filter={"type": MemDocType.KNOWLEDGE})
     assert [ids[i] for i in nearest] == [hit.id for hit in hits]
-    assert np.allclose(expected[nearest], [hit.similarity for hit in hits], atol=1e-6)
+    assert np.allclose(expected[nearest], [hit.score for hit in hits], atol=1e-6)
     assert len(myloware.memory.similar(query, k=10_000)) == 320
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from myloware_store.repositories.memory.documents import Documents
 from myloware_store.repositories.memory.search import Search
+from myloware_store.repositories.memory.text import TextSearch
 
 __all__ = ["Memory"]
 
 
-class Memory(Documents, Search):
+class Memory(Documents, Search, TextSearch):
     """Memory documents of the tenant in force.
 
     Args:

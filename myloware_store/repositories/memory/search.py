@@ -77,6 +77,7 @@ class Search(Repository):
                 type=MemDocType(kind),
                 metadata=metadata,
                 work_item_id=item_id,
+                score=min(1.0, max(-1.0, similarity)),
                 similarity=min(1.0, max(-1.0, similarity)),
             )
             for row_id, content, kind, metadata, item_id, similarity in self._rows(SIMILAR, values)

@@ -1,0 +1,65 @@
+"""Hits of a search: the end of every search statement, and its rows as `Hit`s."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from myloware_store.enums import MemDocType
+from myloware_store.results import Hit
+from myloware_store.vectors import decode_binary
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from myloware_store.database import StoreDatabase
+
+__all__ = ["find", "hits_sql"]
+
+_KINDS = {kind.value: kind for kind in MemDocType}
+
+
+def hits_sql(
+    legs: str, ranked: str, *, order: str, highlight: str = "NULL", with_embedding: bool = False, **columns: str
+) -> str:
+    """Return a whole search statement, whose documents are read for the hits alone.
+
+    Args:
+        legs: Common table expressions, without WITH.
+        ranked: The one of them that holds the hits, with their `id`.
+        order: What the hits are ordered by, in its columns.
+        highlight: An expression over the document, `m`.
+        with_embedding: Whether the vectors are read too, 6 KB each.
+        **columns: Of a hit: its `score`, `similarity`, `vector_rank` and `text_rank` in columns of `ranked`, `r`.
+    """
+    values = ", ".join(columns.get(name, "NULL") for name in ("score", "similarity", "vector_rank", "text_rank"))
+    vector = "vector_send(m.embedding)" if with_embedding else "NULL"
+    return f"""
+WITH {legs}
+SELECT m.id, m.content, m.type, m.metadata, m.work_item_id, {values}, {highlight}, {vector}
+FROM {ranked} AS r
+JOIN mem_docs AS m ON m.id = r.id
+ORDER BY {order}
+"""
+
+
+def find(
+    database: StoreDatabase, statement: str, values: Mapping[str, Any], settings: Mapping[str, str | int]
+) -> list[Hit]:
+    """Run a statement of `hits_sql` under settings that hold for it alone, and return its hits."""
+    rows = database.execute_tuned(settings, statement, values)
+    return [
+        Hit(
+            row_id,
+            content,
+            _KINDS[kind],
+            metadata,
+            item_id,
+            score,
+            similarity,
+            vector_rank,
+            text_rank,
+            highlight,
+            None if vector is None else decode_binary(vector),
+        )
+        for row_id, content, kind, metadata, item_id, score, similarity, vector_rank, text_rank, highlight, vector in rows
+    ]

@@ -1,0 +1,282 @@
+"""Memory searched by its text: whatever a person types is answered, from the index, the best first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from myloware_store import InvalidInput, MemDocType, Store
+from myloware_store.repositories.memory import text
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+PASSAGES = {
+    "fee": "The late fee is five percent of the invoice",
+    "order": "An invoice is due; who pays late pays more, and a fee is added",
+    "draft": "A draft invoice has no fee",
+    "printer": "The printer on the second floor is on fire",
+    "stairs": "Use the stairs when the printer burns",
+}
+
+
+def store(myloware: Store, passages: dict[str, str]) -> dict[UUID, str]:
+    """Store passages one after the other, and return the names they have, by their ids."""
+    return {
+        myloware.memory.upsert([{"type": "KNOWLEDGE", "content": content}])[0]: name
+        for name, content in passages.items()
+    }
+
+
+@pytest.fixture
+def names(myloware: Store) -> dict[UUID, str]:
+    """Give the passages' names by their ids."""
+    return store(myloware, PASSAGES)
+
+
+def found(myloware: Store, names: dict[UUID, str], q: str, **options: Any) -> list[str]:
+    """Search, and return the names of what was found."""
+    return [names[hit.id] for hit in myloware.memory.search_text(q, **options)]
+
+
+def test_what_holds_all_the_words_comes_before_what_holds_some(myloware: Store, names: dict[UUID, str]) -> None:
+    """A score above 1 tells them apart, and orders all of them."""
+    hits = myloware.memory.search_text("late fees of invoices")
+    assert {"fee", "order"} == {names[hit.id] for hit in hits[:2]}
+    assert ["draft"] == [names[hit.id] for hit in hits[2:]]
+    scores = [hit.score for hit in hits if hit.score is not None]
+    assert sorted(scores, reverse=True) == scores
+    assert [True, True, False] == [score > 1 for score in scores]
+    assert [None] * 3 == [hit.similarity for hit in hits]
+
+
+def test_some_of_the_words_count_only_where_all_of_them_find_too_few(myloware: Store, names: dict[UUID, str]) -> None:
+    """With k matches of all the words nothing else is looked at."""
+    assert {"fee", "order"} == set(found(myloware, names, "late fees of invoices", k=2))
+    assert ["printer"] == found(myloware, names, "printer fire", k=1)
+    assert ["printer", "stairs"] == found(myloware, names, "printer fire xylophone", k=5)
+
+
+def test_what_people_know_from_the_web(myloware: Store, names: dict[UUID, str]) -> None:
+    """Phrases, `or`, and excluded words, which stay excluded where some of the words are enough."""
+    assert "fee" == found(myloware, names, '"late fee"')[0]
+    assert {"draft", "stairs"} == set(found(myloware, names, "draft or stairs"))
+    assert {"fee", "order"} == set(found(myloware, names, "invoice fee -draft"))
+    assert {"fee", "order"} == set(found(myloware, names, 'invoice xylophone -"draft invoice"'))
+    assert {"printer", "stairs"} == set(found(myloware, names, "printer - 5 percent", k=5)) - {"fee"}
+
+
+def test_any_and_phrase_are_taken_at_their_word(myloware: Store, names: dict[UUID, str]) -> None:
+    """`any` treats all the words alike; `phrase` finds nothing but the phrase."""
+    assert {"fee", "order", "draft", "printer", "stairs"} == set(
+        found(myloware, names, "printers fees", match="any")
+    ) | {"draft"}
+    assert all((hit.score or 0) < 1 for hit in myloware.memory.search_text("fee", match="any"))
+    assert ["fee"] == found(myloware, names, "late fee", match="phrase")
+    assert [] == found(myloware, names, "fee late", match="phrase")
+
+
+def test_excluded_words_alone_give_what_changed_last(myloware: Store, names: dict[UUID, str]) -> None:
+    """The newest first."""
+    assert ["stairs", "printer"] == found(myloware, names, "-invoice")
+    assert ["stairs"] == found(myloware, names, "the -invoice", k=1)
+    assert ["stairs", "printer"] == found(myloware, names, "-invoice", match="any")
+
+
+def test_scripts_without_blanks_are_compared_by_pairs_of_characters(myloware: Store) -> None:
+    """PostgreSQL's parser takes a whole sentence for one word; what holds more of the query comes first."""
+    names = store(
+        myloware,
+        {
+            "japanese": "請求書の支払期限は月末です。",
+            "chinese": "发票的付款期限是三十天",
+            "partly": "支払いは銀行振込でお願いします",
+            "korean": "송장의 지급 기한은 삼십일입니다",
+            "thai": "กำหนดชำระเงินของใบแจ้งหนี้",
+            "english": "An invoice",
+        },
+    )
+    first, *others = found(myloware, names, "請求書の支払期限はいつですか")
+    assert ("japanese", {"chinese", "partly"}) == (first, set(others))
+    assert ["chinese", "japanese"] == found(myloware, names, "付款期限")
+    assert ["korean"] == found(myloware, names, "기한")
+    assert ["thai"] == found(myloware, names, "ชำระเงิน", match="phrase")
+    assert [] == found(myloware, names, "期限支払", match="phrase")
+    assert ["japanese"] == found(myloware, names, "請", k=1)
+    assert "english" == found(myloware, names, "invoice 票据")[0]
+
+
+@pytest.mark.parametrize("match", ["web", "any", "phrase"])
+@pytest.mark.parametrize(
+    "q",
+    [
+        "",
+        "   \n\t",
+        "the of and",
+        '"',
+        '"unbalanced late fee',
+        'late"fee"',
+        "'; DROP TABLE mem_docs; --",
+        "100 %s %(k)s %",
+        "\\ \\' :* & | ! ( ) <-> <2>",
+        "- -- --- -",
+        "--late",
+        "or or or",
+        "-or",
+        '-"',
+        "😀 🏳️‍🌈",
+        "http://example.com/a?b=1&c=2 a@example.com",
+        "late-fee well-known-thing 3.14e10 -5",
+        "ß" * 3000,
+        "late fee " * 12_000,
+        " ".join(f"word{n}" for n in range(20_000)),
+        "請求書" * 30_000,
+        "-late " * 20_000,
+        '"' * 100_000,
+    ],
+)
+def test_nothing_that_a_person_types_is_refused(myloware: Store, names: dict[UUID, str], q: str, match: str) -> None:
+    """Stop words, quotes, operators, 100 KB, any script."""
+    for highlight in (False, True):
+        myloware.memory.search_text(q, match=match, highlight=highlight)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    q=st.lists(
+        st.sampled_from([*"-\" &|!():*'\\", "late", "fee", "the", "請求", "or", "<->"])
+        | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=5),
+        max_size=12,
+    ).map("".join),
+    match=st.sampled_from(["web", "any", "phrase"]),
+)
+def test_no_text_is_refused(myloware: Store, q: str, match: str) -> None:
+    """Whatever is put together; and every hit is there once."""
+    hits = myloware.memory.search_text(q, match=match)
+    assert len({hit.id for hit in hits}) == len(hits)
+
+
+def test_filter_and_tenant_narrow_the_search(myloware: Store, names: dict[UUID, str]) -> None:
+    """In every way of searching: all words, some words, the latest."""
+    with myloware.tenant("globex"):
+        (foreign,) = myloware.memory.upsert(
+            [{"type": "CONTEXT", "content": "The printer 請求書", "metadata": {"n": 1}}]
+        )
+        for q in ("printer", "printer xylophone", "-invoice", "請求"):
+            assert [foreign] == [hit.id for hit in myloware.memory.search_text(q)]
+    for q in ("printer", "printer xylophone", "-invoice", "請求"):
+        assert [foreign] == [hit.id for hit in myloware.memory.search_text(q, filter={"metadata.n": {"gte": 1}})]
+        with myloware.tenant("acme"):
+            assert [] == myloware.memory.search_text(q)
+    (hit,) = myloware.memory.search_text("printer", filter={"type": "CONTEXT"})
+    assert (MemDocType.CONTEXT, {"n": 1}, None) == (hit.type, hit.metadata, hit.highlight)
+
+
+def test_highlights_show_the_words_in_their_passages(myloware: Store, names: dict[UUID, str]) -> None:
+    """Only where they are asked for, also of hits with some of the words."""
+    (hit, *_) = myloware.memory.search_text("fires xylophone", highlight=True)
+    assert hit.highlight is not None
+    assert hit.highlight.endswith("second floor is on **fire**")
+    long = "filler " * 1000 + "the zebra crosses " + "filler " * 1000
+    myloware.memory.upsert([{"type": "CONTEXT", "content": long}])
+    (hit,) = myloware.memory.search_text("zebra", highlight=True)
+    assert hit.highlight is not None
+    assert "**zebra**" in hit.highlight
+    assert len(hit.highlight) < 300
+
+
+def test_only_so_many_matches_are_ranked(myloware: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it costs has a bound; as many as are asked for come all the same."""
+    monkeypatch.setattr(text, "RANKED", 5)
+    myloware.memory.upsert([{"type": "CONTEXT", "content": f"same word {n}"} for n in range(30)])
+    assert [3, 10, 30] == [len(myloware.memory.search_text("word", k=k)) for k in (3, 10, 100)]
+
+
+def test_ties_come_in_the_order_of_their_ids(myloware: Store) -> None:
+    """The same answer each time."""
+    ids = myloware.memory.upsert([{"type": "CONTEXT", "content": "the same words"} for _ in range(20)])
+    for match in ("web", "any", "phrase"):
+        assert sorted(ids)[:7] == [hit.id for hit in myloware.memory.search_text("same words", k=7, match=match)]
+
+
+def test_ranks_are_those_of_ts_rank(myloware: Store) -> None:
+    """By the stored tsvector, any of the words counting."""
+    names = store(myloware, {f"{n}": "late fee " * n + "filler " * 3 * (9 - n) for n in range(1, 9)})
+    ranks = myloware.db.execute_sql(
+        "SELECT id FROM mem_docs ORDER BY ts_rank(to_tsvector('english', content), 'late | fee'::tsquery, 33) DESC, id"
+    ).fetchall()
+    assert [names[row_id] for (row_id,) in ranks] == found(myloware, names, "late fee")
+
+
+def test_the_index_answers(myloware: Store) -> None:
+    """Among a few thousand rows; what is not needed is not run."""
+    myloware.db.execute_sql(
+        "INSERT INTO mem_docs (tenant_id, type, content)"
+        " SELECT 't', 'CONTEXT', repeat('common word' || n || ' ', 50)"
+        " || CASE mod(n, 500) WHEN 0 THEN 'rare' ELSE '' END FROM generate_series(1, 3000) AS n"
+    )
+    myloware.db.execute_sql("ANALYZE mem_docs")
+    seen: list[Any] = []
+    myloware.db.query_hooks.append(seen.append)
+    assert 3 == len(myloware.memory.search_text("rare", k=3))
+    explained = myloware.db.execute_tuned(text.SETTINGS, f"EXPLAIN ANALYZE {seen[0].sql}", seen[0].params)
+    plan = "\n".join(line for (line,) in explained)
+    assert "Bitmap Index Scan on mem_docs_search_idx" in plan
+    assert "Seq Scan on mem_docs" not in plan
+    assert 1 == plan.split("CTE any_of")[1].split("CTE found")[0].count("One-Time Filter")
+    assert "(never executed)" in plan.split("CTE any_of")[1].split("CTE found")[0]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"q": "a\x00b"},
+        {"q": "\ud800"},
+        {"q": None},
+        {"q": b"late"},
+        {"q": 5},
+        {"k": 0},
+        {"k": 10_001},
+        {"k": True},
+        {"match": "all"},
+        {"match": None},
+        {"match": ["web"]},
+        {"highlight": "yes"},
+        {"filter": {"colour": "red"}},
+        {"filter": "type"},
+    ],
+)
+def test_bad_text_searches_are_refused(myloware: Store, options: dict[str, Any]) -> None:
+    """One typed error each."""
+    with pytest.raises(InvalidInput):
+        myloware.memory.search_text(**{"q": "late", **options})
+
+
+def test_a_search_leaves_no_setting_behind(myloware: Store) -> None:
+    """Not on a pooled connection, not in the caller's transaction, and not after an error."""
+
+    def cost() -> Any:
+        return myloware.db.execute_sql("SHOW random_page_cost").fetchone()[0]
+
+    myloware.memory.search_text("late")
+    assert "4" == cost()
+    with myloware.db.atomic():
+        myloware.db.execute_sql("SET LOCAL random_page_cost = 3")
+        (doc_id,) = myloware.memory.upsert([{"type": "CONTEXT", "content": "late"}])
+        assert [doc_id] == [hit.id for hit in myloware.memory.search_text("late")]
+        assert "3" == cost()
+        myloware.db.execute_sql("SET LOCAL statement_timeout = 1")
+        with pytest.raises(Exception, match="statement timeout"):
+            myloware.db.execute_tuned({"random_page_cost": 2}, "SELECT pg_sleep(5)")
+        myloware.db.execute_sql("SET LOCAL statement_timeout = 0")
+        assert "3" == cost()
+    assert "4" == cost()
+    assert myloware.memory.get(doc_id)
+    opened = myloware.db.pool.opened
+    with pytest.raises(Exception, match="division_by_zero"):
+        myloware.db.execute_tuned({"random_page_cost": 2}, "SELECT 1 / 0")
+    assert "4" == cost()
+    assert opened == myloware.db.pool.opened
