@@ -60,7 +60,7 @@ from myloware_store.models import (
     WorkItem,
     WorkOrder,
 )
-from myloware_store.results import Claim, Hit, MemoryDoc, Outcome
+from myloware_store.results import Claim, EvalSummary, Hit, MemoryDoc, Outcome
 from myloware_store.settings import Settings
 from myloware_store.store import Store
 from myloware_store.vectors import DIMENSIONS
@@ -86,6 +86,7 @@ __all__ = [
     "EmbeddedServerError",
     "Embedder",
     "EvalResult",
+    "EvalSummary",
     "HashingEmbedder",
     "Hit",
     "IdempotencyConflict",

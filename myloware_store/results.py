@@ -11,7 +11,7 @@ import attrs
 from myloware_store.enums import MemDocType, WorkItemStatus, WorkItemType
 from myloware_store.vectors import Embedding
 
-__all__ = ["Claim", "Hit", "MemoryDoc", "Outcome"]
+__all__ = ["Claim", "EvalSummary", "Hit", "MemoryDoc", "Outcome"]
 
 
 @attrs.frozen
@@ -54,6 +54,27 @@ class Outcome:
     status: WorkItemStatus
     available_at: datetime | None
     dead_letter_id: UUID | None
+
+
+@attrs.frozen
+class EvalSummary:
+    """What the evaluations of one type came to.
+
+    Attributes:
+        evaluation_type: What was measured.
+        count: How many evaluations there are, at least 1.
+        passed: How many of them passed.
+        mean_score: The mean of their scores, 0 to 1.
+        min_score: The lowest score.
+        max_score: The highest score.
+    """
+
+    evaluation_type: str
+    count: int
+    passed: int
+    mean_score: float
+    min_score: float
+    max_score: float
 
 
 @attrs.frozen

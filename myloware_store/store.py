@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from myloware_store.database import StoreDatabase, create_database, proxy, tenant_scope
 from myloware_store.errors import InvalidInput, SettingsError, StoreError
 from myloware_store.repositories.approvals import Approvals
+from myloware_store.repositories.base import Repository
+from myloware_store.repositories.connectors import Connectors
 from myloware_store.repositories.dead_letters import DeadLetters
 from myloware_store.repositories.memory import Memory
 from myloware_store.repositories.records import Audit, Evals, Runs
 from myloware_store.repositories.schemas import Schemas
+from myloware_store.repositories.templates import Templates
+from myloware_store.repositories.tools import Capabilities, Tools
 from myloware_store.repositories.work import Work
 from myloware_store.settings import Settings
 
@@ -81,7 +85,11 @@ class Store:
         memory: Documents with embeddings.
         runs: Executions of workflows.
         evals: Evaluations of items.
+        connectors: Systems outside that agents reach.
+        tools: What agents call through connectors, and what it is allowed.
+        capabilities: Permissions that tools can be granted.
         schemas: JSON Schemas that documents are checked against.
+        templates: Reusable workflows.
         audit: Who did what.
     """
 
@@ -94,7 +102,11 @@ class Store:
         self.memory = Memory(database, embedder)
         self.runs = Runs(database)
         self.evals = Evals(database)
+        self.connectors = Connectors(database)
+        self.tools = Tools(database)
+        self.capabilities = Capabilities(database)
         self.schemas = Schemas(database)
+        self.templates = Templates(database)
         self.audit = Audit(database)
 
     @classmethod
@@ -191,8 +203,9 @@ class Store:
             connection, self._connection = self._connection, None
             if connection is None:
                 return
-            for name in ("work", "approvals", "dead_letters", "memory", "runs", "evals", "schemas", "audit"):
-                setattr(self, name, _Closed())
+            for name, part in vars(self).items():
+                if isinstance(part, Repository):
+                    setattr(self, name, _Closed())
             connection.users -= 1
             if connection.users == 0:
                 _open = None

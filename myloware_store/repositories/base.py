@@ -31,6 +31,8 @@ __all__ = [
     "as_uuid",
     "as_uuids",
     "known_keys",
+    "named_or_id",
+    "require_object",
     "stored_row",
     "writer",
 ]
@@ -142,6 +144,17 @@ def as_uuid(value: Any, name: str) -> uuid.UUID:
         raise InvalidInput(f"{name}: {shown(value)} is not a UUID") from None
 
 
+def named_or_id(value: Any, kind: str) -> tuple[str | None, str, str | None]:
+    """Tell what names a row: its id, the tenant that a name is looked for in, and its name; one of the two is None.
+
+    Text is a name, also where it looks like a UUID. A name is one of the tenant in force, else of the settings'.
+    """
+    owner, _ = writer()
+    if isinstance(value, str):
+        return None, owner, as_name(value, kind)
+    return str(as_uuid(value, kind)), owner, None
+
+
 def as_uuids(values: Any, name: str) -> list[str]:
     """Return the ids, as text for an array parameter, without repetitions."""
     given = [values] if isinstance(values, str | uuid.UUID) else as_list(values, name)
@@ -170,8 +183,11 @@ def as_text(value: Any, name: str) -> str | None:
 
 def as_object(value: Any, name: str) -> dict[str, Any]:
     """Return a mapping as a JSON object, an empty one for None; else raise InvalidInput."""
-    if value is None:
-        return {}
+    return {} if value is None else require_object(value, name)
+
+
+def require_object(value: Any, name: str) -> dict[str, Any]:
+    """Return a mapping as a JSON object, or raise InvalidInput."""
     if not isinstance(value, Mapping):
         raise InvalidInput(f"{name}: {type(value).__name__} is not a JSON object")
     return dict(value)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from myloware_store.errors import InvalidInput
+from myloware_store.repositories.base import require_object
 from myloware_store.values import dump_json
 
 if TYPE_CHECKING:
@@ -22,9 +23,7 @@ _NAMING = {"required", "dependentRequired", "dependencies", "additionalPropertie
 
 def as_json_schema(value: Any, name: str) -> dict[str, Any]:
     """Return a JSON Schema that documents can be checked with, or raise InvalidInput."""
-    if not isinstance(value, Mapping):
-        raise InvalidInput(f"{name}: {type(value).__name__} is not a JSON object")
-    schema = dict(value)
+    schema = require_object(value, name)
     dump_json(schema, name)
     compiled(schema, name)
     return schema

@@ -3,18 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from peewee import fn
+from uuid_utils.compat import uuid7
 
 from myloware_store.enums import WorkOrderStatus
 from myloware_store.errors import InvalidInput, NotFound
-from myloware_store.models import AuditLog, EvalResult, Run, WorkflowTemplate, WorkItem, WorkOrder
-from myloware_store.repositories.base import Repository, as_count, as_name, as_object, as_text, as_uuid, writer
-from myloware_store.values import shown
+from myloware_store.models import AuditLog, EvalResult, Run, WorkItem, WorkOrder
+from myloware_store.repositories.base import (
+    Repository,
+    as_count,
+    as_name,
+    as_object,
+    as_text,
+    as_uuid,
+    require_object,
+    stored_row,
+    writer,
+)
+from myloware_store.results import EvalSummary
+from myloware_store.values import dump_json, shown
 
 __all__ = ["Audit", "Evals", "Runs"]
+
+# Index: the primary keys.
+START = """
+INSERT INTO runs (id, tenant_id, work_order_id, workflow_template_id, status, context, started_at)
+SELECT %(id)s, o.tenant_id, o.id, %(template_id)s, 'PROCESSING', %(context)s::jsonb, statement_timestamp()
+FROM work_orders AS o
+WHERE o.id = %(order_id)s AND (%(tenant)s::text IS NULL OR o.tenant_id = %(tenant)s)
+    AND (%(template_id)s::uuid IS NULL OR EXISTS (SELECT FROM workflow_templates WHERE id = %(template_id)s))
+RETURNING id, created_at, tenant_id, work_order_id, workflow_template_id, status, context, error, started_at,
+    finished_at, updated_at
+"""
+
+# Index: the primary key.
+FINISH = """
+UPDATE runs
+SET status = %(status)s, error = %(error)s, context = COALESCE(%(context)s::jsonb, context),
+    finished_at = statement_timestamp(), updated_at = statement_timestamp()
+WHERE id = %(id)s AND finished_at IS NULL AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+RETURNING id, created_at, tenant_id, work_order_id, workflow_template_id, status, context, error, started_at,
+    finished_at, updated_at
+"""
+
+# Index, for one order: work_items_work_order_status_type_idx, eval_results_work_item_id_idx.
+SUMMARY = """
+SELECT evaluation_type, count(*), count(*) FILTER (WHERE passed), avg(score), min(score), max(score)
+FROM eval_results
+WHERE (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+    AND (%(order_id)s::uuid IS NULL
+        OR work_item_id = ANY (ARRAY(SELECT id FROM work_items WHERE work_order_id = %(order_id)s)))
+    AND (%(evaluation_type)s::text IS NULL OR evaluation_type = %(evaluation_type)s)
+    AND (%(since)s::timestamptz IS NULL OR created_at >= %(since)s)
+    AND (%(until)s::timestamptz IS NULL OR created_at < %(until)s)
+GROUP BY evaluation_type
+ORDER BY evaluation_type
+"""
 
 
 class Runs(Repository):
@@ -37,17 +84,19 @@ class Runs(Repository):
         Raises:
             NotFound: There is no such order (or it is another tenant's), or no such template.
         """
-        template = None if workflow_template_id is None else as_uuid(workflow_template_id, "workflow_template_id")
-        if template is not None and not WorkflowTemplate.select().where(WorkflowTemplate.id == template).exists():
-            raise NotFound(f"there is no workflow template {template}")
-        run = Run.create(
-            work_order=self._find(WorkOrder, order_id, "order_id"),
-            workflow_template=template,
-            status=WorkOrderStatus.PROCESSING,
-            context=as_object(context, "context"),
-            started_at=fn.statement_timestamp(),
-        )
-        return self._find(Run, run.id, "run_id")
+        values = {
+            "id": str(uuid7()),
+            "order_id": str(as_uuid(order_id, "order_id")),
+            "template_id": None
+            if workflow_template_id is None
+            else str(as_uuid(workflow_template_id, "workflow_template_id")),
+            "context": dump_json(as_object(context, "context"), "context"),
+        }
+        rows = self._rows(START, values)
+        if not rows:
+            self._find(WorkOrder, order_id, "order_id")
+            raise NotFound(f"there is no workflow template {values['template_id']}")
+        return stored_row(Run, rows[0])
 
     def finish(self, run_id: UUID | str, *, error: str | None = None, context: Mapping[str, Any] | None = None) -> Run:
         """Record the end of a run: COMPLETED, or FAILED where an error is given.
@@ -61,19 +110,17 @@ class Runs(Repository):
             NotFound: There is no such run, or it is another tenant's.
             InvalidInput: The run has ended before.
         """
-        run = self._find(Run, run_id, "run_id")
-        values: dict[str, Any] = {
-            "status": WorkOrderStatus.COMPLETED if error is None else WorkOrderStatus.FAILED,
+        values = {
+            "id": str(as_uuid(run_id, "run_id")),
+            "status": (WorkOrderStatus.COMPLETED if error is None else WorkOrderStatus.FAILED).value,
             "error": as_text(error, "error"),
-            "finished_at": fn.statement_timestamp(),
+            "context": None if context is None else dump_json(require_object(context, "context"), "context"),
         }
-        if context is not None:
-            values["context"] = as_object(context, "context")
-        unfinished = Run.finished_at.is_null()
-        if not Run.update(**values).where(Run.id == run.id, unfinished).execute():
-            ended = self._find(Run, run.id, "run_id")
+        rows = self._rows(FINISH, values)
+        if not rows:
+            ended = self._find(Run, run_id, "run_id")
             raise InvalidInput(f"run {ended.id} has ended before, as {ended.status}")
-        return self._find(Run, run.id, "run_id")
+        return stored_row(Run, rows[0])
 
 
 class Evals(Repository):
@@ -110,6 +157,36 @@ class Evals(Repository):
             passed=passed,
             metrics=as_object(metrics, "metrics"),
         )
+
+    def summary(
+        self,
+        *,
+        order_id: UUID | str | None = None,
+        evaluation_type: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> list[EvalSummary]:
+        """Sum evaluations up by what they measured, in alphabetical order.
+
+        Args:
+            order_id: Only evaluations of this order's items.
+            evaluation_type: Only evaluations of this type.
+            since: Only those recorded at this time or later, an aware datetime.
+            until: Only those recorded before this time, an aware datetime.
+
+        Returns:
+            One summary for each type that there are evaluations of.
+
+        Raises:
+            NotFound: There is no such order, or it is another tenant's.
+        """
+        values = {
+            "order_id": None if order_id is None else str(self._find(WorkOrder, order_id, "order_id").id),
+            "evaluation_type": None if evaluation_type is None else as_name(evaluation_type, "evaluation_type"),
+            "since": None if since is None else EvalResult.created_at.check(since),
+            "until": None if until is None else EvalResult.created_at.check(until),
+        }
+        return [EvalSummary(*row) for row in self._rows(SUMMARY, values)]
 
 
 class Audit(Repository):

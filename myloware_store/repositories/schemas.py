@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -13,8 +12,9 @@ from uuid_utils.compat import uuid7
 
 from myloware_store.errors import DocumentProblem, InvalidDocument, NotFound, VersionConflict
 from myloware_store.models import Schema
-from myloware_store.repositories.base import Repository, as_count, as_flag, as_list, as_name, stored_row
+from myloware_store.repositories.base import as_list, as_name, stored_row
 from myloware_store.repositories.json_schemas import as_json_schema, broken_rules, compiled
+from myloware_store.repositories.versions import Versions
 from myloware_store.repositories.versions_sql import activation
 from myloware_store.values import dump_json, require_text
 
@@ -63,8 +63,10 @@ class _Active:
     validator: Validator
 
 
-class Schemas(Repository):
+class Schemas(Versions[Schema]):
     """JSON Schemas for types of documents; all tenants share them."""
+
+    _model = Schema
 
     def __init__(self, database: StoreDatabase) -> None:
         super().__init__(database)
@@ -120,43 +122,6 @@ class Schemas(Repository):
             raise NotFound(f"there is no schema {name} {version}: register it first")
         return stored_row(Schema, rows[0])
 
-    def deactivate(self, name: str) -> bool:
-        """Leave a name without an active version, so that it checks nothing any more.
-
-        Args:
-            name: The schema.
-
-        Returns:
-            Whether a version was active.
-        """
-        active = (Schema.name == as_name(name, "name")) & Schema.is_active
-        return bool(Schema.update(is_active=False).where(active).execute())
-
-    def list(
-        self,
-        *,
-        name: str | None = None,
-        document_type: str | None = None,
-        active: bool | None = None,
-        limit: int = 100,
-    ) -> builtins.list[Schema]:
-        """Return versions by name, the newest first.
-
-        Args:
-            name: Only versions of this schema.
-            document_type: Only those for this type of document.
-            active: Only those that are active, or only those that are not.
-            limit: Most versions to return (1 to 100,000).
-        """
-        query = Schema.select()
-        if name is not None:
-            query = query.where(Schema.name == as_name(name, "name"))
-        if document_type is not None:
-            query = query.where(Schema.document_type == as_name(document_type, "document_type"))
-        if active is not None:
-            query = query.where(Schema.is_active == as_flag(active, "active"))
-        return [*query.order_by(Schema.name, Schema.created_at.desc()).limit(as_count(limit, "limit"))]
-
     def validate(self, document_type: str, content: str) -> None:
         """Check a document against the active schemas for its type.
 
@@ -202,12 +167,12 @@ class Schemas(Repository):
             more = "; there may be more" if len(problems) == _MOST_PROBLEMS else ""
             raise InvalidDocument(f"{'; '.join(map(str, problems))}{more}", problems)
 
-    def _active(self, types: set[str]) -> dict[str, builtins.list[_Active]]:
+    def _active(self, types: set[str]) -> dict[str, list[_Active]]:
         """Return the active schemas of these types of documents."""
         if not types:
             return {}
         kept = self._kept
-        active: dict[str, builtins.list[_Active]] = {}
+        active: dict[str, list[_Active]] = {}
         used = {}
         for kind, title, row_version, definition in self._rows(ACTIVE, {"known": [*kept], "types": sorted(types)}):
             schema = kept.get(row_version) or _Active(title, compiled(orjson.loads(definition), f"schema {title}"))

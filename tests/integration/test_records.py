@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +16,7 @@ from myloware_store import (
     ConstraintViolation,
     DeadLetter,
     EvalResult,
+    EvalSummary,
     InvalidInput,
     NotAwaitingApproval,
     NotFound,
@@ -23,6 +25,7 @@ from myloware_store import (
     WorkItemStatus,
     WorkOrderStatus,
 )
+from myloware_store.repositories.records import SUMMARY
 
 if TYPE_CHECKING:
     from myloware_store import Store
@@ -196,6 +199,42 @@ def test_an_evaluation_is_recorded(myloware: Store, item: WorkItem) -> None:
     with pytest.raises(InvalidInput):
         myloware.evals.record(item.id, evaluation_type="fields", score=1, passed=1)  # type: ignore[arg-type]
     assert EvalResult.select().count() == 1
+
+
+def test_evaluations_are_summed_up(myloware: Store, item: WorkItem) -> None:
+    """By type, and narrowed by order, type and time; only those of the tenant in force."""
+    other = submitted(myloware)
+    for each, kind, score in (
+        (item, "fields", 0.5),
+        (item, "fields", 1.0),
+        (item, "tone", 0.0),
+        (other, "fields", 0.0),
+    ):
+        last = myloware.evals.record(each.id, evaluation_type=kind, score=score, passed=score > 0.4)
+    with myloware.tenant("globex"):
+        assert [] == myloware.evals.summary()
+        with pytest.raises(NotFound):
+            myloware.evals.summary(order_id=item.work_order_id)
+    fields, tone = myloware.evals.summary()
+    assert EvalSummary("fields", count=3, passed=2, mean_score=0.5, min_score=0.0, max_score=1.0) == fields
+    assert EvalSummary("tone", count=1, passed=0, mean_score=0.0, min_score=0.0, max_score=0.0) == tone
+    assert [fields] == myloware.evals.summary(evaluation_type="fields")
+    (of_order,) = myloware.evals.summary(order_id=item.work_order_id, evaluation_type="fields")
+    assert (2, 0.75) == (of_order.count, of_order.mean_score)
+    assert 1 == myloware.evals.summary(since=last.created_at)[0].count
+    assert 3 == sum(each.count for each in myloware.evals.summary(until=last.created_at))
+    for bad in ({"since": "today"}, {"until": datetime(2026, 1, 1)}, {"evaluation_type": ""}, {"order_id": 7}):  # noqa: DTZ001
+        with pytest.raises(InvalidInput):
+            myloware.evals.summary(**bad)
+
+
+def test_the_summary_of_an_order_reads_its_evaluations_only(myloware: Store, item: WorkItem) -> None:
+    """By the index, however many there are of others."""
+    with myloware.db.atomic():
+        myloware.db.execute_sql("SET LOCAL enable_seqscan = off")
+        values = {"tenant": "acme", "order_id": str(item.work_order_id), "evaluation_type": None}
+        plan = myloware.db.execute_sql(f"EXPLAIN {SUMMARY}", {**values, "since": None, "until": None}).fetchall()
+    assert "eval_results_work_item_id_idx" in str(plan)
 
 
 def test_audit_lines_name_the_actor_in_force(myloware: Store, item: WorkItem) -> None:
