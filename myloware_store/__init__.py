@@ -42,6 +42,7 @@ from myloware_store.errors import (
     StoreError,
     TransactionConflict,
     VersionConflict,
+    WaitTimeout,
 )
 from myloware_store.models import (
     ApprovalEvent,
@@ -115,6 +116,7 @@ __all__ = [
     "ToolCapability",
     "TransactionConflict",
     "VersionConflict",
+    "WaitTimeout",
     "WorkItem",
     "WorkItemStatus",
     "WorkItemType",

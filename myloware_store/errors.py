@@ -34,6 +34,7 @@ __all__ = [
     "StoreError",
     "TransactionConflict",
     "VersionConflict",
+    "WaitTimeout",
 ]
 
 
@@ -120,6 +121,10 @@ class NotAwaitingApproval(StoreError):
 
 class LeaseLost(StoreError):
     """A claim holds its item no longer: the lease ran out, or the attempt has ended."""
+
+
+class WaitTimeout(StoreError, TimeoutError):
+    """What was waited for has not come in time."""
 
 
 class DatabaseFault(StoreError, peewee.DatabaseError):

@@ -35,17 +35,23 @@ END
 $$
 """
 
-REQUIRE_REPLAY = """
-CREATE FUNCTION require_replay() RETURNS trigger LANGUAGE plpgsql AS $$
+REQUIRE_CAUSE = """
+CREATE FUNCTION require_cause() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    -- A failed item is queued again only in the wake of its dead letter's replay.
-    IF NOT EXISTS (
-        SELECT FROM dead_letters
-        WHERE tenant_id = NEW.tenant_id AND work_item_id = NEW.id AND replayed_at >= OLD.processed_at
-    ) THEN
+    -- A failed item is queued again only in the wake of its dead letter's replay, a queued one fails only in that
+    -- of its order's cancellation.
+    IF (CASE NEW.status
+        WHEN 'QUEUED' THEN NOT EXISTS (
+            SELECT FROM dead_letters
+            WHERE tenant_id = NEW.tenant_id AND work_item_id = NEW.id AND replayed_at >= OLD.processed_at
+        )
+        ELSE NOT EXISTS (
+            SELECT FROM work_orders WHERE id = NEW.work_order_id AND cancelled_at = NEW.processed_at
+        )
+    END) THEN
         RAISE EXCEPTION USING
             ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME,
-            MESSAGE = 'a failed item is queued again by replaying its dead letter only';
+            MESSAGE = 'a failed item is queued again by a replay only, a queued one fails by cancelling only';
     END IF;
     RETURN NULL;
 END
@@ -193,7 +199,7 @@ FUNCTIONS = (
     CONTENT_SHA256,
     CONTENT_SEARCH,
     REFUSE_TRANSITION,
-    REQUIRE_REPLAY,
+    REQUIRE_CAUSE,
     REFUSE_CHANGE,
     REFUSE_COUNT,
     START_COUNT,
@@ -204,7 +210,7 @@ FUNCTIONS = (
 
 TRIGGER_FUNCTIONS = (
     "refuse_transition",
-    "require_replay",
+    "require_cause",
     "refuse_change",
     "work_orders_refuse_count",
     "work_orders_start_count",
@@ -223,14 +229,18 @@ TRIGGERS = (
     """
     CREATE TRIGGER work_items_transition AFTER UPDATE OF status ON work_items
     FOR EACH ROW WHEN (
-        (OLD.status = 'QUEUED' AND NEW.status IN ('COMPLETED', 'FAILED'))
+        (OLD.status = 'QUEUED' AND NEW.status = 'COMPLETED')
         OR (OLD.status = 'COMPLETED' AND NEW.status <> 'COMPLETED')
         OR (OLD.status = 'FAILED' AND NEW.status IN ('PROCESSING', 'COMPLETED'))
     ) EXECUTE FUNCTION refuse_transition()
     """,
     """
     CREATE TRIGGER work_items_replay AFTER UPDATE OF status ON work_items
-    FOR EACH ROW WHEN (OLD.status = 'FAILED' AND NEW.status = 'QUEUED') EXECUTE FUNCTION require_replay()
+    FOR EACH ROW WHEN (OLD.status = 'FAILED' AND NEW.status = 'QUEUED') EXECUTE FUNCTION require_cause()
+    """,
+    """
+    CREATE TRIGGER work_items_cancel AFTER UPDATE OF status ON work_items
+    FOR EACH ROW WHEN (OLD.status = 'QUEUED' AND NEW.status = 'FAILED') EXECUTE FUNCTION require_cause()
     """,
     """
     CREATE TRIGGER attempts_transition AFTER UPDATE OF status ON attempts

@@ -45,6 +45,7 @@ class WorkOrder(TenantEntity):
     idempotency_key = NameField(null=True)
     open_items = CheckedIntegerField(constraints=[ServerDefault("0")])
     failed_items = CheckedIntegerField(constraints=[ServerDefault("0")])
+    cancelled_at = TimestampField(null=True)
     updated_at = TimestampField(constraints=[ServerDefault("now()")])
 
     class Meta:

@@ -6,48 +6,40 @@ holds the item can end it. Times are the database's (`statement_timestamp()`: `n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+import time
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from myloware_store.enums import Priority, WorkItemType
-from myloware_store.errors import IdempotencyConflict, InvalidInput, LeaseLost
+from myloware_store.enums import Priority, WorkOrderStatus
+from myloware_store.errors import IdempotencyConflict, InvalidInput, NotFound, WaitTimeout
 from myloware_store.models import WorkItem, WorkOrder
-from myloware_store.repositories import claim_sql
 from myloware_store.repositories import work_sql as sql
 from myloware_store.repositories.base import (
     as_count,
     as_enum,
-    as_flag,
     as_list,
     as_name,
     as_object,
     as_seconds,
+    as_uuid,
     writer,
 )
-from myloware_store.repositories.work_rows import (
-    as_claims,
-    as_document,
-    as_order,
-    as_outcomes,
-    error_text,
-    fence,
-    paired,
-)
-from myloware_store.repositories.work_waiting import Waiting, wanted
-from myloware_store.results import Claim, Outcome
+from myloware_store.repositories.work_claims import Claims
+from myloware_store.repositories.work_rows import as_document, as_order
 from myloware_store.values import dump_json
 
 __all__ = ["Work"]
 
-_SHORTEST_LEASE = 0.001
-_LARGEST_BATCH = 1000
+_OPEN = (WorkOrderStatus.PENDING, WorkOrderStatus.PROCESSING)
+_SHORTEST_LOOK = 0.005
+_LONGEST_LOOK = 0.5
 
 
-class Work(Waiting):
+class Work(Claims):
     """Work orders and their items."""
 
     def submit(
@@ -117,160 +109,62 @@ class Work(Waiting):
             raise IdempotencyConflict(f"the key {key!r} was used before, with other items, for order {order.id}")
         return order
 
-    def claim(
-        self,
-        agent_id: str,
-        n: int = 1,
-        *,
-        types: Iterable[WorkItemType | str] | None = None,
-        tenants: Iterable[str] | None = None,
-        lease: float = 60.0,
-        fair: bool = False,
-    ) -> list[Claim]:
-        """Take up to n items, urgent ones first, then the oldest; no two claims get the same item.
+    def cancel(self, order_id: UUID | str) -> set[UUID]:
+        """End what is open of an order, at once: its items fail, without a dead letter, and the order with them.
+
+        Items that somebody works on are taken away: `heartbeat` says so, and what is finished later is refused. The
+        order's `cancelled_at` and the errors of its attempts tell it apart from one that failed. What had ended
+        stays as it is.
 
         Args:
-            agent_id: Who will work on them.
-            n: Most items to take (1 to 1000).
-            types: Only items of these types.
-            tenants: Only items of these tenants; under a tenant in force it can only narrow.
-            lease: Seconds until the items are taken back unless `heartbeat` extends them.
-            fair: Share the batch among the tenants with work that is ready, whatever its priority: each gets n divided
-                by their number before any gets more, and which of them go first is drawn each time.
+            order_id: The order.
 
         Returns:
-            The claims, in the order in which to work on them; empty where nothing is ready.
+            The ids of the items that it ended; none where nothing was open.
 
         Raises:
-            InvalidInput: An argument is out of its bounds.
+            NotFound: There is no such order, or it is another tenant's.
         """
-        count = as_count(n, "n", most=_LARGEST_BATCH)
-        values: dict[str, Any] = {
-            "agent_id": as_name(agent_id, "agent_id"),
-            "n": count,
-            "attempt_ids": [str(uuid7()) for _ in range(count)],
-            **wanted(types, tenants),
-            "lease": as_seconds(lease, "lease", least=_SHORTEST_LEASE),
-        }
-        if as_flag(fair, "fair"):
-            statement = claim_sql.CLAIM_FAIRLY
-        elif values["tenants"] is not None:
-            statement = claim_sql.CLAIM_BY_TENANT
-        elif values["types"] is not None:
-            statement = claim_sql.CLAIM_BY_TYPE
-        else:
-            statement = claim_sql.CLAIM
-        rows = self._rows(statement, values)
-        return [
-            Claim(
-                item_id=item_id,
-                attempt_id=attempt_id,
-                attempt_number=number,
-                type=WorkItemType(kind),
-                content=content,
-                tenant_id=tenant_id,
-                work_order_id=order_id,
-                lease_expires_at=expires.astimezone(UTC),
-            )
-            for item_id, attempt_id, number, kind, content, tenant_id, order_id, expires in rows
-        ]
+        values = {"order_id": str(as_uuid(order_id, "order_id"))}
 
-    def heartbeat(self, claims: Iterable[Claim], lease: float = 60.0) -> set[UUID]:
-        """Extend the leases of claims that still hold their items.
+        def end() -> list[tuple[Any, ...]]:
+            # The items first, as everywhere; a statement that begins later sees what was done until they were locked.
+            self._rows(sql.LOCK_OPEN, values)
+            return self._rows(sql.CANCEL, values)
+
+        rows = self._db.transact(end)
+        if not rows:
+            raise NotFound(f"order_id: there is no WorkOrder {order_id}")
+        return {item_id for (item_id,) in rows if item_id is not None}
+
+    def wait(self, order_id: UUID | str, timeout: float = 60.0) -> WorkOrder:
+        """Wait until an order has ended, and return it.
+
+        It looks by the clock, up to twice a second, and holds no connection in between, so that any number can wait.
 
         Args:
-            claims: What `claim` returned.
-            lease: Seconds from now.
+            order_id: The order.
+            timeout: Most seconds to wait.
 
         Returns:
-            The ids of the items that are still held; the others are lost to this worker.
-        """
-        held = as_claims(claims)
-        values = {
-            "attempt_ids": [str(claim.attempt_id) for claim in held],
-            "lease": as_seconds(lease, "lease", least=_SHORTEST_LEASE),
-        }
-        return {item_id for (item_id,) in self._rows(sql.HEARTBEAT, values)}
-
-    def finish(self, claims: Iterable[Claim], results: Sequence[Any], *, gate: bool = False) -> set[UUID]:
-        """Store results and complete the items, as far as these claims still hold them.
-
-        A second call with the same claims (a reply was lost) is accepted again and changes nothing.
-
-        Args:
-            claims: What `claim` returned.
-            results: One JSON value a claim, 4 MiB at most each.
-            gate: Park the items until `approvals.decide` instead of completing them.
-
-        Returns:
-            The ids of the items that were accepted.
+            The order, COMPLETED or FAILED.
 
         Raises:
-            InvalidInput: The numbers of claims and results differ, or a result is not JSON; nothing was written.
-            LeaseLost: Inside the caller's transaction, where a claim no longer holds its item; none was accepted.
+            NotFound: There is no such order, or it is another tenant's, or it was deleted meanwhile.
+            WaitTimeout: It is still open after that time.
+            InvalidInput: A transaction is open: what it has not committed nobody else can work on.
         """
-        held = as_claims(claims)
-        outputs = [dump_json(result, "results") for result in paired(results, held, "results")]
-        whole = self._db.transaction_open()
-        values = {**fence(held), "outputs": outputs, "gate": as_flag(gate, "gate"), "whole": whole}
-        accepted = {item_id for (item_id,) in self._rows(sql.FINISH, values)}
-        if len(accepted) < len(held):
-            # A first call that was still under way may have ended some of them since this one began.
-            now = {item_id for (item_id,) in self._rows(sql.FINISH, values)}
-            accepted = now if whole else accepted | now
-        _refuse_lost(held, accepted, whole=whole)
-        return accepted
-
-    def fail(
-        self,
-        claims: Iterable[Claim],
-        errors: Sequence[BaseException | str],
-        *,
-        retry: bool = True,
-        delay: float | None = None,
-    ) -> dict[UUID, Outcome]:
-        """End attempts that went wrong: queue the items again, or bury those that have no tries left.
-
-        Args:
-            claims: What `claim` returned.
-            errors: One exception or text a claim; stored as text, shortened where it is very long.
-            retry: False where trying again is of no use: the items fail for good at once.
-            delay: Seconds until the items can be claimed again, by default 2 ** tries, an hour at most, each
-                multiplied by a random number from 0.5 to 1.5 so that failures that came together part.
-
-        Returns:
-            For each item that was accepted, what became of it.
-
-        Raises:
-            InvalidInput: The numbers of claims and errors differ.
-            LeaseLost: Inside the caller's transaction, where a claim no longer holds its item; none was accepted.
-        """
-        held = as_claims(claims)
-        whole = self._db.transaction_open()
-        values = {
-            **fence(held),
-            "errors": [error_text(error) for error in paired(errors, held, "errors")],
-            "letter_ids": [str(uuid7()) for _ in held],
-            "retry": as_flag(retry, "retry"),
-            "delay": None if delay is None else as_seconds(delay, "delay"),
-            "whole": whole,
-        }
-        rows = self._rows(sql.FAIL, values)
-        _refuse_lost(held, {row[0] for row in rows}, whole=whole)
-        return as_outcomes(rows)
-
-    def reap(self, limit: int = 100) -> dict[UUID, Outcome]:
-        """Take back items whose lease has run out: queue them again, or bury those that have no tries left.
-
-        Args:
-            limit: Most items to take back in this call (1 to 1000).
-
-        Returns:
-            For each item that was taken back, what became of it.
-        """
-        count = as_count(limit, "limit", most=_LARGEST_BATCH)
-        values = {"limit": count, "letter_ids": [str(uuid7()) for _ in range(count)], "delay": None}
-        return as_outcomes(self._rows(sql.REAP, values))
+        deadline = time.monotonic() + as_seconds(timeout, "timeout")
+        if self._db.transaction_open():
+            raise InvalidInput("wait: commit first; nobody else can work on what this transaction has not committed")
+        pause = _SHORTEST_LOOK
+        while (order := self.get(order_id)).status in _OPEN:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise WaitTimeout(f"order {order.id} has {order.open_items} open items after {timeout:g} s")
+            time.sleep(min(pause, left))
+            pause = min(2 * pause, _LONGEST_LOOK)
+        return order
 
     def get(self, order_id: UUID | str) -> WorkOrder:
         """Return an order.
@@ -289,16 +183,3 @@ class Work(Waiting):
         order = self.get(order_id)
         items: Iterable[WorkItem] = order.items.order_by(WorkItem.created_at, WorkItem.id)
         return [*items]
-
-
-def _refuse_lost(claims: Sequence[Claim], accepted: set[UUID], *, whole: bool) -> None:
-    """Raise LeaseLost where a batch was to be accepted as a whole, and some claims hold their items no longer.
-
-    That is so inside the caller's transaction: what belongs together is stored together.
-    """
-    lost = {claim.item_id for claim in claims} - accepted
-    if lost and whole:
-        raise LeaseLost(
-            f"these claims hold their items no longer (the lease ran out, or the attempt has ended):"
-            f" {', '.join(sorted(map(str, lost)))}"
-        )

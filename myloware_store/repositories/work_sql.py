@@ -6,7 +6,7 @@ these statements wait for each other in a circle.
 
 from __future__ import annotations
 
-__all__ = ["FAIL", "FINISH", "HEARTBEAT", "REAP", "SUBMIT"]
+__all__ = ["CANCEL", "FAIL", "FINISH", "HEARTBEAT", "LOCK_OPEN", "REAP", "RELEASE", "SUBMIT"]
 
 # Index: work_orders_tenant_id_idempotency_key_key.
 SUBMIT = """
@@ -15,7 +15,7 @@ WITH made AS (
     VALUES (%(order_id)s, %(tenant_id)s, %(priority)s, %(workflow_id)s, %(created_by)s, %(metadata)s, %(key)s)
     ON CONFLICT (tenant_id, idempotency_key) DO NOTHING
     RETURNING id, created_at, tenant_id, status, priority, workflow_id, created_by, metadata, idempotency_key,
-        open_items, failed_items, updated_at
+        open_items, failed_items, cancelled_at, updated_at
 ),
 items AS (
     INSERT INTO work_items (id, tenant_id, work_order_id, type, content, priority, available_at, max_attempts)
@@ -88,6 +88,32 @@ ended AS (
 SELECT id FROM held UNION SELECT id FROM accepted_before
 """
 
+# The attempt is forgotten: what is left of it is its id on the item, by which a repeated call is known.
+RELEASE = f"""
+WITH {_GIVEN_CLAIMS},
+released_before AS MATERIALIZED (
+    SELECT w.id
+    FROM unnest(%(item_ids)s::uuid[], %(attempt_ids)s::uuid[]) AS given (item_id, attempt_id)
+    JOIN work_items AS w ON w.id = given.item_id AND w.current_attempt_id = given.attempt_id
+    WHERE w.status = 'QUEUED' AND NOT EXISTS (SELECT FROM attempts WHERE id = given.attempt_id)
+        AND (%(tenant)s::text IS NULL OR w.tenant_id = %(tenant)s)
+),
+accepted AS MATERIALIZED (
+    SELECT * FROM held
+    WHERE NOT %(whole)s
+        OR (SELECT count(*) FROM held) + (SELECT count(*) FROM released_before) = cardinality(%(item_ids)s::uuid[])
+),
+queued AS (
+    UPDATE work_items AS w
+    SET status = 'QUEUED', attempt_count = w.attempt_count - 1, updated_at = statement_timestamp()
+    FROM accepted WHERE w.id = accepted.id
+),
+forgotten AS (
+    DELETE FROM attempts AS a USING accepted WHERE a.id = accepted.attempt_id
+)
+SELECT id FROM held UNION SELECT id FROM released_before
+"""
+
 # What follows an attempt that did not succeed: `held` has id, attempt_id, n, again, error and accepted.
 _SETTLE = """
 moved AS (
@@ -155,4 +181,40 @@ held AS (
     FROM expired
 ),
 {_SETTLE.replace("{status}", "'TIMEOUT'")}
+"""
+
+# Index: work_items_work_order_status_type_idx, for both.
+LOCK_OPEN = """
+SELECT id FROM work_items
+WHERE work_order_id = %(order_id)s AND status IN ('QUEUED', 'PROCESSING')
+    AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+ORDER BY id
+FOR NO KEY UPDATE
+"""
+
+# A trigger lets queued items fail in the wake of the order's `cancelled_at` only.
+CANCEL = """
+WITH asked AS MATERIALIZED (
+    SELECT id FROM work_orders
+    WHERE id = %(order_id)s AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+),
+ended AS (
+    UPDATE work_items AS w
+    SET status = 'FAILED', awaiting_approval = false, processed_at = statement_timestamp(),
+        updated_at = statement_timestamp()
+    FROM asked WHERE w.work_order_id = asked.id AND w.status IN ('QUEUED', 'PROCESSING')
+    RETURNING w.id
+),
+stopped AS (
+    UPDATE attempts AS a
+    SET status = 'FAILED', error = 'the order was cancelled', finished_at = statement_timestamp(),
+        updated_at = statement_timestamp(),
+        duration_ms = least(extract(epoch FROM statement_timestamp() - a.started_at) * 1000, 2147483647)
+    FROM ended WHERE a.work_item_id = ended.id AND a.status = 'STARTED'
+),
+marked AS (
+    UPDATE work_orders SET cancelled_at = statement_timestamp(), updated_at = statement_timestamp()
+    WHERE id IN (SELECT id FROM asked) AND (SELECT count(*) FROM ended) > 0
+)
+SELECT ended.id FROM asked LEFT JOIN ended ON true
 """

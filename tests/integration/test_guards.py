@@ -100,13 +100,13 @@ def refused(constraint: str, act: Callable[..., object], *arguments: object) -> 
 
 @pytest.mark.parametrize(("old", "new"), moves(ITEM))
 def test_an_item_moves_as_its_life_goes_and_not_otherwise(myloware_db: StoreDatabase, old: str, new: str) -> None:
-    """Queued, processing, and back or done; from failed only by replay, from completed never."""
+    """Queued, processing, and back or done; between failed and queued only with a cause, from completed never."""
     item = add_item(myloware_db, add_order(myloware_db), old)
     if (old, new) in LEGAL_ITEM:
         move_item(myloware_db, item, new)
     else:
-        guard = "work_items_replay" if (old, new) == ("FAILED", "QUEUED") else "work_items_transition"
-        refused(guard, move_item, myloware_db, item, new)
+        caused = {("FAILED", "QUEUED"): "work_items_replay", ("QUEUED", "FAILED"): "work_items_cancel"}
+        refused(caused.get((old, new), "work_items_transition"), move_item, myloware_db, item, new)
 
     assert (new if (old, new) in LEGAL_ITEM else old) == status_of(myloware_db, "work_items", item)
 

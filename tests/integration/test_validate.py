@@ -131,8 +131,8 @@ DAMAGES = {
         {("function", "refuse_change()")},
     ),
     "a function that finds its tables by the session's path": (
-        "ALTER FUNCTION require_replay() RESET search_path",
-        {("function", "require_replay()")},
+        "ALTER FUNCTION require_cause() RESET search_path",
+        {("function", "require_cause()")},
     ),
     "a SQL function that is less strict": (
         "ALTER FUNCTION content_sha256(text) CALLED ON NULL INPUT",

@@ -1,0 +1,218 @@
+"""Claims: items taken, held, and given up, each ending fenced by the attempt that holds the item."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC
+from typing import Any
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from myloware_store.enums import WorkItemType
+from myloware_store.errors import LeaseLost
+from myloware_store.repositories import claim_sql
+from myloware_store.repositories import work_sql as sql
+from myloware_store.repositories.base import as_count, as_flag, as_name, as_seconds
+from myloware_store.repositories.work_rows import as_claims, as_outcomes, error_text, fence, paired
+from myloware_store.repositories.work_waiting import Waiting, wanted
+from myloware_store.results import Claim, Outcome
+from myloware_store.values import dump_json
+
+__all__ = ["Claims"]
+
+_SHORTEST_LEASE = 0.001
+_LARGEST_BATCH = 1000
+
+
+class Claims(Waiting):
+    """What an agent does with items."""
+
+    def claim(
+        self,
+        agent_id: str,
+        n: int = 1,
+        *,
+        types: Iterable[WorkItemType | str] | None = None,
+        tenants: Iterable[str] | None = None,
+        lease: float = 60.0,
+        fair: bool = False,
+    ) -> list[Claim]:
+        """Take up to n items, urgent ones first, then the oldest; no two claims get the same item.
+
+        Args:
+            agent_id: Who will work on them.
+            n: Most items to take (1 to 1000).
+            types: Only items of these types.
+            tenants: Only items of these tenants; under a tenant in force it can only narrow.
+            lease: Seconds until the items are taken back unless `heartbeat` extends them.
+            fair: Share the batch among the tenants with work that is ready, whatever its priority: each gets n divided
+                by their number before any gets more, and which of them go first is drawn each time.
+
+        Returns:
+            The claims, in the order in which to work on them; empty where nothing is ready.
+
+        Raises:
+            InvalidInput: An argument is out of its bounds.
+        """
+        count = as_count(n, "n", most=_LARGEST_BATCH)
+        values: dict[str, Any] = {
+            "agent_id": as_name(agent_id, "agent_id"),
+            "n": count,
+            "attempt_ids": [str(uuid7()) for _ in range(count)],
+            **wanted(types, tenants),
+            "lease": as_seconds(lease, "lease", least=_SHORTEST_LEASE),
+        }
+        if as_flag(fair, "fair"):
+            statement = claim_sql.CLAIM_FAIRLY
+        elif values["tenants"] is not None:
+            statement = claim_sql.CLAIM_BY_TENANT
+        elif values["types"] is not None:
+            statement = claim_sql.CLAIM_BY_TYPE
+        else:
+            statement = claim_sql.CLAIM
+        rows = self._rows(statement, values)
+        return [
+            Claim(
+                item_id=item_id,
+                attempt_id=attempt_id,
+                attempt_number=number,
+                type=WorkItemType(kind),
+                content=content,
+                tenant_id=tenant_id,
+                work_order_id=order_id,
+                lease_expires_at=expires.astimezone(UTC),
+            )
+            for item_id, attempt_id, number, kind, content, tenant_id, order_id, expires in rows
+        ]
+
+    def heartbeat(self, claims: Iterable[Claim], lease: float = 60.0) -> set[UUID]:
+        """Extend the leases of claims that still hold their items.
+
+        Args:
+            claims: What `claim` returned.
+            lease: Seconds from now.
+
+        Returns:
+            The ids of the items that are still held; the others are lost to this worker.
+        """
+        held = as_claims(claims)
+        values = {
+            "attempt_ids": [str(claim.attempt_id) for claim in held],
+            "lease": as_seconds(lease, "lease", least=_SHORTEST_LEASE),
+        }
+        return {item_id for (item_id,) in self._rows(sql.HEARTBEAT, values)}
+
+    def finish(self, claims: Iterable[Claim], results: Sequence[Any], *, gate: bool = False) -> set[UUID]:
+        """Store results and complete the items, as far as these claims still hold them.
+
+        A second call with the same claims (a reply was lost) is accepted again and changes nothing.
+
+        Args:
+            claims: What `claim` returned.
+            results: One JSON value a claim, 4 MiB at most each.
+            gate: Park the items until `approvals.decide` instead of completing them.
+
+        Returns:
+            The ids of the items that were accepted.
+
+        Raises:
+            InvalidInput: The numbers of claims and results differ, or a result is not JSON; nothing was written.
+            LeaseLost: Inside the caller's transaction, where a claim no longer holds its item; none was accepted.
+        """
+        held = as_claims(claims)
+        outputs = [dump_json(result, "results") for result in paired(results, held, "results")]
+        return self._end(sql.FINISH, held, {"outputs": outputs, "gate": as_flag(gate, "gate")})
+
+    def fail(
+        self,
+        claims: Iterable[Claim],
+        errors: Sequence[BaseException | str],
+        *,
+        retry: bool = True,
+        delay: float | None = None,
+    ) -> dict[UUID, Outcome]:
+        """End attempts that went wrong: queue the items again, or bury those that have no tries left.
+
+        Args:
+            claims: What `claim` returned.
+            errors: One exception or text a claim; stored as text, shortened where it is very long.
+            retry: False where trying again is of no use: the items fail for good at once.
+            delay: Seconds until the items can be claimed again, by default 2 ** tries, an hour at most, each
+                multiplied by a random number from 0.5 to 1.5 so that failures that came together part.
+
+        Returns:
+            For each item that was accepted, what became of it.
+
+        Raises:
+            InvalidInput: The numbers of claims and errors differ.
+            LeaseLost: Inside the caller's transaction, where a claim no longer holds its item; none was accepted.
+        """
+        held = as_claims(claims)
+        whole = self._db.transaction_open()
+        values = {
+            **fence(held),
+            "errors": [error_text(error) for error in paired(errors, held, "errors")],
+            "letter_ids": [str(uuid7()) for _ in held],
+            "retry": as_flag(retry, "retry"),
+            "delay": None if delay is None else as_seconds(delay, "delay"),
+            "whole": whole,
+        }
+        rows = self._rows(sql.FAIL, values)
+        _refuse_lost(held, {row[0] for row in rows}, whole=whole)
+        return as_outcomes(rows)
+
+    def release(self, claims: Iterable[Claim]) -> set[UUID]:
+        """Give items back that were not worked on: they are queued again where they were, and no try is used up.
+
+        The attempts are forgotten, as if they had never been started. A second call with the same claims (a reply was
+        lost) is accepted again while the items wait.
+
+        Args:
+            claims: What `claim` returned.
+
+        Returns:
+            The ids of the items that were given back.
+
+        Raises:
+            LeaseLost: Inside the caller's transaction, where a claim no longer holds its item; none was given back.
+        """
+        return self._end(sql.RELEASE, as_claims(claims), {})
+
+    def reap(self, limit: int = 100) -> dict[UUID, Outcome]:
+        """Take back items whose lease has run out: queue them again, or bury those that have no tries left.
+
+        Args:
+            limit: Most items to take back in this call (1 to 1000).
+
+        Returns:
+            For each item that was taken back, what became of it.
+        """
+        count = as_count(limit, "limit", most=_LARGEST_BATCH)
+        values = {"limit": count, "letter_ids": [str(uuid7()) for _ in range(count)], "delay": None}
+        return as_outcomes(self._rows(sql.REAP, values))
+
+    def _end(self, statement: str, held: Sequence[Claim], values: dict[str, Any]) -> set[UUID]:
+        """Run a statement that says the same when it is made again, and return the items that it accepted."""
+        whole = self._db.transaction_open()
+        given = {**fence(held), **values, "whole": whole}
+        accepted = {item_id for (item_id,) in self._rows(statement, given)}
+        if len(accepted) < len(held):
+            # A first call that was still under way may have ended some of them since this one began.
+            now = {item_id for (item_id,) in self._rows(statement, given)}
+            accepted = now if whole else accepted | now
+        _refuse_lost(held, accepted, whole=whole)
+        return accepted
+
+
+def _refuse_lost(claims: Sequence[Claim], accepted: set[UUID], *, whole: bool) -> None:
+    """Raise LeaseLost where a batch was to be accepted as a whole, and some claims hold their items no longer.
+
+    That is so inside the caller's transaction: what belongs together is stored together.
+    """
+    lost = {claim.item_id for claim in claims} - accepted
+    if lost and whole:
+        raise LeaseLost(
+            f"these claims hold their items no longer (the lease ran out, or the attempt has ended):"
+            f" {', '.join(sorted(map(str, lost)))}"
+        )
