@@ -41,6 +41,7 @@ from myloware_store.errors import (
     SettingsError,
     StoreError,
     TransactionConflict,
+    VectorIndexError,
     VersionConflict,
     WaitTimeout,
 )
@@ -61,6 +62,7 @@ from myloware_store.models import (
     WorkItem,
     WorkOrder,
 )
+from myloware_store.repositories.memory.index_report import IndexChange, IndexStatus, RecallMeasurement
 from myloware_store.results import Claim, EvalSummary, Hit, MemoryDoc, Outcome
 from myloware_store.settings import Settings
 from myloware_store.store import Store
@@ -91,6 +93,8 @@ __all__ = [
     "HashingEmbedder",
     "Hit",
     "IdempotencyConflict",
+    "IndexChange",
+    "IndexStatus",
     "InvalidDocument",
     "InvalidInput",
     "InvalidVector",
@@ -105,6 +109,7 @@ __all__ = [
     "Outcome",
     "PoolTimeout",
     "Priority",
+    "RecallMeasurement",
     "Run",
     "Schema",
     "SchemaMismatch",
@@ -115,6 +120,7 @@ __all__ = [
     "Tool",
     "ToolCapability",
     "TransactionConflict",
+    "VectorIndexError",
     "VersionConflict",
     "WaitTimeout",
     "WorkItem",

@@ -33,6 +33,7 @@ __all__ = [
     "SettingsError",
     "StoreError",
     "TransactionConflict",
+    "VectorIndexError",
     "VersionConflict",
     "WaitTimeout",
 ]
@@ -174,6 +175,10 @@ class SchemaMismatch(StoreError):
 
 class MissingObject(SchemaMismatch, DatabaseFault, peewee.ProgrammingError):
     """A statement named a table, column, type or schema that the database does not have."""
+
+
+class VectorIndexError(StoreError):
+    """The vector index could not be built, changed or measured; searches go on, exact where it is not good."""
 
 
 class MigrationError(StoreError):

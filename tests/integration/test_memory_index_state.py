@@ -127,9 +127,8 @@ def test_the_state_is_kept_for_a_few_seconds(myloware_db: StoreDatabase) -> None
     assert states.get().method is None
 
 
-def test_a_tuning_is_told_for_every_k(myloware_db: StoreDatabase) -> None:
-    """The next measured one's; past the last it grows with k, up to what pgvector takes."""
+def test_a_tuning_is_told_for_the_k_it_was_measured_for(myloware_db: StoreDatabase) -> None:
+    """The next larger one's; more rows than that are searched for exactly."""
     state = recorded(myloware_db)
 
-    assert [4, 4, 7, 7, 14, 100] == [state.tuning_for(k) for k in (1, 10, 11, 100, 200, 10_000)]
-    assert attrs.evolve(state, method="hnsw", lists=None, tunings=((10, 40),)).tuning_for(500) == 1000
+    assert [4, 4, 7, 7, None] == [state.tuning_for(k) for k in (1, 10, 11, 100, 101)]

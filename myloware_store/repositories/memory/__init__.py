@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from myloware_store.repositories.memory.documents import Documents
+from myloware_store.repositories.memory.index import MemoryIndex
+from myloware_store.repositories.memory.index_state import IndexStates
 from myloware_store.repositories.memory.search import Search
 from myloware_store.repositories.memory.text import TextSearch
+
+if TYPE_CHECKING:
+    from myloware_store.database import StoreDatabase
+    from myloware_store.embedding import Embedder
 
 __all__ = ["Memory"]
 
@@ -15,4 +23,12 @@ class Memory(Documents, Search, TextSearch):
     Args:
         database: The open database.
         embedder: Embeds documents that come without a vector, in one call a batch.
+
+    Attributes:
+        index: The vector index that searches go through where it is good.
     """
+
+    def __init__(self, database: StoreDatabase, embedder: Embedder | None = None) -> None:
+        super().__init__(database, embedder)
+        self._index_states = IndexStates(database)
+        self.index = MemoryIndex(database, self._index_states)

@@ -20,24 +20,35 @@ if TYPE_CHECKING:
 
     from myloware_store.database import StoreDatabase
 
-__all__ = ["INDEX_NAME", "IndexState", "IndexStates", "Method", "encode_record"]
+__all__ = [
+    "INDEX_NAME",
+    "METHODS",
+    "STATE",
+    "IndexFacts",
+    "IndexState",
+    "IndexStates",
+    "Method",
+    "decode_state",
+    "encode_record",
+]
 
 INDEX_NAME = "mem_docs_embedding_idx"
 Method = Literal["ivfflat", "hnsw"]
+METHODS: tuple[Method, ...] = ("ivfflat", "hnsw")
 
 _SECONDS = 5.0
 """How long a state is believed: statements that use the index compare its `filenode` themselves."""
 
-_GROWTH = {"ivfflat": 2, "hnsw": 8}
+_GROWTH: Mapping[str, int] = {"ivfflat": 2, "hnsw": 8}
 """How many times the rows it was measured on a table may have, before the measurement says nothing any more."""
 
 _DEFAULT_LISTS, _DEFAULT_M, _DEFAULT_EF_CONSTRUCTION = 100, 16, 64
 """What pgvector takes where the index does not say."""
 
-# Rows are estimated, in microseconds, from what is at hand at once: the statistics' count lags by up to ten seconds and
-# starts at 0 in a clone and after a crash; the planner's, of the last vacuum, follows the size of the file. The larger
-# of the two is taken: one too many makes a search exact too early, one too few makes it miss rows. With vectors stored
-# in line no page holds two of them, so that a table never vacuumed has at most as many as it has pages.
+# Rows with an embedding are estimated, in microseconds, from what is right at once: vectors stand in their rows, so
+# that no page holds two of them and there are at most as many as the file has pages. What the last vacuum or build
+# counted on a page leaves out dead rows and room. (The statistics lag by ten seconds, and start at 0 in a clone
+# and after a crash.) One too many makes a search exact too early, one too few makes it miss rows.
 STATE = """
 SELECT am.amname,
     x.indisvalid AND x.indisready AND x.indislive AND x.indpred IS NULL AND x.indnkeyatts = 1
@@ -45,9 +56,8 @@ SELECT am.amname,
     i.reloptions,
     pg_relation_filenode(i.oid),
     obj_description(i.oid, 'pg_class'),
-    GREATEST(
-        pg_stat_get_live_tuples(t.oid),
-        CASE WHEN t.reltuples >= 0 AND t.relpages > 0 THEN (t.reltuples * pages.n / t.relpages)::bigint ELSE pages.n END
+    LEAST(
+        pages.n, CASE WHEN t.reltuples > 0 AND t.relpages > 0 THEN ceil(t.reltuples * pages.n / t.relpages)::bigint END
     ),
     (SELECT extversion FROM pg_extension WHERE extname = 'vector')
 FROM (SELECT to_regclass('mem_docs') AS oid) AS our
@@ -60,19 +70,15 @@ LEFT JOIN pg_opclass AS o ON o.oid = x.indclass[0]
 """
 
 
-@attrs.frozen
-class IndexState:
-    """The vector index as it is now, and what was measured of it.
+@attrs.frozen(kw_only=True)
+class IndexFacts:
+    """What there is to know of a vector index.
 
     Attributes:
         method: `ivfflat` or `hnsw`; None where there is no index of the name, or one of another kind.
         valid: Whether it is a whole cosine index that the server keeps up to date.
-        filenode: The number of its files, which changes with everything that makes it anew; 0 where there is none. A
-            statement that goes through the index compares it with
-            `pg_relation_filenode(to_regclass('mem_docs_embedding_idx'))`, since the state may be some seconds old.
-        rows: Rows with an embedding when it was built by `ensure`, `rebuild` or `swap`; 0 where it never was, or
-            something else has made it anew since.
-        built_at: When, by the database's clock, taken before the build began.
+        built_at: When it was built by `ensure`, `rebuild` or `swap`, in UTC, by the database's clock before the build
+            began; None where it never was, or something else has made it anew since.
         lists: Of an ivfflat index.
         m: Of an hnsw index.
         ef_construction: Of an hnsw index.
@@ -80,18 +86,11 @@ class IndexState:
         target_recall: What was aimed at.
         recall: What was measured last at k = 10, with that tuning.
         sample: How many queries it was measured with.
-        measured_at: When.
-        measured_rows: Rows with an embedding at that time.
-        fresh_since: ivfflat: rows that came or changed since then are compared exactly beside the index, which may
-            know nothing of their topics. None for hnsw.
-        live_rows: Rows of the table now, an estimate rather too high than too low.
-        pgvector: Its version, such as (0, 8, 5).
+        measured_at: When, in UTC.
     """
 
     method: Method | None
     valid: bool
-    filenode: int
-    rows: int
     built_at: datetime | None
     lists: int | None
     m: int | None
@@ -101,6 +100,26 @@ class IndexState:
     recall: float | None
     sample: int
     measured_at: datetime | None
+
+
+@attrs.frozen(kw_only=True)
+class IndexState(IndexFacts):
+    """The vector index as it is now, and what was measured of it.
+
+    Attributes:
+        filenode: The number of its files, which changes with everything that makes it anew; 0 where there is none. A
+            statement that goes through the index compares it with
+            `pg_relation_filenode(to_regclass('mem_docs_embedding_idx'))`, since the state may be some seconds old.
+        rows: Rows with an embedding when it was built; 0 where `built_at` is None.
+        measured_rows: What `live_rows` was when it was measured.
+        fresh_since: ivfflat: rows that came or changed since then are compared exactly beside the index, which may
+            know nothing of their topics. None for hnsw.
+        live_rows: Rows with an embedding now, an estimate rather too high than too low.
+        pgvector: Its version, such as (0, 8, 5).
+    """
+
+    filenode: int
+    rows: int
     measured_rows: int
     fresh_since: datetime | None
     live_rows: int
@@ -117,30 +136,32 @@ class IndexState:
         return self.problem is None
 
     @property
+    def outgrown(self) -> bool:
+        """Whether the table has so many more rows than when it was measured that this says nothing any more."""
+        return self.method is not None and self.live_rows > _GROWTH[self.method] * max(1, self.measured_rows)
+
+    @property
     def problem(self) -> str | None:
         """Why a search does not go through the index, said of it; None where it may."""
         if self.method is None or not self.valid:
             return "it is invalid, or none over the cosine distance" if self.method else "there is none"
-        if not self.rows or self.recall is None or self.target_recall is None or not self.tunings:
+        if not self.rows or self.recall is None or self.target_recall is None:
             return "it was not built on this data and measured"
-        if self.recall < self.target_recall:
+        if self.recall < self.target_recall or not self.tunings:
             return f"its recall is {self.recall:.3f}, under the target of {self.target_recall:g}"
-        if self.live_rows > _GROWTH[self.method] * self.measured_rows:
+        if self.outgrown:
             return f"it was measured on {self.measured_rows} rows, and there are about {self.live_rows}"
         return None
 
-    def tuning_for(self, k: int) -> int:
+    def tuning_for(self, k: int) -> int | None:
         """Return the probes (ivfflat) or ef_search (hnsw) that meet the target for k rows.
 
-        Measured for a few k; between them the next larger one's is taken, and past the last it grows with k. The
-        most that pgvector takes are returned where it would be more: `lists` probes, an ef_search of 1,000.
+        It was measured for a few k, and the next larger one's is taken.
+
+        Returns:
+            None where no tuning was found for so many: they are searched for exactly.
         """
-        most = (self.lists or 1) if self.method == "ivfflat" else 1000
-        for measured, tuning in self.tunings:
-            if k <= measured:
-                return min(tuning, most)
-        last, tuning = self.tunings[-1] if self.tunings else (1, 1)
-        return min(-(-tuning * k // last), most)
+        return next((tuning for measured, tuning in self.tunings if k <= measured), None)
 
 
 class IndexStates:
@@ -161,11 +182,15 @@ class IndexStates:
         self._kept = (time.monotonic() + _SECONDS, state)
         return state
 
+    def forget(self) -> None:
+        """Read it again the next time."""
+        self._kept = None
+
 
 def decode_state(row: tuple[Any, ...]) -> IndexState:
     """Return the state from the row of `STATE`; a comment that is not ours tells nothing."""
     method, valid, options, filenode, comment, live_rows, version = row
-    known = method if method in _GROWTH else None
+    known = method if method in METHODS else None
     given = dict(option.split("=", 1) for option in options or ())
     record = _read_record(comment, filenode) if known else {}
     return IndexState(

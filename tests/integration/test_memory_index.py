@@ -1,0 +1,248 @@
+"""The vector index: built where it is worth it, measured, and never in the way of a right answer."""
+
+from __future__ import annotations
+
+import io
+import struct
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from myloware_store import DIMENSIONS, InvalidInput, Store, VectorIndexError
+from myloware_store.repositories.memory.index_build import find_leftovers
+from myloware_store.repositories.memory.index_state import METHODS, IndexStates
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from myloware_store.database import StoreDatabase
+    from myloware_store.repositories.memory.index_state import Method
+
+ROWS = 600
+
+
+def clustered(n: int, *, topics: int = 20, seed: int = 1, first: int = 0) -> NDArray[np.float32]:
+    """Give unit vectors around as many centres, which are the same for a seed; `first` names the first topic."""
+    random = np.random.default_rng([seed, first, n])
+    centres = np.stack(
+        [np.random.default_rng([seed, topic]).normal(size=DIMENSIONS) for topic in range(first, first + topics)]
+    )
+    raw = centres[random.integers(topics, size=n)] + 0.5 * random.normal(size=(n, DIMENSIONS))
+    unit: NDArray[np.float32] = (raw / np.linalg.norm(raw, axis=1, keepdims=True)).astype(np.float32)
+    return unit
+
+
+def load(database: StoreDatabase, vectors: NDArray[np.float32]) -> None:
+    """Put documents in by COPY BINARY, as a bulk load does."""
+    rows = io.BytesIO()
+    rows.write(b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0))
+    fixed = [b"t", b"CONTEXT", b"x"]
+    for vector in vectors.astype(">f4"):
+        values = [*fixed, struct.pack(">hh", DIMENSIONS, 0) + vector.tobytes()]
+        rows.write(struct.pack(">h", 4) + b"".join(struct.pack(">i", len(value)) + value for value in values))
+    rows.write(struct.pack(">h", -1))
+    rows.seek(0)
+    database.copy("COPY mem_docs (tenant_id, type, content, embedding) FROM STDIN (FORMAT binary)", rows)
+
+
+@pytest.fixture
+def loaded(myloware: Store) -> Store:
+    """Give a store with documents of 20 topics, which counts as large."""
+    load(myloware.db, clustered(ROWS))
+    myloware.memory.index.least_rows = 500
+    myloware.memory.index.sample = 15
+    return myloware
+
+
+def indexes(store: Store) -> dict[str, bool]:
+    """Give the vector indexes by name, and whether each is valid."""
+    sql = """
+        SELECT i.relname, x.indisvalid FROM pg_index AS x
+        JOIN pg_class AS i ON i.oid = x.indexrelid JOIN pg_am AS am ON am.oid = i.relam
+        WHERE x.indrelid = 'mem_docs'::regclass AND am.amname IN ('ivfflat', 'hnsw')
+        """
+    return dict(store.db.execute_sql(sql).fetchall())
+
+
+def test_a_small_memory_needs_no_index(myloware: Store) -> None:
+    """Up to some thousand rows `ensure` does nothing, and nothing is reported as wrong."""
+    load(myloware.db, clustered(50))
+
+    change = myloware.memory.index.ensure()
+    assert ((), False, False, None) == (
+        change.actions,
+        change.status.used,
+        change.status.stale,
+        change.status.remedy,
+    )
+    assert change.status.problem == change.reason == "of 50 rows, fewer than 5000, a search compares all vectors"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_ensure_makes_the_index_good(loaded: Store, method: Method) -> None:
+    """It is built on the data, tuned to the target and used; a second run finds nothing to do."""
+    index = loaded.memory.index
+    before = index.status()
+    assert (True, False, "myloware-store index ensure") == (before.stale, before.used, before.remedy)
+    if method == "hnsw":
+        index.swap(method)
+
+    told: list[str] = []
+    change = index.ensure(0.9, progress=lambda what, _done, _total: told.append(what))
+
+    status = change.status
+    assert (method, True, False, None) == (status.method, status.used, status.stale, status.problem)
+    assert status.rows_at_build == ROWS <= status.rows_now < 1.1 * ROWS
+    assert (0.9, True) == (status.target_recall, (status.recall or 0) >= 0.9)
+    assert status.size_bytes > 0
+    assert "Measuring" in told
+    if method == "ivfflat":
+        assert (24, 0) == (status.lists, status.fresh_rows)
+    else:
+        assert (16, 64, None) == (status.m, status.ef_construction, status.fresh_rows)
+    assert {"mem_docs_embedding_idx": True} == indexes(loaded)
+    assert ((), "it is good") == ((again := index.ensure(0.9)).actions, again.reason)
+    measured = index.measure_recall(30)
+    assert (30, True) == (measured.sample, measured.recorded)
+    assert 0.8 < measured.low <= measured.recall <= measured.high <= 1
+    assert measured.recall == index.status().recall
+
+
+def test_the_measured_search_goes_through_the_index(loaded: Store) -> None:
+    """What is measured is a scan of the index and not another plan."""
+    from myloware_store.repositories.memory.index_recall import APPROXIMATE, EXACT
+
+    loaded.memory.index.ensure()
+    query = {"query": str(clustered(1)[0].tolist()), "k": 10}
+    with loaded.db.atomic():
+        loaded.db.execute_sql(
+            "SELECT set_config('enable_seqscan', 'off', true), set_config('enable_sort', 'off', true)"
+        )
+        plans = [str(loaded.db.execute_sql(f"EXPLAIN {sql}", query).fetchall()) for sql in (APPROXIMATE, EXACT)]
+    assert ["mem_docs_embedding_idx" in plan for plan in plans] == [True, False]
+
+
+def test_growth_is_noticed(loaded: Store) -> None:
+    """Beyond twice its rows ivfflat is used no more, and `ensure` builds it anew with more lists."""
+    loaded.memory.index.ensure()
+    load(loaded.db, clustered(2 * ROWS))
+
+    status = loaded.memory.index.status()
+    assert (True, False, 2 * ROWS) == (status.stale, status.used, status.fresh_rows)
+    assert "it was measured on" in str(status.problem)
+    change = loaded.memory.index.ensure()
+    assert (round((3 * ROWS) ** 0.5), True, 0) == (change.status.lists, change.status.used, change.status.fresh_rows)
+
+
+def test_more_of_the_same_needs_no_new_index(loaded: Store) -> None:
+    """Rows of the topics it knows: measured anew, it answers for them, too."""
+    index = loaded.memory.index
+    index.ensure()
+    load(loaded.db, clustered(150))
+    assert (150, True, True) == ((status := index.status()).fresh_rows, status.used, status.stale)
+
+    change = index.ensure()
+    assert (0, ROWS, True) == (change.status.fresh_rows, change.status.rows_at_build, change.status.used)
+    assert [action.split()[0] for action in change.actions] == ["measured"]
+
+
+def test_unseen_topics_make_a_new_index(loaded: Store) -> None:
+    """Rows of topics that the index never saw: the search finds them at once, and `ensure` teaches it to the index."""
+    index = loaded.memory.index
+    index.ensure()
+    load(loaded.db, clustered(300, topics=10, first=100))
+
+    assert index.measure_recall(50).recall >= 0.95
+    change = index.ensure()
+    assert change.status.used
+    assert not change.status.stale
+    assert index.measure_recall(50).recall >= 0.95
+
+
+def test_deletes_without_vacuum_do_no_harm(loaded: Store) -> None:
+    """Half of the rows gone: what is left is found, and `ensure` measures it."""
+    index = loaded.memory.index
+    index.ensure()
+    loaded.db.execute_sql("DELETE FROM mem_docs WHERE ctid IN (SELECT ctid FROM mem_docs LIMIT 200)")
+
+    assert index.measure_recall(30).recall >= 0.9
+
+
+def test_what_a_killed_build_left_is_named_and_dropped(loaded: Store) -> None:
+    """Under whatever name; the index in use stays, and so do indexes of others."""
+    index = loaded.memory.index
+    index.ensure()
+    loaded.db.execute_sql(
+        "CREATE INDEX mem_docs_embedding_idx_new ON mem_docs USING hnsw (embedding vector_cosine_ops)"
+    )
+    loaded.db.execute_sql("CREATE INDEX theirs ON mem_docs USING hnsw (embedding vector_l2_ops)")
+
+    assert (("mem_docs_embedding_idx_new",), True) == ((status := index.status()).leftovers, status.stale)
+    change = index.ensure()
+    assert (("dropped mem_docs_embedding_idx_new",), ()) == (change.actions, change.status.leftovers)
+    assert {"mem_docs_embedding_idx": True, "theirs": True} == indexes(loaded)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DROP INDEX mem_docs_embedding_idx",
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'mem_docs_embedding_idx'::regclass",
+        "REINDEX INDEX mem_docs_embedding_idx",
+    ],
+)
+def test_a_damaged_index_is_built_anew(loaded: Store, damage: str) -> None:
+    """Missing, invalid, or made anew by others: `status` says so, `ensure` mends it."""
+    loaded.memory.index.ensure()
+    loaded.db.execute_sql(damage)
+
+    assert (True, False) == ((status := loaded.memory.index.status()).stale, status.used)
+    change = loaded.memory.index.ensure()
+    assert (False, True, True) == (change.status.stale, change.status.used, change.status.valid)
+    assert {"mem_docs_embedding_idx": True} == indexes(loaded)
+
+
+def test_an_empty_memory_gets_its_index_back(myloware: Store) -> None:
+    """A missing index is made however few rows there are, so that the schema is whole."""
+    myloware.db.execute_sql("DROP INDEX mem_docs_embedding_idx")
+
+    assert myloware.memory.index.status().stale
+    assert not myloware.memory.index.ensure().status.stale
+    assert {"mem_docs_embedding_idx": True} == indexes(myloware)
+    with pytest.raises(VectorIndexError, match="nothing to measure"):
+        myloware.memory.index.measure_recall()
+
+
+def test_inside_a_transaction_nothing_is_built(loaded: Store) -> None:
+    """A concurrent build would wait for it for ever."""
+    index = loaded.memory.index
+    for call in (index.ensure, index.rebuild, lambda: index.swap("hnsw"), index.measure_recall):
+        with loaded.db.atomic(), pytest.raises(InvalidInput, match="a transaction is open"):
+            call()
+    assert find_leftovers(loaded.db) == ()
+
+
+@pytest.mark.parametrize("target", [0.4, 1.1, "0.9", True, None, float("nan")])
+def test_a_target_is_a_share(loaded: Store, target: Any) -> None:
+    """Anything else is refused before anything happens."""
+    with pytest.raises(InvalidInput, match="target_recall"):
+        loaded.memory.index.ensure(target)
+
+
+@pytest.mark.parametrize("method", ["flat", "", None, 1])
+def test_an_unknown_method_is_refused(loaded: Store, method: Any) -> None:
+    """There are two."""
+    with pytest.raises(InvalidInput, match="method"):
+        loaded.memory.index.swap(method)
+
+
+def test_an_impossible_target_leaves_searches_exact(loaded: Store) -> None:
+    """Where the index cannot meet it, `status` says so, and `ensure` does not build again and again."""
+    state = IndexStates(loaded.db)
+    change = loaded.memory.index.ensure(1.0)
+    if change.status.used:
+        assert change.status.recall == 1.0
+    else:
+        assert "under the target" in str(state.get().problem)
+    assert loaded.memory.index.ensure(1.0).actions == ()
