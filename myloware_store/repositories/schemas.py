@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import islice
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -40,14 +41,14 @@ ACTIVATE = activation(
     "t.id, t.created_at, t.name, t.version, t.document_type, t.schema_definition, t.is_active, t.updated_at",
 )
 
-# Index: schemas_active_idx. A definition travels when it is not known yet; xmin changes with every update of the row.
-ACTIVE = """
-SELECT document_type, name || ' ' || version, row_version,
-    CASE WHEN row_version <> ALL (%(known)s::text[]) THEN schema_definition::text END
-FROM (
-    SELECT *, id::text || ':' || xmin::text AS row_version FROM schemas
-    WHERE is_active AND document_type = ANY (%(types)s)
-) AS active
+# Index: schemas_active_idx. It is for the way of every submit, so it asks for little. xmin changes with every update of
+# a row by another transaction, ctid with every one by the same.
+ACTIVE = "SELECT id, xmin::text, ctid::text FROM schemas WHERE is_active AND document_type = ANY (%(types)s)"
+
+# Index: schemas_active_idx.
+DEFINITIONS = """
+SELECT id, xmin::text, ctid::text, document_type, name, version, schema_definition::text FROM schemas
+WHERE is_active AND document_type = ANY (%(types)s)
 ORDER BY name
 """
 
@@ -59,6 +60,7 @@ _MOST_KEPT = 100
 class _Active:
     """An active schema, ready to check documents with."""
 
+    document_type: str
     title: str
     validator: Validator
 
@@ -70,7 +72,7 @@ class Schemas(Versions[Schema]):
 
     def __init__(self, database: StoreDatabase) -> None:
         super().__init__(database)
-        self._kept: dict[str, _Active] = {}
+        self._kept: dict[tuple[Any, ...], _Active] = {}
 
     def register(self, name: str, version: str, document_type: str, schema_definition: Mapping[str, Any]) -> Schema:
         """Store a version of a schema, not active yet.
@@ -136,12 +138,12 @@ class Schemas(Versions[Schema]):
         self.check_documents([(document_type, content)])
 
     def check_documents(self, documents: Iterable[tuple[str, str]]) -> None:
-        """Check documents against the active schemas for their types, by one query for all of them.
+        """Check documents against the active schemas for their types, by one small query for all of them.
 
         What is active is asked of the database every time, so that an activation counts for every process as soon as it
-        is committed; definitions travel, and are compiled, once. Inside a transaction it is what the transaction sees.
-        Where several names are active for a type, a document must fit each of them. `format` is not checked (it is an
-        annotation), and of a key that comes twice the last one counts.
+        is committed; a definition that is new to this store is read by a second query, and compiled once. Inside a
+        transaction it is what the transaction sees. Where several names are active for a type, a document must fit each
+        of them. `format` is not checked (it is an annotation), and of a key that comes twice the last one counts.
 
         Args:
             documents: Pairs of a document type and the document's text.
@@ -171,13 +173,20 @@ class Schemas(Versions[Schema]):
         """Return the active schemas of these types of documents."""
         if not types:
             return {}
+        asked = {"types": sorted(types)}
         kept = self._kept
+        keys = self._rows(ACTIVE, asked)
+        if any(key not in kept for key in keys):
+            rows = self._rows(DEFINITIONS, asked)
+            used = {row[:3]: kept.get(row[:3]) or _ready(*row[3:]) for row in rows}
+            kept = {**kept, **used} if len(kept) < _MOST_KEPT else used
+            self._kept, keys = kept, [*used]
         active: dict[str, list[_Active]] = {}
-        used = {}
-        for kind, title, row_version, definition in self._rows(ACTIVE, {"known": [*kept], "types": sorted(types)}):
-            schema = kept.get(row_version) or _Active(title, compiled(orjson.loads(definition), f"schema {title}"))
-            used[row_version] = schema
-            active.setdefault(kind, []).append(schema)
-        ready = {**kept, **used}
-        self._kept = ready if len(ready) <= _MOST_KEPT else used
+        for schema in sorted((kept[key] for key in keys), key=attrgetter("title")):
+            active.setdefault(schema.document_type, []).append(schema)
         return active
+
+
+def _ready(document_type: str, name: str, version: str, definition: str) -> _Active:
+    title = f"{name} {version}"
+    return _Active(document_type, title, compiled(orjson.loads(definition), f"schema {title}"))
