@@ -1,0 +1,8 @@
+"""Workers: threads of a service that claim items, run a handler on each, and hand in what it gave."""
+
+from __future__ import annotations
+
+from myloware_store.worker.handling import NeedsApproval, PermanentFailure, RetryLater
+from myloware_store.worker.loop import Worker, WorkerReport
+
+__all__ = ["NeedsApproval", "PermanentFailure", "RetryLater", "Worker", "WorkerReport"]

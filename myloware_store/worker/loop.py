@@ -1,0 +1,235 @@
+"""The worker's loop: claim what there is room for, hand in what is done, wait, and stop in good order."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import socket
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from myloware_store.errors import InvalidInput, StoreError
+from myloware_store.listening import Listener
+from myloware_store.repositories.base import as_count, as_name, as_seconds
+from myloware_store.repositories.work_waiting import wanted
+from myloware_store.worker.handling import Crew, Handled
+from myloware_store.worker.heart import Heart
+from myloware_store.worker.settling import AWAY, Settled, hand_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from uuid import UUID
+
+    from myloware_store.enums import WorkItemType
+    from myloware_store.results import Claim
+    from myloware_store.store import Store
+    from myloware_store.worker.handling import Handler
+
+__all__ = ["Worker", "WorkerReport"]
+
+WorkerReport = Settled
+"""What `Worker.run()` returns: how many claims were finished, parked, failed, lost and released."""
+
+_SHORTEST_LEASE = 1.0
+_LONGEST_WAIT = 60.0
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 30.0  # while the server is away, each pause doubles
+_LONGEST_LOOK = 1.0  # where there seems to be work that cannot be claimed, such as rows that somebody has locked
+_HURRIED = 2
+_STOPS = (signal.SIGTERM, signal.SIGINT)
+_logger = logging.getLogger("myloware_store.worker")
+
+
+class Worker:
+    """Claims items and runs a handler on each, in threads, until it is told to stop.
+
+    It claims no more than it has threads for (and `prefetch` more), extends the leases of what it holds, hands in
+    results in batches, takes back what dead workers left, and rides out a server that is away. Any number of workers
+    on any number of machines share the work.
+
+    Execution is at least once: a worker that is killed, or stopped past its lease, leaves its items to the next one. A
+    handler whose effects must not come twice writes them in one transaction with `store.work.finish([claim], [...])`,
+    and returns the same result; finishing again then changes nothing.
+
+    Args:
+        store: The open store.
+        handler: Works on a claim and returns the result, any JSON, or `NeedsApproval(result)`. What it raises fails
+            the attempt: `PermanentFailure` for good, `RetryLater` with a delay of its own, anything else to be tried
+            again with backoff. It runs under the tenant of the claim, with `agent_id` as the actor.
+        agent_id: Who works; by default the host's name and the process id.
+        threads: How many items are worked on at once (1 to 1000).
+        prefetch: How many more are claimed, to wait for a thread: for handlers that take milliseconds.
+        types: Only items of these types.
+        tenants: Only items of these tenants.
+        lease: Seconds until others take over the items of a worker that is gone; at least 1.
+        timeout: Seconds that a handler may take; then its lease is no longer extended, so that the attempt times out
+            and is tried again or buried. By default there is no limit.
+        reap_every: Seconds between two looks for items that dead workers hold; None leaves that to others.
+        grace: Seconds that `run` waits for running handlers when it is told to stop; what has not ended then is given
+            back.
+
+    Raises:
+        InvalidInput: An argument is out of its bounds.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        handler: Handler,
+        *,
+        agent_id: str | None = None,
+        threads: int = 4,
+        prefetch: int = 0,
+        types: Iterable[WorkItemType | str] | None = None,
+        tenants: Iterable[str] | None = None,
+        lease: float = 60.0,
+        timeout: float | None = None,
+        reap_every: float | None = 10.0,
+        grace: float = 30.0,
+    ) -> None:
+        if not callable(handler):
+            raise InvalidInput(f"handler: {type(handler).__name__} is not callable")
+        self.agent_id = as_name(agent_id or f"{socket.gethostname()}:{os.getpid()}", "agent_id")
+        self._store = store
+        self._handler = handler
+        self._threads = as_count(threads, "threads", most=1000)
+        self._most = self._threads + as_count(prefetch, "prefetch", least=0, most=1000)
+        self._wanted = wanted(types, tenants)
+        self._lease = as_seconds(lease, "lease", least=_SHORTEST_LEASE)
+        self._timeout = None if timeout is None else as_seconds(timeout, "timeout")
+        self._reap_every = None if reap_every is None else as_seconds(reap_every, "reap_every", least=0.01)
+        self._grace = as_seconds(grace, "grace")
+        self._held: dict[UUID, Claim] = {}
+        self._left: list[Handled] = []
+        self._stops = 0  # no Event: a signal handler must not wait for a lock
+        self._listener: Listener | None = None
+        self._pause = 0.0
+
+    def run(self, *, drain: bool = False, signals: bool = True) -> WorkerReport:
+        """Work until `stop()`, SIGTERM or SIGINT.
+
+        Then nothing more is claimed, what no thread has begun with is given back, running handlers have `grace`
+        seconds to end, and what they gave is handed in. A second signal does not wait for them.
+
+        Args:
+            drain: Return as soon as nothing can be claimed and all that was claimed is handed in.
+            signals: Stop on SIGTERM and SIGINT; only where this is the main thread.
+
+        Returns:
+            What became of the claims.
+
+        Raises:
+            StoreError: The database cannot be worked with, such as one that is not migrated. While it is only away
+                (`ConnectionFailed`), the worker waits for it.
+        """
+        settled = Settled()
+        with Listener(self._store.db) as listener, self._heard_signals(wanted=signals):
+            self._listener = listener
+            crew = Crew(self._store, self._handler, self.agent_id, self._threads, listener.wake)
+            heart = Heart(self._store, self._alive(crew), crew.skip, lease=self._lease, reap_every=self._reap_every)
+            try:
+                while not self._stops and not self._step(crew, listener, settled, drain=drain):
+                    pass
+            finally:
+                try:
+                    self._wind_up(crew, listener, settled)
+                finally:
+                    heart.stop()
+                    self._listener = None
+                    self._stops = 0
+        return settled
+
+    def stop(self) -> None:
+        """Tell `run()` to end in good order; the second call tells it not to wait for running handlers."""
+        self._stops += 1
+        if self._listener is not None:
+            self._listener.wake()
+
+    def _step(self, crew: Crew, listener: Listener, settled: Settled, *, drain: bool) -> bool:
+        """Hand in, claim, and wait for something to do; True where there is nothing left to drain."""
+        work, claims = self._store.work, []
+        try:
+            with self._store.db.unit():
+                self._hand_in(crew, settled)
+                room = self._most - len(self._held)
+                if room:
+                    claims = work.claim(self.agent_id, min(room, 1000), lease=self._lease, **self._wanted)
+            for claim in claims:
+                self._held[claim.attempt_id] = claim
+                crew.put(claim)
+            if claims:
+                self._pause = 0.0
+            elif self._left:
+                self._rest(listener, _LONGEST_PAUSE)
+            elif drain and not self._held:
+                return True
+            elif drain or not room:
+                listener.wait(_LONGEST_WAIT)  # until a handler has ended
+            elif work.wait_for_work(_LONGEST_WAIT, listener=listener, **self._wanted):
+                self._rest(listener, _LONGEST_LOOK)
+        except AWAY as error:
+            _logger.warning("waiting for the database: %s", error)
+            self._rest(listener, _LONGEST_PAUSE)
+        return False
+
+    def _hand_in(self, crew: Crew, settled: Settled) -> None:
+        handled = [*self._left, *crew.handled()]
+        self._left = hand_in(self._store.work, handled, settled)
+        left = {one.claim.attempt_id for one in self._left}
+        for one in handled:
+            if one.claim.attempt_id not in left:
+                del self._held[one.claim.attempt_id]
+
+    def _rest(self, listener: Listener, most: float) -> None:
+        """Wait for a moment, each time for longer, until something was claimed again."""
+        listener.wait(self._pause * random.uniform(0.5, 1.0))  # noqa: S311  only to part the workers
+        self._pause = min(max(self._pause * 2, _SHORTEST_PAUSE), most)
+
+    def _wind_up(self, crew: Crew, listener: Listener, settled: Settled) -> None:
+        """Give back what was not begun, wait for what was, and give back what does not end."""
+        deadline = time.monotonic() + self._grace
+        not_begun = crew.take_back()
+        try:
+            self._release(not_begun, settled)
+            self._hand_in(crew, settled)
+            while self._held and self._stops < _HURRIED and (left := deadline - time.monotonic()) > 0:
+                listener.wait(min(left, 1.0))
+                self._hand_in(crew, settled)
+            unsaved = {one.claim.attempt_id for one in self._left}
+            self._release([claim for claim in self._held.values() if claim.attempt_id not in unsaved], settled)
+        except StoreError as error:
+            _logger.warning("%d items are left to the end of their leases: %s", len(self._held), error)
+        self._held.clear()
+        self._left.clear()
+
+    def _release(self, claims: list[Claim], settled: Settled) -> None:
+        if claims:
+            released = self._store.work.release(claims)
+            settled.released += len(released)
+            settled.lost += len(claims) - len(released)
+        for claim in claims:
+            del self._held[claim.attempt_id]
+
+    def _alive(self, crew: Crew) -> Callable[[], list[Claim]]:
+        """Give a function that lists the claims whose leases to extend."""
+
+        def alive() -> list[Claim]:
+            overdue = set() if self._timeout is None else crew.overdue(self._timeout)
+            return [claim for attempt_id, claim in self._held.copy().items() if attempt_id not in overdue]
+
+        return alive
+
+    @contextmanager
+    def _heard_signals(self, *, wanted: bool) -> Iterator[None]:
+        if not wanted or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, lambda *_: self.stop()) for number in _STOPS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)

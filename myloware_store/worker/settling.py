@@ -1,0 +1,106 @@
+"""Handing in what handlers gave: in batches, once, and again after a lost connection."""
+
+from __future__ import annotations
+
+import logging
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import attrs
+
+from myloware_store.errors import ConnectionFailed, StoreError, TransactionConflict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from uuid import UUID
+
+    from myloware_store.repositories.work import Work
+    from myloware_store.worker.handling import Handled
+
+__all__ = ["AWAY", "Settled", "hand_in"]
+
+AWAY = (ConnectionFailed, TransactionConflict)
+"""What passes: the server is away, the pool is empty, or another transaction stood in the way."""
+
+_logger = logging.getLogger("myloware_store.worker")
+
+
+@attrs.define
+class Settled:
+    """What became of claims.
+
+    Attributes:
+        finished: Results that were stored.
+        parked: Results that were stored and wait for a decision.
+        failed: Attempts that failed.
+        lost: Claims that no longer held their items.
+        released: Claims given back.
+    """
+
+    finished: int = 0
+    parked: int = 0
+    failed: int = 0
+    lost: int = 0
+    released: int = 0
+
+
+def hand_in(work: Work, handled: Iterable[Handled], settled: Settled) -> list[Handled]:
+    """Finish and fail attempts by what their handlers gave, and count what became of them.
+
+    Returns:
+        What could not be handed in now, since the server is away: try again, both ways can be repeated.
+    """
+    left: list[Handled] = []
+    ordered = sorted(handled, key=_way)
+    for _, group in groupby(ordered, key=_way):
+        batch = list(group)
+        try:
+            _settle(work, batch, settled)
+        except AWAY as error:
+            _logger.warning("%d results are handed in later: %s", len(batch), error)
+            left += batch
+    return left
+
+
+def _way(handled: Handled) -> tuple[bool, bool, bool, float]:
+    return (handled.error is not None, handled.gate, handled.retry, -1.0 if handled.delay is None else handled.delay)
+
+
+def _settle(work: Work, batch: list[Handled], settled: Settled) -> None:
+    try:
+        accepted = _send(work, batch)
+    except AWAY:
+        raise
+    except StoreError as error:
+        if len(batch) > 1:  # one of them is at fault, and the others are not
+            for one in batch:
+                _settle(work, [one], settled)
+            return
+        refused = attrs.evolve(batch[0], error=error, gate=False, result=None)
+        batch, accepted = [refused], _send(work, [refused])
+    held = [one for one in batch if one.claim.item_id in accepted]
+    settled.lost += len(batch) - len(held)
+    for one in batch:
+        _tell(one, accepted=one.claim.item_id in accepted)
+    failed, gate = batch[0].error is not None, batch[0].gate
+    settled.failed += failed * len(held)
+    settled.parked += (gate and not failed) * len(held)
+    settled.finished += (not gate and not failed) * len(held)
+
+
+def _send(work: Work, batch: list[Handled]) -> set[UUID]:
+    """Send what is alike, and give the ids of the items that were accepted."""
+    first, claims = batch[0], [one.claim for one in batch]
+    if first.error is None:
+        return work.finish(claims, [one.result for one in batch], gate=first.gate)
+    errors = [one.error or "" for one in batch]
+    return set(work.fail(claims, errors, retry=first.retry, delay=first.delay))
+
+
+def _tell(one: Handled, *, accepted: bool) -> None:
+    claim = one.claim
+    if not accepted:
+        _logger.warning("item %s: attempt %d lost its lease", claim.item_id, claim.attempt_number)
+    elif one.error is not None:  # the text, which may quote the document, is with the attempt
+        kind = type(one.error).__name__
+        _logger.warning("item %s: attempt %d failed: %s", claim.item_id, claim.attempt_number, kind)
