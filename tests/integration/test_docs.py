@@ -1,0 +1,53 @@
+"""The programs in the documentation run as they stand there."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from myloware_store import WorkItem, WorkItemStatus
+
+DOCS = Path(__file__).parents[2] / "docs"
+PROGRAM = re.compile(r"^```python\n# (\w+\.py)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+PROGRAMS = {
+    f"{page}/{name}": text
+    for page in ("worker.md", "asyncio.md")
+    for name, text in PROGRAM.findall((DOCS / page).read_text(encoding="utf-8"))
+}
+UNENDING = "worker.md/worker.py"
+
+
+def started(name: str, dsn: str) -> subprocess.Popen[str]:
+    """Start a program of the documentation on a database."""
+    command = [sys.executable, "-c", PROGRAMS[name]]
+    return subprocess.Popen(command, env={"DATABASE_URL": dsn}, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("name", [name for name in PROGRAMS if name != UNENDING])
+def test_a_program_of_the_documentation_runs(name: str, myloware_dsn: str) -> None:
+    """It ends well and prints something."""
+    with started(name, myloware_dsn) as program:
+        printed, _ = program.communicate(timeout=60)
+    assert program.returncode == 0
+    assert printed
+
+
+@pytest.mark.usefixtures("myloware")
+def test_the_ten_lines_are_a_worker(myloware_dsn: str) -> None:
+    """It handles what another program submits, and ends on SIGTERM."""
+    with started(UNENDING, myloware_dsn) as worker:
+        with started("worker.md/submit.py", myloware_dsn) as submit:
+            assert submit.wait(60) == 0
+        while not WorkItem.select().where(WorkItem.status == WorkItemStatus.COMPLETED).count():
+            assert worker.poll() is None
+            time.sleep(0.01)
+        worker.send_signal(signal.SIGTERM)
+        printed, _ = worker.communicate(timeout=60)
+    assert "finished=1" in printed
+    assert WorkItem.get().result == {"words": 5}
