@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from myloware_store.worker.handling import NeedsApproval, PermanentFailure, RetryLater
-from myloware_store.worker.loop import Worker, WorkerReport
+from myloware_store.worker.loop import Worker
+from myloware_store.worker.settling import WorkerReport
 
 __all__ = ["NeedsApproval", "PermanentFailure", "RetryLater", "Worker", "WorkerReport"]

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from myloware_store.errors import InvalidInput, StoreError
 from myloware_store.listening import Listener
-from myloware_store.repositories.base import as_count, as_name, as_seconds
+from myloware_store.repositories.base import as_count, as_flag, as_name, as_seconds
 from myloware_store.repositories.work_waiting import wanted
 from myloware_store.worker.handling import Crew, Handled
 from myloware_store.worker.heart import Heart
-from myloware_store.worker.settling import AWAY, Settled, hand_in
+from myloware_store.worker.settling import AWAY, WorkerReport, hand_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -29,10 +29,7 @@ if TYPE_CHECKING:
     from myloware_store.store import Store
     from myloware_store.worker.handling import Handler
 
-__all__ = ["Worker", "WorkerReport"]
-
-WorkerReport = Settled
-"""What `Worker.run()` returns: how many claims were finished, parked, failed, lost and released."""
+__all__ = ["Worker"]
 
 _SHORTEST_LEASE = 1.0
 _LONGEST_WAIT = 60.0
@@ -64,6 +61,7 @@ class Worker:
         prefetch: How many more are claimed, to wait for a thread: for handlers that take milliseconds.
         types: Only items of these types.
         tenants: Only items of these tenants.
+        fair: Share what is claimed among the tenants, so that one that submits a flood does not starve the others.
         lease: Seconds until others take over the items of a worker that is gone; at least 1.
         timeout: Seconds that a handler may take; then its lease is no longer extended, so that the attempt times out
             and is tried again or buried. By default there is no limit.
@@ -85,6 +83,7 @@ class Worker:
         prefetch: int = 0,
         types: Iterable[WorkItemType | str] | None = None,
         tenants: Iterable[str] | None = None,
+        fair: bool = False,
         lease: float = 60.0,
         timeout: float | None = None,
         reap_every: float | None = 10.0,
@@ -98,6 +97,7 @@ class Worker:
         self._threads = as_count(threads, "threads", most=1000)
         self._most = self._threads + as_count(prefetch, "prefetch", least=0, most=1000)
         self._wanted = wanted(types, tenants)
+        self._fair = as_flag(fair, "fair")
         self._lease = as_seconds(lease, "lease", least=_SHORTEST_LEASE)
         self._timeout = None if timeout is None else as_seconds(timeout, "timeout")
         self._reap_every = None if reap_every is None else as_seconds(reap_every, "reap_every", least=0.01)
@@ -125,7 +125,7 @@ class Worker:
             StoreError: The database cannot be worked with, such as one that is not migrated. While it is only away
                 (`ConnectionFailed`), the worker waits for it.
         """
-        settled = Settled()
+        settled = WorkerReport()
         with Listener(self._store.db) as listener, self._heard_signals(wanted=signals):
             self._listener = listener
             crew = Crew(self._store, self._handler, self.agent_id, self._threads, listener.wake)
@@ -148,7 +148,7 @@ class Worker:
         if self._listener is not None:
             self._listener.wake()
 
-    def _step(self, crew: Crew, listener: Listener, settled: Settled, *, drain: bool) -> bool:
+    def _step(self, crew: Crew, listener: Listener, settled: WorkerReport, *, drain: bool) -> bool:
         """Hand in, claim, and wait for something to do; True where there is nothing left to drain."""
         work, claims = self._store.work, []
         try:
@@ -156,7 +156,7 @@ class Worker:
                 self._hand_in(crew, settled)
                 room = self._most - len(self._held)
                 if room:
-                    claims = work.claim(self.agent_id, min(room, 1000), lease=self._lease, **self._wanted)
+                    claims = self._claim(min(room, 1000))
             for claim in claims:
                 self._held[claim.attempt_id] = claim
                 crew.put(claim)
@@ -175,7 +175,13 @@ class Worker:
             self._rest(listener, _LONGEST_PAUSE)
         return False
 
-    def _hand_in(self, crew: Crew, settled: Settled) -> None:
+    def _claim(self, n: int) -> list[Claim]:
+        types, tenants = self._wanted["types"], self._wanted["tenants"]
+        return self._store.work.claim(
+            self.agent_id, n, types=types, tenants=tenants, lease=self._lease, fair=self._fair
+        )
+
+    def _hand_in(self, crew: Crew, settled: WorkerReport) -> None:
         handled = [*self._left, *crew.handled()]
         self._left = hand_in(self._store.work, handled, settled)
         left = {one.claim.attempt_id for one in self._left}
@@ -188,7 +194,7 @@ class Worker:
         listener.wait(self._pause * random.uniform(0.5, 1.0))  # noqa: S311  only to part the workers
         self._pause = min(max(self._pause * 2, _SHORTEST_PAUSE), most)
 
-    def _wind_up(self, crew: Crew, listener: Listener, settled: Settled) -> None:
+    def _wind_up(self, crew: Crew, listener: Listener, settled: WorkerReport) -> None:
         """Give back what was not begun, wait for what was, and give back what does not end."""
         deadline = time.monotonic() + self._grace
         not_begun = crew.take_back()
@@ -205,7 +211,7 @@ class Worker:
         self._held.clear()
         self._left.clear()
 
-    def _release(self, claims: list[Claim], settled: Settled) -> None:
+    def _release(self, claims: list[Claim], settled: WorkerReport) -> None:
         if claims:
             released = self._store.work.release(claims)
             settled.released += len(released)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from myloware_store.repositories.work import Work
     from myloware_store.worker.handling import Handled
 
-__all__ = ["AWAY", "Settled", "hand_in"]
+__all__ = ["AWAY", "WorkerReport", "hand_in"]
 
 AWAY = (ConnectionFailed, TransactionConflict)
 """What passes: the server is away, the pool is empty, or another transaction stood in the way."""
@@ -26,8 +26,8 @@ _logger = logging.getLogger("myloware_store.worker")
 
 
 @attrs.define
-class Settled:
-    """What became of claims.
+class WorkerReport:
+    """What became of a worker's claims.
 
     Attributes:
         finished: Results that were stored.
@@ -44,7 +44,7 @@ class Settled:
     released: int = 0
 
 
-def hand_in(work: Work, handled: Iterable[Handled], settled: Settled) -> list[Handled]:
+def hand_in(work: Work, handled: Iterable[Handled], settled: WorkerReport) -> list[Handled]:
     """Finish and fail attempts by what their handlers gave, and count what became of them.
 
     Returns:
@@ -66,7 +66,7 @@ def _way(handled: Handled) -> tuple[bool, bool, bool, float]:
     return (handled.error is not None, handled.gate, handled.retry, -1.0 if handled.delay is None else handled.delay)
 
 
-def _settle(work: Work, batch: list[Handled], settled: Settled) -> None:
+def _settle(work: Work, batch: list[Handled], settled: WorkerReport) -> None:
     try:
         accepted = _send(work, batch)
     except AWAY:

@@ -282,7 +282,10 @@ def test_on_sigterm_running_work_ends_and_the_rest_is_given_back(
     process.send_signal(signal.SIGTERM)
     until(lambda: states(myloware).count(WorkItemStatus.QUEUED) == 2)
     output, _ = process.communicate("go on\n", timeout=60)
-    assert ("Settled(finished=1, parked=0, failed=0, lost=0, released=2)", 0) == (output.strip(), process.returncode)
+    assert ("WorkerReport(finished=1, parked=0, failed=0, lost=0, released=2)", 0) == (
+        output.strip(),
+        process.returncode,
+    )
     items = myloware.work.items(order.id)
     assert [(WorkItemStatus.COMPLETED, 1), *[(WorkItemStatus.QUEUED, 0)] * 2] == sorted(
         ((item.status, item.attempt_count) for item in items), key=lambda state: str(state[0])
