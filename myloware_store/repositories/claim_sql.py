@@ -8,7 +8,7 @@ locked.
 
 from __future__ import annotations
 
-__all__ = ["CLAIM", "CLAIM_BY_TENANT", "CLAIM_BY_TYPE", "CLAIM_FAIRLY"]
+__all__ = ["CLAIM", "CLAIM_BY_TENANT", "CLAIM_BY_TYPE", "CLAIM_FAIRLY", "DUE", "DUE_BY_TENANT", "DUE_BY_TYPE"]
 
 _PRIORITIES = "(VALUES ('URGENT'::priority), ('HIGH'), ('MEDIUM'), ('LOW'))"
 _READY = """w.status = 'QUEUED' AND w.priority = lane.priority AND w.available_at <= statement_timestamp()
@@ -173,3 +173,22 @@ ready AS MATERIALIZED (
 ),
 {_CLAIM_READY}
 """
+
+
+def _due(names: str, match: str, order: str = _OLDEST) -> str:
+    """Ask for the seconds until the first item can be claimed: one look into an index for each name and priority."""
+    return f"""
+SELECT min(extract(epoch FROM first.available_at - statement_timestamp()))::float8
+FROM {names} AS t (name) CROSS JOIN {_PRIORITIES} AS lane (priority) CROSS JOIN LATERAL (
+    SELECT w.available_at FROM work_items AS w
+    WHERE {match} AND w.status = 'QUEUED' AND w.priority = lane.priority AND w.attempt_count < w.max_attempts
+    {order}
+    LIMIT 1
+) AS first
+"""
+
+
+# Their indexes are those of the claims.
+DUE = _due("(VALUES (NULL))", "true", "ORDER BY w.available_at, w.id")
+DUE_BY_TYPE = _due("unnest(%(types)s::work_item_type[])", "w.type = t.name")
+DUE_BY_TENANT = _due("unnest(%(tenants)s::text[])", _OF_TENANT)

@@ -9,6 +9,7 @@ from typing import Any
 from myloware_store.database import current_tenant
 from myloware_store.enums import WorkItemType
 from myloware_store.listening import Listener
+from myloware_store.repositories import claim_sql
 from myloware_store.repositories.base import Repository, as_enum, as_list, as_name, as_seconds
 
 __all__ = ["Waiting", "wanted"]
@@ -17,20 +18,6 @@ _LOOK_SECONDS = 5.0
 """How often a waiting worker looks by itself: what it hears may be lost with its session."""
 _LOOK_DEAF_SECONDS = 0.25
 """How often where it cannot listen."""
-
-# When the first item can be claimed, in seconds from now. Index: work_items_claim_idx, one range a priority.
-_DUE = """
-SELECT min(extract(epoch FROM first.available_at - statement_timestamp()))::float8
-FROM unnest(enum_range(NULL::priority)) AS p (priority), LATERAL (
-    SELECT available_at FROM work_items
-    WHERE status = 'QUEUED' AND priority = p.priority AND attempt_count < max_attempts
-        AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
-        AND (%(tenants)s::text[] IS NULL OR tenant_id = ANY (%(tenants)s))
-        AND (%(types)s::work_item_type[] IS NULL OR type = ANY (%(types)s::work_item_type[]))
-    ORDER BY available_at, id
-    LIMIT 1
-) AS first
-"""
 
 
 class Waiting(Repository):
@@ -85,7 +72,11 @@ class Waiting(Repository):
 
     def _due(self, values: dict[str, Any]) -> float:
         """Give the seconds until the first item can be claimed; infinity where none is queued."""
-        ((seconds,),) = self._rows(_DUE, values)
+        if values["tenants"] is not None:
+            statement = claim_sql.DUE_BY_TENANT
+        else:
+            statement = claim_sql.DUE if values["types"] is None else claim_sql.DUE_BY_TYPE
+        ((seconds,),) = self._rows(statement, values)
         return float("inf") if seconds is None else float(seconds)
 
 

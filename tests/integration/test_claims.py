@@ -122,12 +122,15 @@ def blocks_read(store: Store, statement: str, **values: Any) -> int:
 
 
 def test_a_claim_reads_no_more_of_a_long_queue_than_of_a_short_one(myloware: Store) -> None:
-    """Whatever waits before and beside what is claimed: other types, other tenants, parked urgent items."""
+    """Whatever waits before and beside what is wanted: other types, other tenants, parked urgent items."""
     calls: list[tuple[str, dict[str, Any]]] = [
         (claim_sql.CLAIM, {}),
         (claim_sql.CLAIM_BY_TYPE, {"types": ["TICKET"]}),
         (claim_sql.CLAIM_BY_TENANT, {"tenants": ["a", "b"]}),
         (claim_sql.CLAIM_FAIRLY, {}),
+        (claim_sql.DUE, {}),
+        (claim_sql.DUE_BY_TYPE, {"types": ["TICKET"]}),
+        (claim_sql.DUE_BY_TENANT, {"tenants": ["a", "b"]}),
     ]
 
     def read() -> list[int]:
