@@ -6,6 +6,7 @@ The formats are pgvector's: text `[0.1,0.2,...]`, and binary as `vector_send` gi
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from myloware_store.errors import InvalidVector
 
-__all__ = ["DIMENSIONS", "Embedding", "as_embedding", "decode_binary", "decode_text", "encode_text"]
+__all__ = ["DIMENSIONS", "Embedding", "as_embedding", "decode_binaries", "decode_binary", "decode_text", "encode_text"]
 
 DIMENSIONS = 1536
 """Length of every embedding (OpenAI's `text-embedding-3-small` and `ada-002`)."""
@@ -75,3 +76,9 @@ def decode_text(text: str) -> Embedding:
 def decode_binary(data: bytes | memoryview) -> Embedding:
     """Return the `float32` array that `vector_send` gave: a tenth of the cost of the text."""
     return np.frombuffer(data, dtype=">f4", offset=_HEADER_BYTES).astype(np.float32)
+
+
+def decode_binaries(data: Iterable[bytes | memoryview]) -> NDArray[np.float32]:
+    """Return the `(n, 1536) float32` array of vectors that `vector_send` gave, all of them at once."""
+    rows = np.frombuffer(b"".join(data), dtype=">f4").reshape(-1, DIMENSIONS + _HEADER_BYTES // 4)
+    return rows[:, 1:].astype(np.float32)

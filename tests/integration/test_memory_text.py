@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from myloware_store import InvalidInput, MemDocType, Store
 from myloware_store.repositories.memory import text
+from myloware_store.repositories.memory.hits import SETTINGS
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -222,7 +223,7 @@ def test_the_index_answers(myloware: Store) -> None:
     seen: list[Any] = []
     myloware.db.query_hooks.append(seen.append)
     assert 3 == len(myloware.memory.search_text("rare", k=3))
-    explained = myloware.db.execute_tuned(text.SETTINGS, f"EXPLAIN ANALYZE {seen[0].sql}", seen[0].params)
+    explained = myloware.db.execute_tuned(SETTINGS, f"EXPLAIN ANALYZE {seen[0].sql}", seen[0].params)
     plan = "\n".join(line for (line,) in explained)
     assert "Bitmap Index Scan on mem_docs_search_idx" in plan
     assert "Seq Scan on mem_docs" not in plan

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from myloware_store.repositories.memory.documents import Documents
+from myloware_store.repositories.memory.fusion import HybridSearch
 from myloware_store.repositories.memory.index import MemoryIndex
-from myloware_store.repositories.memory.index_state import IndexStates
-from myloware_store.repositories.memory.search import Search
-from myloware_store.repositories.memory.text import TextSearch
 
 if TYPE_CHECKING:
     from myloware_store.database import StoreDatabase
@@ -17,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Memory"]
 
 
-class Memory(Documents, Search, TextSearch):
+class Memory(Documents, HybridSearch):
     """Memory documents of the tenant in force.
 
     Args:
@@ -30,5 +28,4 @@ class Memory(Documents, Search, TextSearch):
 
     def __init__(self, database: StoreDatabase, embedder: Embedder | None = None) -> None:
         super().__init__(database, embedder)
-        self._index_states = IndexStates(database)
         self.index = MemoryIndex(database, self._index_states)

@@ -6,14 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 from myloware_store.enums import MemDocType
 from myloware_store.results import Hit
-from myloware_store.vectors import decode_binary
+from myloware_store.vectors import decode_binaries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from myloware_store.database import StoreDatabase
 
-__all__ = ["find", "hits_sql"]
+__all__ = ["MAX_HITS", "SETTINGS", "find", "hits_sql"]
+
+MAX_HITS = 10_000
+"""Most documents that one search returns."""
+
+SETTINGS: Mapping[str, str | int] = {"random_page_cost": "1.1", "jit": "off"}
+"""For every search: indexes are worth their price up to most of the table, and compiling a plan costs more than it."""
 
 _KINDS = {kind.value: kind for kind in MemDocType}
 
@@ -46,7 +52,8 @@ def find(
     database: StoreDatabase, statement: str, values: Mapping[str, Any], settings: Mapping[str, str | int]
 ) -> list[Hit]:
     """Run a statement of `hits_sql` under settings that hold for it alone, and return its hits."""
-    rows = database.execute_tuned(settings, statement, values)
+    rows = database.execute_tuned(settings, statement, values).fetchall()
+    vectors = decode_binaries([row[-1] for row in rows]) if rows and rows[0][-1] is not None else None
     return [
         Hit(
             row_id,
@@ -59,7 +66,19 @@ def find(
             vector_rank,
             text_rank,
             highlight,
-            None if vector is None else decode_binary(vector),
+            None if vectors is None else vectors[i],
         )
-        for row_id, content, kind, metadata, item_id, score, similarity, vector_rank, text_rank, highlight, vector in rows
+        for i, (
+            row_id,
+            content,
+            kind,
+            metadata,
+            item_id,
+            score,
+            similarity,
+            vector_rank,
+            text_rank,
+            highlight,
+            _,
+        ) in enumerate(rows)
     ]

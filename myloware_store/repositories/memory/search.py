@@ -4,41 +4,46 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from myloware_store.enums import MemDocType
+import attrs
+import numpy as np
+
+from myloware_store.database import current_tenant
 from myloware_store.errors import InvalidInput
-from myloware_store.repositories.base import Repository, as_count, as_enum, as_uuid, known_keys
-from myloware_store.results import Hit
+from myloware_store.repositories.base import Repository, as_count, as_flag
+from myloware_store.repositories.memory.filters import compile_filter, scope
+from myloware_store.repositories.memory.hits import MAX_HITS, find, hits_sql
+from myloware_store.repositories.memory.index_state import IndexStates
+from myloware_store.repositories.memory.near import FURTHEST, Near, by_comparing, through_index
 from myloware_store.values import shown
 from myloware_store.vectors import encode_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Search"]
+    from numpy.typing import NDArray
 
-_FILTERS = ("type", "work_item_id")
+    from myloware_store.database import StoreDatabase
+    from myloware_store.repositories.memory.filters import Condition
+    from myloware_store.results import Hit
 
-# Every document is compared: exact at any size and under any filter. OFFSET 0 keeps the planner from an approximate
-# index, which answers with too few rows where a filter is narrow.
-SIMILAR = """
-SELECT id, content, type, metadata, work_item_id, similarity
-FROM (
-    SELECT id, content, type, metadata, work_item_id, 1 - (embedding <=> %(vector)s::vector) AS similarity
-    FROM mem_docs
-    WHERE embedding IS NOT NULL
-        AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
-        AND (%(type)s::mem_doc_type IS NULL OR type = %(type)s::mem_doc_type)
-        AND (%(item_id)s::uuid IS NULL OR work_item_id = %(item_id)s::uuid)
-    OFFSET 0
-) AS compared
-WHERE %(least)s::float8 IS NULL OR similarity >= %(least)s::float8
-ORDER BY similarity DESC, id
-LIMIT %(k)s
+__all__ = ["MODES", "Search"]
+
+MODES = ("auto", "exact", "ann")
+
+MANY = 50_000
+"""Documents that meet a filter from which on the index is used: to compare 50,000 takes some 60 ms.
+
+An index knows nothing of the filter. On 50,000 clustered rows hnsw with iterative scans found .72 of the ten nearest
+among the 30 % of some topics, for queries of all topics, and took half as long as comparing them all.
 """
 
 
 class Search(Repository):
-    """Searches among the memory documents of the tenant in force."""
+    """Searches among the memory documents of the tenant in force by their vectors."""
+
+    def __init__(self, database: StoreDatabase) -> None:
+        super().__init__(database)
+        self._index_states = IndexStates(database)
 
     def similar(
         self,
@@ -47,41 +52,130 @@ class Search(Repository):
         k: int = 10,
         filter: Mapping[str, Any] | None = None,  # noqa: A002  the settled name
         min_similarity: float | None = None,
+        mode: str = "auto",
+        with_embedding: bool = False,
     ) -> list[Hit]:
         """Return the k documents whose embeddings are most similar to a vector, best first.
 
-        The search is exact: exactly min(k, matching documents) come back, ties in the order of their ids.
+        Always min(k, matching documents) of them, ties in the order of their ids.
 
         Args:
             vector: `(1536,)` real numbers.
             k: Most documents to return (1 to 10,000).
-            filter: A mapping; `type` and `work_item_id` narrow the search by equality.
+            filter: Which documents count, in the language of filters.
             min_similarity: Only documents at least this similar, from -1 to 1.
+            mode: `auto` goes through the vector index where `store.memory.index.status()` calls it usable and that is
+                faster than to compare all documents that count; where a filter or a tenant says which, they are
+                compared up to some 50,000. `exact` always compares. `ann` goes through any valid index, also one that
+                was never measured or has aged, and compares where there is none that could answer.
+            with_embedding: Whether to read the vectors of the hits, 6 KB each.
 
         Raises:
             InvalidVector: The vector cannot be compared.
             InvalidInput: Another argument is out of its bounds.
         """
-        narrow = known_keys({} if filter is None else filter, _FILTERS, "filter")
-        values = {
-            "vector": encode_text(vector, "vector"),
-            "k": as_count(k, "k", most=10_000),
-            "type": None if "type" not in narrow else as_enum(narrow["type"], MemDocType, "type").value,
-            "item_id": None if "work_item_id" not in narrow else str(as_uuid(narrow["work_item_id"], "work_item_id")),
-            "least": None if min_similarity is None else _similarity(min_similarity),
-        }
+        near = self._near(vector, as_count(k, "k", most=MAX_HITS), self._condition(filter), mode)
+        least = -1.0 if min_similarity is None else _similarity(min_similarity)
+        return find(
+            self._db,
+            hits_sql(
+                near.legs,
+                "near",
+                order="r.distance, r.id",
+                score="1 - r.distance",
+                similarity="1 - r.distance",
+                with_embedding=as_flag(with_embedding, "with_embedding"),
+            ),
+            {**near.parameters, "furthest": FURTHEST if least == -1 else 1 - least},
+            near.settings,
+        )
+
+    def mmr(
+        self,
+        vector: Any,
+        *,
+        k: int = 10,
+        fetch_k: int | None = None,
+        lam: float = 0.5,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002  the settled name
+    ) -> list[Hit]:
+        """Return k documents that are similar to a vector and unlike each other, in the order they were chosen.
+
+        Maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998): of the `fetch_k` most similar documents, the
+        next one chosen always has the largest `lam * similarity - (1 - lam) * largest similarity to one chosen before`,
+        which becomes its `score`; ties go to the more similar.
+
+        Args:
+            vector: `(1536,)` real numbers.
+            k: Most documents to return (1 to 1,000).
+            fetch_k: How many to choose among, at least k, 10,000 at most; 4 * k, at least 20, by default.
+            lam: From 0 (as unlike each other as can be) to 1 (as similar to the vector as can be).
+            filter: Which documents count, in the language of filters.
+
+        Raises:
+            InvalidVector: The vector cannot be compared.
+            InvalidInput: Another argument is out of its bounds.
+        """
+        count = as_count(k, "k", most=1_000)
+        fetched = max(4 * count, 20) if fetch_k is None else as_count(fetch_k, "fetch_k", least=count, most=MAX_HITS)
+        if isinstance(lam, bool) or not isinstance(lam, int | float) or not 0 <= lam <= 1:
+            raise InvalidInput(f"lam: {shown(lam)} is not a number from 0 to 1")
+        hits = self.similar(vector, k=fetched, filter=filter, with_embedding=True)
+        if not hits:
+            return []
+        embeddings = np.stack([hit.embedding for hit in hits if hit.embedding is not None])
+        relevance = np.array([hit.score for hit in hits])
         return [
-            Hit(
-                id=row_id,
-                content=content,
-                type=MemDocType(kind),
-                metadata=metadata,
-                work_item_id=item_id,
-                score=min(1.0, max(-1.0, similarity)),
-                similarity=min(1.0, max(-1.0, similarity)),
-            )
-            for row_id, content, kind, metadata, item_id, similarity in self._rows(SIMILAR, values)
+            attrs.evolve(hits[i], score=score, embedding=None)
+            for i, score in _diverse(embeddings, relevance, count, lam)
         ]
+
+    def _condition(self, filter: Mapping[str, Any] | None) -> Condition:  # noqa: A002  the settled name
+        return scope(compile_filter(filter), current_tenant())
+
+    def _near(self, vector: Any, k: int, condition: Condition, mode: Any) -> Near:
+        """Choose how the nearest documents are looked for."""
+        if mode not in MODES:
+            raise InvalidInput(f"mode: {shown(mode)} is not one of {', '.join(MODES)}")
+        query = encode_text(vector, "vector")
+        if mode != "exact":
+            state = self._index_states.get()
+            ann = mode == "ann" and state.valid
+            if ann or state.usable:
+                many = 0 if ann else MANY
+                near = through_index(state, condition, k, query, many=many, untested=ann)
+                if near is not None:
+                    return near
+        return by_comparing(condition, k, query)
+
+
+def _diverse(
+    embeddings: NDArray[np.float32], relevance: NDArray[np.float64], k: int, lam: float
+) -> list[tuple[int, float]]:
+    """Choose k rows by maximal marginal relevance.
+
+    Args:
+        embeddings: `(n, dimensions)`.
+        relevance: `(n,)` similarities to the query, descending.
+        k: How many.
+        lam: What relevance counts against novelty.
+
+    Returns:
+        The rows chosen and their scores, in the order of choice.
+    """
+    wide = embeddings.astype(np.float64)
+    unit = wide / np.linalg.norm(wide, axis=1, keepdims=True)
+    closest = np.zeros(len(unit))
+    left = np.ones(len(unit), dtype=bool)
+    chosen: list[tuple[int, float]] = []
+    while len(chosen) < min(k, len(unit)):
+        scores = np.where(left, lam * relevance - (1 - lam) * closest, -np.inf)
+        best = int(np.argmax(scores))
+        likeness = unit @ unit[best]
+        closest = np.maximum(closest, likeness) if chosen else likeness
+        left[best] = False
+        chosen.append((best, float(scores[best])))
+    return chosen
 
 
 def _similarity(value: Any) -> float:

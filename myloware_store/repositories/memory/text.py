@@ -11,7 +11,7 @@ from myloware_store.database import current_tenant
 from myloware_store.errors import InvalidInput
 from myloware_store.repositories.base import Repository, as_count, as_flag
 from myloware_store.repositories.memory.filters import compile_filter, scope
-from myloware_store.repositories.memory.hits import find, hits_sql
+from myloware_store.repositories.memory.hits import MAX_HITS, SETTINGS, find, hits_sql
 from myloware_store.values import require_text, shown
 
 if TYPE_CHECKING:
@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 
     from myloware_store.results import Hit
 
-__all__ = ["MAX_HITS", "TextSearch", "Typed", "text_legs"]
-
-MAX_HITS = 10_000
-"""Most documents that one search returns."""
+__all__ = ["TextSearch", "Typed", "text_legs", "typed"]
 
 MAX_CHARS, MAX_WORDS = 2_000, 32
 """How much of a query counts: each word is looked up, and compared with every match to rank it."""
@@ -32,9 +29,6 @@ RANKED = 5_000
 
 LATEST, LATEST_CHARS = 1_000, 10_000
 """How many of the documents last changed, and how much of each, are read for what no index serves."""
-
-SETTINGS: Mapping[str, str | int] = {"random_page_cost": "1.1", "jit": "off"}
-"""The GIN index is worth its price up to most of the table: a sequential scan reads every tsvector, and ranks again."""
 
 # Dashes that stand alone or in a row are punctuation; one before a word excludes it, as websearch_to_tsquery has it.
 _DASHES = re.compile(r"(?<!\S)(?:--+|-(?!\S))")

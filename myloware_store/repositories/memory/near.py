@@ -1,0 +1,175 @@
+"""How the nearest documents are looked for: by comparing all that match, or through the vector index."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from myloware_store.repositories.memory.hits import SETTINGS
+
+if TYPE_CHECKING:
+    from myloware_store.repositories.memory.filters import Condition
+    from myloware_store.repositories.memory.index_state import IndexState
+
+__all__ = ["FURTHEST", "Near", "by_comparing", "through_index"]
+
+FURTHEST = 3.0
+"""A distance that all are below, but for those that are no number."""
+
+SAMPLED = 1_000
+"""Documents that are looked at to guess how many meet a filter."""
+
+# How much further the index looks under a filter, of which it knows nothing.
+_AHEAD = 4
+_MOST_EF_SEARCH = 1000
+
+ASKED = "asked AS MATERIALIZED (SELECT %(vector)s::vector AS v)"
+
+
+@attrs.frozen
+class Near:
+    """A way to look for the nearest documents.
+
+    Attributes:
+        legs: Common table expressions that end in `near` (id, distance): the `%(nearest)s` nearest documents.
+        parameters: Of the legs.
+        settings: Of the server, under which they are to run.
+    """
+
+    legs: str
+    parameters: dict[str, Any]
+    settings: dict[str, str | int]
+
+
+def by_comparing(condition: Condition, k: int, vector: str) -> Near:
+    """Compare every document that meets a condition."""
+    return Near(
+        f"{ASKED},{_compared('compared', condition.sql)},{_nearest('compared')}",
+        {**condition.parameters, "vector": vector, "nearest": k},
+        dict(SETTINGS),
+    )
+
+
+def through_index(
+    state: IndexState, condition: Condition, k: int, vector: str, *, many: int, untested: bool = False
+) -> Near | None:
+    """Go through the vector index, and compare all that match where it gives fewer than k.
+
+    A filter is sampled first: where it lets few documents pass, they are compared without the index. What came or
+    changed since an ivfflat index was built is compared, too.
+
+    Args:
+        state: The index.
+        condition: What documents must meet.
+        k: How many.
+        vector: The query, as pgvector reads it.
+        many: Documents, by the sample, from which on the index is used under a filter.
+        untested: Whether it is used for a k for which no tuning was found, with a guess.
+
+    Returns:
+        None where the index would not be faster, or not good enough.
+    """
+    filtered = condition.sql != "TRUE"
+    settings = _tuned(state, k, filtered=filtered, untested=untested)
+    if settings is None:
+        return None
+    legs = [ASKED]
+    parameters = {
+        **condition.parameters,
+        "vector": vector,
+        "nearest": k,
+        "fetched": k * (_AHEAD if filtered else 1),
+        "filenode": state.filenode,
+    }
+    # The state may be some seconds old, and the index another one by now.
+    conditions = ["(SELECT pg_relation_filenode(to_regclass('mem_docs_embedding_idx'))) = %(filenode)s"]
+    if filtered:
+        parameters |= {
+            "percent": min(100.0, 100 * SAMPLED / max(state.live_rows, 1)),
+            "share": many / max(state.live_rows, 1),
+        }
+        conditions.append("(SELECT many FROM sampled)")
+        legs.append(f"""
+sampled AS MATERIALIZED (
+    SELECT count(*) FILTER (WHERE {condition.sql}) >= %(share)s * count(*) AS many
+    FROM mem_docs AS m TABLESAMPLE SYSTEM (%(percent)s) REPEATABLE (0)
+    WHERE m.embedding IS NOT NULL
+)""")
+    legs.append(f"""
+indexed AS MATERIALIZED (
+    SELECT m.id, m.embedding <=> (SELECT v FROM asked) AS distance
+    FROM mem_docs AS m
+    WHERE {" AND ".join(conditions)} AND m.embedding IS NOT NULL AND {condition.sql}
+    ORDER BY m.embedding <=> (SELECT v FROM asked)
+    LIMIT %(fetched)s
+)""")
+    sources = ["indexed"]
+    if state.fresh_since is not None:
+        parameters["fresh_since"] = state.fresh_since
+        legs.append(_compared("fresh", f"m.updated_at >= %(fresh_since)s AND {condition.sql}"))
+        sources.append("fresh")
+    legs.append(_compared("compared", f"(SELECT count(*) FROM indexed) < %(nearest)s AND {condition.sql}"))
+    legs.append(_nearest(*sources, "compared"))
+    return Near(",".join(legs), parameters, {**SETTINGS, **settings})
+
+
+def _compared(name: str, condition: str) -> str:
+    """Return an exact leg: adding 0 makes an expression that no vector index serves."""
+    return f"""
+{name} AS MATERIALIZED (
+    SELECT m.id, (m.embedding <=> (SELECT v FROM asked)) + 0 AS distance
+    FROM mem_docs AS m
+    WHERE m.embedding IS NOT NULL AND {condition}
+    ORDER BY distance, m.id
+    LIMIT %(nearest)s
+)"""
+
+
+def _nearest(*sources: str) -> str:
+    """Return the end of the legs.
+
+    A NaN, the distance to a zero vector that was stored past the library, is left out. Rounding in float32 takes the
+    distance of a vector to itself below 0.
+    """
+    union = " UNION ALL ".join(f"SELECT id, distance FROM {source}" for source in sources)
+    return f"""
+near AS MATERIALIZED (
+    SELECT id, least(2, greatest(0, min(distance))) AS distance
+    FROM ({union}) AS legs
+    WHERE distance <= %(furthest)s
+    GROUP BY id
+    ORDER BY 2, id
+    LIMIT %(nearest)s
+)"""
+
+
+def _tuned(state: IndexState, k: int, *, filtered: bool, untested: bool) -> dict[str, str | int] | None:
+    """Return the settings under which the index is good enough for k; None where comparing is better."""
+    tuning = state.tuning_for(k)
+    lists = state.lists or 1
+    if tuning is None and untested:
+        # Where nothing was measured: the least that gives k rows, and the probes that pgvector's manual begins with.
+        tuning = max(40, 2 * k) if state.method == "hnsw" else max(1, round(lists**0.5))
+    if tuning is None:
+        return None
+    # Without a sort the planner has no other way to the order than the index.
+    settings: dict[str, str | int] = {"enable_sort": "off"}
+    if state.iterative:
+        # Also without a filter: dead entries, of deleted rows, take places.
+        settings[f"{state.method}.iterative_scan"] = "relaxed_order"
+    elif filtered:
+        return None
+    if filtered:
+        tuning *= _AHEAD
+    if state.method == "hnsw":
+        # An index scan gives ef_search rows at most where it is not iterative.
+        tuning = max(tuning, min(2 * k, _MOST_EF_SEARCH))
+        if k > _MOST_EF_SEARCH and not state.iterative:
+            return None
+        settings["hnsw.ef_search"] = min(tuning, _MOST_EF_SEARCH)
+        return settings
+    if 2 * tuning > lists and not untested:
+        return None
+    settings["ivfflat.probes"] = min(tuning, lists)
+    return settings
