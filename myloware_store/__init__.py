@@ -63,7 +63,7 @@ from myloware_store.models import (
     WorkOrder,
 )
 from myloware_store.repositories.memory.index_report import IndexChange, IndexStatus, RecallMeasurement
-from myloware_store.results import Claim, EvalSummary, Hit, MemoryDoc, Outcome
+from myloware_store.results import Claim, EvalSummary, Hit, MemoryDoc, Outcome, Pruned, TenantStats, WorkStats
 from myloware_store.settings import Settings
 from myloware_store.store import Store
 from myloware_store.vectors import DIMENSIONS
@@ -109,6 +109,7 @@ __all__ = [
     "Outcome",
     "PoolTimeout",
     "Priority",
+    "Pruned",
     "RecallMeasurement",
     "Run",
     "Schema",
@@ -117,6 +118,7 @@ __all__ = [
     "SettingsError",
     "Store",
     "StoreError",
+    "TenantStats",
     "Tool",
     "ToolCapability",
     "TransactionConflict",
@@ -128,5 +130,6 @@ __all__ = [
     "WorkItemType",
     "WorkOrder",
     "WorkOrderStatus",
+    "WorkStats",
     "WorkflowTemplate",
 ]

@@ -11,7 +11,7 @@ import attrs
 from myloware_store.enums import MemDocType, WorkItemStatus, WorkItemType
 from myloware_store.vectors import Embedding
 
-__all__ = ["Claim", "EvalSummary", "Hit", "MemoryDoc", "Outcome"]
+__all__ = ["Claim", "EvalSummary", "Hit", "MemoryDoc", "Outcome", "Pruned", "TenantStats", "WorkStats"]
 
 
 @attrs.frozen
@@ -137,3 +137,81 @@ class MemoryDoc:
     updated_at: datetime
     has_embedding: bool
     embedding: Embedding | None = None
+
+
+@attrs.frozen
+class TenantStats:
+    """What a tenant has open, and what has ended lately.
+
+    Attributes:
+        tenant_id: Whose it is.
+        ready: Items that can be claimed now.
+        scheduled: Items that can be claimed later: submitted so, or waiting to be tried again.
+        processing: Items that an attempt holds.
+        expired: How many of those have a lease that ran out, and wait to be taken back.
+        awaiting_approval: Items that wait for a decision.
+        dead_letters: Dead letters that were not replayed.
+        oldest_ready_seconds: For how long the oldest of the items that can be claimed has been there; None where there
+            is none.
+        completed: Attempts that succeeded within the window.
+        failed: Attempts that failed within the window.
+        timed_out: Attempts whose lease ran out, found within the window.
+    """
+
+    tenant_id: str
+    ready: int
+    scheduled: int
+    processing: int
+    expired: int
+    awaiting_approval: int
+    dead_letters: int
+    oldest_ready_seconds: float | None
+    completed: int
+    failed: int
+    timed_out: int
+
+
+@attrs.frozen
+class WorkStats:
+    """What all tenants have open.
+
+    Attributes:
+        window_seconds: How far back the attempts that ended were counted.
+        tenants: The counts of each tenant that has any, by name.
+    """
+
+    window_seconds: float
+    tenants: tuple[TenantStats, ...]
+
+    @property
+    def total(self) -> TenantStats:
+        """The counts of all tenants together, as those of a tenant `*`."""
+        ages = [each.oldest_ready_seconds for each in self.tenants if each.oldest_ready_seconds is not None]
+        counts = {
+            field.name: sum(getattr(each, field.name) for each in self.tenants)
+            for field in attrs.fields(TenantStats)
+            if field.name not in {"tenant_id", "oldest_ready_seconds"}
+        }
+        return TenantStats(tenant_id="*", oldest_ready_seconds=max(ages, default=None), **counts)
+
+
+@attrs.frozen
+class Pruned:
+    """How much was deleted.
+
+    Attributes:
+        orders: Orders that had ended.
+        items: Their items.
+        dead_letters: Letters that had been replayed.
+    """
+
+    orders: int
+    items: int
+    dead_letters: int
+
+    def __add__(self, other: Pruned) -> Pruned:
+        return Pruned(
+            orders=self.orders + other.orders,
+            items=self.items + other.items,
+            dead_letters=self.dead_letters + other.dead_letters,
+        )

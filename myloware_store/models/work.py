@@ -119,6 +119,7 @@ class WorkItem(TenantEntity):
                 "CREATE INDEX work_items_claim_tenant_idx ON work_items"
                 " (tenant_id, priority DESC, available_at NULLS FIRST, id, type) WHERE status = 'QUEUED'"
             ),
+            SQL("CREATE INDEX work_items_approval_idx ON work_items (updated_at, id) WHERE awaiting_approval"),
             SQL(
                 "CREATE INDEX work_items_content_fts_idx ON work_items USING gin (search)"
                 " WITH (gin_pending_list_limit = 65536)"
@@ -159,4 +160,5 @@ class Attempt(TenantEntity):
         indexes = [
             SQL("CREATE UNIQUE INDEX attempts_started_idx ON attempts (work_item_id) WHERE status = 'STARTED'"),
             SQL("CREATE INDEX attempts_lease_idx ON attempts (lease_expires_at) WHERE status = 'STARTED'"),
+            SQL("CREATE INDEX attempts_finished_at_idx ON attempts (finished_at) WHERE finished_at IS NOT NULL"),
         ]

@@ -30,6 +30,7 @@ from myloware_store.repositories.base import (
 )
 from myloware_store.repositories.work_claims import Claims
 from myloware_store.repositories.work_rows import as_document, as_order
+from myloware_store.repositories.work_upkeep import Upkeep
 from myloware_store.values import dump_json
 
 __all__ = ["Work"]
@@ -39,7 +40,7 @@ _SHORTEST_LOOK = 0.005
 _LONGEST_LOOK = 0.5
 
 
-class Work(Claims):
+class Work(Claims, Upkeep):
     """Work orders and their items."""
 
     def submit(
