@@ -10,7 +10,7 @@ from uuid_utils.compat import uuid7
 from myloware_store.enums import ApprovalDecision
 from myloware_store.errors import NotAwaitingApproval
 from myloware_store.models import ApprovalEvent, WorkItem
-from myloware_store.repositories.base import Repository, as_count, as_enum, as_name, as_text, as_uuid
+from myloware_store.repositories.base import Repository, as_count, as_enum, as_name, as_text, as_uuid, stored_row
 
 __all__ = ["Approvals"]
 
@@ -31,7 +31,7 @@ INSERT INTO approval_events (id, tenant_id, work_item_id, approver_id, decision,
 SELECT %(event_id)s, tenant_id, id, %(approver_id)s, %(decision)s, %(reason)s, %(policy_version)s,
     statement_timestamp()
 FROM parked
-RETURNING id
+RETURNING id, created_at, tenant_id, work_item_id, approver_id, decision, reason, policy_version
 """
 
 
@@ -71,10 +71,10 @@ class Approvals(Repository):
             "reason": as_text(reason, "reason"),
             "policy_version": as_name(policy_version, "policy_version"),
         }
-        if not self._rows(DECIDE, values):
-            item = self._find(WorkItem, item_id, "item_id")
-            raise NotAwaitingApproval(f"item {item.id} does not await a decision: it is {item.status}")
-        return self._find(ApprovalEvent, values["event_id"], "event_id")
+        for row in self._rows(DECIDE, values):
+            return stored_row(ApprovalEvent, row)
+        item = self._find(WorkItem, item_id, "item_id")
+        raise NotAwaitingApproval(f"item {item.id} does not await a decision: it is {item.status}")
 
     def pending(self, limit: int = 100) -> list[WorkItem]:
         """Return the items that wait for a decision, the oldest first.
@@ -82,5 +82,6 @@ class Approvals(Repository):
         Args:
             limit: Most items to return (1 to 100,000).
         """
+        # Index: work_items_approval_idx.
         query = WorkItem.select().where(WorkItem.awaiting_approval).order_by(WorkItem.updated_at, WorkItem.id)
         return list(self._scoped(query, WorkItem).limit(as_count(limit, "limit")))
