@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 from uuid import UUID
 
+from myloware_store.database import tenant_scope
 from myloware_store.models import DeadLetter
-from myloware_store.repositories.base import Repository, as_count, as_flag, as_name, as_uuids, writer
+from myloware_store.repositories.base import Repository, as_count, as_flag, as_name, as_uuids, stored_row, writer
+from myloware_store.transaction_blocks import require_plain
 from myloware_store.values import require_text
 
 __all__ = ["DeadLetters"]
@@ -34,6 +36,22 @@ queued AS (
     WHERE w.id IN (SELECT id FROM items)
 )
 SELECT id FROM replayed
+"""
+
+
+# A letter that someone else is replaying is left to them.
+HAND_OVER = """
+WITH free AS MATERIALIZED (
+    SELECT id FROM dead_letters
+    WHERE id = %(id)s AND work_item_id IS NULL AND replayed_at IS NULL
+        AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+    FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE dead_letters AS d
+SET replayed_at = statement_timestamp(), replayed_by = %(by)s, updated_at = statement_timestamp()
+FROM free WHERE d.id = free.id
+RETURNING d.id, d.created_at, d.tenant_id, d.work_item_id, d.source, d.event_type, d.payload, d.error, d.retry_count,
+    d.replayed_at, d.replayed_by, d.updated_at
 """
 
 
@@ -67,25 +85,58 @@ class DeadLetters(Repository):
         letter._dirty.clear()  # noqa: SLF001  the stored row says so, too
         return letter
 
-    def replay(self, ids: Iterable[UUID | str] | UUID | str, *, by: str, extra_attempts: int = 3) -> set[UUID]:
+    def replay(
+        self,
+        ids: Iterable[UUID | str] | UUID | str,
+        *,
+        by: str,
+        extra_attempts: int = 3,
+        handler: Callable[[DeadLetter], object] | None = None,
+    ) -> set[UUID]:
         """Queue the items of dead letters again; each letter is replayed once, however many press the button.
 
-        Letters from outside sources have no item, and are left as they are; so are those whose item has not failed.
+        Letters without an item, from outside sources or of items that were pruned, go to the handler, if there is one,
+        each in a transaction of its own with the letter's tenant in force: what the handler stores here is committed
+        with the replay. Where it raises, that letter is not replayed, and the ones after it are not tried. A process
+        that is killed meanwhile has not replayed it either: what the handler does elsewhere may then be done twice.
+
+        Left as they are: letters without an item where there is no handler, letters that someone else is handing over,
+        and those whose item has not failed.
 
         Args:
             ids: The letters.
             by: Who replays them.
             extra_attempts: How many more tries each item gets (1 to 1000).
+            handler: What to do with a letter that has no item: a plain function.
 
         Returns:
             The ids of the letters that this call replayed.
+
+        Raises:
+            InvalidInput: An argument cannot be used; nothing was replayed.
         """
+        letter_ids = as_uuids(ids, "ids")
         values = {
-            "ids": as_uuids(ids, "ids"),
+            "ids": letter_ids,
             "by": as_name(by, "by"),
             "extra_attempts": as_count(extra_attempts, "extra_attempts", most=1000),
         }
-        return {letter_id for (letter_id,) in self._rows(REPLAY, values)}
+        if handler is not None:
+            require_plain(handler)
+        replayed = {letter_id for (letter_id,) in self._rows(REPLAY, values)}
+        if handler is not None:
+            for letter_id in letter_ids:
+                replayed |= self._hand_over(letter_id, by, handler)
+        return replayed
+
+    def _hand_over(self, letter_id: str, by: str, handler: Callable[[DeadLetter], object]) -> set[UUID]:
+        with self._db.atomic():
+            for row in self._rows(HAND_OVER, {"id": letter_id, "by": by}):
+                letter = stored_row(DeadLetter, row)
+                with tenant_scope(letter.tenant_id, by):
+                    handler(letter)
+                return {letter.id}
+        return set()
 
     def list(self, *, replayed: bool = False, limit: int = 100) -> list[DeadLetter]:
         """Return dead letters, the newest first.
