@@ -9,13 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
 from myloware_store.enums import Priority, WorkOrderStatus
-from myloware_store.errors import IdempotencyConflict, InvalidInput, NotFound, WaitTimeout
+from myloware_store.errors import IdempotencyConflict, InvalidDocument, InvalidInput, NotFound, WaitTimeout
 from myloware_store.models import WorkItem, WorkOrder
 from myloware_store.repositories import work_sql as sql
 from myloware_store.repositories.base import (
@@ -28,10 +28,14 @@ from myloware_store.repositories.base import (
     as_uuid,
     writer,
 )
+from myloware_store.repositories.schemas import Schemas
 from myloware_store.repositories.work_claims import Claims
 from myloware_store.repositories.work_rows import as_document, as_order
 from myloware_store.repositories.work_upkeep import Upkeep
 from myloware_store.values import dump_json
+
+if TYPE_CHECKING:
+    from myloware_store.database import StoreDatabase
 
 __all__ = ["Work"]
 
@@ -42,6 +46,10 @@ _LONGEST_LOOK = 0.5
 
 class Work(Claims, Upkeep):
     """Work orders and their items."""
+
+    def __init__(self, database: StoreDatabase) -> None:
+        super().__init__(database)
+        self._schemas = Schemas(database)
 
     def submit(
         self,
@@ -72,12 +80,15 @@ class Work(Claims, Upkeep):
 
         Raises:
             InvalidInput: There is no item, or one cannot be stored; nothing was written.
+            InvalidDocument: A content does not fit the active schemas for its type (`schemas.activate`), which one
+                query asks for; nothing was written.
             IdempotencyConflict: The key was used before, with other items.
         """
         tenant, actor = writer()
         documents = [as_document(item) for item in as_list(items, "items")]
         if not documents:
             raise InvalidInput("submit: an order needs at least one item")
+        key = None if idempotency_key is None else as_name(idempotency_key, "idempotency_key")
         values: dict[str, Any] = {
             "order_id": str(uuid7()),
             "tenant_id": tenant,
@@ -85,24 +96,34 @@ class Work(Claims, Upkeep):
             "workflow_id": None if workflow_id is None else as_name(workflow_id, "workflow_id"),
             "created_by": as_name(actor if created_by is None else created_by, "created_by"),
             "metadata": dump_json(as_object(metadata, "metadata"), "metadata"),
-            "key": None if idempotency_key is None else as_name(idempotency_key, "idempotency_key"),
+            "key": key,
             "available_at": None if available_at is None else WorkItem.available_at.check(available_at),
             "max_attempts": as_count(max_attempts, "max_attempts", most=1000),
             "item_ids": [str(uuid7()) for _ in documents],
             "types": [kind for kind, _ in documents],
             "contents": [content for _, content in documents],
         }
+        try:
+            self._schemas.check_documents(documents)
+        except InvalidDocument:
+            # What was submitted under this key before a schema came into force is not submitted anew.
+            if key is None or not self._by_key(tenant, key):
+                raise
         rows = self._rows(sql.SUBMIT, values)
         if not rows:
-            return self._first_order(values["tenant_id"], values["key"], documents)
+            return self._first_order(tenant, key, documents)
         (order,) = (as_order(row) for row in rows)
         # The roll-up trigger counted the items after the row was returned.
         order.open_items = len(documents)
         order._dirty.clear()  # noqa: SLF001  the stored row says so, too
         return order
 
+    def _by_key(self, tenant: str, key: str) -> WorkOrder | None:
+        order: WorkOrder | None = WorkOrder.get_or_none(WorkOrder.tenant_id == tenant, WorkOrder.idempotency_key == key)
+        return order
+
     def _first_order(self, tenant: str, key: Any, documents: list[tuple[str, str]]) -> WorkOrder:
-        order = WorkOrder.get_or_none(WorkOrder.tenant_id == tenant, WorkOrder.idempotency_key == key)
+        order = self._by_key(tenant, key)
         if order is None:
             raise IdempotencyConflict(f"the key {key!r} is being used by a transaction that this one cannot see")
         stored = WorkItem.select(WorkItem.type, WorkItem.content).where(WorkItem.work_order == order).tuples()
