@@ -1,0 +1,187 @@
+"""Whatever is done to the work, in whichever order and on whichever connection, the books balance after every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from myloware_store import Attempt, Claim, DeadLetter, NotAwaitingApproval, WorkItem, WorkOrder
+
+if TYPE_CHECKING:
+    from myloware_store import Store
+
+# One row a broken promise, with its name and where.
+BROKEN = """
+WITH counted AS (
+    SELECT o.id, o.status, o.open_items, o.failed_items, count(i.id) AS items,
+        count(i.id) FILTER (WHERE i.status IN ('QUEUED', 'PROCESSING')) AS open,
+        count(i.id) FILTER (WHERE i.status = 'FAILED') AS failed,
+        count(i.id) FILTER (WHERE i.status = 'COMPLETED') AS completed,
+        count(i.id) FILTER (WHERE i.attempt_count > 0) AS touched
+    FROM work_orders AS o LEFT JOIN work_items AS i ON i.work_order_id = o.id GROUP BY o.id
+),
+tries AS (
+    SELECT i.id, i.status, i.attempt_count, i.max_attempts, i.awaiting_approval, i.current_attempt_id,
+        count(a.id) AS attempts, count(a.id) FILTER (WHERE a.status = 'STARTED') AS started,
+        count(a.id) FILTER (WHERE a.status = 'COMPLETED') AS succeeded,
+        count(a.id) FILTER (WHERE a.id = i.current_attempt_id AND a.status = 'STARTED') AS holding
+    FROM work_items AS i LEFT JOIN attempts AS a ON a.work_item_id = i.id GROUP BY i.id
+)
+SELECT 'items = terminal + open', id FROM counted WHERE items <> open + failed + completed
+UNION ALL SELECT 'the counters of an order', id FROM counted WHERE (open_items, failed_items) <> (open, failed)
+UNION ALL SELECT 'the status of an order', id FROM counted
+    WHERE CASE status WHEN 'PENDING' THEN touched > 0 OR open = 0 WHEN 'PROCESSING' THEN open = 0
+        WHEN 'COMPLETED' THEN open + failed > 0 ELSE open > 0 OR failed = 0 END
+UNION ALL SELECT 'attempt_count = attempts', id FROM tries WHERE attempt_count <> attempts OR attempts > max_attempts
+UNION ALL SELECT 'one attempt holds an item that is worked on', id FROM tries
+    WHERE started <> CASE WHEN status = 'PROCESSING' AND NOT awaiting_approval THEN 1 ELSE 0 END OR started <> holding
+UNION ALL SELECT 'an item is completed by one attempt', id FROM tries
+    WHERE status = 'COMPLETED' AND succeeded = 0
+UNION ALL SELECT 'a letter is of an item that has failed', w.id FROM work_items AS w
+    JOIN dead_letters AS d ON d.work_item_id = w.id AND d.replayed_at IS NULL WHERE w.status <> 'FAILED'
+"""
+
+which = st.integers(min_value=0, max_value=50)
+
+
+class Ledger(RuleBasedStateMachine):
+    """Random operations on several connections, of which some are made twice at once."""
+
+    store: Store
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.workers = ThreadPoolExecutor(3)
+        self.claims: list[Claim] = []
+
+    def at_once(self, *calls: Callable[[], Any]) -> list[Any]:
+        """Make the calls at the same time, each on a connection of its own."""
+        return [future.result() for future in [self.workers.submit(call) for call in calls]]
+
+    def some(self, number: int) -> list[Claim]:
+        """Choose one or two of the claims ever made, in force or not."""
+        return list({claim.item_id: claim for claim in self.claims[number : number + 2]}.values())
+
+    @rule(count=st.integers(1, 4), tries=st.integers(1, 3), tenant=st.sampled_from(["acme", "globex"]))
+    def submit(self, count: int, tries: int, tenant: str) -> None:
+        """Submit an order."""
+        with self.store.tenant(tenant):
+            self.store.work.submit([{"type": "TICKET", "content": "x"}] * count, max_attempts=tries)
+
+    @rule(count=st.integers(1, 3), fair=st.booleans(), tenants=st.sampled_from([None, ["acme"], ["acme", "globex"]]))
+    def claim(self, count: int, fair: bool, tenants: list[str] | None) -> None:  # noqa: FBT001
+        """Claim on two connections: nobody gets what the other one has."""
+        claim = self.store.work.claim
+        taken = self.at_once(*[lambda: claim("agent", count, fair=fair, tenants=tenants)] * 2)
+        new = [each for part in taken for each in part]
+        assert len(new) == len({each.item_id for each in new})
+        self.claims += new
+
+    @rule(number=which, gate=st.booleans())
+    def finish_twice(self, number: int, gate: bool) -> None:  # noqa: FBT001
+        """Finish the same claims twice at once: both hear the same."""
+        claims = self.some(number)
+        finish = self.store.work.finish
+        first, second = self.at_once(*[lambda: finish(claims, [1] * len(claims), gate=gate)] * 2)
+        assert first == second
+
+    @rule(number=which, retry=st.booleans())
+    def fail_or_finish(self, number: int, retry: bool) -> None:  # noqa: FBT001
+        """Fail and finish the same claims at once: an item that was held goes one way."""
+        claims = self.some(number)
+        errors = ["no luck"] * len(claims)
+        self.at_once(
+            lambda: self.store.work.fail(claims, errors, retry=retry, delay=0),
+            lambda: self.store.work.finish(claims, [2] * len(claims)),
+        )
+
+    @rule(number=which)
+    def release(self, number: int) -> None:
+        """Give items back, while another call extends their leases."""
+        claims = self.some(number)
+        self.at_once(lambda: self.store.work.release(claims), lambda: self.store.work.heartbeat(claims))
+
+    @rule(number=which)
+    def reap(self, number: int) -> None:
+        """Let leases run out, and take the items back twice at once, while their workers finish them."""
+        claims = self.some(number)
+        past = datetime.now(UTC) - timedelta(minutes=1)
+        late = [claim.attempt_id for claim in claims]
+        Attempt.update(lease_expires_at=past).where((Attempt.id << late) & (Attempt.status == "STARTED")).execute()
+        self.at_once(
+            self.store.work.reap, self.store.work.reap, lambda: self.store.work.finish(claims, [3] * len(claims))
+        )
+        WorkItem.update(available_at=past).where(WorkItem.status == "QUEUED").execute()
+
+    @rule(number=which, count=st.integers(1, 2))
+    def cancel(self, number: int, count: int) -> None:
+        """Cancel an order, while its items are claimed."""
+        for order in WorkOrder.select().order_by(WorkOrder.id).offset(number % 7).limit(1):
+            work, order_id = self.store.work, order.id
+            self.claims += self.at_once(partial(work.cancel, order_id), partial(work.claim, "agent", count))[1]
+
+    @rule(number=which)
+    def replay(self, number: int) -> None:
+        """Press the button three times at once: each letter is replayed once."""
+        letters = [letter.id for letter in self.store.dead_letters.list()][number % 3 :]
+        replay = self.store.dead_letters.replay
+        told = self.at_once(*[lambda: replay(letters, by="kim", extra_attempts=1)] * 3)
+        assert len(letters) == sum(len(part) for part in told)
+        assert set(letters) == set().union(*told)
+
+    @rule(decision=st.sampled_from(["APPROVED", "REJECTED", "ESCALATED"]))
+    def decide(self, decision: str) -> None:
+        """Decide two ways at once: one counts, unless it was passed on."""
+
+        def one(verdict: str, item: Any) -> bool:
+            try:
+                self.store.approvals.decide(item, approver_id="kim", decision=verdict, policy_version="1")
+            except NotAwaitingApproval:
+                return False
+            return verdict != "ESCALATED"
+
+        for item in self.store.approvals.pending(limit=1):
+            assert 1 == sum(self.at_once(partial(one, decision, item), partial(one, "APPROVED", item)))
+
+    @rule()
+    def prune(self) -> None:
+        """Delete all that is over."""
+        self.store.work.prune(datetime.now(UTC) + timedelta(days=1), batch=2)
+        assert not WorkOrder.select().where(WorkOrder.status == "COMPLETED").count()
+
+    @invariant()
+    def balanced(self) -> None:
+        """Hold that no promise is broken."""
+        assert [] == self.store.db.execute_sql(BROKEN).fetchall()
+
+    def teardown(self) -> None:
+        """Leave nothing to the next run."""
+        self.workers.shutdown()
+        WorkOrder.delete().execute()
+        DeadLetter.delete().execute()
+
+
+def test_the_ledger_always_balances(myloware: Store) -> None:
+    """After every step of every run."""
+
+    class Mine(Ledger):
+        store = myloware
+
+    run_state_machine_as_test(
+        Mine,
+        settings=settings(
+            max_examples=25,
+            stateful_step_count=25,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
