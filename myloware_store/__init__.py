@@ -32,6 +32,7 @@ from myloware_store.errors import (
     InvalidInput,
     InvalidVector,
     LeaseLost,
+    MemoryConflict,
     MigrationError,
     MissingExtension,
     NotAwaitingApproval,
@@ -63,7 +64,7 @@ from myloware_store.models import (
     WorkOrder,
 )
 from myloware_store.repositories.memory.index_report import IndexChange, IndexStatus, RecallMeasurement
-from myloware_store.results import Claim, EvalSummary, Hit, MemoryDoc, Outcome, Pruned, TenantStats, WorkStats
+from myloware_store.results import Claim, EvalSummary, Hit, MemoryDoc, NewDoc, Outcome, Pruned, TenantStats, WorkStats
 from myloware_store.settings import Settings
 from myloware_store.store import Store
 from myloware_store.vectors import DIMENSIONS
@@ -101,9 +102,11 @@ __all__ = [
     "LeaseLost",
     "MemDoc",
     "MemDocType",
+    "MemoryConflict",
     "MemoryDoc",
     "MigrationError",
     "MissingExtension",
+    "NewDoc",
     "NotAwaitingApproval",
     "NotFound",
     "Outcome",

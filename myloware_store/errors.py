@@ -22,6 +22,7 @@ __all__ = [
     "InvalidInput",
     "InvalidVector",
     "LeaseLost",
+    "MemoryConflict",
     "MigrationError",
     "MissingExtension",
     "MissingObject",
@@ -118,6 +119,10 @@ class IdempotencyConflict(StoreError):
 
 class NotAwaitingApproval(StoreError):
     """The item is not parked for a decision, or someone else decided first."""
+
+
+class MemoryConflict(StoreError):
+    """A memory document is there already, or was changed since it was read; nothing was written."""
 
 
 class LeaseLost(StoreError):

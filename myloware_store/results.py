@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -11,7 +12,7 @@ import attrs
 from myloware_store.enums import MemDocType, WorkItemStatus, WorkItemType
 from myloware_store.vectors import Embedding
 
-__all__ = ["Claim", "EvalSummary", "Hit", "MemoryDoc", "Outcome", "Pruned", "TenantStats", "WorkStats"]
+__all__ = ["Claim", "EvalSummary", "Hit", "MemoryDoc", "NewDoc", "Outcome", "Pruned", "TenantStats", "WorkStats"]
 
 
 @attrs.frozen
@@ -108,6 +109,27 @@ class Hit:
     text_rank: int | None = None
     highlight: str | None = None
     embedding: Embedding | None = attrs.field(default=None, eq=False, repr=False)
+
+
+@attrs.frozen(eq=False)
+class NewDoc:
+    """A memory document to be stored; a mapping with these keys does as well.
+
+    Attributes:
+        type: What it is for.
+        content: Its text, 1 MiB at most.
+        embedding: Its vector, `(1536,)` real numbers; None lets the store's embedder make it, where there is one.
+        metadata: A JSON object.
+        work_item_id: The item it is made for, with which it is deleted.
+        id: Its id; None makes a new one.
+    """
+
+    type: MemDocType | str
+    content: str
+    embedding: Any = None
+    metadata: Mapping[str, Any] | None = None
+    work_item_id: UUID | str | None = None
+    id: UUID | str | None = None
 
 
 @attrs.frozen(eq=False)

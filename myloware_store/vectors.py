@@ -6,7 +6,7 @@ The formats are pgvector's: text `[0.1,0.2,...]`, and binary as `vector_send` gi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,7 +15,19 @@ from numpy.typing import NDArray
 
 from myloware_store.errors import InvalidVector
 
-__all__ = ["DIMENSIONS", "Embedding", "as_embedding", "decode_binaries", "decode_binary", "decode_text", "encode_text"]
+__all__ = [
+    "DIMENSIONS",
+    "Embedding",
+    "Embeddings",
+    "as_embedding",
+    "as_embeddings",
+    "decode_binaries",
+    "decode_binary",
+    "decode_text",
+    "encode_fields",
+    "encode_text",
+    "encode_texts",
+]
 
 DIMENSIONS = 1536
 """Length of every embedding (OpenAI's `text-embedding-3-small` and `ada-002`)."""
@@ -23,9 +35,14 @@ DIMENSIONS = 1536
 Embedding: TypeAlias = NDArray[np.float32]
 """A `(1536,) float32` array."""
 
+Embeddings: TypeAlias = NDArray[np.float32]
+"""An `(n, 1536) float32` array."""
+
 # pgvector sums squares in float32: beyond these norms the cosine distance would be NaN.
 _SMALLEST_NORM, _LARGEST_NORM = 1e-15, 1e15
 _HEADER_BYTES = 4
+# A vector as a field of COPY's binary format: its size, then what `vector_send` gives.
+_FIELD = np.dtype([("size", ">i4"), ("dimensions", ">i2"), ("unused", ">i2"), ("numbers", ">f4", (DIMENSIONS,))])
 
 
 def as_embedding(value: Any, name: str = "embedding") -> Embedding:
@@ -63,9 +80,47 @@ def as_embedding(value: Any, name: str = "embedding") -> Embedding:
     return vector
 
 
+def as_embeddings(values: Sequence[Any] | NDArray[Any], name: str = "embedding") -> Embeddings:
+    """Return n values as an `(n, 1536) float32` array, or refuse them all; the checks are those of `as_embedding`."""
+    if len(values) == 0:
+        return np.empty((0, DIMENSIONS), np.float32)
+    try:
+        rows = [np.asarray(value.to_numpy() if hasattr(value, "to_numpy") else value) for value in values]
+        raw = np.stack(rows)
+    except ValueError:
+        rows = []
+    if rows and {row.dtype.kind for row in rows} <= set("iuf") and raw.shape[1:] == (DIMENSIONS,):
+        with np.errstate(over="ignore", invalid="ignore"):
+            vectors: Embeddings = np.ascontiguousarray(raw, dtype=np.float32)
+            squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
+        if ((squares >= _SMALLEST_NORM**2) & (squares <= _LARGEST_NORM**2)).all():
+            return vectors
+    # One of them is wrong, or nearly so: each is looked at by itself.
+    return np.stack([as_embedding(value, name) for value in values])
+
+
 def encode_text(value: Any, name: str = "embedding") -> str:
     """Return the text that pgvector reads, after `as_embedding`'s checks (28 us for 1536 numbers)."""
     return orjson.dumps(as_embedding(value, name), option=orjson.OPT_SERIALIZE_NUMPY).decode()
+
+
+def encode_texts(vectors: Embeddings) -> list[str]:
+    """Return the texts that pgvector reads, of vectors that `as_embeddings` has passed."""
+    if len(vectors) == 0:
+        return []
+    text = orjson.dumps(vectors, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+    return [f"[{numbers}]" for numbers in text[2:-2].split("],[")]
+
+
+def encode_fields(vectors: Embeddings) -> list[memoryview]:
+    """Return each vector as a field of COPY's binary format, its size included (1.3 us each)."""
+    fields = np.empty(len(vectors), _FIELD)
+    fields["size"] = _FIELD.itemsize - 4
+    fields["dimensions"] = DIMENSIONS
+    fields["unused"] = 0
+    fields["numbers"] = vectors
+    data, step = fields.view(np.uint8).data, _FIELD.itemsize
+    return [data[at : at + step] for at in range(0, len(data), step)]
 
 
 def decode_text(text: str) -> Embedding:

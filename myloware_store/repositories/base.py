@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,6 +29,7 @@ __all__ = [
     "as_object",
     "as_seconds",
     "as_text",
+    "as_time",
     "as_uuid",
     "as_uuids",
     "known_keys",
@@ -174,6 +176,19 @@ def as_seconds(value: Any, name: str, *, least: float = 0.0) -> float:
     if not is_number or not least <= value <= _MAX_SECONDS:
         raise InvalidInput(f"{name}: {shown(value)} is not a number of seconds from {least:g} to {_MAX_SECONDS:g}")
     return float(value)
+
+
+def as_time(value: Any, name: str) -> str:
+    """Return an aware time, or a text in ISO 8601 with an offset, as what PostgreSQL reads; else raise InvalidInput."""
+    moment = value
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            moment = None
+    if not isinstance(moment, datetime) or moment.utcoffset() is None:
+        raise InvalidInput(f"{name}: {shown(value)} is not a time with an offset")
+    return moment.isoformat()
 
 
 def as_text(value: Any, name: str) -> str | None:

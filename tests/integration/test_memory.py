@@ -115,14 +115,6 @@ def test_one_bad_document_stores_nothing(myloware: Store, bad: Any, error: type[
     assert MemDoc.select().count() == 0
 
 
-def test_a_batch_that_no_statement_can_carry_is_refused(myloware: Store) -> None:
-    """The server would end the connection: smaller batches are asked for, and nothing is stored."""
-    doc = {"type": "CONTEXT", "content": "x" * 2**20}
-    with pytest.raises(InvalidInput, match="smaller batches"):
-        myloware.memory.upsert([doc] * 250)
-    assert MemDoc.select().count() == 0
-
-
 def test_an_id_twice_in_a_batch_is_refused(myloware: Store) -> None:
     """It would be unclear which one counts."""
     doc = {**docs(1)[0], "id": uuid.uuid4()}

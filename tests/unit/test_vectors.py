@@ -13,7 +13,17 @@ from hypothesis.extra import numpy as hnp
 from pgvector import Vector
 
 from myloware_store.errors import InvalidVector
-from myloware_store.vectors import DIMENSIONS, as_embedding, decode_binary, decode_text, encode_text
+from myloware_store.vectors import (
+    DIMENSIONS,
+    as_embedding,
+    as_embeddings,
+    decode_binaries,
+    decode_binary,
+    decode_text,
+    encode_fields,
+    encode_text,
+    encode_texts,
+)
 
 ONES = np.ones(DIMENSIONS, dtype=np.float32)
 
@@ -52,6 +62,9 @@ def test_a_vector_that_cannot_be_compared_is_refused(value: Any) -> None:
     """Wrong shapes, no numbers, NaN, infinities and lengths that break the cosine are one typed error."""
     with pytest.raises(InvalidVector, match=r"^query: "):
         as_embedding(value, "query")
+    for several in ([value], [ONES, value], [value] * 3):
+        with pytest.raises(InvalidVector, match=r"^query: "):
+            as_embeddings(several, "query")
 
 
 @pytest.mark.parametrize(
@@ -61,6 +74,7 @@ def test_a_vector_that_cannot_be_compared_is_refused(value: Any) -> None:
 def test_what_stands_for_a_vector_is_taken(value: Any) -> None:
     """Lists, tuples, arrays of any real type and pgvector's own vectors become float32."""
     assert np.array_equal(ONES, as_embedding(value))
+    assert np.array_equal([ONES, -ONES, ONES], as_embeddings([value, -ONES, value]))
 
 
 FINITE = hnp.arrays(np.float32, DIMENSIONS, elements=st.floats(-1e3, 1e3, width=32)).filter(
@@ -82,3 +96,35 @@ def test_binary_comes_back_to_the_bit(vector: np.ndarray[Any, np.dtype[np.float3
     assert np.array_equal(vector, decoded)
     assert decoded.dtype == np.float32
     assert decoded.flags.writeable
+
+
+@given(FINITE)
+def test_batches_are_sent_and_read_as_single_vectors_are(one: np.ndarray[Any, np.dtype[np.float32]]) -> None:
+    """As texts, as fields of COPY, and from the form of `vector_send`, to the bit."""
+    other = one[::-1]
+    vectors = as_embeddings([one, other])
+    assert [encode_text(one), encode_text(other)] == encode_texts(vectors)
+    fields = encode_fields(vectors)
+    assert [struct.pack(">iHH", 6148, DIMENSIONS, 0) + v.astype(">f4").tobytes() for v in (one, other)] == fields
+    assert np.array_equal([one, other], decode_binaries([field[4:] for field in fields]))
+
+
+def test_a_batch_of_no_vectors_is_one() -> None:
+    """With the dimensions of any other."""
+    assert (0, DIMENSIONS) == as_embeddings([]).shape
+    assert [] == encode_texts(as_embeddings([]))
+    assert [] == encode_fields(as_embeddings([]))
+
+
+@pytest.mark.parametrize("length", [1e-15, 1e15])
+def test_batches_have_the_bounds_of_single_vectors(length: float) -> None:
+    """At the very ends of the lengths allowed, too."""
+    vector = ONES.astype(np.float64) * (length / np.sqrt(DIMENSIONS))
+    for scale in (1, 1.001, 0.999):
+        try:
+            alone = as_embedding(vector * scale)
+        except InvalidVector:
+            with pytest.raises(InvalidVector):
+                as_embeddings([ONES, vector * scale])
+        else:
+            assert np.array_equal(alone, as_embeddings([ONES, vector * scale])[1])

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from myloware_store.repositories.memory.bulk import BulkLoad
 from myloware_store.repositories.memory.documents import Documents
+from myloware_store.repositories.memory.embeddings import Embeddings
 from myloware_store.repositories.memory.fusion import HybridSearch
 from myloware_store.repositories.memory.index import MemoryIndex
+from myloware_store.repositories.memory.upserts import Upserts
 
 if TYPE_CHECKING:
     from myloware_store.database import StoreDatabase
@@ -15,12 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["Memory"]
 
 
-class Memory(Documents, HybridSearch):
+class Memory(Upserts, BulkLoad, Documents, Embeddings, HybridSearch):
     """Memory documents of the tenant in force.
 
     Args:
         database: The open database.
-        embedder: Embeds documents that come without a vector, in one call a batch.
+        embedder: Embeds documents that come without a vector, 256 texts a call.
 
     Attributes:
         index: The vector index that searches go through where it is good.

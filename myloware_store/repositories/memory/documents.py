@@ -1,112 +1,72 @@
-"""Memory documents stored with their embeddings, and read by their ids."""
+"""Memory documents read, changed and deleted by their ids, or deleted by a filter."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
-from myloware_store.embedding import embed
+from myloware_store.database import current_tenant
 from myloware_store.enums import MemDocType
-from myloware_store.errors import InvalidInput, NotFound
-from myloware_store.repositories.base import (
-    Repository,
-    as_flag,
-    as_list,
-    as_uuids,
-    writer,
-)
-from myloware_store.repositories.memory.rows import checked
+from myloware_store.errors import ConstraintViolation, InvalidInput, MemoryConflict, NotFound
+from myloware_store.repositories.base import as_enum, as_flag, as_object, as_time, as_uuid, as_uuids
+from myloware_store.repositories.memory.filters import Condition, compile_filter, scope
+from myloware_store.repositories.memory.rows import embedded
+from myloware_store.repositories.memory.writer import MemoryWriter
 from myloware_store.results import MemoryDoc
-from myloware_store.vectors import decode_binary, encode_text
+from myloware_store.values import MAX_TEXT_BYTES, dump_json, require_text
+from myloware_store.vectors import decode_binaries, encode_text
 
-if TYPE_CHECKING:
-    from myloware_store.database import StoreDatabase
-    from myloware_store.embedding import Embedder
+__all__ = ["DOC_COLUMNS", "Documents", "as_docs"]
 
-__all__ = ["Documents"]
-
-
-# A document of another tenant is never touched: the row is then missing from what comes back.
-UPSERT = """
-INSERT INTO mem_docs AS m (id, tenant_id, work_item_id, type, content, embedding, metadata)
-SELECT given.id, COALESCE(w.tenant_id, %(tenant_id)s), given.work_item_id, given.type, given.content,
-    given.embedding::vector, given.metadata
-FROM unnest(
-    %(ids)s::uuid[], %(item_ids)s::uuid[], %(types)s::mem_doc_type[], %(contents)s::text[],
-    %(embeddings)s::text[], %(metadata)s::jsonb[]
-) AS given (id, work_item_id, type, content, embedding, metadata)
-LEFT JOIN work_items AS w ON w.id = given.work_item_id AND (%(tenant)s::text IS NULL OR w.tenant_id = %(tenant)s)
--- Always in the order of the ids: two batches with the same documents never wait for each other in a circle.
-ORDER BY given.id
-ON CONFLICT (id) DO UPDATE
-SET work_item_id = EXCLUDED.work_item_id, type = EXCLUDED.type, content = EXCLUDED.content,
-    embedding = EXCLUDED.embedding, metadata = EXCLUDED.metadata, updated_at = statement_timestamp()
-WHERE m.tenant_id = EXCLUDED.tenant_id
-RETURNING m.id
+DOC_COLUMNS = """
+m.id, m.tenant_id, m.content, m.type, m.metadata, m.work_item_id, m.created_at, m.updated_at, m.embedding IS NOT NULL
 """
+"""What `as_docs` reads, before the embedding in binary or NULL."""
 
 # Index: the primary key. The embedding travels in binary, and only when it is asked for.
 GET = """
-SELECT m.id, m.tenant_id, m.content, m.type, m.metadata, m.work_item_id, m.created_at, m.updated_at,
-    m.embedding IS NOT NULL, CASE WHEN %(with_embedding)s THEN vector_send(m.embedding) END
+SELECT {columns}, CASE WHEN %(with_embedding)s THEN vector_send(m.embedding) END
 FROM unnest(%(ids)s::uuid[]) WITH ORDINALITY AS given (id, n)
 JOIN mem_docs AS m ON m.id = given.id
 WHERE %(tenant)s::text IS NULL OR m.tenant_id = %(tenant)s
 ORDER BY given.n
 """
 
+# Index: the primary key.
+UPDATE = """
+UPDATE mem_docs AS m
+SET {assignments}, updated_at = GREATEST(statement_timestamp(), m.updated_at + interval '1 microsecond')
+WHERE m.id = %(id)s::uuid AND (%(tenant)s::text IS NULL OR m.tenant_id = %(tenant)s)
+    AND (%(since)s::timestamptz IS NULL OR m.updated_at <= %(since)s::timestamptz)
+RETURNING {columns}, NULL
+"""
+ASSIGNMENTS = {
+    "content": "content = %(content)s",
+    "type": "type = %(type)s::mem_doc_type",
+    "metadata": "metadata = %(metadata)s::jsonb",
+    "embedding": "embedding = %(embedding)s::vector",
+    "work_item_id": "work_item_id = %(work_item_id)s::uuid",
+}
+# An embedding describes a content.
+KEPT_EMBEDDING = "embedding = CASE WHEN m.content = %(content)s THEN m.embedding END"
 
-class Documents(Repository):
-    """Memory documents of the tenant in force, by their ids.
+# The rows are locked in the order of their ids, as every batch does.
+DELETE = """
+WITH found AS (
+    SELECT m.id FROM mem_docs AS m WHERE {condition} ORDER BY m.id FOR UPDATE
+), gone AS (
+    DELETE FROM mem_docs AS d USING found WHERE d.id = found.id RETURNING d.id
+)
+SELECT count(*) FROM gone
+"""
 
-    Args:
-        database: The open database.
-        embedder: Embeds documents that come without a vector, in one call a batch.
-    """
+_UNCHANGED: Any = ...
 
-    def __init__(self, database: StoreDatabase, embedder: Embedder | None = None) -> None:
-        super().__init__(database)
-        self._embedder = embedder
 
-    def upsert(self, docs: Iterable[Mapping[str, Any]]) -> list[UUID]:
-        """Store documents in one statement; one whose id is there already is replaced.
-
-        Args:
-            docs: Mappings with `type` (a `MemDocType`) and `content` (text, 1 MiB at most), and optionally `id`,
-                `embedding` (`(1536,)` real numbers), `metadata` (a JSON object) and `work_item_id`. What comes
-                without an embedding is embedded by the store's embedder where there is one.
-
-        Returns:
-            The ids, in the order of the documents.
-
-        Raises:
-            InvalidInput: A document cannot be stored, an id comes twice or belongs to another tenant; nothing was
-                written.
-            InvalidVector: An embedding has a wrong shape, is zero, NaN or infinite; nothing was written.
-            NotFound: There is no such work item, or it is another tenant's; nothing was written.
-            StoreError: The embedder failed, which is this error's cause; nothing was written.
-        """
-        rows = [checked(doc) for doc in as_list(docs, "docs")]
-        if not rows:
-            return []
-        ids = [row["id"] for row in rows]
-        if len(set(ids)) != len(ids):
-            raise InvalidInput("upsert: an id comes twice")
-        self._embed(rows)
-        tenant, _ = writer()
-        values: dict[str, Any] = {
-            "tenant_id": tenant,
-            "ids": ids,
-            "item_ids": [row["work_item_id"] for row in rows],
-            "types": [row["type"] for row in rows],
-            "contents": [row["content"] for row in rows],
-            "embeddings": [row["embedding"] for row in rows],
-            "metadata": [row["metadata"] for row in rows],
-        }
-        self._db.transact(lambda: self._store(values))
-        return [UUID(row_id) for row_id in ids]
+class Documents(MemoryWriter):
+    """Documents of the tenant in force, by their ids."""
 
     def get(self, ids: Iterable[UUID | str] | UUID | str, *, with_embedding: bool = False) -> list[MemoryDoc]:
         """Return documents by their ids, in that order; those that do not exist are left out.
@@ -116,57 +76,153 @@ class Documents(Repository):
             with_embedding: Whether to read their vectors, 6 KB each.
         """
         values = {"ids": as_uuids(ids, "ids"), "with_embedding": as_flag(with_embedding, "with_embedding")}
-        return [
-            MemoryDoc(
-                id=row_id,
-                tenant_id=tenant_id,
-                content=content,
-                type=MemDocType(kind),
-                metadata=metadata,
-                work_item_id=item_id,
-                created_at=created_at.astimezone(UTC),
-                updated_at=updated_at.astimezone(UTC),
-                has_embedding=has_embedding,
-                embedding=None if vector is None else decode_binary(vector),
-            )
-            for (
-                row_id,
-                tenant_id,
-                content,
-                kind,
-                metadata,
-                item_id,
-                created_at,
-                updated_at,
-                has_embedding,
-                vector,
-            ) in self._rows(GET, values)
-        ]
+        return as_docs(self._rows(GET.format(columns=DOC_COLUMNS), values))
 
-    def _embed(self, rows: list[dict[str, Any]]) -> None:
-        """Let the embedder make the vectors that are missing."""
-        missing = [row for row in rows if row["embedding"] is None]
-        if self._embedder is None or not missing:
-            return
-        vectors = embed(self._embedder, [row["content"] for row in missing])
-        for row, vector in zip(missing, vectors, strict=True):
-            row["embedding"] = encode_text(vector)
+    def update(
+        self,
+        doc_id: UUID | str | MemoryDoc,
+        *,
+        content: str = _UNCHANGED,
+        type: MemDocType | str = _UNCHANGED,  # noqa: A002  the column's name
+        metadata: Mapping[str, Any] | None = _UNCHANGED,
+        embedding: Any = _UNCHANGED,
+        work_item_id: UUID | str | None = _UNCHANGED,
+        if_unmodified_since: datetime | None = None,
+    ) -> MemoryDoc:
+        """Change what is given of one document; the rest stays as it is.
 
-    def _store(self, values: Mapping[str, Any]) -> None:
-        self._require_items(values["item_ids"])
-        stored = {str(row_id) for (row_id,) in self._rows(UPSERT, values)}
-        taken = [row_id for row_id in values["ids"] if row_id not in stored]
-        if taken:
-            raise InvalidInput(f"upsert: the id {taken[0]} is taken by another tenant's document")
+        With a new content and no embedding, the store's embedder makes one; without an embedder the old one, which
+        describes the old content, is removed, and `missing_embeddings` finds the document.
 
-    def _require_items(self, item_ids: list[str | None]) -> None:
-        wanted = {item_id for item_id in item_ids if item_id is not None}
-        if not wanted:
-            return
-        known = """
-            SELECT id FROM work_items
-            WHERE id = ANY (%(ids)s::uuid[]) AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+        Args:
+            doc_id: The document.
+            content: Its text, 1 MiB at most.
+            type: What it is for.
+            metadata: A JSON object in place of the one there; None for an empty one.
+            embedding: `(1536,)` real numbers; None removes it.
+            work_item_id: The item it was made for; None lets it stand alone.
+            if_unmodified_since: The `updated_at` of the document as it was read; every change makes it later, so that
+                of two that read the same one changes it.
+
+        Returns:
+            The document as it is now, without its vector.
+
+        Raises:
+            InvalidInput: A value cannot be stored, or none is given.
+            InvalidVector: The embedding has a wrong shape, is zero, NaN or infinite.
+            NotFound: There is no such document or work item, or it is another tenant's.
+            MemoryConflict: The document was changed later than `if_unmodified_since`.
         """
-        unknown = wanted - {str(item_id) for (item_id,) in self._rows(known, {"ids": list(wanted)})}
-        if unknown:
-            raise NotFound(f"there is no work item {min(unknown)}")
+        wanted = as_uuid(doc_id, "doc_id")
+        since = None if if_unmodified_since is None else as_time(if_unmodified_since, "if_unmodified_since")
+        given = {
+            "content": content,
+            "type": type,
+            "metadata": metadata,
+            "embedding": embedding,
+            "work_item_id": work_item_id,
+        }
+        values = {name: _sent(name, value) for name, value in given.items() if value is not _UNCHANGED}
+        if not values:
+            raise InvalidInput("update: nothing is given that would change")
+        if "content" in values and "embedding" not in values and self._embedder is not None:
+            (vector,) = embedded(self._embedder, [values["content"]])
+            values["embedding"] = encode_text(vector)
+        parts = [ASSIGNMENTS[name] for name in values]
+        if "content" in values and "embedding" not in values:
+            parts.append(KEPT_EMBEDDING)
+        sql = UPDATE.format(assignments=", ".join(parts), columns=DOC_COLUMNS)
+
+        def change() -> MemoryDoc:
+            if values.get("work_item_id"):
+                self._owners({UUID(values["work_item_id"])})
+            changed = as_docs(self._rows(sql, {**values, "id": str(wanted), "since": since}))
+            if changed:
+                return changed[0]
+            if not self.get(wanted):
+                raise NotFound(f"there is no memory document {wanted}")
+            raise MemoryConflict(f"the memory document {wanted} was changed after {since}")
+
+        try:
+            return self._db.transact(change)
+        except ConstraintViolation as error:
+            if error.constraint != "mem_docs_work_item_id_fkey":
+                raise
+        raise NotFound(f"there is no work item {values['work_item_id']} of the document's tenant")
+
+    def delete(
+        self,
+        ids: Iterable[UUID | str] | UUID | str | None = None,
+        *,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002  the settled name
+    ) -> int:
+        """Delete documents, either those named or all that meet a filter, in one statement: all or none.
+
+        Args:
+            ids: The documents; those that do not exist are passed over.
+            filter: Which documents, as in a search. One that every document meets is refused; to delete all of
+                them, say `{"created_at": {"exists": True}}`.
+
+        Returns:
+            How many documents were deleted.
+
+        Raises:
+            InvalidInput: Neither or both are given, or the filter is none.
+        """
+        if (ids is None) == (filter is None):
+            raise InvalidInput("delete: give either ids or a filter")
+        if ids is not None:
+            given: dict[str, Any] = {"ids": as_uuids(ids, "ids")}
+            condition = scope(Condition("m.id = ANY (%(ids)s::uuid[])", given), current_tenant())
+        else:
+            compiled = compile_filter(filter)
+            if compiled == compile_filter(None):
+                raise InvalidInput('delete: the filter lets everything pass; say {"created_at": {"exists": True}}')
+            condition = scope(compiled, current_tenant())
+        ((deleted,),) = self._rows(DELETE.format(condition=condition.sql), condition.parameters)
+        return int(deleted)
+
+
+def as_docs(rows: list[tuple[Any, ...]]) -> list[MemoryDoc]:
+    """Return documents from rows of `DOC_COLUMNS` and the embedding in binary."""
+    sent = [row[-1] for row in rows if row[-1] is not None]
+    vectors = iter(decode_binaries(sent)) if sent else iter(())
+    return [
+        MemoryDoc(
+            id=row_id,
+            tenant_id=tenant_id,
+            content=content,
+            type=MemDocType(kind),
+            metadata=metadata,
+            work_item_id=item_id,
+            created_at=created_at.astimezone(UTC),
+            updated_at=updated_at.astimezone(UTC),
+            has_embedding=has_embedding,
+            embedding=None if vector is None else next(vectors),
+        )
+        for (
+            row_id,
+            tenant_id,
+            content,
+            kind,
+            metadata,
+            item_id,
+            created_at,
+            updated_at,
+            has_embedding,
+            vector,
+        ) in rows
+    ]
+
+
+def _sent(name: str, value: Any) -> Any:
+    """Return a value of a document in the form in which it is sent."""
+    if name == "content":
+        return require_text(value, name, blank=False, max_bytes=MAX_TEXT_BYTES)
+    if name == "type":
+        return as_enum(value, MemDocType, name).value
+    if name == "metadata":
+        return dump_json(as_object(value, name), name)
+    if name == "embedding":
+        return None if value is None else encode_text(value)
+    return None if value is None else str(as_uuid(value, name))

@@ -17,14 +17,13 @@ is missing or of another kind. None stands for what is null or missing; `exists`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 import attrs
 
 from myloware_store.enums import MemDocType
 from myloware_store.errors import InvalidInput
-from myloware_store.repositories.base import as_enum, as_flag, as_uuid
+from myloware_store.repositories.base import as_enum, as_flag, as_time, as_uuid
 from myloware_store.values import MAX_NAME_CHARS, dump_json, require_text, shown
 
 __all__ = ["Condition", "compile_filter", "scope"]
@@ -193,7 +192,7 @@ class _Column:
             return str(as_uuid(value, self.name))
         if self.name == "tenant_id":
             return require_text(value, self.name, max_chars=MAX_NAME_CHARS)
-        return _moment(value, self.name)
+        return as_time(value, self.name)
 
 
 class _Path:
@@ -262,19 +261,6 @@ def _operations(key: str, value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, list | tuple | set | frozenset):
         return [("in", value)]
     return [("eq", value)]
-
-
-def _moment(value: Any, name: str) -> str:
-    """Return an aware time as the text that PostgreSQL reads."""
-    moment = value
-    if isinstance(value, str):
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            moment = None
-    if not isinstance(moment, datetime) or moment.utcoffset() is None:
-        raise InvalidInput(f"{name}: {shown(value)} is not a time with an offset")
-    return moment.isoformat()
 
 
 def _joined(word: str, parts: list[str]) -> str:
