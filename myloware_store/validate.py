@@ -17,9 +17,12 @@ from myloware_store.migration_history import HISTORY_TABLE, MigrationStatus, req
 from myloware_store.models.guards import TRIGGER_FUNCTIONS
 from myloware_store.remedies import Remedies, setting_remedy
 from myloware_store.renames import names_back
+from myloware_store.repositories.memory.index_build import find_leftovers
+from myloware_store.repositories.memory.index_plan import COMMAND
+from myloware_store.repositories.memory.index_session import find_builder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from myloware_store.database import StoreDatabase
 
@@ -82,7 +85,8 @@ def validate(database: StoreDatabase) -> ValidationReport:
     Whatever others added passes, as long as it cannot stand in the way: tables, views, types, functions, plain indexes
     and triggers of theirs. Columns, constraints and unique indexes that were added to our tables can refuse what the
     library writes, rules and second copies of our triggers change it, tables that inherit add to what it reads, and
-    invalid indexes only cost: these are reported. Any valid cosine index named `mem_docs_embedding_idx` will do.
+    invalid indexes only cost: these are reported. Any valid cosine index named `mem_docs_embedding_idx` will do, and
+    what is being built to take its place is let be.
 
     Args:
         database: The database. Its schema is the one that the settings name, else that of the history of migrations,
@@ -205,9 +209,10 @@ def _compare(database: StoreDatabase) -> Iterator[Finding]:
     expected, found = expected_catalog(), read_catalog(database)
     remedies = Remedies(expected, found, schema, partial(_has_rows, database))
     renamed, live = names_back(expected, found)
-    for finding in (*_check_expected(remedies, renamed, live), *_check_others(expected, live)):
+    others = _check_others(expected, live, find_leftovers(database), building=find_builder(database) is not None)
+    for finding in (*_check_expected(remedies, renamed, live), *others):
         # Remedies are written for the search path; psql's own leads to `public`.
-        plain = schema == "public" or finding.remedy.startswith("--")
+        plain = schema == "public" or finding.remedy.startswith(("--", COMMAND))
         yield (
             finding if plain else attrs.evolve(finding, remedy=f"SET search_path = {schema}, public;\n{finding.remedy}")
         )
@@ -230,7 +235,8 @@ def _check_expected(remedies: Remedies, renamed: Mapping[str, str], live: Mappin
             missing.add(table)
             yield Finding(kind, name, wanted, actual, remedies.make_table(table))
         else:
-            remedy = remedies.mend(key, wanted, actual)
+            invalid = key == EMBEDDING_INDEX and actual == f"{wanted} INVALID"
+            remedy = COMMAND if invalid else remedies.mend(key, wanted, actual)
             if kind == "column" and actual is None and remedy.startswith("--"):
                 lost.append((table, name))
             if kind != "column" and any(of == table and re.search(rf"\b{part}\b", wanted) for of, part in lost):
@@ -238,10 +244,15 @@ def _check_expected(remedies: Remedies, renamed: Mapping[str, str], live: Mappin
             yield Finding(kind, _full(table, name), *_excerpts(wanted, actual), remedy)
 
 
-def _check_others(expected: Mapping[str, str], live: Mapping[str, str]) -> Iterator[Finding]:
+def _check_others(
+    expected: Mapping[str, str], live: Mapping[str, str], leftovers: Sequence[str], *, building: bool
+) -> Iterator[Finding]:
     for key, actual in live.items():
         kind, table, name = split_key(key)
-        if key not in expected and f"table {table}" in expected and _stands_in_the_way(kind, actual):
+        if table == "mem_docs" and kind == "index" and name in leftovers:
+            if not building:
+                yield Finding(kind, _full(table, name), None, actual, COMMAND)
+        elif key not in expected and f"table {table}" in expected and _stands_in_the_way(kind, actual):
             yield Finding(kind, _full(table, name), None, actual, Remedies.drop(key))
 
 

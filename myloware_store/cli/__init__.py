@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from myloware_store.cli.index import index
 from myloware_store.cli.options import Given, example, json_option, name_option, pass_given, where_options, yes_option
 
 if TYPE_CHECKING:
@@ -268,6 +269,9 @@ def reset(given: Given, *, sample_data: bool, yes: bool, database: str | None) -
         seeded = work.put_samples(target) if sample_data else None
     reports.reset(target.settings, applied, seeded, as_json=given.json)
     return DONE
+
+
+cli.add_command(index)
 
 
 def _embedded(settings: Settings) -> Store:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from myloware_store.up import Answer, UpReport
     from myloware_store.validate import Finding, ValidationReport
 
-__all__ = ["demo", "down", "migrate", "path", "ping", "reset", "seed", "status", "up", "validate"]
+__all__ = ["demo", "down", "migrate", "name_of", "path", "ping", "reset", "seed", "status", "up", "validate"]
 
 _SHORT = 240
 """Characters that are shown of all answers but the best."""
@@ -128,10 +128,10 @@ def migrate(settings: Settings, report: MigrationReport, *, as_json: bool) -> No
     """Report which migrations were applied, or would be."""
     if as_json:
         facts = {"applied": report.applied, "pending": report.pending, "obstacle": report.obstacle}
-        print_json({"url": _name(settings), **facts})
+        print_json({"url": name_of(settings), **facts})
         return
     screen = Screen()
-    screen.facts({"Database": _name(settings)})
+    screen.facts({"Database": name_of(settings)})
     for name in report.applied:
         screen.line(f"applied {name}")
     for name in report.pending:
@@ -156,10 +156,10 @@ def status(settings: Settings, report: ValidationReport, *, as_json: bool) -> No
     if as_json:
         states = {name: getattr(found, name) for name in ("applied", "pending", "edited", "unknown")}
         drifted = sum(finding.kind != "migration" for finding in report.findings)
-        print_json({"url": _name(settings), "current": report.valid, **states, "drifted": drifted})
+        print_json({"url": name_of(settings), "current": report.valid, **states, "drifted": drifted})
         return
     screen = Screen()
-    screen.facts({"Database": _name(settings), "Schema": _verdict(report.findings)})
+    screen.facts({"Database": name_of(settings), "Schema": _verdict(report.findings)})
     screen.line()
     states = {
         **dict.fromkeys(found.applied, "applied"),
@@ -177,20 +177,20 @@ def validate(settings: Settings, report: ValidationReport, *, as_json: bool) -> 
     """Report every difference with its remedy."""
     if as_json:
         facts = {"valid": report.valid, "versions": report.versions, "findings": _as_dicts(report.findings)}
-        print_json({"url": _name(settings), **facts})
+        print_json({"url": name_of(settings), **facts})
         return
     screen = Screen()
-    screen.facts({"Database": _name(settings), "Schema": _verdict(report.findings)})
+    screen.facts({"Database": name_of(settings), "Schema": _verdict(report.findings)})
     _list(screen, report.findings)
 
 
 def seed(settings: Settings, inserted: Mapping[str, int], *, as_json: bool) -> None:
     """Report how much sample data was put in where."""
     if as_json:
-        print_json({"url": _name(settings), "inserted": inserted})
+        print_json({"url": name_of(settings), "inserted": inserted})
         return
     screen = Screen()
-    screen.facts({"Database": _name(settings), "Sample data": _seeded(inserted)})
+    screen.facts({"Database": name_of(settings), "Sample data": _seeded(inserted)})
     if any(inserted.values()):
         screen.line()
         rows = [(name, count) for name, count in inserted.items() if count]
@@ -200,10 +200,10 @@ def seed(settings: Settings, inserted: Mapping[str, int], *, as_json: bool) -> N
 def reset(settings: Settings, applied: Sequence[str], inserted: Mapping[str, int] | None, *, as_json: bool) -> None:
     """Report a database that was made anew."""
     if as_json:
-        print_json({"url": _name(settings), "applied": applied, "inserted": inserted})
+        print_json({"url": name_of(settings), "applied": applied, "inserted": inserted})
         return
     rows = {
-        "Database": _name(settings),
+        "Database": name_of(settings),
         "Migrations": f"{len(applied)} applied, on none of the old data",
         "Sample data": _seeded(inserted),
     }
@@ -228,7 +228,7 @@ def _url(settings: Settings) -> str:
     return settings.url if settings.embedded else settings.safe_url
 
 
-def _name(settings: Settings) -> str:
+def name_of(settings: Settings) -> str:
     """Return the address for this library, with which the embedded server is started whenever it is needed."""
     return f"embedded:{settings.embedded_home}" if settings.embedded else settings.safe_url
 

@@ -14,6 +14,7 @@ from myloware_store.catalog import read_catalog
 from myloware_store.database import StoreDatabase, create_database
 from myloware_store.embedded import find_binaries
 from myloware_store.migrate import MigrationStatus, migrate
+from myloware_store.repositories.memory import Memory
 from myloware_store.settings import Settings
 from myloware_store.validate import Finding, validate
 
@@ -42,7 +43,10 @@ def mend(database: StoreDatabase) -> list[Finding]:
     """Follow the remedies, round after round, and give what is left: some differences hide others."""
     for _ in range(3):
         for finding in validate(database).findings:
-            psql(database, finding.remedy)
+            if finding.remedy == "myloware-store index ensure":
+                Memory(database).index.ensure()
+            else:
+                psql(database, finding.remedy)
     return list(validate(database).findings)
 
 

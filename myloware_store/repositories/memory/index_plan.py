@@ -8,7 +8,7 @@ import attrs
 
 from myloware_store.repositories.memory.index_build import find_leftovers
 from myloware_store.repositories.memory.index_report import IndexStatus
-from myloware_store.repositories.memory.index_session import BUSY
+from myloware_store.repositories.memory.index_session import find_builder
 from myloware_store.repositories.memory.index_state import INDEX_NAME, IndexFacts
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def read_status(database: StoreDatabase, state: IndexState, least_rows: int) -> 
         least_rows: How many rows with an embedding there must be before it is worth building.
     """
     plan, reason = make_plan(database, state, least_rows, state.target_recall)
-    builder = database.execute_sql(BUSY).fetchone()
+    builder = find_builder(database)
     leftovers = () if builder else find_leftovers(database)
     (size,) = database.execute_sql(_SIZE, (INDEX_NAME,)).fetchone()
     stale = plan is not None or bool(leftovers)
@@ -60,7 +60,7 @@ def read_status(database: StoreDatabase, state: IndexState, least_rows: int) -> 
         pgvector=".".join(map(str, state.pgvector)),
         lacks=() if state.iterative else ("iterative scans", "halfvec"),
         leftovers=leftovers,
-        builder=builder[0] if builder else None,
+        builder=builder,
     )
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from myloware_store.settings import Settings
 
-__all__ = ["BUSY", "IndexSession", "Progress", "open_session"]
+__all__ = ["IndexSession", "Progress", "find_builder", "open_session"]
 
 Progress: TypeAlias = "Callable[[str, int, int | None], None]"
 """Told what is done now, how many parts of it are done, and of how many, where that is known."""
@@ -30,11 +30,11 @@ _LOCK_CLASS = 0x6D796C69
 _LOCK = f"({_LOCK_CLASS}, hashtext('mem_docs'::regclass::oid::text))"
 
 # Whether someone builds, or changes the index otherwise, and which server process does.
-BUSY = f"""
+_BUSY = f"""
 SELECT pid FROM pg_locks
 WHERE locktype = 'advisory' AND granted AND objsubid = 2 AND classid = {_LOCK_CLASS}
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    AND objid = hashtext('mem_docs'::regclass::oid::text)::oid
+    AND objid = hashtext(to_regclass('mem_docs')::oid::text)::oid
 """  # noqa: S608  constants
 
 _RIGHTS = """
@@ -87,9 +87,9 @@ class IndexSession(StoreDatabase):
         with suppress(DatabaseFault):
             self.execute_sql("SELECT set_config('client_connection_check_interval', '2s', false)")
         while self.execute_sql(f"SELECT pg_try_advisory_lock{_LOCK}").fetchone() != (True,):
-            holder = self.execute_sql(BUSY).fetchone()
+            builder = find_builder(self)
             self.tell(
-                f"Waiting for server process {holder[0]}, which works on the index" if holder else "Waiting", 0, None
+                f"Waiting for server process {builder}, which works on the index" if builder else "Waiting", 0, None
             )
             time.sleep(_POLL)
 
@@ -130,6 +130,12 @@ class IndexSession(StoreDatabase):
         if locker:
             told = f"{told} (server process {locker})"
         self.tell(told, int(done or 0), int(total) if total else None)
+
+
+def find_builder(database: StoreDatabase) -> int | None:
+    """Return the server process that works on the index, None where none does."""
+    row = database.execute_sql(_BUSY).fetchone()
+    return row[0] if row else None
 
 
 @contextmanager

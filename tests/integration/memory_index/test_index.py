@@ -2,72 +2,22 @@
 
 from __future__ import annotations
 
-import io
-import struct
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 
-from myloware_store import DIMENSIONS, InvalidInput, Store, VectorIndexError
+from myloware_store import InvalidInput, Store, VectorIndexError
 from myloware_store.repositories.memory.index_build import find_leftovers
 from myloware_store.repositories.memory.index_state import METHODS, IndexStates
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from myloware_store.database import StoreDatabase
     from myloware_store.repositories.memory.index_state import Method
-
-ROWS = 600
-
-
-def clustered(n: int, *, topics: int = 20, seed: int = 1, first: int = 0) -> NDArray[np.float32]:
-    """Give unit vectors around as many centres, which are the same for a seed; `first` names the first topic."""
-    random = np.random.default_rng([seed, first, n])
-    centres = np.stack(
-        [np.random.default_rng([seed, topic]).normal(size=DIMENSIONS) for topic in range(first, first + topics)]
-    )
-    raw = centres[random.integers(topics, size=n)] + 0.5 * random.normal(size=(n, DIMENSIONS))
-    unit: NDArray[np.float32] = (raw / np.linalg.norm(raw, axis=1, keepdims=True)).astype(np.float32)
-    return unit
+    from tests.integration.memory_index.conftest import Corpus
 
 
-def load(database: StoreDatabase, vectors: NDArray[np.float32]) -> None:
-    """Put documents in by COPY BINARY, as a bulk load does."""
-    rows = io.BytesIO()
-    rows.write(b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0))
-    fixed = [b"t", b"CONTEXT", b"x"]
-    for vector in vectors.astype(">f4"):
-        values = [*fixed, struct.pack(">hh", DIMENSIONS, 0) + vector.tobytes()]
-        rows.write(struct.pack(">h", 4) + b"".join(struct.pack(">i", len(value)) + value for value in values))
-    rows.write(struct.pack(">h", -1))
-    rows.seek(0)
-    database.copy("COPY mem_docs (tenant_id, type, content, embedding) FROM STDIN (FORMAT binary)", rows)
-
-
-@pytest.fixture
-def loaded(myloware: Store) -> Store:
-    """Give a store with documents of 20 topics, which counts as large."""
-    load(myloware.db, clustered(ROWS))
-    myloware.memory.index.least_rows = 500
-    myloware.memory.index.sample = 15
-    return myloware
-
-
-def indexes(store: Store) -> dict[str, bool]:
-    """Give the vector indexes by name, and whether each is valid."""
-    sql = """
-        SELECT i.relname, x.indisvalid FROM pg_index AS x
-        JOIN pg_class AS i ON i.oid = x.indexrelid JOIN pg_am AS am ON am.oid = i.relam
-        WHERE x.indrelid = 'mem_docs'::regclass AND am.amname IN ('ivfflat', 'hnsw')
-        """
-    return dict(store.db.execute_sql(sql).fetchall())
-
-
-def test_a_small_memory_needs_no_index(myloware: Store) -> None:
+def test_a_small_memory_needs_no_index(myloware: Store, corpus: Corpus) -> None:
     """Up to some thousand rows `ensure` does nothing, and nothing is reported as wrong."""
-    load(myloware.db, clustered(50))
+    corpus.load(myloware.db, corpus.clustered(50))
 
     change = myloware.memory.index.ensure()
     assert ((), False, False, None) == (
@@ -80,7 +30,7 @@ def test_a_small_memory_needs_no_index(myloware: Store) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_ensure_makes_the_index_good(loaded: Store, method: Method) -> None:
+def test_ensure_makes_the_index_good(loaded: Store, corpus: Corpus, method: Method) -> None:
     """It is built on the data, tuned to the target and used; a second run finds nothing to do."""
     index = loaded.memory.index
     before = index.status()
@@ -93,7 +43,7 @@ def test_ensure_makes_the_index_good(loaded: Store, method: Method) -> None:
 
     status = change.status
     assert (method, True, False, None) == (status.method, status.used, status.stale, status.problem)
-    assert status.rows_at_build == ROWS <= status.rows_now < 1.1 * ROWS
+    assert status.rows_at_build == corpus.rows <= status.rows_now < 1.1 * corpus.rows
     assert (0.9, True) == (status.target_recall, (status.recall or 0) >= 0.9)
     assert status.size_bytes > 0
     assert "Measuring" in told
@@ -101,7 +51,7 @@ def test_ensure_makes_the_index_good(loaded: Store, method: Method) -> None:
         assert (24, 0) == (status.lists, status.fresh_rows)
     else:
         assert (16, 64, None) == (status.m, status.ef_construction, status.fresh_rows)
-    assert {"mem_docs_embedding_idx": True} == indexes(loaded)
+    assert {"mem_docs_embedding_idx": True} == corpus.indexes(loaded.db)
     assert ((), "it is good") == ((again := index.ensure(0.9)).actions, again.reason)
     measured = index.measure_recall(30)
     assert (30, True) == (measured.sample, measured.recorded)
@@ -109,12 +59,12 @@ def test_ensure_makes_the_index_good(loaded: Store, method: Method) -> None:
     assert measured.recall == index.status().recall
 
 
-def test_the_measured_search_goes_through_the_index(loaded: Store) -> None:
+def test_the_measured_search_goes_through_the_index(loaded: Store, corpus: Corpus) -> None:
     """What is measured is a scan of the index and not another plan."""
     from myloware_store.repositories.memory.index_recall import APPROXIMATE, EXACT
 
     loaded.memory.index.ensure()
-    query = {"query": str(clustered(1)[0].tolist()), "k": 10}
+    query = {"query": str(corpus.clustered(1)[0].tolist()), "k": 10}
     with loaded.db.atomic():
         loaded.db.execute_sql(
             "SELECT set_config('enable_seqscan', 'off', true), set_config('enable_sort', 'off', true)"
@@ -123,35 +73,39 @@ def test_the_measured_search_goes_through_the_index(loaded: Store) -> None:
     assert ["mem_docs_embedding_idx" in plan for plan in plans] == [True, False]
 
 
-def test_growth_is_noticed(loaded: Store) -> None:
+def test_growth_is_noticed(loaded: Store, corpus: Corpus) -> None:
     """Beyond twice its rows ivfflat is used no more, and `ensure` builds it anew with more lists."""
     loaded.memory.index.ensure()
-    load(loaded.db, clustered(2 * ROWS))
+    corpus.load(loaded.db, corpus.clustered(2 * corpus.rows))
 
     status = loaded.memory.index.status()
-    assert (True, False, 2 * ROWS) == (status.stale, status.used, status.fresh_rows)
+    assert (True, False, 2 * corpus.rows) == (status.stale, status.used, status.fresh_rows)
     assert "it was measured on" in str(status.problem)
     change = loaded.memory.index.ensure()
-    assert (round((3 * ROWS) ** 0.5), True, 0) == (change.status.lists, change.status.used, change.status.fresh_rows)
+    assert (round((3 * corpus.rows) ** 0.5), True, 0) == (
+        change.status.lists,
+        change.status.used,
+        change.status.fresh_rows,
+    )
 
 
-def test_more_of_the_same_needs_no_new_index(loaded: Store) -> None:
+def test_more_of_the_same_needs_no_new_index(loaded: Store, corpus: Corpus) -> None:
     """Rows of the topics it knows: measured anew, it answers for them, too."""
     index = loaded.memory.index
     index.ensure()
-    load(loaded.db, clustered(150))
+    corpus.load(loaded.db, corpus.clustered(150))
     assert (150, True, True) == ((status := index.status()).fresh_rows, status.used, status.stale)
 
     change = index.ensure()
-    assert (0, ROWS, True) == (change.status.fresh_rows, change.status.rows_at_build, change.status.used)
+    assert (0, corpus.rows, True) == (change.status.fresh_rows, change.status.rows_at_build, change.status.used)
     assert [action.split()[0] for action in change.actions] == ["measured"]
 
 
-def test_unseen_topics_make_a_new_index(loaded: Store) -> None:
+def test_unseen_topics_make_a_new_index(loaded: Store, corpus: Corpus) -> None:
     """Rows of topics that the index never saw: the search finds them at once, and `ensure` teaches it to the index."""
     index = loaded.memory.index
     index.ensure()
-    load(loaded.db, clustered(300, topics=10, first=100))
+    corpus.load(loaded.db, corpus.clustered(300, topics=10, first=100))
 
     assert index.measure_recall(50).recall >= 0.95
     change = index.ensure()
@@ -169,7 +123,7 @@ def test_deletes_without_vacuum_do_no_harm(loaded: Store) -> None:
     assert index.measure_recall(30).recall >= 0.9
 
 
-def test_what_a_killed_build_left_is_named_and_dropped(loaded: Store) -> None:
+def test_what_a_killed_build_left_is_named_and_dropped(loaded: Store, corpus: Corpus) -> None:
     """Under whatever name; the index in use stays, and so do indexes of others."""
     index = loaded.memory.index
     index.ensure()
@@ -181,7 +135,7 @@ def test_what_a_killed_build_left_is_named_and_dropped(loaded: Store) -> None:
     assert (("mem_docs_embedding_idx_new",), True) == ((status := index.status()).leftovers, status.stale)
     change = index.ensure()
     assert (("dropped mem_docs_embedding_idx_new",), ()) == (change.actions, change.status.leftovers)
-    assert {"mem_docs_embedding_idx": True, "theirs": True} == indexes(loaded)
+    assert {"mem_docs_embedding_idx": True, "theirs": True} == corpus.indexes(loaded.db)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +146,7 @@ def test_what_a_killed_build_left_is_named_and_dropped(loaded: Store) -> None:
         "REINDEX INDEX mem_docs_embedding_idx",
     ],
 )
-def test_a_damaged_index_is_built_anew(loaded: Store, damage: str) -> None:
+def test_a_damaged_index_is_built_anew(loaded: Store, corpus: Corpus, damage: str) -> None:
     """Missing, invalid, or made anew by others: `status` says so, `ensure` mends it."""
     loaded.memory.index.ensure()
     loaded.db.execute_sql(damage)
@@ -200,16 +154,16 @@ def test_a_damaged_index_is_built_anew(loaded: Store, damage: str) -> None:
     assert (True, False) == ((status := loaded.memory.index.status()).stale, status.used)
     change = loaded.memory.index.ensure()
     assert (False, True, True) == (change.status.stale, change.status.used, change.status.valid)
-    assert {"mem_docs_embedding_idx": True} == indexes(loaded)
+    assert {"mem_docs_embedding_idx": True} == corpus.indexes(loaded.db)
 
 
-def test_an_empty_memory_gets_its_index_back(myloware: Store) -> None:
+def test_an_empty_memory_gets_its_index_back(myloware: Store, corpus: Corpus) -> None:
     """A missing index is made however few rows there are, so that the schema is whole."""
     myloware.db.execute_sql("DROP INDEX mem_docs_embedding_idx")
 
     assert myloware.memory.index.status().stale
     assert not myloware.memory.index.ensure().status.stale
-    assert {"mem_docs_embedding_idx": True} == indexes(myloware)
+    assert {"mem_docs_embedding_idx": True} == corpus.indexes(myloware.db)
     with pytest.raises(VectorIndexError, match="nothing to measure"):
         myloware.memory.index.measure_recall()
 

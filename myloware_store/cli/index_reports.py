@@ -1,0 +1,87 @@
+"""What the commands on the vector index report: JSON for programs, text for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from myloware_store.cli.console import Screen, print_json
+from myloware_store.cli.reports import name_of
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from myloware_store import IndexChange, IndexStatus
+    from myloware_store.settings import Settings
+
+__all__ = ["change", "status"]
+
+
+def status(settings: Settings, report: IndexStatus, *, as_json: bool) -> None:
+    """Report how the index is."""
+    if as_json:
+        print_json({"url": name_of(settings), **attrs.asdict(report)})
+        return
+    screen = Screen()
+    screen.facts({"Database": name_of(settings), **_facts(report)})
+    if report.remedy:
+        screen.line("\nTo mend it:")
+        screen.verbatim(report.remedy)
+
+
+def change(settings: Settings, report: IndexChange, *, as_json: bool) -> None:
+    """Report what was done to the index, and how it is now."""
+    if as_json:
+        print_json({"url": name_of(settings), **attrs.asdict(report)})
+        return
+    screen = Screen()
+    screen.facts({"Database": name_of(settings), **_facts(report.status)})
+    screen.line()
+    for action in report.actions:
+        screen.line(action)
+    screen.line(f"Why: {report.reason}." if report.actions else f"Nothing to do: {report.reason}.")
+
+
+def _facts(report: IndexStatus) -> dict[str, object]:
+    return {
+        "Index": _kind(report),
+        "Searches": "go through the index" if report.used else f"are exact: {report.problem}",
+        "Rows": _rows(report),
+        "Recall": _recall(report),
+        "Built": _at(report.built_at) or "not by `index`, as far as is known",
+        "Size": f"{report.size_bytes / 2**20:.1f} MiB",
+        "pgvector": f"{report.pgvector}{' without ' + ' and '.join(report.lacks) if report.lacks else ''}",
+        **({"Left over": ", ".join(report.leftovers)} if report.leftovers else {}),
+        **({"At work": f"server process {report.builder}"} if report.builder else {}),
+    }
+
+
+def _kind(report: IndexStatus) -> str:
+    if report.method is None:
+        return "none"
+    options = {"lists": report.lists, "m": report.m, "ef_construction": report.ef_construction}
+    told = ", ".join(f"{name} = {value}" for name, value in options.items() if value is not None)
+    return f"{report.method}, {told}{'' if report.valid else ', invalid'}"
+
+
+def _rows(report: IndexStatus) -> str:
+    told = f"about {report.rows_now} with an embedding"
+    if report.rows_at_build:
+        told += f", {report.rows_at_build} when it was built"
+    return f"{told}, {report.fresh_rows} came or changed since" if report.fresh_rows else told
+
+
+def _recall(report: IndexStatus) -> str:
+    if report.recall is None:
+        return "not measured"
+    tuned = ", ".join(f"{tuning} at k = {k}" for k, tuning in report.tunings)
+    parameter = {"ivfflat": "probes", "hnsw": "ef_search"}.get(report.method or "", "")
+    return (
+        f"{report.recall:.3f} of the exact answer for {report.sample} queries on {_at(report.measured_at)}, target"
+        f" {report.target_recall:g}{f'; {parameter}: {tuned}' if tuned else ''}"
+    )
+
+
+def _at(time: datetime | None) -> str:
+    return f"{time:%Y-%m-%d %H:%M} UTC" if time else ""

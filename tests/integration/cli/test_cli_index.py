@@ -1,0 +1,65 @@
+"""`myloware-store index`: how the vector index is, and what makes it good again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.integration.cli.conftest import Shell
+
+DOCUMENTS = """
+    INSERT INTO mem_docs (tenant_id, type, content, embedding)
+    SELECT 't', 'CONTEXT', 'x', (
+        SELECT array_agg(sin(n * 37 + place * (n %% 7 + 1)) ORDER BY place) FROM generate_series(1, 1536) AS place
+    )::vector
+    FROM generate_series(1, 60) AS n
+""".replace("%%", "%")
+
+
+def test_a_small_memory_needs_nothing(shell: Shell, myloware_dsn: str) -> None:
+    """The status says so and exits 0; `ensure` says that there is nothing to do."""
+    shell.ask(myloware_dsn, DOCUMENTS)
+
+    status = shell.report("index", "status", "--url", myloware_dsn)
+    assert ("ivfflat", False, False, None) == (status["method"], status["used"], status["stale"], status["remedy"])
+    text = shell.run("index", "status", "--url", myloware_dsn).stdout
+    assert "are exact: of 60 rows, fewer than 5000, a search compares all vectors" in text
+    assert "Nothing to do: of 60 rows" in shell.run("index", "ensure", "--url", myloware_dsn).stdout
+
+
+def test_an_index_is_swapped_rebuilt_and_mended(shell: Shell, myloware_dsn: str) -> None:
+    """Each says what it did; a broken one is a finding, exit 1, with the command that mends it."""
+    shell.ask(myloware_dsn, DOCUMENTS)
+
+    swapped = shell.report("index", "swap", "hnsw", "--url", myloware_dsn)
+    assert "built hnsw over 60 rows" == swapped["actions"][0]
+    assert ("hnsw", 60) == (swapped["status"]["method"], swapped["status"]["rows_at_build"])
+    assert shell.report("validate", "--url", myloware_dsn)["valid"]
+    assert "built hnsw over 60 rows" in shell.run("index", "rebuild", "--url", myloware_dsn).stdout
+
+    invalid = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'mem_docs_embedding_idx'::regclass"
+    shell.ask(myloware_dsn, invalid)
+    broken = shell.run("index", "status", "--url", myloware_dsn)
+    assert 1 == broken.returncode
+    assert broken.stdout.endswith("To mend it:\nmyloware-store index ensure\n")
+    (finding,) = shell.report("validate", "--url", myloware_dsn, code=1)["findings"]
+    assert "myloware-store index ensure" == finding["remedy"]
+    assert "built hnsw over 60 rows" in shell.run("index", "ensure", "--url", myloware_dsn).stdout
+    assert shell.report("validate", "--url", myloware_dsn)["valid"]
+
+
+def test_wrong_usage_is_told_in_a_line(shell: Shell, myloware_dsn: str) -> None:
+    """Exit 2, and nothing is changed."""
+    assert 2 == shell.run("index", "swap", "flat", "--url", myloware_dsn).returncode
+    low = shell.run("index", "ensure", "--target-recall", "0.2", "--url", myloware_dsn)
+    assert (2, "error: target_recall: 0.2 is not a number from 0.5 to 1\n") == (low.returncode, low.stderr)
+
+
+def test_progress_is_shown_on_a_terminal(shell: Shell, myloware_dsn: str) -> None:
+    """What is done now, and how much of it."""
+    shell.ask(myloware_dsn, DOCUMENTS)
+
+    code, shown = shell.terminal("index", "rebuild", "--url", myloware_dsn)
+    assert 0 == code
+    assert "built ivfflat over 60 rows" in shown
+    assert "Searching exactly" in shown or "Building" in shown or "Measuring" in shown

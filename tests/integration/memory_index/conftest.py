@@ -1,0 +1,79 @@
+"""Documents of several topics, and stores that hold enough of them for an index to be worth it."""
+
+from __future__ import annotations
+
+import io
+import struct
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from myloware_store import DIMENSIONS, Store
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from myloware_store.database import StoreDatabase
+
+
+class Corpus:
+    """Makes documents, loads them, and looks at the indexes over them.
+
+    Attributes:
+        rows: How many documents a loaded store begins with.
+    """
+
+    rows = 600
+
+    @staticmethod
+    def clustered(n: int, *, topics: int = 20, first: int = 0) -> NDArray[np.float32]:
+        """Give unit vectors around the centres of so many topics, of which `first` is the first."""
+        random = np.random.default_rng([first, n])
+        names = range(first, first + topics)
+        centres = np.stack([np.random.default_rng([1, topic]).normal(size=DIMENSIONS) for topic in names])
+        raw = centres[random.integers(topics, size=n)] + 0.5 * random.normal(size=(n, DIMENSIONS))
+        unit: NDArray[np.float32] = (raw / np.linalg.norm(raw, axis=1, keepdims=True)).astype(np.float32)
+        return unit
+
+    @staticmethod
+    def load(database: StoreDatabase, vectors: NDArray[np.float32]) -> None:
+        """Put documents in by COPY BINARY, as a bulk load does."""
+        rows = io.BytesIO()
+        rows.write(b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0))
+        for vector in vectors.astype(">f4"):
+            values = [b"t", b"CONTEXT", b"x", struct.pack(">hh", DIMENSIONS, 0) + vector.tobytes()]
+            rows.write(struct.pack(">h", 4) + b"".join(struct.pack(">i", len(value)) + value for value in values))
+        rows.write(struct.pack(">h", -1))
+        rows.seek(0)
+        database.copy("COPY mem_docs (tenant_id, type, content, embedding) FROM STDIN (FORMAT binary)", rows)
+
+    @classmethod
+    def fill(cls, store: Store) -> Store:
+        """Load a store, which then counts as large."""
+        cls.load(store.db, cls.clustered(cls.rows))
+        store.memory.index.least_rows = 500
+        store.memory.index.sample = 15
+        return store
+
+    @staticmethod
+    def indexes(database: StoreDatabase) -> dict[str, bool]:
+        """Give the vector indexes by name, and whether each is valid."""
+        sql = """
+            SELECT i.relname, x.indisvalid FROM pg_index AS x
+            JOIN pg_class AS i ON i.oid = x.indexrelid JOIN pg_am AS am ON am.oid = i.relam
+            WHERE x.indrelid = 'mem_docs'::regclass AND am.amname IN ('ivfflat', 'hnsw')
+            """
+        return dict(database.execute_sql(sql).fetchall())
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Corpus:
+    """Give what makes documents."""
+    return Corpus()
+
+
+@pytest.fixture
+def loaded(myloware: Store, corpus: Corpus) -> Store:
+    """Give a store with documents of 20 topics, which counts as large."""
+    return corpus.fill(myloware)

@@ -1,0 +1,230 @@
+"""Builds that are killed, interrupted, refused or met by others: the index in use stays, and the next run mends it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+
+import attrs
+import psycopg2
+import pytest
+
+from myloware_store import ConnectionFailed, Store, VectorIndexError
+from myloware_store.database import create_database
+from myloware_store.migrate import migrate
+from myloware_store.repositories.memory import Memory
+from myloware_store.repositories.memory.index import MemoryIndex
+from myloware_store.repositories.memory.index_session import find_builder
+from myloware_store.repositories.memory.index_state import METHODS, IndexStates
+from myloware_store.settings import Settings
+from myloware_store.validate import validate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from myloware_store.database import StoreDatabase
+    from myloware_store.repositories.memory.index_state import Method
+    from tests.integration.memory_index.conftest import Corpus
+
+PATIENCE = 60.0
+WAITING = "SELECT pid FROM pg_stat_progress_create_index WHERE phase LIKE 'waiting for writers%%'"
+
+
+def eventually(holds: Callable[[], object], what: str) -> None:
+    """Wait until something holds, and say what did not."""
+    end = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < end, f"not within {PATIENCE:.0f} s: {what}"
+        time.sleep(0.01)
+
+
+@contextmanager
+def open_transaction(store: Store, sql: str) -> Iterator[None]:
+    """Hold a transaction open on a connection of its own, in which a statement was run."""
+    with closing(psycopg2.connect(store.settings.libpq_url)) as connection, connection.cursor() as run:
+        run.execute(sql)
+        yield
+        connection.rollback()
+
+
+WRITE = "UPDATE mem_docs SET content = 'y' WHERE ctid = '(0,1)'"
+
+
+def test_a_killed_server_process_leaves_the_index_in_use(loaded: Store, corpus: Corpus) -> None:
+    """The build ends with an error; what it left is named, and the next run drops it and builds."""
+    index = loaded.memory.index
+    index.ensure()
+    used = IndexStates(loaded.db).get()
+    with ThreadPoolExecutor(1) as thread, open_transaction(loaded, WRITE):
+        building = thread.submit(index.rebuild)
+        eventually(lambda: loaded.db.execute_sql(WAITING).fetchone(), "the build has begun")
+        assert index.status().builder == loaded.db.execute_sql(WAITING).fetchone()[0]
+        assert validate(loaded.db).valid
+        loaded.db.execute_sql(f"SELECT pg_terminate_backend(({WAITING}))")
+        with pytest.raises(ConnectionFailed):
+            building.result(PATIENCE)
+
+    assert {"mem_docs_embedding_idx": True, "mem_docs_embedding_idx_new": False} == corpus.indexes(loaded.db)
+    status = index.status()
+    assert (True, True, ("mem_docs_embedding_idx_new",)) == (status.used, status.stale, status.leftovers)
+    (finding,) = validate(loaded.db).findings
+    assert ("mem_docs.mem_docs_embedding_idx_new", "myloware-store index ensure") == (finding.name, finding.remedy)
+    change = index.ensure()
+    assert ("dropped mem_docs_embedding_idx_new",) == change.actions
+    assert (used.filenode, {"mem_docs_embedding_idx": True}) == (
+        IndexStates(loaded.db).get().filenode,
+        corpus.indexes(loaded.db),
+    )
+
+
+def test_a_killed_program_ends_its_build(loaded: Store, corpus: Corpus) -> None:
+    """The server notices within seconds that nobody waits, and lets go of the lock."""
+    index = loaded.memory.index
+    index.ensure()
+    with open_transaction(loaded, WRITE):
+        program = subprocess.Popen(
+            [sys.executable, "-m", "myloware_store", "index", "rebuild"],
+            env={**os.environ, "DATABASE_URL": loaded.settings.libpq_url},
+        )
+        eventually(lambda: loaded.db.execute_sql(WAITING).fetchone(), "the build has begun")
+        program.kill()
+        program.wait()
+        eventually(lambda: find_builder(loaded.db) is None, "the server has ended the build")
+
+    assert index.status().used
+    assert ("dropped mem_docs_embedding_idx_new",) == index.ensure().actions
+    assert {"mem_docs_embedding_idx": True} == corpus.indexes(loaded.db)
+
+
+def test_ctrl_c_cancels_the_build(loaded: Store, corpus: Corpus) -> None:
+    """At once, however long it would take; the index in use stays."""
+    index = loaded.memory.index
+    index.ensure()
+
+    def interrupt(what: str, _done: int, _total: int | None) -> None:
+        if "waiting for writers" in what:
+            raise KeyboardInterrupt
+
+    with open_transaction(loaded, WRITE), pytest.raises(KeyboardInterrupt):
+        index.rebuild(progress=interrupt)
+    assert index.status().used
+    assert find_builder(loaded.db) is None
+    assert index.ensure().status.leftovers == ()
+    assert {"mem_docs_embedding_idx": True} == corpus.indexes(loaded.db)
+
+
+def test_of_two_at_once_one_waits(loaded: Store) -> None:
+    """And then finds nothing to do."""
+    index = loaded.memory.index
+    waiting = threading.Event()
+
+    def tell(what: str, _done: int, _total: int | None) -> None:
+        if what.startswith("Waiting for server process"):
+            waiting.set()
+
+    with ThreadPoolExecutor(2) as threads:
+        with open_transaction(loaded, WRITE):
+            first = threads.submit(index.ensure)
+            eventually(lambda: loaded.db.execute_sql(WAITING).fetchone(), "the build has begun")
+            second = threads.submit(lambda: index.ensure(progress=tell))
+            assert waiting.wait(PATIENCE)
+        assert ["built", "measured"] == [action.split()[0] for action in first.result(PATIENCE).actions]
+        assert second.result(PATIENCE).actions == ()
+
+
+def test_no_reader_is_waited_for_where_it_would_hurt(loaded: Store, corpus: Corpus) -> None:
+    """A transaction that has read keeps the old index from being dropped, and not the new one from being used."""
+    index = loaded.memory.index
+    with ThreadPoolExecutor(1) as thread:
+        with open_transaction(loaded, "SELECT count(*) FROM mem_docs"):
+            building = thread.submit(index.ensure)
+            eventually(lambda: IndexStates(loaded.db).get().usable, "the new index is in use")
+            assert {"mem_docs_embedding_idx": True, "mem_docs_embedding_idx_old": False} == corpus.indexes(loaded.db)
+            loaded.db.execute_sql("UPDATE mem_docs SET content = 'z'")
+        building.result(PATIENCE)
+    assert {"mem_docs_embedding_idx": True} == corpus.indexes(loaded.db)
+
+
+def test_only_the_owner_builds(loaded: Store) -> None:
+    """Any other role is told whom to ask; it can read the status, and measure without writing it down."""
+    loaded.db.execute_sql("DROP ROLE IF EXISTS index_reader")
+    loaded.db.execute_sql("CREATE ROLE index_reader LOGIN")
+    loaded.db.execute_sql("GRANT SELECT ON mem_docs TO index_reader")
+    plain = create_database(attrs.evolve(loaded.settings, user="index_reader"))
+    try:
+        index = MemoryIndex(plain, IndexStates(plain))
+        index.least_rows = 500
+        assert index.status().stale
+        with pytest.raises(VectorIndexError, match="index_reader does not own mem_docs: have"):
+            index.ensure()
+        loaded.memory.index.ensure()
+        assert index.ensure().actions == ()
+        assert not index.measure_recall(10).recorded
+    finally:
+        plain.close_all()
+        loaded.db.execute_sql("DROP OWNED BY index_reader")
+        loaded.db.execute_sql("DROP ROLE index_reader")
+
+
+def test_through_pgbouncer_nothing_is_built(loaded: Store) -> None:
+    """It cannot hold the lock; the status can be read."""
+    pooled = create_database(attrs.evolve(loaded.settings, pgbouncer=True))
+    index = MemoryIndex(pooled, IndexStates(pooled))
+    index.least_rows = 500
+    try:
+        assert index.status().stale
+        with pytest.raises(VectorIndexError, match="name the PostgreSQL server itself"):
+            index.ensure()
+    finally:
+        pooled.close_all()
+
+
+def test_deadlines_of_statements_do_not_end_a_build(loaded: Store) -> None:
+    """A statement_timeout is for searches, and not for a build of an hour."""
+    loaded.db.execute_sql(f"ALTER DATABASE {loaded.settings.dbname} SET statement_timeout = 2000")
+    waits = (
+        "SELECT count(*) FROM pg_stat_activity WHERE pid = %s AND statement_timestamp() - query_start > interval '3 s'"
+    )
+    try:
+        with ThreadPoolExecutor(1) as thread:
+            with open_transaction(loaded, WRITE):
+                building = thread.submit(loaded.memory.index.rebuild)
+                eventually(lambda: loaded.db.execute_sql(WAITING).fetchone(), "the build has begun")
+                pid = loaded.db.execute_sql(WAITING).fetchone()
+                eventually(lambda: loaded.db.execute_sql(waits, pid).fetchone() == (1,), "it is beyond the deadline")
+            assert building.result(PATIENCE).status.used
+    finally:
+        loaded.db.execute_sql(f"ALTER DATABASE {loaded.settings.dbname} RESET statement_timeout")
+
+
+@pytest.fixture
+def old_and_new(empty_database: str, corpus: Corpus) -> Iterator[StoreDatabase]:
+    """Give a loaded database on the oldest and on the newest server."""
+    settings = Settings.load(empty_database, environ={}, dotenv=None)
+    migrate(settings)
+    database = create_database(settings)
+    corpus.load(database, corpus.clustered(corpus.rows))
+    yield database
+    database.close_all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_old_and_new_servers_build(old_and_new: StoreDatabase, method: Method, corpus: Corpus) -> None:
+    """On pgvector 0.5 as on 0.8; the status says what the old one cannot do."""
+    index = Memory(old_and_new).index
+    index.least_rows, index.sample = 500, 15
+    if method == "hnsw":
+        index.swap(method)
+
+    status = index.ensure(0.9).status
+    assert (method, True, True) == (status.method, status.used, (status.recall or 0) >= 0.9)
+    old = status.pgvector.startswith("0.5")
+    assert (("iterative scans", "halfvec") if old else ()) == status.lacks
+    assert validate(old_and_new).valid
+    assert {"mem_docs_embedding_idx": True} == corpus.indexes(old_and_new)
