@@ -17,7 +17,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 PROGRAM = re.compile(r"^```python\n# (\w+\.py)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PROGRAMS = {
     f"{page}/{name}": text
-    for page in ("worker.md", "asyncio.md")
+    for page in ("worker.md", "asyncio.md", "memory.md")
     for name, text in PROGRAM.findall((DOCS / page).read_text(encoding="utf-8"))
 }
 UNENDING = "worker.md/worker.py"
