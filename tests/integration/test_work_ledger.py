@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
@@ -48,7 +48,7 @@ UNION ALL SELECT 'a letter is of an item that has failed', w.id FROM work_items 
     JOIN dead_letters AS d ON d.work_item_id = w.id AND d.replayed_at IS NULL WHERE w.status <> 'FAILED'
 """
 
-which = st.integers(min_value=0, max_value=50)
+which = st.integers(min_value=0, max_value=5)
 
 
 class Ledger(RuleBasedStateMachine):
@@ -66,8 +66,10 @@ class Ledger(RuleBasedStateMachine):
         return [future.result() for future in [self.workers.submit(call) for call in calls]]
 
     def some(self, number: int) -> list[Claim]:
-        """Choose one or two of the claims ever made, in force or not."""
-        return list({claim.item_id: claim for claim in self.claims[number : number + 2]}.values())
+        """Choose one or two of the last claims, in force or not."""
+        latest = self.claims[-6:]
+        first = number % max(len(latest), 1)
+        return list({claim.item_id: claim for claim in latest[first : first + 2]}.values())
 
     @rule(count=st.integers(1, 4), tries=st.integers(1, 3), tenant=st.sampled_from(["acme", "globex"]))
     def submit(self, count: int, tries: int, tenant: str) -> None:
@@ -113,11 +115,16 @@ class Ledger(RuleBasedStateMachine):
         """Let leases run out, and take the items back twice at once, while their workers finish them."""
         claims = self.some(number)
         past = datetime.now(UTC) - timedelta(minutes=1)
-        late = [claim.attempt_id for claim in claims]
-        Attempt.update(lease_expires_at=past).where((Attempt.id << late) & (Attempt.status == "STARTED")).execute()
-        self.at_once(
-            self.store.work.reap, self.store.work.reap, lambda: self.store.work.finish(claims, [3] * len(claims))
+        given = [claim.attempt_id for claim in claims]
+        held = (Attempt.id << given) & (Attempt.status == "STARTED")
+        late = {attempt.work_item_id for attempt in Attempt.select().where(held)}
+        Attempt.update(lease_expires_at=past).where(held).execute()
+        accepted, first, second = self.at_once(
+            lambda: self.store.work.finish(claims, [3] * len(claims)), self.store.work.reap, self.store.work.reap
         )
+        assert late == {*first, *second}
+        assert not late & accepted
+        assert not first.keys() & second.keys()
         WorkItem.update(available_at=past).where(WorkItem.status == "QUEUED").execute()
 
     @rule(number=which, count=st.integers(1, 2))
@@ -182,6 +189,7 @@ def test_the_ledger_always_balances(myloware: Store) -> None:
             deadline=None,
             derandomize=True,
             database=None,
+            phases=[Phase.generate],  # threads are no friends of shrinking
             suppress_health_check=list(HealthCheck),
         ),
     )
