@@ -24,7 +24,7 @@ from myloware_store.migration_database import LOCK_CLASS
 if TYPE_CHECKING:
     from tests.integration.cli.conftest import Shell
 
-COMMANDS = ["up", "down", "demo", "ping", "migrate", "migrations-path", "status", "validate", "seed", "reset"]
+COMMANDS = ["up", "down", "demo", "ping", "migrate", "migrations-path", "status", "validate", "seed", "reset", "index"]
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
 SECRET = "s3cr3t%21"
 
