@@ -1,0 +1,326 @@
+"""The nearest documents: always as many as there are, through the index where it is good, leaving no setting behind."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from myloware_store import DIMENSIONS, InvalidInput, InvalidVector, Store
+from myloware_store.migrate import migrate
+from myloware_store.repositories.memory import search
+from myloware_store.repositories.memory.index_state import METHODS
+from myloware_store.settings import Settings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from myloware_store.database import StoreDatabase
+    from myloware_store.repositories.memory.index_state import Method
+
+ROWS, TOPICS = 600, 12
+HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
+
+
+def clustered(n: int, seed: int, *, first: int = 0) -> NDArray[np.float32]:
+    """Give unit vectors of topics in turn, of which `first` is the first."""
+    centres = np.stack([np.random.default_rng(topic).normal(size=DIMENSIONS) for topic in range(first, first + TOPICS)])
+    raw = centres[np.arange(n) % TOPICS] + 0.5 * np.random.default_rng([seed]).normal(size=(n, DIMENSIONS))
+    unit: NDArray[np.float32] = (raw / np.linalg.norm(raw, axis=1, keepdims=True)).astype(np.float32)
+    return unit
+
+
+def load(database: StoreDatabase, vectors: NDArray[np.float32]) -> None:
+    """Put documents in by COPY BINARY, whose contents are their numbers; their tenants change every hundred."""
+    rows = io.BytesIO()
+    rows.write(HEADER)
+    for i, vector in enumerate(vectors.astype(">f4")):
+        values = [
+            f"t{i // 100}".encode(),
+            b"CONTEXT" if i % 2 else b"KNOWLEDGE",
+            str(i).encode(),
+            struct.pack(">hh", DIMENSIONS, 0) + vector.tobytes(),
+        ]
+        rows.write(struct.pack(">h", 4) + b"".join(struct.pack(">i", len(value)) + value for value in values))
+    rows.write(struct.pack(">h", -1))
+    rows.seek(0)
+    database.copy("COPY mem_docs (tenant_id, type, content, embedding) FROM STDIN (FORMAT binary)", rows)
+
+
+def build(store: Store, method: Method) -> None:
+    """Make an index of this kind that searches trust, which takes few rows for many."""
+    load(store.db, clustered(ROWS, 1))
+    store.memory.index.least_rows = 500
+    store.memory.index.sample = 15
+    store.memory.index.swap(method)
+    store.db.execute_sql("ANALYZE mem_docs")
+    assert store.memory.index.status().used
+
+
+def nearest(vectors: NDArray[np.float32], query: NDArray[np.float32], k: int, keep: Any = None) -> list[str]:
+    """Give the contents of the k documents that are nearest, by numpy."""
+    similarity = vectors @ query
+    order = [i for i in np.argsort(-similarity) if keep is None or keep(i)]
+    return [str(i) for i in order[:k]]
+
+
+def contents(store: Store, query: Any, **options: Any) -> list[str]:
+    """Search, and give the contents of the hits."""
+    return [hit.content for hit in store.memory.similar(query, **options)]
+
+
+def plan(store: Store, monkeypatch: pytest.MonkeyPatch, **options: Any) -> str:
+    """Give the plan of the statement that a search sends, under the settings it sends."""
+    sent: list[Any] = []
+    tuned = store.db.execute_tuned
+
+    def record(*arguments: Any) -> Any:
+        sent.append(arguments)
+        return tuned(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store.db, "execute_tuned", record)
+        store.memory.similar(QUERY, **options)
+    ((settings, sql, params),) = sent
+    return "\n".join(line for (line,) in tuned(settings, f"EXPLAIN (ANALYZE, VERBOSE) {sql}", params))
+
+
+def leg(plan: str, name: str) -> str:
+    """Give the first line of a leg's plan that reads the table."""
+    part = re.split(r"\n +CTE \w+\n", plan.split(f"CTE {name}\n")[1])[0]
+    return next(line for line in part.splitlines() if "mem_docs m" in line)
+
+
+QUERY = clustered(TOPICS, 9)[3]
+INDEX = "Index Scan using mem_docs_embedding_idx"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_good_index_answers(myloware: Store, monkeypatch: pytest.MonkeyPatch, method: Method) -> None:
+    """And nothing is compared beside it; `exact` never goes through it, and agrees."""
+    build(myloware, method)
+    auto = plan(myloware, monkeypatch)
+    assert INDEX in leg(auto, "indexed")
+    assert "never executed" in leg(auto, "compared")
+    exact = plan(myloware, monkeypatch, mode="exact")
+    assert "mem_docs_embedding_idx" not in exact
+    expected = nearest(clustered(ROWS, 1), QUERY, 10)
+    assert expected == contents(myloware, QUERY, mode="exact")
+    assert expected == contents(myloware, QUERY, mode="ann")
+    assert expected == contents(myloware, QUERY)
+
+
+def test_an_index_that_nobody_has_built_on_the_data_is_not_trusted(
+    myloware: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The migration makes it on an empty table: searches compare, unless they are told otherwise."""
+    load(myloware.db, clustered(ROWS, 1))
+    assert "mem_docs_embedding_idx" not in plan(myloware, monkeypatch)
+    assert nearest(clustered(ROWS, 1), QUERY, 100) == contents(myloware, QUERY, k=100)
+    assert INDEX in leg(plan(myloware, monkeypatch, mode="ann"), "indexed")
+    assert 100 == len(contents(myloware, QUERY, k=100, mode="ann"))
+
+
+def test_without_an_index_everything_is_compared(myloware: Store) -> None:
+    """Whatever the mode."""
+    load(myloware.db, clustered(ROWS, 1))
+    myloware.db.execute_sql("DROP INDEX mem_docs_embedding_idx")
+    for mode in ("auto", "exact", "ann"):
+        assert nearest(clustered(ROWS, 1), QUERY, 20) == contents(myloware, QUERY, k=20, mode=mode)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_few_that_meet_a_filter_are_compared(myloware: Store, monkeypatch: pytest.MonkeyPatch, method: Method) -> None:
+    """Where more meet it than it pays to compare, the index answers, and what it misses is compared all the same."""
+    build(myloware, method)
+    vectors = clustered(ROWS, 1)
+    wanted: dict[str, Any] = {"filter": {"type": "CONTEXT"}}
+    assert "never executed" in leg(plan(myloware, monkeypatch, **wanted), "indexed")
+    assert nearest(vectors, QUERY, 10, lambda i: i % 2) == contents(myloware, QUERY, **wanted)
+    monkeypatch.setattr(search, "MANY", 50)
+    assert INDEX in leg(plan(myloware, monkeypatch, **wanted), "indexed")
+    for k in (1, 10, 100, 300, 400):
+        hits = contents(myloware, QUERY, k=k, **wanted)
+        assert min(k, ROWS // 2) == len(set(hits)) == len(hits)
+        assert all(int(content) % 2 for content in hits)
+    with myloware.tenant("t2"):
+        assert nearest(vectors, QUERY, 100, lambda i: 200 <= i < 300) == contents(myloware, QUERY, k=200)
+        assert 100 == len(contents(myloware, QUERY, k=200, mode="ann"))
+    assert contents(myloware, QUERY, filter={"metadata.x": 1}) == []
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_deleted_documents_take_no_places(myloware: Store, method: Method) -> None:
+    """Also before a vacuum: the index still leads to them."""
+    build(myloware, method)
+    kept = set(nearest(clustered(ROWS, 1), QUERY, ROWS)[-40:])
+    myloware.db.execute_sql("DELETE FROM mem_docs WHERE NOT content = ANY (%s)", (list(kept),))
+    for mode in ("auto", "exact", "ann"):
+        for k in (10, 40, 100):
+            hits = contents(myloware, QUERY, k=k, mode=mode)
+            assert min(k, 40) == len(set(hits)) == len(hits)
+            assert kept >= set(hits)
+    myloware.db.execute_sql("DELETE FROM mem_docs")
+    for mode in ("auto", "exact", "ann"):
+        assert contents(myloware, QUERY, mode=mode) == []
+
+
+def test_topics_that_ivfflat_has_never_seen_are_found(myloware: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came or changed since it was built is compared beside it, and comes once."""
+    build(myloware, "ivfflat")
+    query, unseen = clustered(TOPICS, 9, first=50)[0], clustered(120, 2, first=50)
+    load(myloware.db, unseen)
+    assert INDEX in leg(plan(myloware, monkeypatch), "indexed")
+    assert nearest(unseen, query, 10) == contents(myloware, query)
+    myloware.db.execute_sql("UPDATE mem_docs SET metadata = '{\"a\": 1}', updated_at = now() WHERE content::int < 100")
+    ids = [hit.id for hit in myloware.memory.similar(QUERY, k=60)]
+    assert 60 == len(set(ids))
+
+
+def test_an_index_that_was_changed_meanwhile_is_not_trusted(myloware: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process knows is some seconds old: the statement looks whether it is still the same index."""
+    build(myloware, "ivfflat")
+    myloware.memory.similar(QUERY)
+    myloware.db.execute_sql("REINDEX INDEX mem_docs_embedding_idx")
+    assert "never executed" in leg(plan(myloware, monkeypatch), "indexed")
+    myloware.db.execute_sql("DROP INDEX mem_docs_embedding_idx")
+    assert nearest(clustered(ROWS, 1), QUERY, 10) == contents(myloware, QUERY)
+
+
+def searches(store: Store) -> None:
+    """Search until it fails."""
+    while True:
+        store.memory.similar(QUERY, k=600, mode="ann")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_tuning_stays_with_its_search(myloware: Store, method: Method) -> None:
+    """On a pooled connection, in the caller's transaction with settings of its own, and after an error."""
+    build(myloware, method)
+    names = ("enable_sort", "jit", "random_page_cost", {"hnsw": "hnsw.ef_search", "ivfflat": "ivfflat.probes"}[method])
+
+    def settings() -> list[str]:
+        return [myloware.db.execute_sql(f"SELECT current_setting('{name}')").fetchone()[0] for name in names]
+
+    with myloware.db.unit():
+        myloware.memory.similar(QUERY)
+        before = settings()
+        myloware.memory.similar(QUERY, k=100, mode="ann")
+        assert before == settings()
+        assert ("on", "4") == (before[0], before[2])
+        with myloware.db.atomic():
+            myloware.db.execute_sql(f"SET LOCAL {names[3]} = 23")
+            myloware.db.execute_sql("SET LOCAL enable_sort = off")
+            own = settings()
+            myloware.memory.similar(QUERY)
+            assert own == settings()
+            with myloware.db.atomic():
+                myloware.memory.similar(QUERY)
+                assert own == settings()
+            myloware.db.execute_sql("SET LOCAL statement_timeout = 1")
+            with pytest.raises(Exception, match="statement timeout"):
+                searches(myloware)
+            myloware.db.execute_sql("SET LOCAL statement_timeout = 0")
+            assert own == settings()
+        assert before == settings()
+    opened = myloware.db.pool.opened
+    for _ in range(5):
+        myloware.memory.similar(QUERY)
+    assert opened == myloware.db.pool.opened
+
+
+def test_searches_read_what_their_transaction_wrote(myloware: Store) -> None:
+    """Also through the index."""
+    build(myloware, "hnsw")
+    with myloware.db.atomic() as transaction:
+        (doc_id,) = myloware.memory.upsert([{"type": "CONTEXT", "content": "mine", "embedding": QUERY}])
+        assert doc_id == myloware.memory.similar(QUERY)[0].id
+        transaction.rollback()
+    assert doc_id != myloware.memory.similar(QUERY)[0].id
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_pgvector_that_is_supported_finds_as_many_as_there_are(empty_database: str, method: Method) -> None:
+    """0.5 has no iterative scans: under a filter it compares, and where the index gives too few it compares again."""
+    migrate(Settings.load(empty_database, environ={}, dotenv=None))
+    with Store.open(empty_database) as store:
+        build(store, method)
+        vectors = clustered(ROWS, 1)
+        assert nearest(vectors, QUERY, 10) == contents(store, QUERY)
+        assert nearest(vectors, QUERY, 10, lambda i: i % 2) == contents(store, QUERY, filter={"type": "CONTEXT"})
+        for mode in ("auto", "ann", "exact"):
+            for k in (1, 50, 200, 1000):
+                assert min(k, ROWS) == len(set(contents(store, QUERY, k=k, mode=mode)))
+                hits = contents(store, QUERY, k=k, mode=mode, filter={"type": "CONTEXT"})
+                assert min(k, ROWS // 2) == len(set(hits))
+        store.db.execute_sql("DELETE FROM mem_docs WHERE content::int >= 30")
+        for mode in ("auto", "ann", "exact"):
+            assert set(map(str, range(30))) == set(contents(store, QUERY, k=40, mode=mode))
+        assert 10 == len(store.memory.hybrid(QUERY, "1 2 3"))
+        assert 10 == len(store.memory.mmr(QUERY))
+
+
+def test_vectors_come_where_they_are_asked_for(myloware: Store) -> None:
+    """As they were stored, in the order of the hits."""
+    vectors = clustered(20, 1)
+    load(myloware.db, vectors)
+    assert [None] * 10 == [hit.embedding for hit in myloware.memory.similar(QUERY)]
+    for hit in myloware.memory.similar(QUERY, with_embedding=True):
+        assert vectors[int(hit.content)].tolist() == list(hit.embedding if hit.embedding is not None else ())
+    assert [] == myloware.memory.similar(QUERY, with_embedding=True, filter={"metadata.x": 1})
+
+
+def test_equal_vectors_come_in_the_order_of_their_ids(myloware: Store) -> None:
+    """With a similarity of 1 that rounding never takes beyond it, nor beyond -1."""
+    ids = myloware.memory.upsert([{"type": "CONTEXT", "content": "x", "embedding": QUERY} for _ in range(30)])
+    hits = myloware.memory.similar(QUERY, k=12)
+    assert sorted(ids)[:12] == [hit.id for hit in hits]
+    for sign in (1, -1):
+        for scale in (0.1, 0.3, 1, 7):
+            (hit,) = myloware.memory.similar(sign * scale * QUERY, k=1)
+            assert pytest.approx(sign, abs=1e-6) == hit.similarity == hit.score
+            assert -1 <= hit.score <= 1
+
+
+def test_what_has_no_direction_is_never_found(myloware: Store) -> None:
+    """A zero vector stored past the library, and documents without a vector."""
+    (doc_id,) = myloware.memory.upsert([{"type": "CONTEXT", "content": "x", "embedding": QUERY}])
+    myloware.memory.upsert([{"type": "CONTEXT", "content": "no vector"}])
+    myloware.db.execute_sql(
+        "INSERT INTO mem_docs (tenant_id, type, content, embedding)"
+        " SELECT 't', 'CONTEXT', 'zero', array_fill(0::real, ARRAY[1536])::vector"
+    )
+    for mode in ("auto", "exact", "ann"):
+        for least in (None, -1, -0.5, 0.999):
+            hits = myloware.memory.similar(QUERY, mode=mode, min_similarity=least)
+            assert [doc_id] == [hit.id for hit in hits]
+    assert [doc_id] == [hit.id for hit in myloware.memory.similar(-QUERY, min_similarity=-1)]
+    assert [] == myloware.memory.similar(-QUERY, min_similarity=-0.99)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"k": 10_001},
+        {"k": -1},
+        {"k": True},
+        {"mode": "fast"},
+        {"mode": None},
+        {"min_similarity": "1"},
+        {"min_similarity": float("nan")},
+        {"min_similarity": True},
+        {"with_embedding": 1},
+        {"filter": []},
+    ],
+)
+def test_bad_searches_are_refused(myloware: Store, options: dict[str, Any]) -> None:
+    """One typed error each, and one for a vector that is none."""
+    with pytest.raises(InvalidInput):
+        myloware.memory.similar(QUERY, **options)
+    for bad in ([0.0] * DIMENSIONS, [float("inf")] * DIMENSIONS, QUERY[:100], None, "vector", [QUERY]):
+        with pytest.raises(InvalidVector):
+            myloware.memory.similar(bad)
