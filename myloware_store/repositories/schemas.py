@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from myloware_store.models import Schema
 from myloware_store.repositories.base import as_list, as_name, stored_row
 from myloware_store.repositories.json_schemas import as_json_schema, broken_rules, compiled
 from myloware_store.repositories.versions import Versions
-from myloware_store.repositories.versions_sql import activation
+from myloware_store.repositories.versions_sql import ACTIVE, DEFINITIONS, activation
 from myloware_store.values import dump_json, require_text
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from myloware_store.database import StoreDatabase
 
-__all__ = ["Schemas"]
+__all__ = ["ActiveSchemas", "Schemas"]
 
 # Index: schemas_name_version_key. The update changes nothing: it returns the first, where it is the same.
 REGISTER = """
@@ -41,17 +41,6 @@ ACTIVATE = activation(
     "t.id, t.created_at, t.name, t.version, t.document_type, t.schema_definition, t.is_active, t.updated_at",
 )
 
-# Index: schemas_active_idx. It is for the way of every submit, so it asks for little. xmin changes with every update of
-# a row by another transaction, ctid with every one by the same.
-ACTIVE = "SELECT id, xmin::text, ctid::text FROM schemas WHERE is_active AND document_type = ANY (%(types)s)"
-
-# Index: schemas_active_idx.
-DEFINITIONS = """
-SELECT id, xmin::text, ctid::text, document_type, name, version, schema_definition::text FROM schemas
-WHERE is_active AND document_type = ANY (%(types)s)
-ORDER BY name
-"""
-
 _MOST_PROBLEMS = 20
 _MOST_KEPT = 100
 
@@ -65,6 +54,38 @@ class _Active:
     validator: Validator
 
 
+@attrs.frozen
+class ActiveSchemas:
+    """The active schemas for some types of documents, as they were when the database was asked.
+
+    Attributes:
+        stamps: One a schema, in their order: what `SCHEMAS_UNCHANGED` compares.
+    """
+
+    stamps: tuple[str, ...] = ()
+    _schemas: tuple[_Active, ...] = ()
+
+    def check(self, documents: Iterable[tuple[str, str]]) -> None:
+        """Check documents against them.
+
+        Raises:
+            InvalidDocument: A document is not JSON though its type has an active schema, or breaks rules of one.
+        """
+        by_type: dict[str, list[_Active]] = {}
+        for schema in sorted(self._schemas, key=attrgetter("title")):
+            by_type.setdefault(schema.document_type, []).append(schema)
+        found = (
+            DocumentProblem(document=place, schema=schema.title, path=path, message=message)
+            for place, (kind, content) in enumerate(documents)
+            for schema in by_type.get(kind, ())
+            for path, message in broken_rules(schema.validator, content)
+        )
+        problems = tuple(islice(found, _MOST_PROBLEMS))
+        if problems:
+            more = "; there may be more" if len(problems) == _MOST_PROBLEMS else ""
+            raise InvalidDocument(f"{'; '.join(map(str, problems))}{more}", problems)
+
+
 class Schemas(Versions[Schema]):
     """JSON Schemas for types of documents; all tenants share them."""
 
@@ -72,7 +93,7 @@ class Schemas(Versions[Schema]):
 
     def __init__(self, database: StoreDatabase) -> None:
         super().__init__(database)
-        self._kept: dict[tuple[Any, ...], _Active] = {}
+        self._kept: dict[str, _Active] = {}
 
     def register(self, name: str, version: str, document_type: str, schema_definition: Mapping[str, Any]) -> Schema:
         """Store a version of a schema, not active yet.
@@ -157,34 +178,32 @@ class Schemas(Versions[Schema]):
             (as_name(kind, "document_type"), require_text(text, "content"))
             for kind, text in as_list(documents, "documents")
         ]
-        active = self._active({kind for kind, _ in given})
-        found = (
-            DocumentProblem(document=place, schema=schema.title, path=path, message=message)
-            for place, (kind, content) in enumerate(given)
-            for schema in active.get(kind, ())
-            for path, message in broken_rules(schema.validator, content)
-        )
-        problems = tuple(islice(found, _MOST_PROBLEMS))
-        if problems:
-            more = "; there may be more" if len(problems) == _MOST_PROBLEMS else ""
-            raise InvalidDocument(f"{'; '.join(map(str, problems))}{more}", problems)
+        self.active({kind for kind, _ in given}).check(given)
 
-    def _active(self, types: set[str]) -> dict[str, list[_Active]]:
-        """Return the active schemas of these types of documents."""
+    def active(self, types: Collection[str]) -> ActiveSchemas:
+        """Ask for the active schemas of some types of documents.
+
+        Args:
+            types: The types.
+
+        Returns:
+            What documents of these types can be checked against.
+
+        Raises:
+            InvalidInput: One that was stored in another way than by `register` is no valid JSON Schema.
+        """
         if not types:
-            return {}
-        asked = {"types": sorted(types)}
+            return ActiveSchemas()
+        asked = {"document_types": sorted(types)}
         kept = self._kept
-        keys = self._rows(ACTIVE, asked)
-        if any(key not in kept for key in keys):
+        stamps = [stamp for (stamp,) in self._rows(ACTIVE, asked)]
+        if any(stamp not in kept for stamp in stamps):
             rows = self._rows(DEFINITIONS, asked)
-            used = {row[:3]: kept.get(row[:3]) or _ready(*row[3:]) for row in rows}
+            used = {stamp: kept.get(stamp) or _ready(*told) for stamp, *told in rows}
             kept = {**kept, **used} if len(kept) < _MOST_KEPT else used
-            self._kept, keys = kept, [*used]
-        active: dict[str, list[_Active]] = {}
-        for schema in sorted((kept[key] for key in keys), key=attrgetter("title")):
-            active.setdefault(schema.document_type, []).append(schema)
-        return active
+            self._kept, stamps = kept, [*used]
+        stamps.sort()
+        return ActiveSchemas(tuple(stamps), tuple(kept[stamp] for stamp in stamps))
 
 
 def _ready(document_type: str, name: str, version: str, definition: str) -> _Active:

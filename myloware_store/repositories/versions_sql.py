@@ -1,8 +1,27 @@
-"""The statement by which one version of a name becomes the active one, the same for schemas and workflow templates."""
+"""What the statements about versions share: how one becomes the active one of its name, and which schemas are so."""
 
 from __future__ import annotations
 
-__all__ = ["activation"]
+__all__ = ["ACTIVE", "DEFINITIONS", "SCHEMAS_UNCHANGED", "activation"]
+
+_STAMP = "concat_ws(' ', id, xmin, ctid)"
+"""What tells a row from others, and from itself before a change: `xmin` is another one after an update by another
+transaction, `ctid` after one by the same."""
+
+# Index: schemas_active_idx.
+_ACTIVE = "is_active AND document_type = ANY (%(document_types)s)"
+
+# It asks for little, since it is for every check.
+ACTIVE = f"SELECT {_STAMP} FROM schemas WHERE {_ACTIVE}"
+DEFINITIONS = f"""
+SELECT {_STAMP}, document_type, name, version, schema_definition::text FROM schemas WHERE {_ACTIVE}
+"""
+
+SCHEMAS_UNCHANGED = f"""(
+    SELECT COALESCE(array_agg({_STAMP} ORDER BY {_STAMP} COLLATE "C"), '{{}}') = %(stamps)s::text[]
+    FROM schemas WHERE {_ACTIVE}
+)"""
+"""Whether the schemas that documents were checked against still are the active ones."""
 
 
 def activation(table: str, wanted: str, returned: str) -> str:

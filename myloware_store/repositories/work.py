@@ -28,7 +28,7 @@ from myloware_store.repositories.base import (
     as_uuid,
     writer,
 )
-from myloware_store.repositories.schemas import Schemas
+from myloware_store.repositories.schemas import ActiveSchemas, Schemas
 from myloware_store.repositories.work_claims import Claims
 from myloware_store.repositories.work_rows import as_document, as_order
 from myloware_store.repositories.work_upkeep import Upkeep
@@ -50,6 +50,7 @@ class Work(Claims, Upkeep):
     def __init__(self, database: StoreDatabase) -> None:
         super().__init__(database)
         self._schemas = Schemas(database)
+        self._active: dict[frozenset[str], ActiveSchemas] = {}
 
     def submit(
         self,
@@ -80,8 +81,8 @@ class Work(Claims, Upkeep):
 
         Raises:
             InvalidInput: There is no item, or one cannot be stored; nothing was written.
-            InvalidDocument: A content does not fit the active schemas for its type (`schemas.activate`), which one
-                query asks for; nothing was written.
+            InvalidDocument: A content does not fit the active schemas for its type (`schemas.activate`); nothing was
+                written.
             IdempotencyConflict: The key was used before, with other items.
         """
         tenant, actor = writer()
@@ -104,19 +105,41 @@ class Work(Claims, Upkeep):
             "contents": [content for _, content in documents],
         }
         try:
-            self._schemas.check_documents(documents)
+            row = self._store_checked(documents, values)
         except InvalidDocument:
             # What was submitted under this key before a schema came into force is not submitted anew.
             if key is None or not self._by_key(tenant, key):
                 raise
-        rows = self._rows(sql.SUBMIT, values)
-        if not rows:
+            row = None
+        if row is None:
             return self._first_order(tenant, key, documents)
-        (order,) = (as_order(row) for row in rows)
+        order = as_order(row)
         # The roll-up trigger counted the items after the row was returned.
         order.open_items = len(documents)
         order._dirty.clear()  # noqa: SLF001  the stored row says so, too
         return order
+
+    def _store_checked(self, documents: list[tuple[str, str]], values: dict[str, Any]) -> tuple[Any, ...] | None:
+        """Store documents that fit the active schemas, and return the order's row; None where its key was used before.
+
+        They are checked against what was active when this store last asked. The statement that stores them finds out
+        whether it still is, so that nothing is asked before it as long as nothing changes.
+        """
+        types = frozenset(kind for kind, _ in documents)
+        active, asked = self._active.get(types, ActiveSchemas()), False
+        while True:
+            try:
+                active.check(documents)
+            except InvalidDocument:
+                if asked:
+                    raise
+            else:
+                given = {**values, "document_types": [*types], "stamps": [*active.stamps]}
+                ((unchanged, *row),) = self._rows(sql.SUBMIT, given)
+                if unchanged:
+                    return tuple(row) if row[0] else None
+            active, asked = self._schemas.active(types), True
+            self._active[types] = active
 
     def _by_key(self, tenant: str, key: str) -> WorkOrder | None:
         order: WorkOrder | None = WorkOrder.get_or_none(WorkOrder.tenant_id == tenant, WorkOrder.idempotency_key == key)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from myloware_store import InvalidDocument, InvalidInput, NotFound, Schema, TransactionConflict, VersionConflict
-from myloware_store.repositories.schemas import ACTIVATE, ACTIVE, DEFINITIONS, Schemas
+from myloware_store.repositories.schemas import ACTIVATE, Schemas
+from myloware_store.repositories.versions_sql import ACTIVE, DEFINITIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
