@@ -12,6 +12,7 @@ from myloware_store.repositories.memory.near import FURTHEST
 from myloware_store.repositories.memory.search import Search
 from myloware_store.repositories.memory.text import TextSearch, text_legs, typed
 from myloware_store.values import shown
+from myloware_store.vectors import encode_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,7 +81,7 @@ class HybridSearch(Search, TextSearch):
         if not vector_weight + text_weight:
             raise InvalidInput("weights: both are 0")
         condition = self._condition(filter)
-        near = self._near(vector, depth, condition, "auto")
+        near = self._near(self._usable("auto"), encode_text(vector, "vector"), depth, condition)
         query = typed(q, "web")
         return find(
             self._db,

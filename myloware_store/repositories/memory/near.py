@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from myloware_store.repositories.memory.filters import Condition
     from myloware_store.repositories.memory.index_state import IndexState
 
-__all__ = ["FURTHEST", "Near", "by_comparing", "through_index"]
+__all__ = ["FURTHEST", "Near", "Shortcut", "by_comparing", "through_index", "through_index_alone"]
 
 FURTHEST = 3.0
 """A distance that all are below, but for those that are no number."""
@@ -23,6 +23,9 @@ SAMPLED = 1_000
 # How much further the index looks under a filter, of which it knows nothing.
 _AHEAD = 4
 _MOST_EF_SEARCH = 1000
+
+# The state may be some seconds old, and the index another one by now.
+_SAME_INDEX = "(SELECT pg_relation_filenode(to_regclass('mem_docs_embedding_idx'))) = %(filenode)s"
 
 ASKED = "asked AS MATERIALIZED (SELECT %(vector)s::vector AS v)"
 
@@ -38,6 +41,21 @@ class Near:
     """
 
     legs: str
+    parameters: dict[str, Any]
+    settings: dict[str, str | int]
+
+
+@attrs.frozen
+class Shortcut:
+    """A whole statement that finds the nearest documents at the price of the plainest SQL, or fewer than asked for.
+
+    Attributes:
+        statement: It gives the rows that `hits.find` reads.
+        parameters: Its parameters.
+        settings: Of the server, under which it is to run.
+    """
+
+    statement: str
     parameters: dict[str, Any]
     settings: dict[str, str | int]
 
@@ -82,8 +100,7 @@ def through_index(
         "fetched": k * (_AHEAD if filtered else 1),
         "filenode": state.filenode,
     }
-    # The state may be some seconds old, and the index another one by now.
-    conditions = ["(SELECT pg_relation_filenode(to_regclass('mem_docs_embedding_idx'))) = %(filenode)s"]
+    conditions = [_SAME_INDEX]
     if filtered:
         parameters |= {
             "percent": min(100.0, 100 * SAMPLED / max(state.live_rows, 1)),
@@ -112,6 +129,55 @@ indexed AS MATERIALIZED (
     legs.append(_compared("compared", f"(SELECT count(*) FROM indexed) < %(nearest)s AND {condition.sql}"))
     legs.append(_nearest(*sources, "compared"))
     return Near(",".join(legs), parameters, {**SETTINGS, **settings})
+
+
+def through_index_alone(
+    state: IndexState, k: int, vector: str, *, with_embedding: bool, untested: bool = False
+) -> Shortcut | None:
+    """Go through the vector index, and where it is ivfflat compare what came since; without a filter.
+
+    To plan a search costs as much as to run it: what compares all documents where these are fewer than k is left to a
+    second statement, which is hardly ever sent.
+
+    Returns:
+        None where the index is not good enough.
+    """
+    settings = _tuned(state, k, filtered=False, untested=untested)
+    if settings is None:
+        return None
+    parameters: dict[str, Any] = {"vector": vector, "nearest": k, "filenode": state.filenode}
+    columns = "m.id, m.content, m.type, m.metadata, m.work_item_id"
+    embedding = "vector_send(m.embedding)" if with_embedding else "NULL::bytea"
+    legs = f"""
+    (
+        SELECT {columns}, m.embedding <=> (SELECT v FROM asked) AS distance, {embedding} AS vector
+        FROM mem_docs AS m
+        WHERE {_SAME_INDEX} AND m.embedding IS NOT NULL
+        ORDER BY m.embedding <=> (SELECT v FROM asked)
+        LIMIT %(nearest)s
+    )"""
+    if state.fresh_since is not None:
+        parameters["fresh_since"] = state.fresh_since
+        legs += f"""
+    UNION ALL
+    (
+        SELECT {columns}, (m.embedding <=> (SELECT v FROM asked)) + 0 AS distance, {embedding} AS vector
+        FROM mem_docs AS m
+        WHERE m.updated_at >= %(fresh_since)s AND m.embedding IS NOT NULL
+        ORDER BY distance, m.id
+        LIMIT %(nearest)s
+    )"""
+    statement = f"""
+WITH {ASKED}
+SELECT DISTINCT ON (distance, id) id, content, type, metadata, work_item_id, similarity, similarity,
+    NULL, NULL, NULL, vector
+FROM ({legs}
+) AS m, LATERAL (SELECT 1 - least(2, greatest(0, distance)) AS similarity) AS s
+WHERE distance <= {FURTHEST}
+ORDER BY distance, id
+LIMIT %(nearest)s
+"""
+    return Shortcut(statement, parameters, {**SETTINGS, **settings})
 
 
 def _compared(name: str, condition: str) -> str:

@@ -13,7 +13,7 @@ from myloware_store.repositories.base import Repository, as_count, as_flag
 from myloware_store.repositories.memory.filters import compile_filter, scope
 from myloware_store.repositories.memory.hits import MAX_HITS, find, hits_sql
 from myloware_store.repositories.memory.index_state import IndexStates
-from myloware_store.repositories.memory.near import FURTHEST, Near, by_comparing, through_index
+from myloware_store.repositories.memory.near import FURTHEST, Near, by_comparing, through_index, through_index_alone
 from myloware_store.values import shown
 from myloware_store.vectors import encode_text
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from myloware_store.database import StoreDatabase
     from myloware_store.repositories.memory.filters import Condition
+    from myloware_store.repositories.memory.index_state import IndexState
     from myloware_store.results import Hit
 
 __all__ = ["MODES", "Search"]
@@ -74,8 +75,17 @@ class Search(Repository):
             InvalidVector: The vector cannot be compared.
             InvalidInput: Another argument is out of its bounds.
         """
-        near = self._near(vector, as_count(k, "k", most=MAX_HITS), self._condition(filter), mode)
+        count, condition = as_count(k, "k", most=MAX_HITS), self._condition(filter)
         least = -1.0 if min_similarity is None else _similarity(min_similarity)
+        query, with_vectors = encode_text(vector, "vector"), as_flag(with_embedding, "with_embedding")
+        state = self._usable(mode)
+        if state is not None and condition.sql == "TRUE":
+            alone = through_index_alone(state, count, query, with_embedding=with_vectors, untested=mode == "ann")
+            if alone is not None:
+                hits = find(self._db, alone.statement, alone.parameters, alone.settings)
+                if len(hits) == count:
+                    return [hit for hit in hits if hit.score >= least]
+        near = self._near(state, query, count, condition, untested=mode == "ann")
         return find(
             self._db,
             hits_sql(
@@ -84,7 +94,7 @@ class Search(Repository):
                 order="r.distance, r.id",
                 score="1 - r.distance",
                 similarity="1 - r.distance",
-                with_embedding=as_flag(with_embedding, "with_embedding"),
+                with_embedding=with_vectors,
             ),
             {**near.parameters, "furthest": FURTHEST if least == -1 else 1 - least},
             near.settings,
@@ -133,20 +143,22 @@ class Search(Repository):
     def _condition(self, filter: Mapping[str, Any] | None) -> Condition:  # noqa: A002  the settled name
         return scope(compile_filter(filter), current_tenant())
 
-    def _near(self, vector: Any, k: int, condition: Condition, mode: Any) -> Near:
-        """Choose how the nearest documents are looked for."""
+    def _usable(self, mode: Any) -> IndexState | None:
+        """Return the state of the index where searches of this mode may go through it."""
         if mode not in MODES:
             raise InvalidInput(f"mode: {shown(mode)} is not one of {', '.join(MODES)}")
-        query = encode_text(vector, "vector")
-        if mode != "exact":
-            state = self._index_states.get()
-            ann = mode == "ann" and state.valid
-            if ann or state.usable:
-                many = 0 if ann else MANY
-                near = through_index(state, condition, k, query, many=many, untested=ann)
-                if near is not None:
-                    return near
-        return by_comparing(condition, k, query)
+        if mode == "exact":
+            return None
+        state = self._index_states.get()
+        return state if state.usable or (mode == "ann" and state.valid) else None
+
+    def _near(
+        self, state: IndexState | None, query: str, k: int, condition: Condition, *, untested: bool = False
+    ) -> Near:
+        """Choose how the nearest documents are looked for, in one statement that always finds them."""
+        many = 0 if untested else MANY
+        near = state and through_index(state, condition, k, query, many=many, untested=untested)
+        return near or by_comparing(condition, k, query)
 
 
 def _diverse(
