@@ -1,0 +1,216 @@
+"""What was measured, as tables with the figures that are asked for, and as plots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.memory.plot import Series, bars, scatter
+
+Results = dict[str, Any]
+
+RECALL_LIMIT, FILTERED_LIMIT = 0.95, 0.99
+OURS = {"loaded": "right after loading", "ivfflat": "after ensure(), ivfflat", "hnsw": "after ensure(), hnsw"}
+COLOURS = {
+    "similar(), exact": "#7a8a99",
+    "similar(), ivfflat": "#3b7dd8",
+    "similar(), hnsw": "#2f9e6e",
+    "SQL, ivfflat of the empty table": "#c2405a",
+    "SQL, ivfflat, rebuilt": "#d9a02e",
+    "SQL, hnsw": "#a05cc4",
+}
+PLAIN = ("SQL, ivfflat of the empty table", "SQL, hnsw")
+
+
+@dataclass(frozen=True)
+class Check:
+    """A figure that was asked for.
+
+    Attributes:
+        what: Of what.
+        measured: As it was measured.
+        asked: As it was asked for.
+        held: Whether it holds.
+    """
+
+    what: str
+    measured: str
+    asked: str
+    held: bool
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown, whose columns line up."""
+    widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
+    lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in [heads, *rows]]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def sections(results: Results) -> Iterator[tuple[str, str]]:
+    """Give the title and the table of each part that was measured."""
+    for name in sorted((name for name in results if name.startswith("recall ")), key=lambda one: results[one]["rows"]):
+        found = results[name]
+        yield f"Recall at 10 in {found['rows']:,} rows, and median milliseconds", recall_table(found)
+        yield f"Recall at 100 and 500 in {found['rows']:,} rows", deep_table(found)
+        seconds = "; ".join(f"{what} {value:.1f} s" for what, value in found["seconds"].items())
+        yield f"Building, {found['rows']:,} rows", seconds
+    if "unseen" in results:
+        title = f"Topics that the index was not built on, in {results['unseen']['rows']:,} rows"
+        yield title, table(("search", "recall at 10", "ms"), unseen_rows(results["unseen"]))
+    if "cost" in results:
+        rows = [
+            (one["case"], f"{one['ours_ms']:.2f}", f"{one['raw_ms']:.2f}", f"{one['ratio']:.2f}", f"<= {one['limit']}")
+            for one in results["cost"]
+        ]
+        yield (
+            "Beside SQL by hand over psycopg2, median milliseconds",
+            table(("", "ours", "by hand", "ratio", "asked"), rows),
+        )
+    if "loading" in results:
+        rows = [
+            (
+                one["case"],
+                f"{one['ours_per_s']:,.0f}",
+                f"{one['raw_per_s']:,.0f}",
+                f"{one['ratio']:.2f}",
+                f">= {one['limit']}" if one["limit"] else "",
+            )
+            for one in results["loading"]
+        ]
+        yield "Beside a bare COPY BINARY of packed rows, rows/s", table(("", "ours", "COPY", "ratio", "asked"), rows)
+    if "peers" in results:
+        yield f"Beside other libraries, {results['peers']['rows']:,} rows, hnsw, k = 10", peers_table(results["peers"])
+
+
+def recall_table(found: Results) -> str:
+    """Return filters down, states of the index across."""
+    cells = {(one["state"], one["filter"]): one for one in found["tables"] if one["k"] == 10}
+    names = list(dict.fromkeys(name for _, name in cells))
+
+    def cell(state: str, name: str) -> str:
+        one = cells[state, name]
+        short = f", {one['returned']} rows" if one["returned"] < one["wanted"] else ""
+        return f"{one['recall']:.3f} @ {one['ms']:.1f}{short}"
+
+    states = (*OURS, *PLAIN)
+    rows = [(name, f"{cells['loaded', name]['matches']:,}", *(cell(state, name) for state in states)) for name in names]
+    return table(("filter", "matches", *OURS.values(), *PLAIN), rows)
+
+
+def deep_table(found: Results) -> str:
+    """Return states of the index down: no filter, and the worst of the filters."""
+    rows = []
+    for state in (*OURS, *PLAIN):
+        for k in sorted({one["k"] for one in found["tables"]} - {10}):
+            these = [one for one in found["tables"] if one["state"] == state and one["k"] == k]
+            (free,) = [one for one in these if one["filter"] == "none"]
+            worst = min((one for one in these if one["filter"] != "none"), key=lambda one: one["recall"])
+            fewest = min(these, key=lambda one: one["returned"] / one["wanted"])
+            rows.append(
+                (
+                    OURS.get(state, state),
+                    str(k),
+                    f"{free['recall']:.3f} @ {free['ms']:.1f}",
+                    f"{worst['recall']:.3f} @ {worst['ms']:.1f} ({worst['filter']})",
+                    f"{fewest['returned']} of {fewest['wanted']}",
+                )
+            )
+    return table(("state", "k", "no filter", "worst filter", "fewest rows"), rows)
+
+
+def unseen_rows(found: Results) -> list[tuple[str, ...]]:
+    """Return the rows on topics that came later."""
+    return [(one["state"], f"{one['recall']:.3f}", f"{one['ms']:.1f}") for one in found["tables"]]
+
+
+def peers_table(found: Results) -> str:
+    """Return the libraries down."""
+    rows = [
+        (
+            one["name"],
+            f"{one['add_per_s']:,.0f}",
+            f"{one['add_ratio']:.2f}",
+            f"{one['ours_ms']:.2f}",
+            f"{one['ratio']:.2f}",
+            f"{one['all_recall']:.3f}" + ("" if one["index"] else ", index unused"),
+            f"{one['filtered_returned']} of {one['filtered_wanted']}",
+            f"{one['filtered_recall']:.3f} @ {one['filtered_ms']:.1f}",
+        )
+        for one in found["tables"]
+    ]
+    rows += [(name, reason, *[""] * 6) for name, reason in found["left_out"].items()]
+    heads = ("", f"stored/s ({found['stored']:,})", "of ours", "search ms", "over SQL", "recall")
+    return table((*heads, "rows, 1 % filter", "recall @ ms, 1 % filter"), rows)
+
+
+def checks(results: Results) -> Iterator[Check]:
+    """Hold what was measured against what was asked for."""
+    for name, found in results.items():
+        if name.startswith("recall "):
+            yield from recall_checks(found)
+    for one in results.get("unseen", {}).get("tables", ()):
+        if one["state"].startswith("similar"):
+            what = f"unseen topics, {one['state']}"
+            yield Check(
+                what, f"{one['recall']:.3f}", f">= {RECALL_LIMIT}, {one['wanted']} rows", fits(one, RECALL_LIMIT)
+            )
+    for one in results.get("cost", ()):
+        yield Check(one["case"], f"{one['ratio']:.2f}x", f"<= {one['limit']}x", one["ratio"] <= one["limit"])
+        if "limit_ms" in one:
+            held = one["ours_ms"] <= one["limit_ms"]
+            yield Check(one["case"], f"{one['ours_ms']:.0f} ms", f"<= {one['limit_ms']:.0f} ms", held)
+    for one in results.get("loading", ()):
+        if one["limit"]:
+            yield Check(one["case"], f"{one['ratio']:.2f}x", f">= {one['limit']}x", one["ratio"] >= one["limit"])
+
+
+def recall_checks(found: Results) -> Iterator[Check]:
+    """Hold the recall of every state and k against what was asked for: the worst filter stands for all."""
+    for state, name in OURS.items():
+        for k in sorted({one["k"] for one in found["tables"]}):
+            these = [one for one in found["tables"] if one["state"] == state and one["k"] == k]
+            for filtered, limit in ((False, RECALL_LIMIT), (True, FILTERED_LIMIT)):
+                worst = min((one for one in these if (one["filter"] != "none") is filtered), key=lambda o: o["recall"])
+                short = [one for one in these if one["returned"] != one["wanted"]]
+                what = f"{found['rows']:,} rows, {name}, k = {k}, {'worst filter' if filtered else 'no filter'}"
+                measured = f"{worst['recall']:.3f}" + (", too few rows" if short else "")
+                yield Check(what, measured, f">= {limit}, all rows", worst["recall"] >= limit and not short)
+
+
+def fits(one: Results, limit: float) -> bool:
+    """Tell whether a search found enough, and returned as many rows as it should."""
+    return bool(one["recall"] >= limit and one["returned"] == one["wanted"])
+
+
+def plots(results: Results) -> Iterator[tuple[str, str]]:
+    """Give the file name and the text of each plot; that of recall is of the largest table."""
+    sizes = [name for name in results if name.startswith("recall ")]
+    if not sizes:
+        return
+    found = results[max(sizes, key=lambda name: results[name]["rows"])]
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for one in found["curves"]:
+        curves.setdefault(f"SQL, {one['state']}", []).append((one["ms"], one["recall"]))
+    series = [Series(name, COLOURS[name], points) for name, points in curves.items()]
+    for one in found["tables"]:
+        if one["state"] in OURS and one["k"] == 10 and one["filter"] == "none":
+            name = plotted(one["state"])
+            series.append(Series(name, COLOURS[name], [(one["ms"], one["recall"])], joined=False))
+    title = f"Recall at 10 over median latency, {found['rows']:,} rows"
+    yield "recall-latency.svg", scatter(title, "milliseconds", "recall", series, 0.0)
+
+    filtered = [one for one in found["tables"] if one["k"] == 10 and one["filter"] != "none"]
+    groups = list(dict.fromkeys(one["filter"] for one in filtered))
+    heights: dict[str, list[tuple[float, float]]] = {}
+    for one in filtered:
+        heights.setdefault(plotted(one["state"]), []).append((groups.index(one["filter"]), one["recall"]))
+    series = [Series(name, COLOURS[name], points) for name, points in heights.items()]
+    title = f"Recall at 10 under filters, {found['rows']:,} rows"
+    yield "filtered-recall.svg", bars(title, "recall", groups, series)
+
+
+def plotted(state: str) -> str:
+    """Return what a plot calls a state of the index."""
+    return f"similar(), {'exact' if state == 'loaded' else state}" if state in OURS else state
