@@ -68,6 +68,7 @@ from myloware_store.results import Claim, EvalSummary, Hit, MemoryDoc, NewDoc, O
 from myloware_store.settings import Settings
 from myloware_store.store import Store
 from myloware_store.vectors import DIMENSIONS
+from myloware_store.worker import NeedsApproval, PermanentFailure, RetryLater, Worker, WorkerReport
 
 __all__ = [
     "DIMENSIONS",
@@ -106,14 +107,17 @@ __all__ = [
     "MemoryDoc",
     "MigrationError",
     "MissingExtension",
+    "NeedsApproval",
     "NewDoc",
     "NotAwaitingApproval",
     "NotFound",
     "Outcome",
+    "PermanentFailure",
     "PoolTimeout",
     "Priority",
     "Pruned",
     "RecallMeasurement",
+    "RetryLater",
     "Run",
     "Schema",
     "SchemaMismatch",
@@ -134,5 +138,7 @@ __all__ = [
     "WorkOrder",
     "WorkOrderStatus",
     "WorkStats",
+    "Worker",
+    "WorkerReport",
     "WorkflowTemplate",
 ]

@@ -106,7 +106,8 @@ class Claims(Waiting):
     def finish(self, claims: Iterable[Claim], results: Sequence[Any], *, gate: bool = False) -> set[UUID]:
         """Store results and complete the items, as far as these claims still hold them.
 
-        A second call with the same claims (a reply was lost) is accepted again and changes nothing.
+        A second call with the same claims (a reply was lost) is accepted again and changes nothing, not even the
+        result; one that says something else of the gate is refused.
 
         Args:
             claims: What `claim` returned.

@@ -66,12 +66,13 @@ held AS MATERIALIZED (
 # `whole`: all claims are accepted or none is. What is returned is which of them hold their items.
 FINISH = f"""
 WITH {_GIVEN_CLAIMS},
-accepted_before AS MATERIALIZED (  -- The reply to an earlier call was lost.
+accepted_before AS MATERIALIZED (  -- The reply to an earlier call, which meant the same, was lost.
     SELECT w.id
     FROM unnest(%(item_ids)s::uuid[], %(attempt_ids)s::uuid[]) AS given (item_id, attempt_id)
     JOIN work_items AS w ON w.id = given.item_id AND w.current_attempt_id = given.attempt_id
     JOIN attempts AS a ON a.id = given.attempt_id AND a.status = 'COMPLETED'
-    WHERE %(tenant)s::text IS NULL OR w.tenant_id = %(tenant)s
+    WHERE (%(tenant)s::text IS NULL OR w.tenant_id = %(tenant)s)
+        AND %(gate)s = (w.awaiting_approval OR EXISTS (SELECT FROM approval_events WHERE work_item_id = w.id))
 ),
 accepted AS MATERIALIZED (
     SELECT * FROM held

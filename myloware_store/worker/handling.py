@@ -47,12 +47,12 @@ class RetryLater(Exception):
 
     Args:
         message: Why.
-        delay: In how many seconds.
+        delay: In how many seconds; by default with the backoff of any failure.
     """
 
-    def __init__(self, message: str, *, delay: float) -> None:
+    def __init__(self, message: str, *, delay: float | None = None) -> None:
         super().__init__(message)
-        self.delay = as_seconds(delay, "delay")
+        self.delay = None if delay is None else as_seconds(delay, "delay")
 
 
 @attrs.frozen
@@ -123,10 +123,9 @@ class Crew:
         """Have claims that were lost meanwhile not be begun with."""
         self._lost |= attempt_ids
 
-    def overdue(self, seconds: float) -> set[UUID]:
-        """Name the attempts that have run for longer than some seconds."""
-        now = time.monotonic()
-        return {attempt_id for attempt_id, begun in self._begun.copy().items() if now - begun > seconds}
+    def running(self) -> dict[UUID, float]:
+        """Give the attempts that threads are at, and the `time.monotonic()` of their beginning."""
+        return self._begun.copy()
 
     def _work(self) -> None:
         while (claim := self._waiting.get()) is not None:
@@ -143,6 +142,8 @@ class Crew:
         try:
             with self._store.tenant(claim.tenant_id, actor=self._agent_id):
                 result = self._handler(claim)
+            if isinstance(result, BaseException):
+                raise TypeError(f"the handler returned {type(result).__name__}: raise it")  # noqa: TRY301
             gate = isinstance(result, NeedsApproval)
             result = result.result if isinstance(result, NeedsApproval) else result
             dump_json(result, "the handler's result")  # one that cannot be stored fails this attempt, and no other

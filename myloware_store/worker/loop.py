@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import random
 import signal
-import socket
 import threading
 import time
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ from myloware_store.worker.heart import Heart
 from myloware_store.worker.settling import AWAY, WorkerReport, hand_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
     from uuid import UUID
 
     from myloware_store.enums import WorkItemType
@@ -63,8 +63,9 @@ class Worker:
         tenants: Only items of these tenants.
         fair: Share what is claimed among the tenants, so that one that submits a flood does not starve the others.
         lease: Seconds until others take over the items of a worker that is gone; at least 1.
-        timeout: Seconds that a handler may take; then its lease is no longer extended, so that the attempt times out
-            and is tried again or buried. By default there is no limit.
+        timeout: Seconds that a handler may take; then its attempt fails with a TimeoutError, to be tried again or
+            buried, and what it gives later is dropped. Its thread cannot be stopped, and takes on nothing until it
+            returns. By default there is no limit.
         reap_every: Seconds between two looks for items that dead workers hold; None leaves that to others.
         grace: Seconds that `run` waits for running handlers when it is told to stop; what has not ended then is given
             back.
@@ -91,7 +92,9 @@ class Worker:
     ) -> None:
         if not callable(handler):
             raise InvalidInput(f"handler: {type(handler).__name__} is not callable")
-        self.agent_id = as_name(agent_id or f"{socket.gethostname()}:{os.getpid()}", "agent_id")
+        if inspect.iscoroutinefunction(handler):
+            raise InvalidInput("handler: it is async; give a plain function that runs it (asyncio.run)")
+        self.agent_id = as_name(agent_id or f"{os.uname().nodename}:{os.getpid()}", "agent_id")
         self._store = store
         self._handler = handler
         self._threads = as_count(threads, "threads", most=1000)
@@ -129,7 +132,7 @@ class Worker:
         with Listener(self._store.db) as listener, self._heard_signals(wanted=signals):
             self._listener = listener
             crew = Crew(self._store, self._handler, self.agent_id, self._threads, listener.wake)
-            heart = Heart(self._store, self._alive(crew), crew.skip, lease=self._lease, reap_every=self._reap_every)
+            heart = Heart(self._store, self._claims, crew.skip, lease=self._lease, reap_every=self._reap_every)
             try:
                 while not self._stops and not self._step(crew, listener, settled, drain=drain):
                     pass
@@ -154,8 +157,8 @@ class Worker:
         try:
             with self._store.db.unit():
                 self._hand_in(crew, settled)
-                room = self._most - len(self._held)
-                if room:
+                room = self._room(crew)
+                if room > 0:
                     claims = self._claim(min(room, 1000))
             for claim in claims:
                 self._held[claim.attempt_id] = claim
@@ -164,11 +167,11 @@ class Worker:
                 self._pause = 0.0
             elif self._left:
                 self._rest(listener, _LONGEST_PAUSE)
-            elif drain and not self._held:
+            elif drain and not self._held and room > 0:
                 return True
-            elif drain or not room:
-                listener.wait(_LONGEST_WAIT)  # until a handler has ended
-            elif work.wait_for_work(_LONGEST_WAIT, listener=listener, **self._wanted):
+            elif drain or room <= 0:
+                listener.wait(self._until_overdue(crew))  # or until a handler has ended
+            elif work.wait_for_work(self._until_overdue(crew), listener=listener, **self._wanted):
                 self._rest(listener, _LONGEST_LOOK)
         except AWAY as error:
             _logger.warning("waiting for the database: %s", error)
@@ -181,13 +184,35 @@ class Worker:
             self.agent_id, n, types=types, tenants=tenants, lease=self._lease, fair=self._fair
         )
 
+    def _room(self, crew: Crew) -> int:
+        """Count what may be claimed: a thread that is still at an attempt which timed out has no room for another."""
+        stuck = crew.running().keys() - self._held.keys()
+        return self._most - len(self._held) - len(stuck)
+
     def _hand_in(self, crew: Crew, settled: WorkerReport) -> None:
-        handled = [*self._left, *crew.handled()]
+        handled = [*self._left, *(one for one in crew.handled() if one.claim.attempt_id in self._held)]
+        done = {one.claim.attempt_id for one in handled}
+        handled += [one for one in self._overdue(crew) if one.claim.attempt_id not in done]
         self._left = hand_in(self._store.work, handled, settled)
         left = {one.claim.attempt_id for one in self._left}
         for one in handled:
             if one.claim.attempt_id not in left:
                 del self._held[one.claim.attempt_id]
+
+    def _overdue(self, crew: Crew) -> list[Handled]:
+        """End the attempts whose handlers take too long."""
+        if self._timeout is None:
+            return []
+        since, error = time.monotonic() - self._timeout, TimeoutError(f"the handler took over {self._timeout:g} s")
+        late = [attempt_id for attempt_id, begun in crew.running().items() if begun <= since]
+        return [Handled(self._held[attempt_id], error=error) for attempt_id in late if attempt_id in self._held]
+
+    def _until_overdue(self, crew: Crew) -> float:
+        """Give the seconds until the next handler takes too long, a minute at most."""
+        begun = [begun for attempt_id, begun in crew.running().items() if attempt_id in self._held]
+        if self._timeout is None or not begun:
+            return min(_LONGEST_WAIT, self._timeout or _LONGEST_WAIT)
+        return min(_LONGEST_WAIT, max(0.0, min(begun) + self._timeout - time.monotonic()))
 
     def _rest(self, listener: Listener, most: float) -> None:
         """Wait for a moment, each time for longer, until something was claimed again."""
@@ -219,14 +244,9 @@ class Worker:
         for claim in claims:
             del self._held[claim.attempt_id]
 
-    def _alive(self, crew: Crew) -> Callable[[], list[Claim]]:
-        """Give a function that lists the claims whose leases to extend."""
-
-        def alive() -> list[Claim]:
-            overdue = set() if self._timeout is None else crew.overdue(self._timeout)
-            return [claim for attempt_id, claim in self._held.copy().items() if attempt_id not in overdue]
-
-        return alive
+    def _claims(self) -> list[Claim]:
+        """List the claims whose leases to extend."""
+        return list(self._held.copy().values())
 
     @contextmanager
     def _heard_signals(self, *, wanted: bool) -> Iterator[None]:

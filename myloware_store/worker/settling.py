@@ -32,8 +32,9 @@ class WorkerReport:
     Attributes:
         finished: Results that were stored.
         parked: Results that were stored and wait for a decision.
-        failed: Attempts that failed.
-        lost: Claims that no longer held their items.
+        failed: Attempts that failed, those of items that will be tried again among them.
+        lost: Claims that were refused: their leases ran out, their orders were cancelled, or their handlers had ended
+            them otherwise.
         released: Claims given back.
     """
 
@@ -100,7 +101,9 @@ def _send(work: Work, batch: list[Handled]) -> set[UUID]:
 def _tell(one: Handled, *, accepted: bool) -> None:
     claim = one.claim
     if not accepted:
-        _logger.warning("item %s: attempt %d lost its lease", claim.item_id, claim.attempt_number)
+        what = "item %s: attempt %d was refused: its lease ran out, its order was cancelled, or it had ended otherwise"
+        _logger.warning(what, claim.item_id, claim.attempt_number)
     elif one.error is not None:  # the text, which may quote the document, is with the attempt
         kind = type(one.error).__name__
         _logger.warning("item %s: attempt %d failed: %s", claim.item_id, claim.attempt_number, kind)
+        _logger.debug("item %s: attempt %d", claim.item_id, claim.attempt_number, exc_info=one.error)

@@ -21,22 +21,24 @@ from myloware_store import (
     Claim,
     DeadLetter,
     InvalidInput,
+    NeedsApproval,
+    PermanentFailure,
+    RetryLater,
     Store,
+    Worker,
     WorkItem,
     WorkItemStatus,
 )
-from myloware_store.worker import NeedsApproval, PermanentFailure, RetryLater, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from myloware_store.worker import WorkerReport
+    from myloware_store import WorkerReport
 
 INVOICE = {"type": "INVOICE", "content": "Invoice 17"}
 SERVICE = """
 import sys
-from myloware_store import Store
-from myloware_store.worker import Worker
+from myloware_store import Store, Worker
 
 def handle(claim):
     print("begun", flush=True)
@@ -124,7 +126,7 @@ def test_a_handler_that_raises_fails_the_attempt(myloware: Store) -> None:
 
 def test_a_handler_says_how_to_go_on(myloware: Store) -> None:
     """For good, later, or after somebody's decision."""
-    for content in ("never", "later", "ask"):
+    for content in ("never", "later", "ask", "sometime"):
         myloware.work.submit([{"type": "TICKET", "content": content}])
 
     def handle(claim: Claim) -> Any:
@@ -132,11 +134,13 @@ def test_a_handler_says_how_to_go_on(myloware: Store) -> None:
             raise PermanentFailure("no invoice at all")
         if claim.content == "later":
             raise RetryLater("too many requests", delay=3600)
+        if claim.content == "sometime":
+            raise RetryLater("too many requests")
         return NeedsApproval({"amount": 17})
 
     report = drained(myloware, handle)
-    assert (2, 1, 0) == (report.failed, report.parked, report.finished)
-    never, later, ask = WorkItem.select().order_by(WorkItem.created_at, WorkItem.id)
+    assert (3, 1, 0) == (report.failed, report.parked, report.finished)
+    never, later, ask, _ = WorkItem.select().order_by(WorkItem.created_at, WorkItem.id)
     assert (WorkItemStatus.FAILED, WorkItemStatus.QUEUED) == (never.status, later.status)
     ((delay,),) = myloware.db.execute_sql(
         "SELECT round(extract(epoch FROM available_at - updated_at)) FROM work_items WHERE id = %s", (str(later.id),)
@@ -224,17 +228,42 @@ def test_leases_last_as_long_as_their_handlers(myloware: Store) -> None:
     assert (1, 0, 0) == (report.finished, report.lost, report.failed)
 
 
-def test_a_handler_that_takes_too_long_times_out(myloware: Store) -> None:
-    """Its lease is no longer extended; what it gives afterwards is refused."""
-    order = myloware.work.submit([INVOICE])
+def test_a_handler_that_takes_too_long_is_given_up(myloware: Store) -> None:
+    """Its attempt fails at once, though the lease goes on; what it gives afterwards is dropped, and others go on."""
+    order = myloware.work.submit([{"type": "TICKET", "content": "slow"}])
+    myloware.work.submit([INVOICE])
 
-    def handle(claim: Claim) -> None:
-        until(lambda: Attempt.get_by_id(claim.attempt_id).status is AttemptStatus.TIMEOUT)
+    def handle(claim: Claim) -> dict[str, str]:
+        if claim.content == "slow":
+            until(lambda: Attempt.get_by_id(claim.attempt_id).status is AttemptStatus.FAILED)
+        return {"by": claim.content}
 
-    report = drained(myloware, handle, lease=1, timeout=0, reap_every=0.1)
-    assert (0, 1) == (report.finished, report.lost)
+    report = drained(myloware, handle, threads=2, timeout=0.2)
+    assert (1, 1, 0) == (report.finished, report.failed, report.lost)
     (item,) = myloware.work.items(order.id)
-    assert (WorkItemStatus.QUEUED, 1) == (item.status, item.attempt_count)
+    assert (WorkItemStatus.QUEUED, 1, None) == (item.status, item.attempt_count, item.result)
+    assert Attempt.get(Attempt.work_item == item).error == "TimeoutError: the handler took over 0.2 s"
+
+
+def test_a_result_that_contradicts_what_the_handler_stored_is_refused(myloware: Store) -> None:
+    """It finished its claim itself: the report does not say that something is parked which is not."""
+    for content in ("gate", "same"):
+        myloware.work.submit([{"type": "TICKET", "content": content}])
+
+    def handle(claim: Claim) -> Any:
+        assert myloware.work.finish([claim], [{"refund": 17}]) == {claim.item_id}
+        return NeedsApproval({"refund": 17}) if claim.content == "gate" else {"refund": 17}
+
+    report = drained(myloware, handle)
+    assert (0, 1, 1) == (report.parked, report.finished, report.lost)
+    parked = myloware.work.submit([{"type": "TICKET", "content": "park"}])
+    (claim,) = myloware.work.claim("agent")
+    for _ in range(2):
+        assert myloware.work.finish([claim], [1], gate=True) == {claim.item_id}
+    assert myloware.work.finish([claim], [1]) == set()
+    (item,) = myloware.work.items(parked.id)
+    myloware.approvals.decide(item.id, approver_id="kim", decision=ApprovalDecision.APPROVED, policy_version="1")
+    assert myloware.work.finish([claim], [1], gate=True) == {claim.item_id}
 
 
 def test_a_worker_waits_for_work_until_it_is_stopped(myloware: Store) -> None:
@@ -345,6 +374,10 @@ def test_a_worker_that_was_stopped_past_its_lease_learns_it(
     assert item.result == {"by": "another"}
 
 
+async def handle_later(claim: Claim) -> None:
+    """Be no handler."""
+
+
 @pytest.mark.parametrize(
     "options",
     [{"threads": 0}, {"prefetch": -1}, {"lease": 0.5}, {"types": ["PARCEL"]}, {"grace": -1}, {"agent_id": "x" * 300}],
@@ -355,4 +388,6 @@ def test_wrong_options_are_refused(myloware: Store, options: dict[str, Any]) -> 
         Worker(myloware, print, **options)
     with pytest.raises(InvalidInput):
         Worker(myloware, "handle")  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="async"):
+        Worker(myloware, handle_later)
     assert DeadLetter.select().count() == 0
