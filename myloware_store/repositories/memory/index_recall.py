@@ -232,8 +232,16 @@ def _distances(database: StoreDatabase, sql: str, values: dict[str, Any]) -> NDA
 
 
 def _share(query: Query, found: NDArray[np.float64], k: int) -> float:
+    """Return which share of the k nearest rows was found.
+
+    The nearest does not count where there are others: it is the row that the query was made from, which every index
+    finds.
+    """
     k = min(k, len(query.nearest))
-    return float(np.count_nonzero(found[:k] <= query.nearest[k - 1] + _NEARER)) / k
+    hits = int(np.count_nonzero(found[:k] <= query.nearest[k - 1] + _NEARER))
+    easy = int(k > 1)
+    own = easy * int(np.count_nonzero(found[:1] <= query.nearest[0] + _NEARER))
+    return min(1.0, (hits - own) / (k - easy))
 
 
 def _score(shares: Sequence[float]) -> Score:
