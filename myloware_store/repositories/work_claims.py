@@ -123,7 +123,7 @@ class Claims(Waiting):
         """
         held = as_claims(claims)
         outputs = [dump_json(result, "results") for result in paired(results, held, "results")]
-        return self._end(sql.FINISH, held, {"outputs": outputs, "gate": as_flag(gate, "gate")})
+        return self._end(sql.FINISH, held, {"outputs": outputs, "gate": as_flag(gate, "gate")}, plain=sql.FINISH_HELD)
 
     def fail(
         self,
@@ -193,11 +193,21 @@ class Claims(Waiting):
         values = {"limit": count, "letter_ids": [str(uuid7()) for _ in range(count)], "delay": None}
         return as_outcomes(self._rows(sql.REAP, values))
 
-    def _end(self, statement: str, held: Sequence[Claim], values: dict[str, Any]) -> set[UUID]:
-        """Run a statement that says the same when it is made again, and return the items that it accepted."""
+    def _end(
+        self, statement: str, held: Sequence[Claim], values: dict[str, Any], *, plain: str | None = None
+    ) -> set[UUID]:
+        """Run a statement that says the same when it is made again, and return the items that it accepted.
+
+        Args:
+            statement: It accepts what it accepted before, too, and all or nothing where it is to.
+            held: The claims.
+            values: More parameters.
+            plain: A cheaper one that does neither, to be tried first.
+        """
         whole = self._db.transaction_open()
         given = {**fence(held), **values, "whole": whole}
-        accepted = {item_id for (item_id,) in self._rows(statement, given)}
+        first = statement if whole or plain is None else plain
+        accepted = {item_id for (item_id,) in self._rows(first, given)}
         if len(accepted) < len(held):
             # A first call that was still under way may have ended some of them since this one began.
             now = {item_id for (item_id,) in self._rows(statement, given)}

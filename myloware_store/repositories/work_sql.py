@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from myloware_store.repositories.versions_sql import SCHEMAS_UNCHANGED
 
-__all__ = ["CANCEL", "FAIL", "FINISH", "HEARTBEAT", "LOCK_OPEN", "REAP", "RELEASE", "SUBMIT"]
+__all__ = ["CANCEL", "FAIL", "FINISH", "FINISH_HELD", "HEARTBEAT", "LOCK_OPEN", "REAP", "RELEASE", "SUBMIT"]
 
 # Index: work_orders_tenant_id_idempotency_key_key. Nothing is stored where the schemas that the documents were checked
 # against are not the active ones any more.
@@ -63,6 +63,30 @@ held AS MATERIALIZED (
 )
 """
 
+_FINISHED = """
+finished AS (
+    UPDATE work_items AS w
+    SET result = (%(outputs)s::jsonb[])[accepted.n], awaiting_approval = %(gate)s, updated_at = statement_timestamp(),
+        status = CASE WHEN %(gate)s THEN 'PROCESSING' ELSE 'COMPLETED' END::work_item_status,
+        processed_at = CASE WHEN NOT %(gate)s THEN statement_timestamp() END
+    FROM {accepted} AS accepted WHERE w.id = accepted.id
+),
+ended AS (
+    UPDATE attempts AS a
+    SET status = 'COMPLETED', output = (%(outputs)s::jsonb[])[accepted.n], finished_at = statement_timestamp(),
+        updated_at = statement_timestamp(),
+        duration_ms = least(extract(epoch FROM statement_timestamp() - a.started_at) * 1000, 2147483647)
+    FROM {accepted} AS accepted WHERE a.id = accepted.attempt_id
+)
+"""
+
+# Finishes what is held, and asks nothing else: half of the work of FINISH is to plan it.
+FINISH_HELD = f"""
+WITH {_GIVEN_CLAIMS},
+{_FINISHED.format(accepted="held")}
+SELECT id FROM held
+"""
+
 # `whole`: all claims are accepted or none is. What is returned is which of them hold their items.
 FINISH = f"""
 WITH {_GIVEN_CLAIMS},
@@ -79,20 +103,7 @@ accepted AS MATERIALIZED (
     WHERE NOT %(whole)s
         OR (SELECT count(*) FROM held) + (SELECT count(*) FROM accepted_before) = cardinality(%(item_ids)s::uuid[])
 ),
-finished AS (
-    UPDATE work_items AS w
-    SET result = (%(outputs)s::jsonb[])[accepted.n], awaiting_approval = %(gate)s, updated_at = statement_timestamp(),
-        status = CASE WHEN %(gate)s THEN 'PROCESSING' ELSE 'COMPLETED' END::work_item_status,
-        processed_at = CASE WHEN NOT %(gate)s THEN statement_timestamp() END
-    FROM accepted WHERE w.id = accepted.id
-),
-ended AS (
-    UPDATE attempts AS a
-    SET status = 'COMPLETED', output = (%(outputs)s::jsonb[])[accepted.n], finished_at = statement_timestamp(),
-        updated_at = statement_timestamp(),
-        duration_ms = least(extract(epoch FROM statement_timestamp() - a.started_at) * 1000, 2147483647)
-    FROM accepted WHERE a.id = accepted.attempt_id
-)
+{_FINISHED.format(accepted="accepted")}
 SELECT id FROM held UNION SELECT id FROM accepted_before
 """
 
