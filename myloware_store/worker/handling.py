@@ -9,6 +9,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
+import orjson
 
 from myloware_store.errors import StoreError
 from myloware_store.repositories.base import as_seconds
@@ -61,7 +62,7 @@ class Handled:
 
     Attributes:
         claim: The claim.
-        result: What it returned.
+        result: What it returned, as JSON.
         gate: Whether the result waits for a decision.
         error: What it raised.
         retry: Whether a failed item may be tried again.
@@ -133,7 +134,11 @@ class Crew:
                 self._handled.put(Handled(claim, error=TimeoutError("the lease ran out before a thread was free")))
             else:
                 self._begun[claim.attempt_id] = time.monotonic()
-                self._handled.put(self._handle(claim))
+                try:
+                    handled = self._handle(claim)
+                except BaseException as error:  # noqa: BLE001  such as that of an error that was made in a wrong way
+                    handled = Handled(claim, error=error)
+                self._handled.put(handled)
                 del self._begun[claim.attempt_id]
             self._lost.discard(claim.attempt_id)
             self._wake()
@@ -146,15 +151,17 @@ class Crew:
                 raise TypeError(f"the handler returned {type(result).__name__}: raise it")  # noqa: TRY301
             gate = isinstance(result, NeedsApproval)
             result = result.result if isinstance(result, NeedsApproval) else result
-            dump_json(result, "the handler's result")  # one that cannot be stored fails this attempt, and no other
+            # One that cannot be stored fails this attempt, and no other. What becomes of it later does not matter.
+            stored = orjson.Fragment(dump_json(result, "the handler's result"))
         except RetryLater as error:
-            return Handled(claim, error=error, delay=error.delay)
+            delay = None if error.delay is None else as_seconds(error.delay, "delay")
+            return Handled(claim, error=error, delay=delay)
         except PermanentFailure as error:
             return Handled(claim, error=error, retry=False)
         except BaseException as error:  # noqa: BLE001  also SystemExit: whatever ends a handler has failed the attempt
             return Handled(claim, error=error)
         else:
-            return Handled(claim, result=result, gate=gate)
+            return Handled(claim, result=stored, gate=gate)
         finally:
             self._tidy()
 

@@ -46,11 +46,10 @@ class Heart:
         self._held = held
         self._lost = lost
         self._lease = lease
-        self._reap_every = reap_every
         self._stopped = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(self._beat, lease / _BEATS_A_LEASE), daemon=True)]
+        self._threads = [threading.Thread(target=self._keep, daemon=True)]
         if reap_every is not None:
-            self._threads.append(threading.Thread(target=self._run, args=(self._reap, reap_every), daemon=True))
+            self._threads.append(threading.Thread(target=self._reap, args=(reap_every,), daemon=True))
         for thread in self._threads:
             thread.start()
 
@@ -60,16 +59,26 @@ class Heart:
         for thread in self._threads:
             thread.join()
 
-    def _run(self, act: Callable[[], None], every: float) -> None:
-        """Act again and again on one connection, on a new one after an error."""
+    def _keep(self) -> None:
+        """Beat again and again on one connection, on a new one after an error."""
+        every = self._lease / _BEATS_A_LEASE
         while not self._stopped.is_set():
             try:
                 with self._store.db.unit():
-                    while not self._stopped.wait(every * random.uniform(0.8, 1.0)):  # noqa: S311  workers that part
-                        act()
+                    while not self._stopped.wait(_about(every)):
+                        self._beat()
             except StoreError as error:
                 _logger.warning("leases are not looked after: %s", error)
                 self._stopped.wait(min(every, 1.0))
+
+    def _reap(self, every: float) -> None:
+        """Reap again and again, each time on a connection from the pool."""
+        while not self._stopped.wait(_about(every)):
+            try:
+                for outcome in self._store.work.reap().values():
+                    _logger.warning("item %s: its lease had run out: %s", outcome.item_id, outcome.status)
+            except StoreError as error:
+                _logger.warning("leases that ran out are not looked for: %s", error)
 
     def _beat(self) -> None:
         claims = self._held()
@@ -77,6 +86,7 @@ class Heart:
             kept = self._store.work.heartbeat(claims, self._lease)
             self._lost({claim.attempt_id for claim in claims if claim.item_id not in kept})
 
-    def _reap(self) -> None:
-        for outcome in self._store.work.reap().values():
-            _logger.warning("item %s: its lease had run out: %s", outcome.item_id, outcome.status)
+
+def _about(seconds: float) -> float:
+    """Give a somewhat shorter time, so that workers that began together part."""
+    return seconds * random.uniform(0.8, 1.0)  # noqa: S311  nothing is kept secret by it

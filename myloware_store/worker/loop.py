@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 import random
@@ -12,10 +11,11 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from myloware_store.errors import InvalidInput, StoreError
+from myloware_store.errors import InvalidInput, SettingsError, StoreError
 from myloware_store.listening import Listener
 from myloware_store.repositories.base import as_count, as_flag, as_name, as_seconds
 from myloware_store.repositories.work_waiting import wanted
+from myloware_store.transaction_blocks import require_plain
 from myloware_store.worker.handling import Crew, Handled
 from myloware_store.worker.heart import Heart
 from myloware_store.worker.settling import AWAY, WorkerReport, hand_in
@@ -36,6 +36,7 @@ _LONGEST_WAIT = 60.0
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 30.0  # while the server is away, each pause doubles
 _LONGEST_LOOK = 1.0  # where there seems to be work that cannot be claimed, such as rows that somebody has locked
 _HURRIED = 2
+_FEWEST_CONNECTIONS = 2  # of the leases, and of all others in turn
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 _logger = logging.getLogger("myloware_store.worker")
 
@@ -90,10 +91,7 @@ class Worker:
         reap_every: float | None = 10.0,
         grace: float = 30.0,
     ) -> None:
-        if not callable(handler):
-            raise InvalidInput(f"handler: {type(handler).__name__} is not callable")
-        if inspect.iscoroutinefunction(handler):
-            raise InvalidInput("handler: it is async; give a plain function that runs it (asyncio.run)")
+        require_plain(handler)
         self.agent_id = as_name(agent_id or f"{os.uname().nodename}:{os.getpid()}", "agent_id")
         self._store = store
         self._handler = handler
@@ -110,6 +108,7 @@ class Worker:
         self._stops = 0  # no Event: a signal handler must not wait for a lock
         self._listener: Listener | None = None
         self._pause = 0.0
+        self._running = threading.Lock()
 
     def run(self, *, drain: bool = False, signals: bool = True) -> WorkerReport:
         """Work until `stop()`, SIGTERM or SIGINT.
@@ -125,9 +124,29 @@ class Worker:
             What became of the claims.
 
         Raises:
+            InvalidInput: It runs already, or inside a transaction.
+            SettingsError: `connection_limit` is less than 2: the leases take one connection.
             StoreError: The database cannot be worked with, such as one that is not migrated. While it is only away
                 (`ConnectionFailed`), the worker waits for it.
         """
+        if self._store.db.transaction_open():
+            raise InvalidInput("run: commit first; the threads cannot see what this transaction has not committed")
+        if self._store.settings.connection_limit < _FEWEST_CONNECTIONS:
+            raise SettingsError(f"connection_limit: a worker needs {_FEWEST_CONNECTIONS} connections at least")
+        if not self._running.acquire(blocking=False):
+            raise InvalidInput("run: it is running already; make another Worker")
+        try:
+            return self._run(drain=drain, signals=signals)
+        finally:
+            self._running.release()
+
+    def stop(self) -> None:
+        """Tell `run()` to end in good order; the second call tells it not to wait for running handlers."""
+        self._stops += 1
+        if self._listener is not None:
+            self._listener.wake()
+
+    def _run(self, *, drain: bool, signals: bool) -> WorkerReport:
         settled = WorkerReport()
         with Listener(self._store.db) as listener, self._heard_signals(wanted=signals):
             self._listener = listener
@@ -144,12 +163,6 @@ class Worker:
                     self._listener = None
                     self._stops = 0
         return settled
-
-    def stop(self) -> None:
-        """Tell `run()` to end in good order; the second call tells it not to wait for running handlers."""
-        self._stops += 1
-        if self._listener is not None:
-            self._listener.wake()
 
     def _step(self, crew: Crew, listener: Listener, settled: WorkerReport, *, drain: bool) -> bool:
         """Hand in, claim, and wait for something to do; True where there is nothing left to drain."""
@@ -173,6 +186,8 @@ class Worker:
                 listener.wait(self._until_overdue(crew))  # or until a handler has ended
             elif work.wait_for_work(self._until_overdue(crew), listener=listener, **self._wanted):
                 self._rest(listener, _LONGEST_LOOK)
+            else:
+                self._pause = 0.0
         except AWAY as error:
             _logger.warning("waiting for the database: %s", error)
             self._rest(listener, _LONGEST_PAUSE)
@@ -190,7 +205,9 @@ class Worker:
         return self._most - len(self._held) - len(stuck)
 
     def _hand_in(self, crew: Crew, settled: WorkerReport) -> None:
-        handled = [*self._left, *(one for one in crew.handled() if one.claim.attempt_id in self._held)]
+        # What ends after its time was up is dropped, also where that could not be handed in as yet.
+        open_attempts = self._held.keys() - {one.claim.attempt_id for one in self._left}
+        handled = [*self._left, *(one for one in crew.handled() if one.claim.attempt_id in open_attempts)]
         done = {one.claim.attempt_id for one in handled}
         handled += [one for one in self._overdue(crew) if one.claim.attempt_id not in done]
         self._left = hand_in(self._store.work, handled, settled)
@@ -216,7 +233,7 @@ class Worker:
 
     def _rest(self, listener: Listener, most: float) -> None:
         """Wait for a moment, each time for longer, until something was claimed again."""
-        listener.wait(self._pause * random.uniform(0.5, 1.0))  # noqa: S311  only to part the workers
+        listener.wait(min(self._pause, most) * random.uniform(0.5, 1.0))  # noqa: S311  only to part the workers
         self._pause = min(max(self._pause * 2, _SHORTEST_PAUSE), most)
 
     def _wind_up(self, crew: Crew, listener: Listener, settled: WorkerReport) -> None:
@@ -224,17 +241,27 @@ class Worker:
         deadline = time.monotonic() + self._grace
         not_begun = crew.take_back()
         try:
-            self._release(not_begun, settled)
-            self._hand_in(crew, settled)
-            while self._held and self._stops < _HURRIED and (left := deadline - time.monotonic()) > 0:
+            while self._wait_for_more(crew, not_begun, settled) and self._stops < _HURRIED:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    break
                 listener.wait(min(left, 1.0))
-                self._hand_in(crew, settled)
             unsaved = {one.claim.attempt_id for one in self._left}
             self._release([claim for claim in self._held.values() if claim.attempt_id not in unsaved], settled)
         except StoreError as error:
             _logger.warning("%d items are left to the end of their leases: %s", len(self._held), error)
         self._held.clear()
         self._left.clear()
+
+    def _wait_for_more(self, crew: Crew, not_begun: list[Claim], settled: WorkerReport) -> bool:
+        """Give back what was not begun, hand in what has ended, and tell whether anything is held still."""
+        try:
+            self._release(not_begun, settled)
+            not_begun.clear()
+            self._hand_in(crew, settled)
+        except AWAY as error:
+            _logger.warning("stopping; waiting for the database: %s", error)
+        return bool(self._held)
 
     def _release(self, claims: list[Claim], settled: WorkerReport) -> None:
         if claims:
@@ -246,7 +273,8 @@ class Worker:
 
     def _claims(self) -> list[Claim]:
         """List the claims whose leases to extend."""
-        return list(self._held.copy().values())
+        # A thread can still be at an item that was lost and came back to another one: the newest claim holds it.
+        return [*{claim.item_id: claim for claim in self._held.copy().values()}.values()]
 
     @contextmanager
     def _heard_signals(self, *, wanted: bool) -> Iterator[None]:

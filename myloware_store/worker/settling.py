@@ -54,12 +54,7 @@ def hand_in(work: Work, handled: Iterable[Handled], settled: WorkerReport) -> li
     left: list[Handled] = []
     ordered = sorted(handled, key=_way)
     for _, group in groupby(ordered, key=_way):
-        batch = list(group)
-        try:
-            _settle(work, batch, settled)
-        except AWAY as error:
-            _logger.warning("%d results are handed in later: %s", len(batch), error)
-            left += batch
+        left += _settle(work, list(group), settled)
     return left
 
 
@@ -67,18 +62,20 @@ def _way(handled: Handled) -> tuple[bool, bool, bool, float]:
     return (handled.error is not None, handled.gate, handled.retry, -1.0 if handled.delay is None else handled.delay)
 
 
-def _settle(work: Work, batch: list[Handled], settled: WorkerReport) -> None:
+def _settle(work: Work, batch: list[Handled], settled: WorkerReport) -> list[Handled]:
+    """Hand in what is alike, count it, and return what cannot be handed in now."""
     try:
         accepted = _send(work, batch)
-    except AWAY:
-        raise
+    except AWAY as error:
+        _logger.warning("%d results are handed in later: %s", len(batch), error)
+        return batch
     except StoreError as error:
         if len(batch) > 1:  # one of them is at fault, and the others are not
-            for one in batch:
-                _settle(work, [one], settled)
-            return
-        refused = attrs.evolve(batch[0], error=error, gate=False, result=None)
-        batch, accepted = [refused], _send(work, [refused])
+            return [left for one in batch for left in _settle(work, [one], settled)]
+        if batch[0].error is None:
+            return _settle(work, [attrs.evolve(batch[0], error=error, gate=False, result=None)], settled)
+        _logger.warning("item %s: left to the end of its lease: %s", batch[0].claim.item_id, error)
+        accepted = set()
     held = [one for one in batch if one.claim.item_id in accepted]
     settled.lost += len(batch) - len(held)
     for one in batch:
@@ -87,6 +84,7 @@ def _settle(work: Work, batch: list[Handled], settled: WorkerReport) -> None:
     settled.failed += failed * len(held)
     settled.parked += (gate and not failed) * len(held)
     settled.finished += (not gate and not failed) * len(held)
+    return []
 
 
 def _send(work: Work, batch: list[Handled]) -> set[UUID]:
