@@ -80,8 +80,13 @@ def as_embedding(value: Any, name: str = "embedding") -> Embedding:
     return vector
 
 
-def as_embeddings(values: Sequence[Any] | NDArray[Any], name: str = "embedding") -> Embeddings:
-    """Return n values as an `(n, 1536) float32` array, or refuse them all; the checks are those of `as_embedding`."""
+def as_embeddings(values: Sequence[Any] | NDArray[Any], names: str | Sequence[str] = "embedding") -> Embeddings:
+    """Return n values as an `(n, 1536) float32` array, or refuse them all; the checks are those of `as_embedding`.
+
+    Args:
+        values: The values.
+        names: What to call them in an error: each of them, or one name for all, told apart by their number.
+    """
     if len(values) == 0:
         return np.empty((0, DIMENSIONS), np.float32)
     try:
@@ -96,7 +101,9 @@ def as_embeddings(values: Sequence[Any] | NDArray[Any], name: str = "embedding")
         if ((squares >= _SMALLEST_NORM**2) & (squares <= _LARGEST_NORM**2)).all():
             return vectors
     # One of them is wrong, or nearly so: each is looked at by itself.
-    return np.stack([as_embedding(value, name) for value in values])
+    if isinstance(names, str):
+        names = [f"{names}[{n}]" for n in range(len(values))]
+    return np.stack([as_embedding(value, name) for value, name in zip(values, names, strict=True)])
 
 
 def encode_text(value: Any, name: str = "embedding") -> str:

@@ -86,7 +86,7 @@ class Work(Claims, Upkeep):
             IdempotencyConflict: The key was used before, with other items.
         """
         tenant, actor = writer()
-        documents = [as_document(item) for item in as_list(items, "items")]
+        documents = [as_document(item, f"items[{n}]") for n, item in enumerate(as_list(items, "items"))]
         if not documents:
             raise InvalidInput("submit: an order needs at least one item")
         key = None if idempotency_key is None else as_name(idempotency_key, "idempotency_key")

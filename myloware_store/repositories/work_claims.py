@@ -122,7 +122,7 @@ class Claims(Waiting):
             LeaseLost: Inside the caller's transaction, where a claim no longer holds its item; none was accepted.
         """
         held = as_claims(claims)
-        outputs = [dump_json(result, "results") for result in paired(results, held, "results")]
+        outputs = [dump_json(result, f"results[{n}]") for n, result in enumerate(paired(results, held, "results"))]
         return self._end(sql.FINISH, held, {"outputs": outputs, "gate": as_flag(gate, "gate")}, plain=sql.FINISH_HELD)
 
     def fail(

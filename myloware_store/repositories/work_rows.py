@@ -25,13 +25,13 @@ __all__ = [
 ]
 
 
-def as_document(item: Any) -> tuple[str, str]:
+def as_document(item: Any, place: str) -> tuple[str, str]:
     """Return the type and content of an item to submit, or raise InvalidInput."""
-    row = known_keys(item, ("type", "content"), "item")
+    row = known_keys(item, ("type", "content"), place)
     if len(row) < 2:  # noqa: PLR2004  the two keys above
-        raise InvalidInput("item: it needs a type and a content")
-    content = require_text(row["content"], "content", blank=False, max_bytes=MAX_TEXT_BYTES)
-    return as_enum(row["type"], WorkItemType, "type").value, content
+        raise InvalidInput(f"{place}: it needs a type and a content")
+    content = require_text(row["content"], f"{place}: content", blank=False, max_bytes=MAX_TEXT_BYTES)
+    return as_enum(row["type"], WorkItemType, f"{place}: type").value, content
 
 
 def as_order(row: tuple[Any, ...]) -> WorkOrder:

@@ -431,3 +431,47 @@ def test_both_servers_store_documents(empty_database: str) -> None:
         assert [changed.id] == [doc.id for doc in memory.missing_embeddings()]
         assert {changed.id} == memory.set_embeddings([(changed, vectors(1)[0])])
         assert 6 == memory.delete(filter={"or": [{"metadata.n": {"lt": 3}}]})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"content": " "}, "content: the text is empty"),
+        ({"type": "NOTE"}, "type: 'NOTE' is not one of"),
+        ({"embedding": [0.0] * DIMENSIONS}, "embedding: its length 0 is outside"),
+        ({"metadata": {"x": float("nan")}}, "metadata: the JSON holds NaN"),
+        ({"id": 7}, "id: 7 is not a UUID"),
+        ({"title": "x"}, "unknown key 'title'"),
+        ({"work_item_id": uuid.UUID(int=7)}, "there is no work item 00000000-0000-0000-0000-000000000007"),
+    ],
+)
+def test_an_error_says_which_document(myloware: Store, wrong: dict[str, Any], told: str) -> None:
+    """Also of a generator, whichever batch it falls in; nothing is stored."""
+    many = docs(5)
+    many[3] |= wrong
+    for store in (
+        lambda: myloware.memory.upsert(many),
+        lambda: myloware.memory.upsert(NewDoc(**doc) if "title" not in doc else doc for doc in many),
+        lambda: myloware.memory.bulk_load(iter(many), batch_size=2),
+    ):
+        with pytest.raises((InvalidInput, NotFound)) as refused:
+            store()
+        assert str(refused.value).startswith(f"docs[3]: {told}")
+    assert MemDoc.select().count() == 0
+
+
+def test_a_conflict_says_which_document(myloware: Store) -> None:
+    """An id that comes twice, is another tenant's, or is there already; and a content that is."""
+    many = docs(3)
+    with myloware.tenant("globex"):
+        (foreign,) = myloware.memory.upsert(docs(1, "foreign"))
+    (there,) = myloware.memory.upsert(docs(1, "there"))
+    same_id = uuid.uuid4()
+    with pytest.raises(InvalidInput, match=r"docs\[2\]: the id .* comes twice, first in docs\[0\]"):
+        myloware.memory.upsert([many[0] | {"id": same_id}, many[1], many[2] | {"id": same_id}])
+    with pytest.raises(InvalidInput, match=r"docs\[1\]: the id .* is taken by another tenant's document"):
+        myloware.memory.upsert([many[0], many[1] | {"id": foreign}])
+    with pytest.raises(MemoryConflict, match=r"docs\[1\]: there is a document .* already"):
+        myloware.memory.upsert([many[0], many[1] | {"id": there}], on_conflict="error")
+    with pytest.raises(MemoryConflict, match=r"docs\[2\]: there is a document .* of the same content"):
+        myloware.memory.upsert([*many[:2], *docs(1, "there")], on_conflict="error", dedupe="content_hash")

@@ -109,6 +109,26 @@ def test_a_bad_order_leaves_nothing(myloware: Store, items: Any, options: dict[s
     assert WorkOrder.select().count() == 0
 
 
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"type": "INVOICE", "content": ""}, "content: the text is empty"),
+        ({"type": "LETTER", "content": "x"}, "type: 'LETTER' is not one of"),
+        ({"type": "INVOICE"}, "it needs a type and a content"),
+        ("INVOICE", "str is not a mapping"),
+    ],
+)
+def test_an_error_says_which_item(myloware: Store, wrong: Any, told: str) -> None:
+    """Counted from 0, of a list or a generator; results are told apart likewise."""
+    for items in ([INVOICE, INVOICE, wrong], (each for each in (INVOICE, INVOICE, wrong))):
+        with pytest.raises(InvalidInput) as refused:
+            myloware.work.submit(items)
+        assert str(refused.value).startswith(f"items[2]: {told}")
+    myloware.work.submit([INVOICE] * 2)
+    with pytest.raises(InvalidInput, match=r"^results\[1\]: not JSON"):
+        myloware.work.finish(myloware.work.claim("agent", n=2), [1, {1}])
+
+
 def test_the_same_key_returns_the_first_order(myloware: Store) -> None:
     """However often it is sent; with other items it is a conflict; another tenant has keys of its own."""
     first = myloware.work.submit([INVOICE, TICKET], idempotency_key="mail-1")

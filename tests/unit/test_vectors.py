@@ -63,8 +63,11 @@ def test_a_vector_that_cannot_be_compared_is_refused(value: Any) -> None:
     with pytest.raises(InvalidVector, match=r"^query: "):
         as_embedding(value, "query")
     for several in ([value], [ONES, value], [value] * 3):
-        with pytest.raises(InvalidVector, match=r"^query: "):
+        wrong = 0 if several[0] is value else 1
+        with pytest.raises(InvalidVector, match=rf"^query\[{wrong}\]: "):
             as_embeddings(several, "query")
+        with pytest.raises(InvalidVector, match=rf"^number {wrong}: "):
+            as_embeddings(several, [f"number {n}" for n in range(len(several))])
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ class BulkLoad(MemoryWriter):
         sent = 0
         with self._db.atomic():
             for docs_of_batch in _batches(docs, size):
-                batch = read_batch(docs_of_batch, self._embedder)
+                batch = read_batch(docs_of_batch, self._embedder, before=sent)
                 self._assign_tenants(batch.rows)
                 self._copy(pack(batch))
                 sent += len(batch.rows)

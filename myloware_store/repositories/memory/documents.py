@@ -134,8 +134,9 @@ class Documents(MemoryWriter):
         sql = UPDATE.format(assignments=", ".join(parts), columns=DOC_COLUMNS)
 
         def change() -> MemoryDoc:
-            if values.get("work_item_id"):
-                self._owners({UUID(values["work_item_id"])})
+            item_id = values.get("work_item_id")
+            if item_id and not self._owners({UUID(item_id)}):
+                raise NotFound(f"work_item_id: there is no work item {item_id}")
             changed = as_docs(self._rows(sql, {**values, "id": str(wanted), "since": since}))
             if changed:
                 return changed[0]

@@ -89,28 +89,29 @@ class Embeddings(Repository):
             InvalidInput: A pair is none, or an id comes twice; nothing was written.
             InvalidVector: An embedding has a wrong shape, is zero, NaN or infinite; nothing was written.
         """
-        given = [_embedding(pair) for pair in as_list(pairs, "pairs")]
+        given = [_embedding(pair, f"pairs[{n}]") for n, pair in enumerate(as_list(pairs, "pairs"))]
         ids = [row_id for row_id, _, _ in given]
         if len(set(ids)) != len(ids):
             raise InvalidInput("pairs: an id comes twice")
+        places = [f"pairs[{n}]: embedding" for n in range(len(given))]
         if not given:
             return set()
         values = {
             "ids": ids,
-            "vectors": encode_texts(as_embeddings([vector for _, vector, _ in given])),
+            "vectors": encode_texts(as_embeddings([vector for _, vector, _ in given], places)),
             "hashes": [content_hash for _, _, content_hash in given],
         }
         return {row_id for (row_id,) in self._rows(SET, values)}
 
 
-def _embedding(pair: Any) -> tuple[str, Any, bytes | None]:
+def _embedding(pair: Any, place: str) -> tuple[str, Any, bytes | None]:
     """Return an id, its vector, and the hash of the content it was made for."""
     if not isinstance(pair, tuple | list) or len(pair) not in (2, 3):
-        raise InvalidInput(f"pairs: {shown(pair)} is neither (doc, vector) nor (id, vector, content)")
+        raise InvalidInput(f"{place}: {shown(pair)} is neither (doc, vector) nor (id, vector, content)")
     doc, vector, *rest = pair
     content = rest[0] if rest else doc.content if isinstance(doc, MemoryDoc) else None
-    hashed = None if content is None else hashlib.sha256(require_text(content, "content").encode()).digest()
-    return str(as_uuid(doc, "id")), vector, hashed
+    hashed = None if content is None else hashlib.sha256(require_text(content, f"{place}: content").encode()).digest()
+    return str(as_uuid(doc, f"{place}: id")), vector, hashed
 
 
 def _pair(share: Any) -> tuple[Any, Any]:

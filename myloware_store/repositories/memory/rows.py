@@ -51,6 +51,7 @@ class Row:
     """A checked document.
 
     Attributes:
+        place: What to call it in an error.
         vector: Where its embedding stands among the batch's; None where it has none.
         tenant_id: Whose it will be, once that is known.
     """
@@ -60,6 +61,7 @@ class Row:
     content: str
     metadata: str
     item_id: UUID | None
+    place: str
     vector: int | None = None
     tenant_id: str = ""
 
@@ -92,8 +94,13 @@ class Batch:
         }
 
 
-def read_batch(docs: Iterable[Any], embedder: Embedder | None) -> Batch:
+def read_batch(docs: Iterable[Any], embedder: Embedder | None, *, before: int = 0) -> Batch:
     """Check documents, and let the embedder make the vectors that are missing.
+
+    Args:
+        docs: The documents.
+        embedder: Embeds those that come without a vector.
+        before: How many documents of the same call came in earlier batches, for the errors.
 
     Raises:
         InvalidInput: A document cannot be stored, or an id comes twice.
@@ -102,15 +109,19 @@ def read_batch(docs: Iterable[Any], embedder: Embedder | None) -> Batch:
     """
     rows: list[Row] = []
     given: list[Any] = []
-    for doc in docs:
-        row, embedding = _checked(doc)
+    places: list[str] = []
+    for n, doc in enumerate(docs, before):
+        row, embedding = _checked(doc, f"docs[{n}]")
         rows.append(row)
         if embedding is not None:
             row.vector = len(given)
             given.append(embedding)
-    if len({row.id for row in rows}) != len(rows):
-        raise InvalidInput("docs: an id comes twice")
-    vectors = as_embeddings(given)
+            places.append(f"{row.place}: embedding")
+    first: dict[UUID, Row] = {}
+    for row in rows:
+        if first.setdefault(row.id, row) is not row:
+            raise InvalidInput(f"{row.place}: the id {row.id} comes twice, first in {first[row.id].place}")
+    vectors = as_embeddings(given, places)
     missing = [row for row in rows if row.vector is None]
     if embedder is not None and missing:
         for n, row in enumerate(missing, len(given)):
@@ -154,20 +165,21 @@ def _field(text: str) -> bytes:
     return _size(len(data)) + data
 
 
-def _checked(doc: Any) -> tuple[Row, Any]:
+def _checked(doc: Any, place: str) -> tuple[Row, Any]:
     """Return a document with every value in its final form, and its embedding as it was given."""
     if isinstance(doc, NewDoc):
         doc = attrs.asdict(doc, recurse=False)
-    row = known_keys(doc, _KEYS, "doc")
+    row = known_keys(doc, _KEYS, place)
     for key in ("type", "content"):
         if key not in row:
-            raise InvalidInput(f"doc: it needs a {key}")
+            raise InvalidInput(f"{place}: it needs a {key}")
     given, item_id, metadata = row.get("id"), row.get("work_item_id"), row.get("metadata")
     checked = Row(
-        id=uuid7() if given is None else as_uuid(given, "id"),
-        type=as_enum(row["type"], MemDocType, "type").value,
-        content=require_text(row["content"], "content", blank=False, max_bytes=MAX_TEXT_BYTES),
-        metadata=dump_json(as_object(metadata, "metadata"), "metadata"),
-        item_id=None if item_id is None else as_uuid(item_id, "work_item_id"),
+        id=uuid7() if given is None else as_uuid(given, f"{place}: id"),
+        type=as_enum(row["type"], MemDocType, f"{place}: type").value,
+        content=require_text(row["content"], f"{place}: content", blank=False, max_bytes=MAX_TEXT_BYTES),
+        metadata=dump_json(as_object(metadata, f"{place}: metadata"), f"{place}: metadata"),
+        item_id=None if item_id is None else as_uuid(item_id, f"{place}: work_item_id"),
+        place=place,
     )
     return checked, row.get("embedding")

@@ -151,7 +151,8 @@ class Upserts(MemoryWriter):
             if stand != row.id:
                 stands[row.id] = stand
         if stands and on_conflict == "error":
-            raise MemoryConflict(f"upsert: there is a document {min(stands.values())} of the same content")
+            row = next(row for row in rows if row.id in stands)
+            raise MemoryConflict(f"{row.place}: there is a document {stands[row.id]} of the same content")
         return stands
 
     def _store(self, batch: Batch, stands: Mapping[UUID, UUID], on_conflict: str) -> None:
@@ -160,7 +161,7 @@ class Upserts(MemoryWriter):
             stand = stands.get(row.id, row.id)
             earlier = chosen.get(stand)
             if earlier is not None and _key(earlier) != _key(row):
-                raise InvalidInput(f"upsert: the id {stand} comes with a content, and stands for another one")
+                raise InvalidInput(f"{row.place}: the id {stand} comes with a content, and stands for another one")
             if earlier is None:
                 chosen[stand] = attrs.evolve(row, id=stand)
             elif on_conflict == "update":
@@ -173,9 +174,10 @@ class Upserts(MemoryWriter):
         owners = dict(self._rows(OWNERS, {"ids": [str(row_id) for row_id in left]}))
         foreign = [row_id for row_id in left if owners.get(row_id) != chosen[row_id].tenant_id]
         if foreign:
-            raise InvalidInput(f"upsert: the id {min(foreign)} is taken by another tenant's document")
+            place = chosen[min(foreign)].place
+            raise InvalidInput(f"{place}: the id {min(foreign)} is taken by another tenant's document")
         if on_conflict == "error":
-            raise MemoryConflict(f"upsert: there is a document {min(left)} already")
+            raise MemoryConflict(f"{chosen[min(left)].place}: there is a document {min(left)} already")
 
     def _insert(self, batch: Batch, action: str) -> set[UUID]:
         """Insert the documents, and return the ids of those that were written."""

@@ -8,7 +8,7 @@ from myloware_store.errors import NotFound
 from myloware_store.repositories.base import Repository, writer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
     from uuid import UUID
 
     from myloware_store.database import StoreDatabase
@@ -36,20 +36,20 @@ class MemoryWriter(Repository):
         super().__init__(database)
         self._embedder = embedder
 
-    def _assign_tenants(self, rows: Iterable[Row]) -> None:
+    def _assign_tenants(self, rows: Sequence[Row]) -> None:
         """Give each document its item's tenant, or else the writer's; NotFound where there is no such item."""
         tenant, _ = writer()
         owners = self._owners({row.item_id for row in rows if row.item_id is not None})
         for row in rows:
-            row.tenant_id = tenant if row.item_id is None else owners[row.item_id]
+            owner = tenant if row.item_id is None else owners.get(row.item_id)
+            if owner is None:
+                raise NotFound(f"{row.place}: there is no work item {row.item_id}")
+            row.tenant_id = owner
 
     def _owners(self, items: set[UUID]) -> dict[UUID, str]:
-        """Return the tenants of work items, all of which must be there; their text is made once for each."""
+        """Return the tenants of the work items that there are; their text is made once for each."""
         if not items:
             return {}
         names: dict[str, str] = {}
         found = self._rows(ITEMS, {"ids": [str(item) for item in items]})
-        owners = {item: names.setdefault(tenant, tenant) for item, tenant in found}
-        if unknown := items - owners.keys():
-            raise NotFound(f"there is no work item {min(unknown)}")
-        return owners
+        return {item: names.setdefault(tenant, tenant) for item, tenant in found}
