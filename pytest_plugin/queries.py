@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections import Counter
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -16,6 +19,19 @@ if TYPE_CHECKING:
 
 __all__ = ["AssertNumQueries", "Queries", "Query", "explain", "recorded"]
 
+_BETWEEN = {
+    "myloware_store",
+    "peewee",
+    "playhouse",
+    "contextlib",
+    "concurrent",
+    "threading",
+    __name__.partition(".")[0],
+}
+"""What runs between the code under test and its statements."""
+
+_HERE = f"{Path.cwd()}{os.sep}"
+
 _CONTROL = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE")
 
 
@@ -27,14 +43,17 @@ class Query:
         sql: Its text, with placeholders.
         params: What stood for them.
         seconds: How long it took, with the way to the server and back.
+        place: The file and line that had it sent, outside of this library and Peewee; empty where there is none.
     """
 
     sql: str
     params: Any
     seconds: float
+    place: str = ""
 
     def __str__(self) -> str:
-        return f"{self.seconds * 1e3:.2f} ms: {' '.join(self.sql.split())}"
+        told = f"{self.seconds * 1e3:.2f} ms: {' '.join(self.sql.split())}"
+        return f"{told}  ({self.place})" if self.place else told
 
 
 @attrs.define
@@ -97,11 +116,14 @@ class AssertNumQueries:
         """
         if (exact is None) == (max is None):
             raise TypeError("myloware_assert_num_queries takes the exact number, or max=")
+        block = _caller()
         with recorded(self._database) as queries:
             yield queries
-        wanted = f"{exact}" if max is None else f"at most {max}"
         if (exact is not None and len(queries) != exact) or (max is not None and len(queries) > max):
-            pytest.fail(f"{wanted} statements expected, {len(queries)} ran:\n{queries.describe()}", pytrace=False)
+            number = exact if max is None else max
+            wanted = f"{'' if max is None else 'at most '}{number} statement{'' if number == 1 else 's'}"
+            told = f"{block}: {wanted} expected, {len(queries)} ran"
+            pytest.fail(f"{told}:\n{queries.describe()}" if queries.statements else told, pytrace=False)
 
 
 @contextmanager
@@ -111,7 +133,7 @@ def recorded(database: StoreDatabase) -> Iterator[Queries]:
 
     def note(event: Any) -> None:
         if not event.sql.startswith(_CONTROL):
-            queries.statements.append(Query(event.sql.strip(), event.params, event.duration))
+            queries.statements.append(Query(event.sql.strip(), event.params, event.duration, _caller()))
 
     database.query_hooks.append(note)
     try:
@@ -123,3 +145,13 @@ def recorded(database: StoreDatabase) -> Iterator[Queries]:
 def explain(database: StoreDatabase, query: Query) -> list[str]:
     """Give the lines of a statement's plan."""
     return [line for (line,) in database.execute_sql(f"EXPLAIN {query.sql}", query.params)]
+
+
+def _caller() -> str:
+    """Give the file and line of what called the library, from where pytest began; empty where a thread began in it."""
+    frame = sys._getframe(1)  # noqa: SLF001  `inspect.stack` reads the sources of every frame
+    while frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
+        if frame.f_back is None:
+            return ""
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename.removeprefix(_HERE)}:{frame.f_lineno}"

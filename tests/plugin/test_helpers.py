@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -68,14 +69,48 @@ def test_statements_are_counted(myloware: Store, myloware_assert_num_queries: An
 
 
 def test_too_many_statements_are_shown(myloware: Store, myloware_assert_num_queries: Any) -> None:
-    """The failure lists them, the repeated ones first."""
+    """The failure says where the block is, and lists them: the repeated ones first, each with the line that sent it."""
 
     def run() -> None:
         with myloware_assert_num_queries(max=1):
             for number in (2, 1, 1):
                 myloware.db.execute_sql(f"SELECT {number}")
 
-    with pytest.raises(pytest.fail.Exception, match=r"at most 1 statements expected, 3 ran:\n  2 times: SELECT 1\n"):
+    first = run.__code__.co_firstlineno
+    told = (
+        rf"^tests/plugin/test_helpers\.py:{first + 1}: at most 1 statement expected, 3 ran:\n  2 times: SELECT 1\n"
+        rf"  [0-9.]+ ms: SELECT 2  \(tests/plugin/test_helpers\.py:{first + 3}\)\n"
+    )
+    with pytest.raises(pytest.fail.Exception, match=told):
         run()
     with pytest.raises(TypeError, match="the exact number, or max="), myloware_assert_num_queries():
         pass
+
+
+def test_too_few_statements_are_told_too(myloware_assert_num_queries: Any) -> None:
+    """There is nothing to list where none ran."""
+
+    def run() -> None:
+        with myloware_assert_num_queries(2):
+            pass
+
+    with pytest.raises(pytest.fail.Exception, match=r"test_helpers\.py:\d+: 2 statements expected, 0 ran$"):
+        run()
+
+
+def test_a_statement_is_of_the_line_that_had_the_library_send_it(
+    myloware: Store, myloware_factory: Any, myloware_assert_num_queries: Any
+) -> None:
+    """Through a repository, a model and the factory; one that a thread sends straight from the library is of none."""
+    order = myloware.work.submit([{"type": "INVOICE", "content": "x"}])
+    with myloware_assert_num_queries(max=10) as queries:
+        myloware.work.get(order.id)
+        _ = [*WorkOrder.select()]
+        myloware_factory.capability()
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(myloware.work.get, order.id).result()
+
+    first = int(queries.statements[0].place.rpartition(":")[2])
+    assert [f"tests/plugin/test_helpers.py:{first + n}" for n in range(3)] + [""] == [
+        query.place for query in queries.statements
+    ]
