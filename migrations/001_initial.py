@@ -596,6 +596,8 @@ INDEXES = (
     "CREATE INDEX eval_results_work_item_id_idx ON eval_results (work_item_id)",
     "CREATE INDEX audit_logs_tenant_id_created_at_idx ON audit_logs (tenant_id, created_at)",
     "CREATE INDEX audit_logs_resource_idx ON audit_logs (tenant_id, resource_type, resource_id, created_at)",
+    "CREATE INDEX audit_logs_action_idx ON audit_logs (tenant_id, action, created_at)",
+    "CREATE INDEX audit_logs_user_id_idx ON audit_logs (tenant_id, user_id, created_at)",
 )
 
 TRIGGERS = (

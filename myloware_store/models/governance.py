@@ -94,4 +94,6 @@ class AuditLog(TenantEntity):
             SQL(
                 "CREATE INDEX audit_logs_resource_idx ON audit_logs (tenant_id, resource_type, resource_id, created_at)"
             ),
+            SQL("CREATE INDEX audit_logs_action_idx ON audit_logs (tenant_id, action, created_at)"),
+            SQL("CREATE INDEX audit_logs_user_id_idx ON audit_logs (tenant_id, user_id, created_at)"),
         ]

@@ -224,16 +224,38 @@ class Audit(Repository):
         )
 
     def list(
-        self, *, resource_type: str | None = None, resource_id: UUID | str | None = None, limit: int = 100
+        self,
+        *,
+        resource_type: str | None = None,
+        resource_id: UUID | str | None = None,
+        action: str | None = None,
+        user_id: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 100,
     ) -> list[AuditLog]:
         """Return audit lines, the newest first.
+
+        Within a tenant each filter but a bare `resource_id` is served by an index, however many lines there are.
 
         Args:
             resource_type: Only lines about this kind of thing.
             resource_id: Only lines about this one.
+            action: Only lines about this action.
+            user_id: Only lines of this user or service.
+            since: Only those recorded at this time or later, an aware datetime.
+            until: Only those recorded before this time, an aware datetime.
             limit: Most lines to return (1 to 100,000).
         """
+        # Index: audit_logs_tenant_id_created_at_idx, and audit_logs_<resource, action, user_id>_idx.
         query = self._scoped(AuditLog.select(), AuditLog)
+        for field, name in ((AuditLog.action, action), (AuditLog.user_id, user_id)):
+            if name is not None:
+                query = query.where(field == as_name(name, field.name))
+        if since is not None:
+            query = query.where(AuditLog.created_at >= AuditLog.created_at.check(since))
+        if until is not None:
+            query = query.where(AuditLog.created_at < AuditLog.created_at.check(until))
         if resource_type is not None:
             query = query.where(AuditLog.resource_type == as_name(resource_type, "resource_type"))
         if resource_id is not None:

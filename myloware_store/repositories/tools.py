@@ -118,14 +118,26 @@ class Tools(Repository):
         ((allowed,),) = self._rows(sql.ALLOWED, _pair(tool, capability))
         return bool(allowed)
 
-    def list(self, *, capability: Capability | UUID | str | None = None, limit: int = 100) -> builtins.list[Tool]:
+    def list(
+        self,
+        *,
+        connector: Connector | UUID | str | None = None,
+        capability: Capability | UUID | str | None = None,
+        limit: int = 100,
+    ) -> builtins.list[Tool]:
         """Return tools by name, active or not.
 
         Args:
+            connector: Only those that are called through it.
             capability: Only those that were granted it.
             limit: Most tools to return (1 to 100,000).
         """
         query = self._scoped(Tool.select(), Tool)
+        if connector is not None:
+            # Index: tools_connector_id_idx, connectors_tenant_id_name_key.
+            row_id, owner, name = named_or_id(connector, "connector")
+            named = Connector.select(Connector.id).where(Connector.tenant_id == owner, Connector.name == name)
+            query = query.where(Tool.connector.in_(named) if name else Tool.connector == row_id)
         if capability is not None:
             row_id, _, name = named_or_id(capability, "capability")
             wanted = Capability.name == name if name else Capability.id == row_id

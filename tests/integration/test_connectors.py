@@ -250,6 +250,13 @@ def test_grants_come_and_go(acme: Store, tool: Tool) -> None:
     assert not acme.tools.allowed("look_up", "read")
     assert tool not in acme.tools.list(capability=read)
     assert tool in acme.tools.list()
+    acme.connectors.register("mail", "API")
+    acme.tools.register("send", "mail")
+    for ledger in ("ledger", tool.connector, tool.connector.id):
+        assert [tool] == acme.tools.list(connector=ledger)
+    assert [] == acme.tools.list(connector="mail", capability="read")
+    with acme.tenant("globex"):
+        assert [] == acme.tools.list(connector="ledger") == acme.tools.list(connector=tool.connector)
     assert 1 == sum(race(lambda _: acme.tools.grant("look_up", "read")))
     assert 1 == sum(race(lambda _: acme.tools.revoke("look_up", "read")))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +13,7 @@ import pytest
 from myloware_store import (
     ApprovalDecision,
     ApprovalEvent,
+    AuditLog,
     ConstraintViolation,
     DeadLetter,
     EvalResult,
@@ -128,13 +129,12 @@ def test_decisions_are_never_changed(myloware: Store, parked: WorkItem) -> None:
 
 
 def test_events_from_outside_are_kept(myloware: Store) -> None:
-    """Source, type, any JSON payload and the error, for the tenant in force; replay leaves them as they are."""
+    """Source, type, any JSON payload and the error, for the tenant in force."""
     with myloware.tenant("acme"):
         letter = myloware.dead_letters.record("webhook", "invoice.paid", ["any", {"json": 1}], "no such invoice")
         assert [letter] == myloware.dead_letters.list()
     read = DeadLetter.get_by_id(letter.id)
     assert (["any", {"json": 1}], "acme", None) == (read.payload, read.tenant_id, read.work_item_id)
-    assert set() == myloware.dead_letters.replay(letter.id, by="kim")
     with myloware.tenant("globex"):
         assert myloware.dead_letters.list() == []
     for bad in ({"source": ""}, {"payload": float("nan")}, {"error": None}):
@@ -245,9 +245,39 @@ def test_audit_lines_name_the_actor_in_force(myloware: Store, item: WorkItem) ->
         newest, oldest = myloware.audit.list()
         assert ("order.read", "kim", "::1") == (newest.action, oldest.user_id, oldest.ip_address)
         assert [oldest] == myloware.audit.list(resource_type="work_item", resource_id=item.id)
+        assert [newest] == myloware.audit.list(action="order.read", user_id="kim", until=datetime.now(UTC))
+        assert [newest] == myloware.audit.list(since=newest.created_at)
+        assert [oldest] == myloware.audit.list(until=newest.created_at)
+        assert [] == myloware.audit.list(user_id="lee")
     with myloware.tenant("globex"):
         assert myloware.audit.list() == []
+    for bad in ({"since": "today"}, {"until": datetime(2026, 1, 1)}, {"action": ""}, {"user_id": 7}):  # noqa: DTZ001
+        with pytest.raises(InvalidInput):
+            myloware.audit.list(**bad)
     with pytest.raises(InvalidInput):
         myloware.audit.record("a", "b", "c", ip_address="nowhere")
     with pytest.raises(ConstraintViolation, match="append_only"):
         newest.delete_instance()
+
+
+@pytest.mark.parametrize(
+    ("narrowed", "index"),
+    [
+        ({}, "audit_logs_tenant_id_created_at_idx"),
+        ({"since": datetime(2026, 1, 1, tzinfo=UTC)}, "audit_logs_tenant_id_created_at_idx"),
+        ({"action": "rare"}, "audit_logs_action_idx"),
+        ({"user_id": "rare"}, "audit_logs_user_id_idx"),
+        ({"resource_type": "rare", "resource_id": "1"}, "audit_logs_resource_idx"),
+    ],
+)
+def test_what_audit_lines_are_narrowed_by_has_an_index(
+    myloware: Store, myloware_assert_num_queries: Any, narrowed: dict[str, Any], index: str
+) -> None:
+    """A user of few lines is found among many without reading the others."""
+    row = {"tenant_id": "acme", "user_id": "u", "action": "a", "resource_type": "t", "resource_id": "1"}
+    began = datetime(2026, 2, 1, tzinfo=UTC)
+    AuditLog.insert_many([{**row, "created_at": began + timedelta(seconds=n)} for n in range(5000)]).execute()
+    myloware.db.execute_sql("ANALYZE audit_logs")
+    with myloware.tenant("acme"), myloware_assert_num_queries(1) as queries:
+        myloware.audit.list(**narrowed)
+    assert index in queries.explain()
