@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from myloware_store.database import tenant_scope
+from myloware_store.errors import InvalidInput
 from myloware_store.models import DeadLetter
 from myloware_store.repositories.base import Repository, as_count, as_flag, as_name, as_uuids, stored_row, writer
 from myloware_store.transaction_blocks import require_plain
@@ -55,6 +56,14 @@ RETURNING d.id, d.created_at, d.tenant_id, d.work_item_id, d.source, d.event_typ
 """
 
 
+# Whether letters were named that wait for a handler, and none that do not. Index: the primary key.
+NEED_HANDLER = """
+SELECT COALESCE(bool_and(work_item_id IS NULL) AND bool_or(replayed_at IS NULL), false)
+FROM dead_letters
+WHERE id = ANY (%(ids)s::uuid[]) AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+"""
+
+
 class DeadLetters(Repository):
     """Failed events, of this store's items and of sources outside it."""
 
@@ -100,8 +109,8 @@ class DeadLetters(Repository):
         with the replay. Where it raises, that letter is not replayed, and the ones after it are not tried. A process
         that is killed meanwhile has not replayed it either: what the handler does elsewhere may then be done twice.
 
-        Left as they are: letters without an item where there is no handler, letters that someone else is handing over,
-        and those whose item has not failed.
+        Left as they are: letters without an item among others where there is no handler, letters that someone else is
+        handing over, and those whose item has not failed.
 
         Args:
             ids: The letters.
@@ -113,7 +122,8 @@ class DeadLetters(Repository):
             The ids of the letters that this call replayed.
 
         Raises:
-            InvalidInput: An argument cannot be used; nothing was replayed.
+            InvalidInput: An argument cannot be used, or none of the letters has an item and there is no handler;
+                nothing was replayed.
         """
         letter_ids = as_uuids(ids, "ids")
         values = {
@@ -124,7 +134,10 @@ class DeadLetters(Repository):
         if handler is not None:
             require_plain(handler)
         replayed = {letter_id for (letter_id,) in self._rows(REPLAY, values)}
-        if handler is not None:
+        if handler is None:
+            if not replayed and self._rows(NEED_HANDLER, {"ids": letter_ids}) == [(True,)]:
+                raise InvalidInput("handler: none of these letters has an item to queue again; give a handler for them")
+        else:
             for letter_id in letter_ids:
                 replayed |= self._hand_over(letter_id, by, handler)
         return replayed

@@ -16,10 +16,9 @@ if TYPE_CHECKING:
 
 
 def test_a_letter_from_outside_goes_to_the_handler(myloware: Store) -> None:
-    """With its tenant in force; without a handler it stays; what the handler stores is committed with the replay."""
+    """With its tenant in force; what the handler stores is committed with the replay."""
     with myloware.tenant("acme"):
         letter = myloware.dead_letters.record("webhook", "order.paid", {"total": 12.5}, "refused")
-    assert set() == myloware.dead_letters.replay(letter.id, by="kim")
     got: list[DeadLetter] = []
 
     def handle(given: DeadLetter) -> None:
@@ -40,6 +39,24 @@ def test_a_letter_from_outside_goes_to_the_handler(myloware: Store) -> None:
     line = AuditLog.get()
     assert ("acme", "kim") == (line.tenant_id, line.user_id)
     assert "kim" == DeadLetter.get().replayed_by
+
+
+def test_a_letter_from_outside_without_a_handler_is_an_error(myloware: Store) -> None:
+    """Where nothing else was asked for; beside items it stays, and so does one that was replayed or is another's."""
+    with myloware.tenant("acme"):
+        letter = myloware.dead_letters.record("webhook", "order.paid", {}, "refused")
+    with pytest.raises(InvalidInput, match="handler: none of these letters has an item"):
+        myloware.dead_letters.replay(letter.id, by="kim")
+    with myloware.tenant("globex"):
+        assert set() == myloware.dead_letters.replay(letter.id, by="kim")
+    myloware.work.submit([{"type": "INVOICE", "content": "x"}])
+    (outcome,) = myloware.work.fail(myloware.work.claim("agent"), ["never"], retry=False).values()
+    both = [letter.id, outcome.dead_letter_id]
+    assert {outcome.dead_letter_id} == myloware.dead_letters.replay(both, by="kim")
+    assert set() == myloware.dead_letters.replay(both, by="kim")
+    assert [letter] == myloware.dead_letters.list()
+    assert {letter.id} == myloware.dead_letters.replay(letter.id, by="kim", handler=print)
+    assert set() == myloware.dead_letters.replay(letter.id, by="kim")
 
 
 def test_a_letter_whose_handler_fails_is_not_replayed(myloware: Store) -> None:
