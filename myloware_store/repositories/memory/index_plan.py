@@ -43,6 +43,7 @@ def read_status(database: StoreDatabase, state: IndexState, least_rows: int) -> 
         least_rows: How many rows with an embedding there must be before it is worth building.
     """
     plan, reason = make_plan(database, state, least_rows, state.target_recall)
+    counted = _embedded(database, least_rows)
     builder = find_builder(database)
     leftovers = () if builder else find_leftovers(database)
     (size,) = database.execute_sql(_SIZE, (INDEX_NAME,)).fetchone()
@@ -54,7 +55,7 @@ def read_status(database: StoreDatabase, state: IndexState, least_rows: int) -> 
         remedy=COMMAND if stale else None,
         stale=stale,
         rows_at_build=state.rows,
-        rows_now=state.live_rows,
+        rows_now=counted if counted < least_rows else state.live_rows,
         fresh_rows=_fresh(database, state.fresh_since, _MOST_COUNTED) if state.fresh_since else None,
         size_bytes=size,
         pgvector=".".join(map(str, state.pgvector)),
@@ -71,7 +72,7 @@ def make_plan(
     problem = state.problem or ""
     if state.method is None or not state.valid:
         return "build", problem
-    (rows,) = database.execute_sql(_EMBEDDED, {"most": least_rows}).fetchone()
+    rows = _embedded(database, least_rows)
     if rows < least_rows:
         return None, f"of {rows} rows, fewer than {least_rows}, a search compares all vectors"
     if not state.rows or (state.outgrown and state.method == "ivfflat"):
@@ -92,6 +93,11 @@ def _plan_by_change(database: StoreDatabase, state: IndexState, target: float | 
     if not state.usable:
         return None, f"{state.problem}, and nothing has changed since: another target or method may do"
     return None, "it is good"
+
+
+def _embedded(database: StoreDatabase, most: int) -> int:
+    (count,) = database.execute_sql(_EMBEDDED, {"most": most}).fetchone()
+    return int(count)
 
 
 def _fresh(database: StoreDatabase, since: datetime | None, most: int) -> int:

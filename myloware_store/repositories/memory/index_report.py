@@ -21,7 +21,7 @@ class IndexStatus(IndexFacts):
         remedy: The command that mends it; None where there is nothing to mend.
         stale: Whether `ensure` has something to do: what the command line tells by its exit code.
         rows_at_build: Rows with an embedding when it was built; 0 where that is not known.
-        rows_now: Rows with an embedding, an estimate rather too high than too low.
+        rows_now: Rows with an embedding; above `least_rows` an estimate, rather too high than too low.
         fresh_rows: ivfflat: rows that came or changed since it was built, or since it was found that it answers for
             them, which a search compares exactly; counted up to 100,000. None for hnsw, and where it is not known.
         size_bytes: Of the index.
