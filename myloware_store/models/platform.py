@@ -9,6 +9,7 @@ from peewee import SQL, Check, CompositeKey
 from myloware_store.enums import ConnectorStatus, ConnectorType, WorkOrderStatus
 from myloware_store.fields import EnumField, JsonField, ParentKey, TenantForeignKey
 from myloware_store.models.base import BaseModel, Entity, TenantEntity, name_checks, object_checks
+from myloware_store.models.row_state import RowState
 from myloware_store.models.work import WorkItem, WorkOrder
 from myloware_store.scalars import (
     CheckedBooleanField,
@@ -39,6 +40,8 @@ class Connector(TenantEntity):
     )
     last_health_check = TimestampField(null=True)
     updated_at = TimestampField(constraints=[ServerDefault("now()")])
+
+    __repr__ = RowState.__repr__
 
     class Meta:
         table_name = "connectors"
@@ -199,6 +202,8 @@ class Run(TenantEntity):
     started_at = TimestampField(null=True)
     finished_at = TimestampField(null=True)
     updated_at = TimestampField(constraints=[ServerDefault("now()")])
+
+    __repr__ = RowState.__repr__
 
     class Meta:
         table_name = "runs"

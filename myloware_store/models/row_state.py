@@ -98,6 +98,11 @@ class RowState:
                 self._dirty.add(name)
         return [field for field in self._meta.sorted_fields if field.name in self._dirty]
 
+    def __repr__(self) -> str:
+        """Name the row, and its state where it was read: for models with one. Peewee gives the others `<Model: id>`."""
+        status = self.__data__.get("status")
+        return f"<{type(self).__name__}: {self}{'' if status is None else f' {status}'}>"
+
     def __copy__(self) -> Self:
         twin = type(self).__new__(type(self))
         twin.__dict__.update({name: copy.copy(value) for name, value in self.__dict__.items()})

@@ -9,6 +9,7 @@ from peewee import SQL, Check
 from myloware_store.enums import AttemptStatus, Priority, WorkItemStatus, WorkItemType, WorkOrderStatus
 from myloware_store.fields import EnumField, JsonField, SearchField, TenantForeignKey, UuidField
 from myloware_store.models.base import TenantEntity, name_checks, object_checks
+from myloware_store.models.row_state import RowState
 from myloware_store.scalars import (
     CheckedBooleanField,
     CheckedIntegerField,
@@ -47,6 +48,8 @@ class WorkOrder(TenantEntity):
     failed_items = CheckedIntegerField(constraints=[ServerDefault("0")])
     cancelled_at = TimestampField(null=True)
     updated_at = TimestampField(constraints=[ServerDefault("now()")])
+
+    __repr__ = RowState.__repr__
 
     class Meta:
         table_name = "work_orders"
@@ -93,6 +96,8 @@ class WorkItem(TenantEntity):
     awaiting_approval = CheckedBooleanField(constraints=[ServerDefault("false")])
     search = SearchField(null=True, constraints=[SQL("GENERATED ALWAYS AS (content_search(content)) STORED")])
     updated_at = TimestampField(constraints=[ServerDefault("now()")])
+
+    __repr__ = RowState.__repr__
 
     class Meta:
         table_name = "work_items"
@@ -147,6 +152,8 @@ class Attempt(TenantEntity):
     started_at = TimestampField(constraints=[ServerDefault("now()")])
     finished_at = TimestampField(null=True)
     updated_at = TimestampField(constraints=[ServerDefault("now()")])
+
+    __repr__ = RowState.__repr__
 
     class Meta:
         table_name = "attempts"

@@ -74,6 +74,13 @@ def test_a_new_row_comes_back_with_what_the_server_filled_in(order: WorkOrder) -
     assert order.created_at.tzinfo is UTC
 
 
+def test_a_row_with_a_state_shows_it(order: WorkOrder, item: WorkItem) -> None:
+    """In its repr(), where it was read; `str()` stays the id."""
+    assert (f"<WorkOrder: {order.id} PENDING>", str(order.id)) == (repr(order), str(order))
+    assert f"<WorkItem: {item.id} QUEUED>" == repr(item)
+    assert f"<WorkItem: {item.id}>" == repr(WorkItem.select(WorkItem.id).get())
+
+
 def test_save_updates_only_what_changed(order: WorkOrder) -> None:
     """A change by someone else to another column stays."""
     WorkOrder.update(workflow_id="by someone else").where(WorkOrder.id == order.id).execute()
