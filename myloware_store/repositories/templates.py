@@ -75,16 +75,17 @@ class Templates(Versions[WorkflowTemplate]):
             raise VersionConflict(f"template {name} was registered with these contents, and changed since")
         return stored_row(WorkflowTemplate, rows[0])
 
-    def activate(self, template_id: UUID | str) -> WorkflowTemplate:
+    def activate(self, template_id: WorkflowTemplate | UUID | str) -> WorkflowTemplate:
         """Make a template the active one of its name; however many race, there is exactly one.
 
         Args:
-            template_id: The template.
+            template_id: The template: its id, or what `register` returned. A name may be that of several.
 
         Raises:
+            InvalidInput: It is neither, such as a name.
             NotFound: There is no such template; the one that was active still is.
         """
-        values = {"id": str(as_uuid(template_id, "template_id"))}
+        values = {"id": str(as_uuid(template_id, "template_id (what `register` returned, or its id)"))}
         rows = self._rows(ACTIVATE, values, contested="workflow_templates_active_idx")
         if not rows:
             raise NotFound(f"there is no workflow template {values['id']}")

@@ -57,7 +57,7 @@ class Work(Claims, Upkeep):
         items: Iterable[Mapping[str, Any]],
         *,
         priority: Priority | str = Priority.MEDIUM,
-        workflow_id: str | None = None,
+        workflow_id: UUID | str | None = None,
         created_by: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
@@ -69,10 +69,12 @@ class Work(Claims, Upkeep):
         Args:
             items: Mappings with `type` (a `WorkItemType`) and `content` (text, 1 MiB at most).
             priority: How urgent; urgent items are claimed first.
-            workflow_id: The workflow that the order belongs to.
+            workflow_id: What the caller calls the workflow that the order belongs to, such as a template's name or id;
+                stored as text, and not looked up (`runs.start` links a template).
             created_by: Who submits it, by default the actor in force, else `system`.
             metadata: A JSON object, 4 MiB at most.
-            idempotency_key: Submitting the same items under the same key again returns the first order.
+            idempotency_key: Submitting the same items under the same key again returns the first order as it is,
+                whatever else is given then (priority, metadata, ...).
             available_at: When the items can first be claimed, by default at once.
             max_attempts: How often an item is tried before it becomes a dead letter (1 to 1000).
 
@@ -89,12 +91,13 @@ class Work(Claims, Upkeep):
         documents = [as_document(item, f"items[{n}]") for n, item in enumerate(as_list(items, "items"))]
         if not documents:
             raise InvalidInput("submit: an order needs at least one item")
+        workflow = str(workflow_id) if isinstance(workflow_id, UUID) else workflow_id
         key = None if idempotency_key is None else as_name(idempotency_key, "idempotency_key")
         values: dict[str, Any] = {
             "order_id": str(uuid7()),
             "tenant_id": tenant,
             "priority": as_enum(priority, Priority, "priority").value,
-            "workflow_id": None if workflow_id is None else as_name(workflow_id, "workflow_id"),
+            "workflow_id": None if workflow is None else as_name(workflow, "workflow_id"),
             "created_by": as_name(actor if created_by is None else created_by, "created_by"),
             "metadata": dump_json(as_object(metadata, "metadata"), "metadata"),
             "key": key,
@@ -206,7 +209,7 @@ class Work(Claims, Upkeep):
         while (order := self.get(order_id)).status in _OPEN:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise WaitTimeout(f"order {order.id} has {order.open_items} open items after {timeout:g} s")
+                raise WaitTimeout(f"order {order.id} has {_open(order)} after {timeout:g} s")
             time.sleep(min(pause, left))
             pause = min(2 * pause, _LONGEST_LOOK)
         return order
@@ -228,3 +231,10 @@ class Work(Claims, Upkeep):
         order = self.get(order_id)
         items: Iterable[WorkItem] = order.items.order_by(WorkItem.created_at, WorkItem.id)
         return [*items]
+
+
+def _open(order: WorkOrder) -> str:
+    # Index: work_items_work_order_status_type_idx.
+    waiting = order.items.where(WorkItem.awaiting_approval).count()
+    told = f"{order.open_items} open item{'' if order.open_items == 1 else 's'}"
+    return f"{told}, {waiting} of which await{'s' if waiting == 1 else ''} approval," if waiting else told

@@ -72,7 +72,7 @@ def test_exactly_one_is_active_however_many_race(myloware: Store) -> None:
         assert (
             1 == WorkflowTemplate.select().where(WorkflowTemplate.name == "booking", WorkflowTemplate.is_active).count()
         )
-    last = myloware.templates.activate(rows[0])  # type: ignore[arg-type]  # a row is taken for its id
+    last = myloware.templates.activate(rows[0])
     assert last == myloware.templates.active("booking")
     assert [last] == [
         row for row in myloware.templates.list(document_type="INVOICE", active=True) if row.name == "booking"
@@ -90,6 +90,6 @@ def test_a_bad_template_is_refused(myloware: Store, bad: dict[str, Any]) -> None
     before = WorkflowTemplate.select().count()
     with pytest.raises(InvalidInput):
         myloware.templates.register(**{"name": "n", "document_type": "t", "workflow_definition": {}, **bad})
-    with pytest.raises(InvalidInput):
+    with pytest.raises(InvalidInput, match=r"template_id \(what `register` returned, or its id\): 'booking' is not"):
         myloware.templates.activate("booking")
     assert before == WorkflowTemplate.select().count()

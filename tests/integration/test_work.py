@@ -129,6 +129,13 @@ def test_an_error_says_which_item(myloware: Store, wrong: Any, told: str) -> Non
         myloware.work.finish(myloware.work.claim("agent", n=2), [1, {1}])
 
 
+def test_a_workflow_is_what_the_caller_calls_it(myloware: Store) -> None:
+    """A name, or a template's id, which is stored as text."""
+    template = myloware.templates.register("booking", "INVOICE", {"steps": []})
+    named, by_id = (myloware.work.submit([INVOICE], workflow_id=given) for given in ("booking", template.id))
+    assert ("booking", str(template.id)) == (named.workflow_id, myloware.work.get(by_id.id).workflow_id)
+
+
 def test_the_same_key_returns_the_first_order(myloware: Store) -> None:
     """However often it is sent; with other items it is a conflict; another tenant has keys of its own."""
     first = myloware.work.submit([INVOICE, TICKET], idempotency_key="mail-1")

@@ -175,10 +175,23 @@ def test_an_order_is_waited_for_until_it_has_ended(myloware: Store) -> None:
     assert WorkOrderStatus.FAILED is myloware.work.wait(cancelled.id, 0).status
 
 
+def test_a_wait_that_ends_says_what_awaits_approval(myloware: Store) -> None:
+    """It would have to be decided, and not waited for."""
+    order = myloware.work.submit([INVOICE] * 3)
+    for count, told in (
+        (1, "3 open items, 1 of which awaits approval,"),
+        (2, "3 open items, 2 of which await approval,"),
+    ):
+        myloware.work.finish(myloware.work.claim("agent"), [1], gate=True)
+        with pytest.raises(WaitTimeout, match=f"has {told} after 0 s"):
+            myloware.work.wait(order.id, 0)
+        assert count == len(myloware.approvals.pending())
+
+
 def test_waiting_ends_with_one_error_of_its_own(myloware: Store) -> None:
     """When the time is over, the order is gone, or nobody else could work on it."""
     order = myloware.work.submit([INVOICE])
-    with pytest.raises(WaitTimeout, match="1 open item") as caught:
+    with pytest.raises(WaitTimeout, match="has 1 open item after") as caught:
         myloware.work.wait(order.id, timeout=0.02)
     assert isinstance(caught.value, TimeoutError)
     with pytest.raises(InvalidInput, match="commit"), myloware.db.atomic():
