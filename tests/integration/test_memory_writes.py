@@ -246,7 +246,14 @@ def test_another_tenants_item_is_not_found(myloware: Store, write: Callable[[lis
 
 
 @pytest.mark.parametrize(
-    "options", [{"on_conflict": "skip"}, {"on_conflict": None}, {"dedupe": "content"}, {"dedupe": 1}]
+    "options",
+    [
+        {"on_conflict": "skip"},
+        {"on_conflict": None},
+        {"on_conflict": []},
+        {"dedupe": "content"},
+        {"dedupe": np.ones(2)},
+    ],
 )
 def test_unknown_ways_are_refused(myloware: Store, options: dict[str, Any]) -> None:
     """Also where there is nothing to store."""
@@ -386,6 +393,25 @@ def test_a_bulk_load_that_fails_stores_nothing(myloware: Store) -> None:
     with pytest.raises(InvalidInput):
         myloware.memory.bulk_load(docs(1), batch_size=0)
     assert 0 == MemDoc.select().count()
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+@pytest.mark.parametrize("at", [0, 5, 6, 12])
+def test_a_bulk_load_whose_transaction_was_ended_says_so(myloware: Store, end: str, at: int) -> None:
+    """By the source of the documents, between two of them or after the last one: what follows is not stored alone."""
+
+    def each() -> Iterator[dict[str, Any]]:
+        for i, doc in enumerate(docs(12)):
+            if i == at:
+                getattr(myloware.db, end)()
+            yield doc
+        if at == 12:
+            getattr(myloware.db, end)()
+
+    with pytest.raises(InvalidInput, match="the transaction was ended"):
+        myloware.memory.bulk_load(each(), batch_size=5)
+    assert (at // 5 * 5 if end == "commit" else 0) == MemDoc.select().count()
+    assert 12 == myloware.memory.bulk_load(docs(12, "again"))
 
 
 def test_an_id_that_is_there_ends_a_bulk_load(myloware: Store) -> None:

@@ -47,7 +47,8 @@ class BulkLoad(MemoryWriter):
             How many documents were stored.
 
         Raises:
-            InvalidInput: A document cannot be stored; nothing was written.
+            InvalidInput: A document cannot be stored; nothing was written. Or what is called meanwhile (`docs`,
+                `progress`, the embedder) has ended the transaction.
             InvalidVector: An embedding has a wrong shape, is zero, NaN or infinite; nothing was written.
             MemoryConflict: An id is there already, or came in an earlier batch; nothing was written.
             NotFound: There is no such work item, or it is another tenant's; nothing was written.
@@ -60,12 +61,18 @@ class BulkLoad(MemoryWriter):
         with self._db.atomic():
             for docs_of_batch in _batches(docs, size):
                 batch = read_batch(docs_of_batch, self._embedder, before=sent)
+                self._require_transaction()
                 self._assign_tenants(batch.rows)
                 self._copy(pack(batch))
                 sent += len(batch.rows)
                 if progress is not None:
                     progress(sent)
+            self._require_transaction()
         return sent
+
+    def _require_transaction(self) -> None:
+        if not self._db.transaction_open():
+            raise InvalidInput("bulk_load: the transaction was ended by what it calls: docs, progress or the embedder")
 
     def _copy(self, data: bytes) -> None:
         try:
