@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Repository",
+    "as_choice",
     "as_count",
     "as_enum",
     "as_flag",
@@ -133,6 +134,14 @@ def as_enum(value: Any, enum: type[_Label], name: str) -> _Label:
     except ValueError:
         pass
     raise InvalidInput(f"{name}: {shown(value)} is not one of {', '.join(enum)}")
+
+
+def as_choice(value: Any, choices: Iterable[str], name: str) -> str:
+    """Return a text that is one of several, or raise InvalidInput."""
+    known = tuple(choices)
+    if not isinstance(value, str) or value not in known:
+        raise InvalidInput(f"{name}: {shown(value)} is not one of {', '.join(known)}")
+    return value
 
 
 def as_uuid(value: Any, name: str) -> uuid.UUID:

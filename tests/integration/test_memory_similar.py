@@ -321,6 +321,8 @@ def test_what_has_no_direction_is_never_found(myloware: Store) -> None:
         {"k": True},
         {"mode": "fast"},
         {"mode": None},
+        {"mode": np.array(["auto", "exact"])},
+        {"filter": {"type": [np.array([1, 2])]}},
         {"min_similarity": "1"},
         {"min_similarity": float("nan")},
         {"min_similarity": True},

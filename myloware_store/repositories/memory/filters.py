@@ -132,7 +132,7 @@ class _Compiler:
         if operator == "in":
             if isinstance(value, str | bytes | Mapping) or not isinstance(value, Sequence | set | frozenset):
                 raise InvalidInput(f"{target.name}.in: {type(value).__name__} is not a list")
-            parts = [target.is_null()] if None in value else []
+            parts = [target.is_null()] if any(one is None for one in value) else []
             parts += target.equals_any([one for one in value if one is not None])
             return _joined("OR", parts), False
         if operator in _ORDERS:

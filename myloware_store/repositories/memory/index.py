@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from myloware_store.errors import DatabaseFault, InvalidInput, VectorIndexError
-from myloware_store.repositories.base import as_count
+from myloware_store.repositories.base import as_choice, as_count
 from myloware_store.repositories.memory.index_build import build_index, drop_leftovers, find_leftovers, record
 from myloware_store.repositories.memory.index_plan import COMMAND, LEAST_ROWS, make_plan, read_status
 from myloware_store.repositories.memory.index_recall import KS, calibrate, draw, score
@@ -116,8 +116,7 @@ class MemoryIndex:
             VectorIndexError: As of `ensure`.
             ConnectionFailed: The connection was lost; run it again.
         """
-        if method not in METHODS:
-            raise InvalidInput(f"method: {shown(method)} is not one of {', '.join(METHODS)}")
+        as_choice(method, METHODS, "method")
         return self._made(method, f"{method} was asked for", "swap", progress)
 
     def measure_recall(self, sample: int | None = None, *, progress: Progress | None = None) -> RecallMeasurement:

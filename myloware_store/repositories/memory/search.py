@@ -9,7 +9,7 @@ import numpy as np
 
 from myloware_store.database import current_tenant
 from myloware_store.errors import InvalidInput
-from myloware_store.repositories.base import Repository, as_count, as_flag
+from myloware_store.repositories.base import Repository, as_choice, as_count, as_flag
 from myloware_store.repositories.memory.filters import compile_filter, scope
 from myloware_store.repositories.memory.hits import MAX_HITS, find, hits_sql
 from myloware_store.repositories.memory.index_state import IndexStates
@@ -58,7 +58,8 @@ class Search(Repository):
     ) -> list[Hit]:
         """Return the k documents whose embeddings are most similar to a vector, best first.
 
-        Always min(k, matching documents) of them, ties in the order of their ids.
+        Always min(k, matching documents) of them, ties in the order of their ids. Where more tie than there is room
+        for, the index chooses among them.
 
         Args:
             vector: `(1536,)` real numbers.
@@ -145,8 +146,7 @@ class Search(Repository):
 
     def _usable(self, mode: Any) -> IndexState | None:
         """Return the state of the index where searches of this mode may go through it."""
-        if mode not in MODES:
-            raise InvalidInput(f"mode: {shown(mode)} is not one of {', '.join(MODES)}")
+        as_choice(mode, MODES, "mode")
         if mode == "exact":
             return None
         state = self._index_states.get()

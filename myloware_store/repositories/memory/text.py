@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from myloware_store.database import current_tenant
-from myloware_store.errors import InvalidInput
-from myloware_store.repositories.base import Repository, as_count, as_flag
+from myloware_store.repositories.base import Repository, as_choice, as_count, as_flag
 from myloware_store.repositories.memory.filters import compile_filter, scope
 from myloware_store.repositories.memory.hits import MAX_HITS, SETTINGS, find, hits_sql
-from myloware_store.values import require_text, shown
+from myloware_store.values import require_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,8 +84,7 @@ def typed(q: Any, match: Any) -> Typed:
     Raises:
         InvalidInput: It is not text, or there is no such way to match.
     """
-    if match not in ("web", "any", "phrase"):
-        raise InvalidInput(f"match: {shown(match)} is not one of web, any, phrase")
+    as_choice(match, ("web", "any", "phrase"), "match")
     text = " ".join(require_text(q, "q", max_bytes=None)[:MAX_CHARS].split()[:MAX_WORDS])
     excluded: list[str] = []
     words = text

@@ -11,10 +11,9 @@ from uuid import UUID
 import attrs
 
 from myloware_store.errors import InvalidInput, MemoryConflict
-from myloware_store.repositories.base import as_list
+from myloware_store.repositories.base import as_choice, as_list
 from myloware_store.repositories.memory.rows import COLUMNS, Batch, Row, pack, read_batch
 from myloware_store.repositories.memory.writer import MemoryWriter
-from myloware_store.values import shown
 
 if TYPE_CHECKING:
     from myloware_store.results import NewDoc
@@ -119,10 +118,8 @@ class Upserts(MemoryWriter):
             NotFound: There is no such work item, or it is another tenant's; nothing was written.
             StoreError: The embedder failed, which is this error's cause; nothing was written.
         """
-        if on_conflict not in ACTIONS:
-            raise InvalidInput(f"on_conflict: {shown(on_conflict)} is not one of {', '.join(ACTIONS)}")
-        if dedupe not in ("id", "content_hash"):
-            raise InvalidInput(f"dedupe: {shown(dedupe)} is not one of id, content_hash")
+        as_choice(on_conflict, ACTIONS, "on_conflict")
+        as_choice(dedupe, ("id", "content_hash"), "dedupe")
         batch = read_batch(as_list(docs, "docs"), self._embedder)
         given = [row.id for row in batch.rows]
 

@@ -184,7 +184,7 @@ def test_a_target_is_a_share(loaded: Store, target: Any) -> None:
         loaded.memory.index.ensure(target)
 
 
-@pytest.mark.parametrize("method", ["flat", "", None, 1])
+@pytest.mark.parametrize("method", ["flat", "", None, 1, []])
 def test_an_unknown_method_is_refused(loaded: Store, method: Any) -> None:
     """There are two."""
     with pytest.raises(InvalidInput, match="method"):
