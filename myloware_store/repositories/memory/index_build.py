@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from myloware_store.errors import DatabaseFault, TransactionConflict, VectorIndexError
+from myloware_store.errors import ConnectionFailed, DatabaseFault, TransactionConflict, VectorIndexError
 from myloware_store.repositories.memory.index_state import (
     INDEX_NAME,
     STATE,
@@ -107,8 +107,10 @@ def build_index(session: IndexSession, method: Method) -> IndexState:
     what = f"Building {method} over {rows} rows"
     try:
         _create(session, create, what)
-    except TransactionConflict as conflict:
-        raise VectorIndexError(f"the vector index was not built: {conflict}") from None
+    except DatabaseFault as fault:
+        if isinstance(fault, ConnectionFailed):
+            raise
+        raise VectorIndexError(f"the vector index was not built: {fault}") from None
     valid, indexed, filenode = session.execute_sql(_BUILT, (NEW,)).fetchone() or (False, 0, 0)
     if not valid:
         raise VectorIndexError(f"the vector index was not built: the server left {NEW} invalid")

@@ -31,7 +31,8 @@ _FRESH = """
 SELECT count(*) FROM (SELECT FROM mem_docs WHERE updated_at >= %(since)s LIMIT %(most)s) AS fresh
 """
 _EMBEDDED = "SELECT count(*) FROM (SELECT FROM mem_docs WHERE embedding IS NOT NULL LIMIT %(most)s) AS embedded"
-_SIZE = "SELECT COALESCE(pg_relation_size(to_regclass(%s)), 0)"
+# The table's name raises where the database is not migrated.
+_SIZE = "SELECT COALESCE(pg_relation_size(to_regclass(%s)), 0), 'mem_docs'::regclass"
 
 
 def read_status(database: StoreDatabase, state: IndexState, least_rows: int) -> IndexStatus:
@@ -46,7 +47,7 @@ def read_status(database: StoreDatabase, state: IndexState, least_rows: int) -> 
     counted = _embedded(database, least_rows)
     builder = find_builder(database)
     leftovers = () if builder else find_leftovers(database)
-    (size,) = database.execute_sql(_SIZE, (INDEX_NAME,)).fetchone()
+    size, _ = database.execute_sql(_SIZE, (INDEX_NAME,)).fetchone()
     stale = plan is not None or bool(leftovers)
     return IndexStatus(
         **{field.name: getattr(state, field.name) for field in attrs.fields(IndexFacts)},

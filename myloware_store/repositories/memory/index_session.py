@@ -38,7 +38,8 @@ WHERE locktype = 'advisory' AND granted AND objsubid = 2 AND classid = {_LOCK_CL
 """  # noqa: S608  constants
 
 _RIGHTS = """
-SELECT pg_has_role(c.relowner, 'USAGE'), pg_get_userbyid(c.relowner), quote_ident(current_user), pg_is_in_recovery()
+SELECT pg_has_role(c.relowner, 'USAGE'), pg_get_userbyid(c.relowner), quote_ident(current_user), pg_is_in_recovery(),
+    current_setting('transaction_read_only')::boolean
 FROM pg_class AS c
 WHERE c.oid = 'mem_docs'::regclass
 """
@@ -70,13 +71,17 @@ class IndexSession(StoreDatabase):
     def prepare(self) -> None:
         """Connect, see that the role may do it, and wait for the lock."""
         self.connect()
-        allowed, owner, user, standby = self.execute_sql(_RIGHTS).fetchone()
+        allowed, owner, user, standby, read_only = self.execute_sql(_RIGHTS).fetchone()
         if standby:
             raise VectorIndexError("this is a read-only standby: its vector index is built on its primary")
         if not allowed:
             raise VectorIndexError(
                 f"the role {user} does not own mem_docs: have {owner} run `myloware-store index ensure`; until then"
                 " searches are right, and exact where the index is not good"
+            )
+        if read_only:
+            raise VectorIndexError(
+                f"the role {user} may only read here (default_transaction_read_only is on): connect with it off"
             )
         self.execute_sql(
             "SELECT set_config('application_name', 'myloware-store index', false),"
@@ -147,7 +152,8 @@ def open_session(database: StoreDatabase, progress: Progress) -> Iterator[IndexS
         progress: Told what is done.
 
     Raises:
-        VectorIndexError: The role does not own the table, or the server is a standby, or behind PgBouncer.
+        VectorIndexError: The role does not own the table or may only read, or the server is a standby, or behind
+            PgBouncer.
         MissingObject: The database is not migrated.
         ConnectionFailed: The server cannot be reached.
     """

@@ -57,6 +57,14 @@ def test_wrong_usage_is_told_in_a_line(shell: Shell, myloware_dsn: str) -> None:
     assert (2, "error: target_recall: 0.2 is not a number from 0.5 to 1\n") == (low.returncode, low.stderr)
 
 
+def test_a_database_that_is_not_migrated_has_no_index_to_tell_of(shell: Shell, plain_url: str) -> None:
+    """It is told to migrate, by every command alike: there is no search that could be exact."""
+    for command in (["status"], ["ensure"], ["swap", "hnsw"]):
+        told = shell.run("index", *command, "--url", plain_url)
+        assert 1 == told.returncode
+        assert "run `myloware-store migrate`" in told.stderr
+
+
 def test_progress_is_shown_on_a_terminal(shell: Shell, myloware_dsn: str) -> None:
     """What is done now, and how much of it."""
     shell.ask(myloware_dsn, DOCUMENTS)

@@ -12,10 +12,11 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 import attrs
+import numpy as np
 import psycopg2
 import pytest
 
-from myloware_store import ConnectionFailed, Store, VectorIndexError
+from myloware_store import DIMENSIONS, ConnectionFailed, Store, VectorIndexError
 from myloware_store.database import create_database
 from myloware_store.migrate import migrate
 from myloware_store.repositories.memory import Memory
@@ -170,6 +171,37 @@ def test_only_the_owner_builds(loaded: Store) -> None:
         plain.close_all()
         loaded.db.execute_sql("DROP OWNED BY index_reader")
         loaded.db.execute_sql("DROP ROLE index_reader")
+
+
+def test_where_everything_is_read_only_nothing_is_built(loaded: Store) -> None:
+    """By one typed error before anything is measured; searches and the status are right."""
+    loaded.db.execute_sql(f"ALTER DATABASE {loaded.settings.dbname} SET default_transaction_read_only = on")
+    reader = create_database(loaded.settings)
+    memory = Memory(reader)
+    memory.index.least_rows = 500
+    try:
+        assert memory.index.status().stale
+        for build in (memory.index.ensure, memory.index.rebuild):
+            with pytest.raises(VectorIndexError, match="default_transaction_read_only is on"):
+                build()
+        assert not memory.index.measure_recall(10).recorded
+        assert 10 == len(memory.similar(np.ones(DIMENSIONS)))
+    finally:
+        reader.close_all()
+        loaded.db.execute_sql(f"ALTER DATABASE {loaded.settings.dbname} RESET default_transaction_read_only")
+
+
+def test_a_cancelled_build_is_a_typed_error(loaded: Store, corpus: Corpus) -> None:
+    """The administrator ends the statement, not the process: what was in use stays, and the next run goes on."""
+    with open_transaction(loaded, WRITE), ThreadPoolExecutor(1) as thread:
+        building = thread.submit(loaded.memory.index.rebuild)
+        eventually(lambda: loaded.db.execute_sql(WAITING).fetchone(), "the build has begun")
+        loaded.db.execute_sql("SELECT pg_cancel_backend(%s)", loaded.db.execute_sql(WAITING).fetchone())
+        with pytest.raises(VectorIndexError, match="the vector index was not built: canceling statement"):
+            building.result(PATIENCE)
+    assert corpus.indexes(loaded.db)["mem_docs_embedding_idx"]
+    assert "dropped mem_docs_embedding_idx_new" == loaded.memory.index.ensure().actions[0]
+    assert {"mem_docs_embedding_idx": True} == corpus.indexes(loaded.db)
 
 
 def test_through_pgbouncer_nothing_is_built(loaded: Store) -> None:
