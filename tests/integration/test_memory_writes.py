@@ -333,6 +333,29 @@ def test_two_processes_store_the_same_content_once(myloware: Store) -> None:
     assert all(stored[content] == row_id for answer in answers for content, row_id in answer.items())
 
 
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_the_same_content_is_stored_once_whatever_the_isolation(myloware: Store, level: str) -> None:
+    """Who has waited for another batch sees what it stored, also where the role's transactions keep their snapshot."""
+    myloware.db.execute_sql(f"ALTER DATABASE {myloware.settings.dbname} SET default_transaction_isolation = '{level}'")
+    waits = (
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))"
+    )
+    fact = [{"type": "CONTEXT", "content": "fact"}]
+    try:
+        myloware.db.close_idle()
+        with ThreadPoolExecutor(1) as thread:
+            with myloware.db.atomic():
+                first = myloware.memory.upsert(fact, dedupe="content_hash")
+                second = thread.submit(myloware.memory.upsert, fact, dedupe="content_hash")
+                while not myloware.db.execute_sql(waits).fetchone()[0]:
+                    assert not second.done()
+            assert first == second.result()
+    finally:
+        myloware.db.execute_sql(f"ALTER DATABASE {myloware.settings.dbname} RESET default_transaction_isolation")
+    assert ["fact"] == contents()
+
+
 def test_documents_deleted_while_they_are_stored(myloware: Store) -> None:
     """Upserts and deletes of the same documents, at once and in any order, neither fail nor wait in a circle."""
     ids = [uuid.UUID(int=i) for i in range(1, MANY + 1)]

@@ -67,6 +67,9 @@ OWNERS = "SELECT id, tenant_id FROM mem_docs WHERE id = ANY (%(ids)s::uuid[])"
 # Two batches of one tenant, one after the other: what the first has stored is seen by the second.
 LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('myloware_store mem_docs ' || %(owner)s, 0))"
 
+# Also where the role's default is a stricter level, which would not see it.
+SEE_THE_LATEST = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
+
 # Index: mem_docs_tenant_id_content_hash_idx.
 SAME_CONTENT = """
 SELECT given.n, m.id
@@ -122,8 +125,11 @@ class Upserts(MemoryWriter):
         as_choice(dedupe, ("id", "content_hash"), "dedupe")
         batch = read_batch(as_list(docs, "docs"), self._embedder)
         given = [row.id for row in batch.rows]
+        own = not self._db.transaction_open()
 
         def store() -> list[UUID]:
+            if own and dedupe == "content_hash":
+                self._db.execute_sql(SEE_THE_LATEST)
             self._assign_tenants(batch.rows)
             stands = self._same_contents(batch.rows, on_conflict) if dedupe == "content_hash" else {}
             self._store(batch, stands, on_conflict)
