@@ -212,6 +212,47 @@ def test_ranks_are_those_of_ts_rank(myloware: Store) -> None:
     assert [names[row_id] for (row_id,) in ranks] == found(myloware, names, "late fee")
 
 
+def test_excluded_words_do_not_change_the_ranks_of_the_rest(myloware: Store) -> None:
+    """What holds the words more often comes first, as it does without them."""
+    texts = [
+        "a fee among many other things that are told here",
+        "fee fee fee",
+        "a fee and one fee",
+        "fee for a printer",
+    ]
+    myloware.memory.upsert([{"type": "CONTEXT", "content": text} for text in texts])
+    plain = [(hit.content, hit.score) for hit in myloware.memory.search_text("fee")]
+    assert "fee fee fee" == plain[0][0]
+    kept = [(hit.content, hit.score) for hit in myloware.memory.search_text("fee -printer")]
+    assert [hit for hit in plain if "printer" not in hit[0]] == kept
+    assert kept == [
+        (hit.content, 1 + (hit.score or 0)) for hit in myloware.memory.search_text("fee -printer", match="any")
+    ]
+
+
+@pytest.mark.parametrize("match", ["web", "any", "phrase"])
+@pytest.mark.parametrize("q", ["fee", "fee -printer", "-printer", "料金", "fee 料金", "料金 -printer", "late fee"])
+def test_fewer_hits_are_the_first_of_more(myloware: Store, q: str, match: str) -> None:
+    """Whatever of the words, of unspaced text and of what changed last is looked at for more."""
+    texts = [
+        "late fee",
+        "fee",
+        "料金",
+        "料金表です",
+        "fee 料金",
+        "fee fee",
+        "late",
+        "printer",
+        "料金 料金 printer",
+        "その料金",
+    ]
+    for content in [*texts, *reversed(texts)]:
+        myloware.memory.upsert([{"type": "CONTEXT", "content": content}])
+    every = [hit.id for hit in myloware.memory.search_text(q, k=100, match=match)]
+    for k in range(1, len(every)):
+        assert every[:k] == [hit.id for hit in myloware.memory.search_text(q, k=k, match=match)]
+
+
 def test_the_index_answers(myloware: Store) -> None:
     """Among a few thousand rows; what is not needed is not run."""
     myloware.db.execute_sql(

@@ -40,6 +40,10 @@ _UNSPACED = re.compile(
 )
 _MAX_PARTS = 16
 
+RANKING = "replace(plainto_tsquery('english', %(words)s)::text, ' & ', ' | ')::tsquery"
+"""Any of the words, by which all matches are ranked: ts_rank of an AND is quadratic in their positions, and of an AND
+with what is excluded it is next to 0 for all of them."""
+
 HIGHLIGHT = """
 ts_headline('english', left(m.content, {chars}), {any},
     'StartSel=**, StopSel=**, MaxFragments=2, MaxWords=24, MinWords=8, FragmentDelimiter= ... ')
@@ -64,9 +68,8 @@ class Typed:
 
     @property
     def any(self) -> str:
-        """The tsquery of any of the words; it ranks all matches: ts_rank of an AND is quadratic in their positions."""
-        words = "replace(plainto_tsquery('english', %(words)s)::text, ' & ', ' | ')::tsquery"
-        return f"({words} && websearch_to_tsquery('english', %(excluded)s))" if self.excludes else words
+        """The tsquery of any of the words, and of none that is excluded."""
+        return f"({RANKING} && websearch_to_tsquery('english', %(excluded)s))" if self.excludes else RANKING
 
     @property
     def every(self) -> str:
@@ -105,15 +108,17 @@ def text_legs(query: Typed, condition: str) -> str:
     as far as their LIMITs ask, but planned as if they were read whole: with a LIMIT of its own the planner would hope
     to come across enough matches in a sequential scan. A leg runs only where those before it came short.
     """
+    # What comes only where this leg is short comes after it.
+    above = 0 if query.match == "any" and not query.parts else 1
     legs = [
         f"""
 every AS MATERIALIZED (
-    SELECT m.id, ts_rank(m.search, {query.any}, 33) AS rank
+    SELECT m.id, ts_rank(m.search, {RANKING}, 33) AS rank
     FROM mem_docs AS m
     WHERE querytree({query.every}) NOT IN ('', 'T') AND m.search @@ {query.every} AND {condition}
 ),
 best AS MATERIALIZED (
-    SELECT id, {0 if query.match == "any" else 1} + rank::float8 AS score
+    SELECT id, {above} + rank::float8 AS score
     FROM (SELECT id, rank FROM every LIMIT greatest({RANKED}, %(depth)s)) AS ranked
     ORDER BY rank DESC, id
     LIMIT %(depth)s
@@ -124,7 +129,7 @@ best AS MATERIALIZED (
     if query.match == "web":
         legs.append(f"""
 any_of AS MATERIALIZED (
-    SELECT m.id, ts_rank(m.search, {query.any}, 33) AS rank
+    SELECT m.id, ts_rank(m.search, {RANKING}, 33) AS rank
     FROM mem_docs AS m
     WHERE {short} AND querytree({query.any}) NOT IN ('', 'T') AND m.search @@ {query.any} AND {condition}
         AND m.id NOT IN (SELECT id FROM best)
@@ -162,7 +167,7 @@ latest AS MATERIALIZED (
                 SELECT count(*) AS n FROM unnest(%(parts)s::text[]) AS part WHERE strpos(beginning, part) > 0
             ) AS held
         WHERE n >= {least}
-        ORDER BY n DESC, updated_at DESC, id
+        ORDER BY n DESC, id
         LIMIT %(depth)s
     )""")
     union = "\n    UNION ALL\n    ".join(found)
@@ -206,8 +211,8 @@ class TextSearch(Repository):
                 between `**`; a parse of each hit's text.
 
         Returns:
-            Hits with a `score`, from 0 to 1 by `ts_rank`, with 1 added to those that hold all the words. Ties come in
-            the order of their ids.
+            Hits with a `score`, from 0 to 1 by `ts_rank`, with 1 added to those that hold all the words (with `any`:
+            those that the index finds, where others are looked for as well). Ties come in the order of their ids.
 
             The time is bounded: at most 5,000 matches (k, where it is more) are ranked, an arbitrary choice. What no
             index serves is looked for among the 1,000 documents that were changed last: a query of excluded words only
