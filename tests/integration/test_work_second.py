@@ -1,0 +1,108 @@
+"""Who comes second: a call that waits for a transaction which ends the same item finds it so, and changes nothing."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from myloware_store import ApprovalEvent, Attempt, AttemptStatus, NotAwaitingApproval, WorkItem, WorkItemStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+    from myloware_store import Store
+
+INVOICE = {"type": "INVOICE", "content": "Invoice 17"}
+WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+
+
+def after(store: Store, first: Callable[[], object], second: Callable[[], Any]) -> Future[Any]:
+    """Make the first call in a transaction that ends as soon as the second one waits for it."""
+    with ThreadPoolExecutor(1) as pool:
+        with store.db.atomic():
+            first()
+            waiting = pool.submit(second)
+            while not store.db.execute_sql(WAITING).fetchone()[0] and not waiting.done():
+                pass
+        return waiting
+
+
+@pytest.mark.parametrize("second", ["finish", "gate", "fail", "bury", "release", "heartbeat"])
+@pytest.mark.parametrize("first", ["fail", "bury", "cancel", "release", "reap"])
+def test_an_attempt_that_was_ended_meanwhile_ends_nothing(myloware: Store, first: str, second: str) -> None:
+    """The item stays as it was left, and no error but the refusal is told."""
+    work = myloware.work
+    order = work.submit([INVOICE])
+    claims = work.claim("agent")
+    calls: dict[str, Callable[[], Any]] = {
+        "finish": lambda: work.finish(claims, [1]),
+        "gate": lambda: work.finish(claims, [1], gate=True),
+        "fail": lambda: work.fail(claims, ["no luck"], delay=0),
+        "bury": lambda: work.fail(claims, ["no luck"], retry=False),
+        "release": lambda: work.release(claims),
+        "cancel": lambda: work.cancel(order.id),
+        "heartbeat": lambda: work.heartbeat(claims),
+    }
+
+    def reap() -> None:
+        myloware.db.execute_sql("UPDATE attempts SET lease_expires_at = statement_timestamp()")
+        work.reap()
+
+    done = after(myloware, reap if first == "reap" else calls[first], calls[second])
+    # Giving back twice says the same.
+    assert (0 if (first, second) != ("release", "release") else 1) == len(done.result())
+    (item,) = work.items(order.id)
+    failed = first in {"bury", "cancel"}
+    assert (WorkItemStatus.FAILED if failed else WorkItemStatus.QUEUED, None) == (item.status, item.result)
+    assert 0 == Attempt.select().where(Attempt.status == AttemptStatus.STARTED).count()
+    assert item.attempt_count == item.attempts.count()
+
+
+@pytest.mark.parametrize("second", ["APPROVED", "REJECTED", "ESCALATED"])
+def test_a_second_decision_is_told_that_there_was_one(myloware: Store, second: str) -> None:
+    """Also the same one again, and it leaves no event."""
+    myloware.work.submit([INVOICE])
+    myloware.work.finish(myloware.work.claim("agent"), [1], gate=True)
+    item = WorkItem.get()
+
+    def decide(decision: str) -> ApprovalEvent:
+        return myloware.approvals.decide(item.id, approver_id="kim", decision=decision, policy_version="1")
+
+    done = after(myloware, lambda: decide("APPROVED"), lambda: decide(second))
+    assert isinstance(done.exception(), NotAwaitingApproval)
+    assert ["APPROVED"] == [event.decision for event in ApprovalEvent.select()]
+    assert WorkItem.get().status is WorkItemStatus.COMPLETED
+
+
+@pytest.mark.parametrize("call", ["claim", "fair", "types", "tenants", "reap"])
+def test_what_somebody_has_locked_is_not_waited_for(myloware: Store, call: str) -> None:
+    """It is left to them: who claims or reaps takes the next one, at once."""
+    work = myloware.work
+    work.submit([INVOICE] * 2)
+    calls: dict[str, Callable[[], Any]] = {
+        "claim": lambda: work.claim("agent", n=2),
+        "fair": lambda: work.claim("agent", n=2, fair=True),
+        "types": lambda: work.claim("agent", n=2, types=["INVOICE"]),
+        "tenants": lambda: work.claim("agent", n=2, tenants=["default"]),
+        "reap": lambda: work.reap(limit=2),
+    }
+    if call == "reap":
+        work.claim("agent", n=2)
+        myloware.db.execute_sql("UPDATE attempts SET lease_expires_at = statement_timestamp()")
+    first = WorkItem.select().order_by(WorkItem.available_at, WorkItem.id).get()
+    with ThreadPoolExecutor(1) as pool, myloware.db.atomic():
+        myloware.db.execute_sql("SELECT FROM work_items WHERE id = %s FOR NO KEY UPDATE", (str(first.id),))
+        taken = pool.submit(calls[call]).result(60)
+    assert 1 == len(taken)
+
+
+def test_a_row_that_refers_to_an_item_does_not_keep_it_from_being_claimed(myloware: Store) -> None:
+    """Who inserts one holds the item's key only."""
+    myloware.work.submit([INVOICE])
+    item = WorkItem.get()
+    with ThreadPoolExecutor(1) as pool, myloware.db.atomic():
+        myloware.db.execute_sql("SELECT FROM work_items WHERE id = %s FOR KEY SHARE", (str(item.id),))
+        assert 1 == len(pool.submit(myloware.work.claim, "agent").result(60))
