@@ -31,7 +31,8 @@ def timing_lines(reporter: pytest.TerminalReporter, count: int) -> list[str]:
                 timed.append((timing["kept_apart"] + timing["statements"], report.nodeid, timing))
     lines = []
     for seconds, test, timing in sorted(timed, key=lambda each: each[0], reverse=True)[:count]:
-        parts = f"{timing['statements'] * 1e3:.1f} ms in {timing['count']} statements"
+        counted = f"{timing['count']} statement{'' if timing['count'] == 1 else 's'}"
+        parts = f"{timing['statements'] * 1e3:.1f} ms in {counted}"
         lines.append(f"{seconds * 1e3:8.1f} ms  {test}  ({parts}, {timing['kept_apart'] * 1e3:.1f} ms ready and back)")
         if timing["slowest"]:
             lines.append(f"             slowest: {timing['slowest']}")

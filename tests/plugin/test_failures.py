@@ -210,9 +210,9 @@ def test_timings(project: Project, workers: tuple[str, ...]) -> None:
         [
             "*= myloware: time on the database =*",
             "* ms  test_project.py::test_slow  (* ms in 2 statements, * ms ready and back)",
-            "*slowest: * ms: SELECT pg_sleep(0.2)",
+            "*slowest: * ms: SELECT pg_sleep(0.2)  (test_project.py:*)",
             "*Result*",
-            "* ms  test_project.py::test_fast  (*",
+            "* ms  test_project.py::test_fast  (* ms in 1 statement, *",
         ]
     )
     all_of_them.stdout.no_fnmatch_line("* ms  test_project.py::test_without*")
