@@ -127,6 +127,17 @@ def test_prepared_transaction(subject: Subject) -> None:
     assert remade + 1 == subject.slot.remade
 
 
+def test_index_that_was_not_finished(subject: Subject) -> None:
+    """A build in the background that fails leaves an invalid index, and ends no command that could be noticed."""
+    remade = subject.slot.remade
+
+    with pytest.raises(psycopg2.errors.UniqueViolation):
+        subject.execute("CREATE UNIQUE INDEX CONCURRENTLY left_over ON plain ((true))")
+    subject.check()
+
+    assert remade + 1 == subject.slot.remade
+
+
 def test_type_can_be_dropped(subject: Subject) -> None:
     """The copies of the rows are in nobody's way; where the drop is taken back, they are there again."""
     with closing(psycopg2.connect(subject.slot.url)) as connection, connection.cursor() as run:
