@@ -121,6 +121,7 @@ def blocks_read(store: Store, statement: str, **values: Any) -> int:
     return int(top["Shared Hit Blocks"] + top["Shared Read Blocks"])
 
 
+@pytest.mark.myloware_db(mode="clone")
 def test_a_claim_reads_no_more_of_a_long_queue_than_of_a_short_one(myloware: Store) -> None:
     """Whatever waits before and beside what is wanted: other types, other tenants, parked urgent items."""
     calls: list[tuple[str, dict[str, Any]]] = [
