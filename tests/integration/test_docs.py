@@ -1,4 +1,4 @@
-"""The programs in the documentation run as they stand there."""
+"""The programs in the documentation that have a name run as they stand there."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from myloware_store import Store, WorkItem, WorkItemStatus
 DOCS = Path(__file__).parents[2] / "docs"
 PROGRAM = re.compile(r"^```python\n# (\w+\.py)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PROGRAMS = {
-    f"{page}/{name}": text
-    for page in ("worker.md", "asyncio.md", "memory.md", "library.md")
-    for name, text in PROGRAM.findall((DOCS / page).read_text(encoding="utf-8"))
+    f"{page.name}/{name}": text
+    for page in sorted(DOCS.glob("*.md"))
+    for name, text in PROGRAM.findall(page.read_text(encoding="utf-8"))
+    if not name.startswith("test_")
 }
 UNENDING = ("worker.md/worker.py", "library.md/metrics.py")
 

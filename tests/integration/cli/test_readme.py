@@ -24,11 +24,12 @@ ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 BLOCKS: list[tuple[str, str]] = BLOCK.findall(README)
+NAMED = re.compile(r"# \w+\.py\n")  # run by tests/integration/test_docs.py
 PROGRAMS = [
     pytest.param(code, id=f"{path.stem}-{place}")
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
     for place, (language, code) in enumerate(BLOCK.findall(path.read_text(encoding="utf-8")))
-    if language == "python" and "def test_" not in code
+    if language == "python" and "def test_" not in code and not NAMED.match(code)
 ]
 
 
