@@ -34,7 +34,11 @@ if TYPE_CHECKING:
     from tests.integration.memory_index.conftest import Corpus
 
 PATIENCE = 60.0
-WAITING = "SELECT pid FROM pg_stat_progress_create_index WHERE phase LIKE 'waiting for writers%%'"
+# Of this database: others on the server build for other workers' tests.
+WAITING = """
+    SELECT pid FROM pg_stat_progress_create_index
+    WHERE datname = current_database() AND phase LIKE 'waiting for writers%%'
+"""
 
 
 def eventually(holds: Callable[[], object], what: str) -> None:
