@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import struct
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from myloware_store import DIMENSIONS, InvalidInput, InvalidVector, Store
+from myloware_store.database import tenant_scope
 from myloware_store.migrate import migrate
-from myloware_store.repositories.memory import search
+from myloware_store.repositories.memory import Memory, search
 from myloware_store.repositories.memory.index_state import METHODS
 from myloware_store.settings import Settings
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from myloware_store.repositories.memory.index_state import Method
 
 ROWS, TOPICS = 600, 12
-HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 
 
 def clustered(n: int, seed: int, *, first: int = 0) -> NDArray[np.float32]:
@@ -34,20 +32,13 @@ def clustered(n: int, seed: int, *, first: int = 0) -> NDArray[np.float32]:
 
 
 def load(database: StoreDatabase, vectors: NDArray[np.float32]) -> None:
-    """Put documents in by COPY BINARY, whose contents are their numbers; their tenants change every hundred."""
-    rows = io.BytesIO()
-    rows.write(HEADER)
-    for i, vector in enumerate(vectors.astype(">f4")):
-        values = [
-            f"t{i // 100}".encode(),
-            b"CONTEXT" if i % 2 else b"KNOWLEDGE",
-            str(i).encode(),
-            struct.pack(">hh", DIMENSIONS, 0) + vector.tobytes(),
-        ]
-        rows.write(struct.pack(">h", 4) + b"".join(struct.pack(">i", len(value)) + value for value in values))
-    rows.write(struct.pack(">h", -1))
-    rows.seek(0)
-    database.copy("COPY mem_docs (tenant_id, type, content, embedding) FROM STDIN (FORMAT binary)", rows)
+    """Put documents in whose contents are their numbers; their tenants change every hundred."""
+    for start in range(0, len(vectors), 100):
+        with tenant_scope(f"t{start // 100}", None):
+            Memory(database).bulk_load(
+                {"type": "CONTEXT" if i % 2 else "KNOWLEDGE", "content": str(i), "embedding": vector}
+                for i, vector in enumerate(vectors[start : start + 100], start)
+            )
 
 
 def build(store: Store, method: Method) -> None:

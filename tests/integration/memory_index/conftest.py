@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import struct
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from myloware_store import DIMENSIONS, Store
+from myloware_store.repositories.memory import Memory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,15 +37,9 @@ class Corpus:
 
     @staticmethod
     def load(database: StoreDatabase, vectors: NDArray[np.float32]) -> None:
-        """Put documents in by COPY BINARY, as a bulk load does."""
-        rows = io.BytesIO()
-        rows.write(b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0))
-        for vector in vectors.astype(">f4"):
-            values = [b"t", b"CONTEXT", b"x", struct.pack(">hh", DIMENSIONS, 0) + vector.tobytes()]
-            rows.write(struct.pack(">h", 4) + b"".join(struct.pack(">i", len(value)) + value for value in values))
-        rows.write(struct.pack(">h", -1))
-        rows.seek(0)
-        database.copy("COPY mem_docs (tenant_id, type, content, embedding) FROM STDIN (FORMAT binary)", rows)
+        """Put documents in, as a bulk load does."""
+        docs = ({"type": "CONTEXT", "content": "x", "embedding": vector} for vector in vectors)
+        Memory(database).bulk_load(docs)
 
     @classmethod
     def fill(cls, store: Store) -> Store:
