@@ -53,32 +53,9 @@ def find(
 ) -> list[Hit]:
     """Run a statement of `hits_sql` under settings that hold for it alone, and return its hits."""
     rows = database.execute_tuned(settings, statement, values).fetchall()
-    vectors = decode_binaries([row[-1] for row in rows]) if rows and rows[0][-1] is not None else None
+    asked = bool(rows) and rows[0][-1] is not None
+    vectors = decode_binaries([row[-1] for row in rows]) if asked else [None] * len(rows)
     return [
-        Hit(
-            row_id,
-            content,
-            _KINDS[kind],
-            metadata,
-            item_id,
-            score,
-            similarity,
-            vector_rank,
-            text_rank,
-            highlight,
-            None if vectors is None else vectors[i],
-        )
-        for i, (
-            row_id,
-            content,
-            kind,
-            metadata,
-            item_id,
-            score,
-            similarity,
-            vector_rank,
-            text_rank,
-            highlight,
-            _,
-        ) in enumerate(rows)
+        Hit(row_id, content, _KINDS[kind], *(*rest, vector))
+        for (row_id, content, kind, *rest, _), vector in zip(rows, vectors, strict=True)
     ]

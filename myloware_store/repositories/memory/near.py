@@ -27,6 +27,8 @@ _MOST_EF_SEARCH = 1000
 # The state may be some seconds old, and the index another one by now.
 _SAME_INDEX = "(SELECT pg_relation_filenode(to_regclass('mem_docs_embedding_idx'))) = %(filenode)s"
 
+_FRESH = "m.updated_at >= %(fresh_since)s"
+
 ASKED = "asked AS MATERIALIZED (SELECT %(vector)s::vector AS v)"
 
 
@@ -63,7 +65,7 @@ class Shortcut:
 def by_comparing(condition: Condition, k: int, vector: str) -> Near:
     """Compare every document that meets a condition."""
     return Near(
-        f"{ASKED},{_compared('compared', condition.sql)},{_nearest('compared')}",
+        f"{ASKED},{_leg('compared', _compared('m.id', condition.sql))},{_nearest('compared')}",
         {**condition.parameters, "vector": vector, "nearest": k},
         dict(SETTINGS),
     )
@@ -113,20 +115,14 @@ sampled AS MATERIALIZED (
     FROM mem_docs AS m TABLESAMPLE SYSTEM (%(percent)s) REPEATABLE (0)
     WHERE m.embedding IS NOT NULL
 )""")
-    legs.append(f"""
-indexed AS MATERIALIZED (
-    SELECT m.id, m.embedding <=> (SELECT v FROM asked) AS distance
-    FROM mem_docs AS m
-    WHERE {" AND ".join(conditions)} AND m.embedding IS NOT NULL AND {condition.sql}
-    ORDER BY m.embedding <=> (SELECT v FROM asked)
-    LIMIT %(fetched)s
-)""")
+    legs.append(_leg("indexed", _indexed("m.id", f"{' AND '.join(conditions)} AND {condition.sql}", "fetched")))
     sources = ["indexed"]
     if state.fresh_since is not None:
         parameters["fresh_since"] = state.fresh_since
-        legs.append(_compared("fresh", f"m.updated_at >= %(fresh_since)s AND {condition.sql}"))
+        legs.append(_leg("fresh", _compared("m.id", f"{_FRESH} AND {condition.sql}")))
         sources.append("fresh")
-    legs.append(_compared("compared", f"(SELECT count(*) FROM indexed) < %(nearest)s AND {condition.sql}"))
+    short = f"(SELECT count(*) FROM indexed) < %(nearest)s AND {condition.sql}"
+    legs.append(_leg("compared", _compared("m.id", short)))
     legs.append(_nearest(*sources, "compared"))
     return Near(",".join(legs), parameters, {**SETTINGS, **settings})
 
@@ -146,33 +142,19 @@ def through_index_alone(
     if settings is None:
         return None
     parameters: dict[str, Any] = {"vector": vector, "nearest": k, "filenode": state.filenode}
-    columns = "m.id, m.content, m.type, m.metadata, m.work_item_id"
-    embedding = "vector_send(m.embedding)" if with_embedding else "NULL::bytea"
-    legs = f"""
-    (
-        SELECT {columns}, m.embedding <=> (SELECT v FROM asked) AS distance, {embedding} AS vector
-        FROM mem_docs AS m
-        WHERE {_SAME_INDEX} AND m.embedding IS NOT NULL
-        ORDER BY m.embedding <=> (SELECT v FROM asked)
-        LIMIT %(nearest)s
-    )"""
+    vector_sent = "vector_send(m.embedding)" if with_embedding else "NULL::bytea"
+    columns = f"m.id, m.content, m.type, m.metadata, m.work_item_id, {vector_sent} AS vector"
+    legs = [_indexed(columns, _SAME_INDEX, "nearest")]
     if state.fresh_since is not None:
         parameters["fresh_since"] = state.fresh_since
-        legs += f"""
-    UNION ALL
-    (
-        SELECT {columns}, (m.embedding <=> (SELECT v FROM asked)) + 0 AS distance, {embedding} AS vector
-        FROM mem_docs AS m
-        WHERE m.updated_at >= %(fresh_since)s AND m.embedding IS NOT NULL
-        ORDER BY distance, m.id
-        LIMIT %(nearest)s
-    )"""
+        legs.append(_compared(columns, _FRESH))
+    union = ") UNION ALL (".join(legs)
     statement = f"""
 WITH {ASKED}
 SELECT DISTINCT ON (distance, id) id, content, type, metadata, work_item_id, similarity, similarity,
     NULL, NULL, NULL, vector
-FROM ({legs}
-) AS m, LATERAL (SELECT 1 - least(2, greatest(0, distance)) AS similarity) AS s
+FROM (({union})) AS m,
+    LATERAL (SELECT 1 - least(2, greatest(0, distance)) AS similarity) AS s
 WHERE distance <= {FURTHEST}
 ORDER BY distance, id
 LIMIT %(nearest)s
@@ -180,16 +162,30 @@ LIMIT %(nearest)s
     return Shortcut(statement, parameters, {**SETTINGS, **settings})
 
 
-def _compared(name: str, condition: str) -> str:
-    """Return an exact leg: adding 0 makes an expression that no vector index serves."""
+def _leg(name: str, select: str) -> str:
+    return f"\n{name} AS MATERIALIZED ({select})"
+
+
+def _indexed(columns: str, condition: str, limit: str) -> str:
+    """Return the SELECT that the vector index serves."""
     return f"""
-{name} AS MATERIALIZED (
-    SELECT m.id, (m.embedding <=> (SELECT v FROM asked)) + 0 AS distance
+    SELECT {columns}, m.embedding <=> (SELECT v FROM asked) AS distance
+    FROM mem_docs AS m
+    WHERE m.embedding IS NOT NULL AND {condition}
+    ORDER BY m.embedding <=> (SELECT v FROM asked)
+    LIMIT %({limit})s
+"""
+
+
+def _compared(columns: str, condition: str) -> str:
+    """Return the exact SELECT: adding 0 makes an expression that no vector index serves."""
+    return f"""
+    SELECT {columns}, (m.embedding <=> (SELECT v FROM asked)) + 0 AS distance
     FROM mem_docs AS m
     WHERE m.embedding IS NOT NULL AND {condition}
     ORDER BY distance, m.id
     LIMIT %(nearest)s
-)"""
+"""
 
 
 def _nearest(*sources: str) -> str:
