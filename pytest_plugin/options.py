@@ -77,10 +77,12 @@ class Unusable(pytest.fail.Exception):  # type: ignore[misc,name-defined]  # myp
 
     def __init__(self, message: str) -> None:
         super().__init__(message, pytrace=False)
+        self._is_told = False
 
     def told(self, test: str) -> None:
         """Say from now on where it was told, after the message's first line."""
-        if not self.msg.endswith(test):
+        if not self._is_told:
+            self._is_told = True
             self.msg = f"{self.msg.splitlines()[0]}: see the error of {test}"
 
 

