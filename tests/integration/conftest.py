@@ -1,7 +1,8 @@
-"""Empty databases for the tests of a whole module, which need no schema of the store's."""
+"""Empty databases for the tests of a whole module, which need no schema of the store's, and waiting with an end."""
 
 from __future__ import annotations
 
+import time
 import uuid
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,27 @@ from myloware_store.database import StoreDatabase, create_database
 from myloware_store.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
+
+    from myloware_store import Store
+
+PATIENCE = 60.0
+BLOCKED = "SELECT pid FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+"""Who waits for what this session has locked."""
+
+
+def until(holds: Callable[[], object]) -> None:
+    """Return once something holds; fail after a minute."""
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {PATIENCE:g} s"
+        time.sleep(0.01)
+
+
+def until_blocked(store: Store, call: Future[Any]) -> None:
+    """Return once a call waits for what this thread's transaction has locked, or has ended without waiting."""
+    until(lambda: call.done() or store.db.execute_sql(BLOCKED).fetchone())
 
 
 class Pair(peewee.Model):

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from myloware_store import Priority, WorkItem, WorkItemType
+from tests.integration.conftest import until, until_blocked
 
 if TYPE_CHECKING:
     import uuid
@@ -34,12 +35,9 @@ def test_a_finish_that_met_its_first_call_is_accepted(myloware: Store) -> None:
     with ThreadPoolExecutor(1) as pool:
         with myloware.db.atomic():
             first = myloware.work.finish([claim], [1])
-            pid = myloware.db.execute_sql("SELECT pg_backend_pid()").fetchone()[0]
             again = pool.submit(myloware.work.finish, [claim], [1])
-            while not myloware.db.execute_sql(
-                "SELECT count(*) FROM pg_locks WHERE NOT granted AND %s = ANY (pg_blocking_pids(pid))", (pid,)
-            ).fetchone()[0]:
-                assert not again.done()
+            until_blocked(myloware, again)
+            assert not again.done()
         assert first == again.result() == {claim.item_id}
 
 
@@ -47,15 +45,13 @@ def test_a_call_of_its_own_is_made_again_after_a_deadlock(myloware: Store) -> No
     """Who deletes an order locks it before its items, unlike the engine, whose call gives way and is repeated."""
     order = myloware.work.submit([INVOICE])
     (claim,) = myloware.work.claim("agent")
-    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
-
     with ThreadPoolExecutor(1) as pool:
         with myloware.db.atomic():
             myloware.db.execute_sql("SET LOCAL deadlock_timeout = '1min'")
             myloware.db.execute_sql("SELECT FROM work_orders WHERE id = %s FOR UPDATE", (str(order.id),))
             finishing = pool.submit(myloware.work.finish, [claim], [1])
-            while not myloware.db.execute_sql(waiting).fetchone()[0]:
-                assert not finishing.done()
+            until_blocked(myloware, finishing)
+            assert not finishing.done()
             assert order.delete_instance() == 1
         assert set() == finishing.result()
     assert WorkItem.select().count() == 0
@@ -98,8 +94,7 @@ def test_a_heartbeat_and_a_finish_of_the_same_batch_never_deadlock(myloware: Sto
             return call()
 
     def wait_for(count: int) -> None:
-        while myloware.db.execute_sql(waiting).fetchone()[0] < count:
-            pass
+        until(lambda: myloware.db.execute_sql(waiting).fetchone()[0] >= count)
 
     with ThreadPoolExecutor(2) as pool:
         with myloware.db.atomic():

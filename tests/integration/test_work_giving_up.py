@@ -23,13 +23,13 @@ from myloware_store import (
     WorkOrderStatus,
 )
 from myloware_store.errors import ConstraintViolation
+from tests.integration.conftest import until_blocked
 
 if TYPE_CHECKING:
     from myloware_store import Store
 
 INVOICE = {"type": "INVOICE", "content": "Invoice 17"}
 TICKET = {"type": "TICKET", "content": "Ticket 4"}
-WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
 
 
 def test_what_is_given_back_has_cost_no_try(myloware: Store) -> None:
@@ -150,8 +150,8 @@ def test_cancelling_meets_whoever_works_on_the_order(myloware: Store, other: str
         with myloware.db.atomic():
             calls[other]()
             cancelling = pool.submit(myloware.work.cancel, order.id)
-            while not myloware.db.execute_sql(WAITING).fetchone()[0]:
-                assert not cancelling.done()
+            until_blocked(myloware, cancelling)
+            assert not cancelling.done()
         ended = cancelling.result()
     assert (1 if other in {"finish", "fail"} else 2) == len(ended)
     read = myloware.work.get(order.id)

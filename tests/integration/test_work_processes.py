@@ -24,6 +24,7 @@ from myloware_store import (
     WorkOrder,
     WorkOrderStatus,
 )
+from tests.integration.conftest import BLOCKED, until, until_blocked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,8 +73,7 @@ def worker(dsn: str, lease: float, script: str = WORKER) -> Iterator[tuple[subpr
 
 def take_back(store: Store) -> None:
     """Reap until the lease of the one item under way has run out."""
-    while not store.work.reap():
-        assert 1 == Attempt.select().where(Attempt.status == "STARTED").count()
+    until(store.work.reap)
     WorkItem.update(available_at=datetime.now(UTC)).execute()
 
 
@@ -157,8 +157,8 @@ def test_a_reaper_and_a_finisher_never_both_have_the_item(myloware: Store) -> No
         assert isinstance(accepted, set)
         assert isinstance(reaped, dict)
         assert not accepted & set(reaped)
-        while not (accepted or reaped):
-            reaped = myloware.work.reap()
+        if not (accepted or reaped):
+            until(myloware.work.reap)
         status = WorkItem.get_by_id(claims[0].item_id).status
         assert (WorkItemStatus.COMPLETED if accepted else WorkItemStatus.FAILED) is status
 
@@ -166,13 +166,11 @@ def test_a_reaper_and_a_finisher_never_both_have_the_item(myloware: Store) -> No
 def test_a_claim_whose_session_ends_has_claimed_nothing(myloware: Store) -> None:
     """Not even half of it: the items wait for the next claim, and the books balance."""
     myloware.work.submit([INVOICE] * 4)
-    blocked = "SELECT pid FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
     with ThreadPoolExecutor(1) as pool, myloware.db.atomic() as transaction:
         myloware.work.claim("first")  # holds the order, so that the next one waits for it
         claiming = pool.submit(myloware.work.claim, "second", 2)
-        while not (waiting := myloware.db.execute_sql(blocked).fetchall()):
-            assert not claiming.done()
-        myloware.db.execute_sql("SELECT pg_terminate_backend(%s)", waiting[0])
+        until_blocked(myloware, claiming)
+        myloware.db.execute_sql(f"SELECT pg_terminate_backend(pid) FROM ({BLOCKED}) AS waiting")
         with pytest.raises(ConnectionFailed):
             claiming.result()
         transaction.rollback()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from myloware_store import ApprovalEvent, Attempt, AttemptStatus, NotAwaitingApproval, WorkItem, WorkItemStatus
+from tests.integration.conftest import until_blocked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from myloware_store import Store
 
 INVOICE = {"type": "INVOICE", "content": "Invoice 17"}
-WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
 
 
 def after(store: Store, first: Callable[[], object], second: Callable[[], Any]) -> Future[Any]:
@@ -25,8 +25,7 @@ def after(store: Store, first: Callable[[], object], second: Callable[[], Any]) 
         with store.db.atomic():
             first()
             waiting = pool.submit(second)
-            while not store.db.execute_sql(WAITING).fetchone()[0] and not waiting.done():
-                pass
+            until_blocked(store, waiting)
         return waiting
 
 

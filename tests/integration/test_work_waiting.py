@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from myloware_store import InvalidInput, Store
 from myloware_store.database import create_database
 from myloware_store.listening import Listener
 from myloware_store.repositories.work import Work
+from tests.integration.conftest import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,8 +54,7 @@ def notices(session: connection) -> int:
 
 def until_listening(store: Store) -> None:
     """Return once somebody listens."""
-    while not store.db.execute_sql(LISTENING).fetchone()[0]:
-        time.sleep(0.01)
+    until(lambda: store.db.execute_sql(LISTENING).fetchone()[0])
 
 
 def test_work_that_is_there_is_not_waited_for(myloware: Store) -> None:

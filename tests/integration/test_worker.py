@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +28,7 @@ from myloware_store import (
     WorkItem,
     WorkItemStatus,
 )
+from tests.integration.conftest import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,14 +81,6 @@ def states(store: Store) -> list[WorkItemStatus]:
     """Give the states of all items, in the order in which they were submitted."""
     assert store.db
     return [item.status for item in WorkItem.select().order_by(WorkItem.created_at, WorkItem.id)]
-
-
-def until(holds: Callable[[], bool]) -> None:
-    """Return once something holds; fail after a minute."""
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_every_item_is_handled_once(myloware: Store) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -26,9 +25,7 @@ from myloware_store import (
 )
 from myloware_store.worker.handling import Handled
 from myloware_store.worker.settling import hand_in
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from tests.integration.conftest import until
 
 INVOICE = {"type": "INVOICE", "content": "Invoice 17"}
 # What counts as a try goes on counting after a rollback.
@@ -71,14 +68,6 @@ def handle(claim):
 with Store.open(sys.argv[1]) as store:
     print(Worker(store, handle, threads=4, reap_every=0.01, lease=1).run(drain=True).finished)
 """
-
-
-def until(holds: Callable[[], bool]) -> None:
-    """Return once something holds; fail after a minute."""
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def tried(store: Store) -> bool:
