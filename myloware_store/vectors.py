@@ -7,7 +7,7 @@ The formats are pgvector's: text `[0.1,0.2,...]`, and binary as `vector_send` gi
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import orjson
@@ -19,12 +19,14 @@ __all__ = [
     "DIMENSIONS",
     "Embedding",
     "Embeddings",
+    "VectorLiteral",
     "as_embedding",
     "as_embeddings",
     "decode_binaries",
     "decode_binary",
     "decode_text",
     "encode_fields",
+    "encode_literal",
     "encode_text",
     "encode_texts",
 ]
@@ -109,6 +111,31 @@ def as_embeddings(values: Sequence[Any] | NDArray[Any], names: str | Sequence[st
 def encode_text(value: Any, name: str = "embedding") -> str:
     """Return the text that pgvector reads, after `as_embedding`'s checks (28 us for 1536 numbers)."""
     return orjson.dumps(as_embedding(value, name), option=orjson.OPT_SERIALIZE_NUMPY).decode()
+
+
+class VectorLiteral:
+    """A vector as a literal of SQL, which psycopg2 puts into a statement as it is: no character of it needs a quote.
+
+    To quote 19 KB of text costs as much as to make it (58 us against 10).
+    """
+
+    __slots__ = ("_quoted",)
+
+    def __init__(self, text: bytes) -> None:
+        self._quoted = b"'" + text + b"'"
+
+    def __conform__(self, _protocol: object) -> Self:
+        """Be what adapts this to SQL, as psycopg2 asks of a value that it does not know."""
+        return self
+
+    def getquoted(self) -> bytes:
+        """Return the literal, for psycopg2."""
+        return self._quoted
+
+
+def encode_literal(value: Any, name: str = "embedding") -> VectorLiteral:
+    """Return the parameter of a statement that pgvector reads, after `as_embedding`'s checks."""
+    return VectorLiteral(orjson.dumps(as_embedding(value, name), option=orjson.OPT_SERIALIZE_NUMPY))
 
 
 def encode_texts(vectors: Embeddings) -> list[str]:

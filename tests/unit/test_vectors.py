@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pgvector import Vector
+from psycopg2.extensions import adapt
 
 from myloware_store.errors import InvalidVector
 from myloware_store.vectors import (
@@ -21,6 +22,7 @@ from myloware_store.vectors import (
     decode_binary,
     decode_text,
     encode_fields,
+    encode_literal,
     encode_text,
     encode_texts,
 )
@@ -107,6 +109,7 @@ def test_batches_are_sent_and_read_as_single_vectors_are(one: np.ndarray[Any, np
     other = one[::-1]
     vectors = as_embeddings([one, other])
     assert [encode_text(one), encode_text(other)] == encode_texts(vectors)
+    assert f"'{encode_text(one)}'" == adapt(encode_literal(one)).getquoted().decode()
     fields = encode_fields(vectors)
     assert [struct.pack(">iHH", 6148, DIMENSIONS, 0) + v.astype(">f4").tobytes() for v in (one, other)] == fields
     assert np.array_equal([one, other], decode_binaries([field[4:] for field in fields]))
