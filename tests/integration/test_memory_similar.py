@@ -136,6 +136,9 @@ def test_few_that_meet_a_filter_are_compared(myloware: Store, monkeypatch: pytes
     build(myloware, method)
     vectors = clustered(ROWS, 1)
     wanted: dict[str, Any] = {"filter": {"type": "CONTEXT"}}
+    (none,) = plans(myloware, monkeypatch, **wanted)
+    assert INDEX not in none
+    monkeypatch.setattr(search, "MANY", 400)
     (few,) = plans(myloware, monkeypatch, **wanted)
     assert INDEX in few
     assert not through(few)
@@ -167,6 +170,17 @@ def test_deleted_documents_take_no_places(myloware: Store, method: Method) -> No
     myloware.db.execute_sql("DELETE FROM mem_docs")
     for mode in ("auto", "exact", "ann"):
         assert contents(myloware, QUERY, mode=mode) == []
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_comes_out_of_order_is_sorted(myloware: Store, method: Method) -> None:
+    """Where most documents are deleted the index is scanned on and on, and what comes then may be nearer."""
+    build(myloware, method)
+    myloware.db.execute_sql("DELETE FROM mem_docs WHERE mod(content::int, 5) > 0")
+    for k in (40, 100):
+        hits = myloware.memory.similar(QUERY, k=k)
+        assert k == len({hit.id for hit in hits})
+        assert sorted(hits, key=lambda hit: (-hit.score, hit.id)) == hits
 
 
 def test_topics_that_ivfflat_has_never_seen_are_found(myloware: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from myloware_store.errors import InvalidInput
 from myloware_store.repositories.base import as_count
 from myloware_store.repositories.memory.hits import MAX_HITS, find, hits_sql
-from myloware_store.repositories.memory.near import FURTHEST
+from myloware_store.repositories.memory.near import FURTHEST, by_comparing
 from myloware_store.repositories.memory.search import Search
 from myloware_store.repositories.memory.text import TextSearch, text_legs, typed
 from myloware_store.values import shown
-from myloware_store.vectors import encode_text
+from myloware_store.vectors import encode_literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,7 +81,8 @@ class HybridSearch(Search, TextSearch):
         if not vector_weight + text_weight:
             raise InvalidInput("weights: both are 0")
         condition = self._condition(filter)
-        near = self._near(self._usable("auto"), encode_text(vector, "vector"), depth, condition)
+        sent = encode_literal(vector, "vector")
+        near = self._through_index(self._usable("auto"), sent, depth, condition) or by_comparing(condition, depth, sent)
         query = typed(q, "web")
         return find(
             self._db,

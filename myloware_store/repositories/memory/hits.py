@@ -53,9 +53,9 @@ def find(
 ) -> list[Hit]:
     """Run a statement of `hits_sql` under settings that hold for it alone, and return its hits."""
     rows = database.execute_tuned(settings, statement, values).fetchall()
-    asked = bool(rows) and rows[0][-1] is not None
-    vectors = decode_binaries([row[-1] for row in rows]) if asked else [None] * len(rows)
+    if not rows or rows[0][-1] is None:
+        return [Hit(row[0], row[1], _KINDS[row[2]], *row[3:]) for row in rows]
+    vectors = decode_binaries([row[-1] for row in rows])
     return [
-        Hit(row_id, content, _KINDS[kind], *(*rest, vector))
-        for (row_id, content, kind, *rest, _), vector in zip(rows, vectors, strict=True)
+        Hit(row[0], row[1], _KINDS[row[2]], *(*row[3:-1], vector)) for row, vector in zip(rows, vectors, strict=True)
     ]

@@ -11,11 +11,24 @@ from myloware_store.repositories.memory.hits import SETTINGS
 if TYPE_CHECKING:
     from myloware_store.repositories.memory.filters import Condition
     from myloware_store.repositories.memory.index_state import IndexState
+    from myloware_store.vectors import VectorLiteral
 
-__all__ = ["FURTHEST", "Near", "Shortcut", "by_comparing", "through_index", "through_index_alone"]
+__all__ = [
+    "FURTHEST",
+    "MOST_ALONE",
+    "Near",
+    "Whole",
+    "by_comparing",
+    "by_comparing_alone",
+    "through_index",
+    "through_index_alone",
+]
 
 FURTHEST = 3.0
 """A distance that all are below, but for those that are no number."""
+
+MOST_ALONE = 500
+"""Most documents that `by_comparing_alone` is good for: it sorts them whole, up to 2 KB each, in `work_mem`."""
 
 SAMPLED = 1_000
 """Documents that are looked at to guess how many meet a filter."""
@@ -25,11 +38,16 @@ _AHEAD = 4
 _MOST_EF_SEARCH = 1000
 
 # The state may be some seconds old, and the index another one by now.
-_SAME_INDEX = "(SELECT pg_relation_filenode(to_regclass('mem_docs_embedding_idx'))) = %(filenode)s"
+_SAME_INDEX = "pg_relation_filenode(to_regclass('mem_docs_embedding_idx')) = %(filenode)s"
 
 _FRESH = "m.updated_at >= %(fresh_since)s"
 
-ASKED = "asked AS MATERIALIZED (SELECT %(vector)s::vector AS v)"
+# The vector is sent and read once, whatever number of legs compare with it.
+_GIVEN = "%(vector)s::vector"
+_ASKED = f"asked AS MATERIALIZED (SELECT {_GIVEN} AS v)"
+_OF_LEGS = "(SELECT v FROM asked)"
+
+_COLUMNS = "m.id, m.content, m.type, m.metadata, m.work_item_id"
 
 
 @attrs.frozen
@@ -48,11 +66,11 @@ class Near:
 
 
 @attrs.frozen
-class Shortcut:
-    """A whole statement that finds the nearest documents at the price of the plainest SQL, or fewer than asked for.
+class Whole:
+    """A whole statement that finds the nearest documents, at the price of the plainest SQL.
 
     Attributes:
-        statement: It gives the rows that `hits.find` reads.
+        statement: It gives the rows that `hits.find` reads; its parameter `furthest` is left to be given.
         parameters: Its parameters.
         settings: Of the server, under which it is to run.
     """
@@ -62,28 +80,28 @@ class Shortcut:
     settings: dict[str, str | int]
 
 
-def by_comparing(condition: Condition, k: int, vector: str) -> Near:
+def by_comparing(condition: Condition, k: int, vector: VectorLiteral) -> Near:
     """Compare every document that meets a condition."""
     return Near(
-        f"{ASKED},{_leg('compared', _compared('m.id', condition.sql))},{_nearest('compared')}",
+        f"{_ASKED},{_leg('compared', _compared('m.id', condition.sql))},{_nearest('compared')}",
         {**condition.parameters, "vector": vector, "nearest": k},
         dict(SETTINGS),
     )
 
 
 def through_index(
-    state: IndexState, condition: Condition, k: int, vector: str, *, many: int, untested: bool = False
+    state: IndexState, condition: Condition, k: int, vector: VectorLiteral, *, many: int, untested: bool = False
 ) -> Near | None:
     """Go through the vector index, and compare all that match where it gives fewer than k.
 
-    A filter is sampled first: where it lets few documents pass, they are compared without the index. What came or
-    changed since an ivfflat index was built is compared, too.
+    A filter is sampled first, unless there are too few documents for any: where it lets few pass, they are compared
+    without the index. What came or changed since an ivfflat index was built is compared, too.
 
     Args:
         state: The index.
         condition: What documents must meet.
         k: How many.
-        vector: The query, as pgvector reads it.
+        vector: The query.
         many: Documents, by the sample, from which on the index is used under a filter.
         untested: Whether it is used for a k for which no tuning was found, with a guess.
 
@@ -92,9 +110,9 @@ def through_index(
     """
     filtered = condition.sql != "TRUE"
     settings = _tuned(state, k, filtered=filtered, untested=untested)
-    if settings is None:
+    if settings is None or (filtered and state.live_rows < many):
         return None
-    legs = [ASKED]
+    legs = [_ASKED]
     parameters = {
         **condition.parameters,
         "vector": vector,
@@ -127,13 +145,24 @@ sampled AS MATERIALIZED (
     return Near(",".join(legs), parameters, {**SETTINGS, **settings})
 
 
+def by_comparing_alone(condition: Condition, k: int, vector: VectorLiteral) -> Whole:
+    """Compare every document that meets a condition, without reading vectors for the hits.
+
+    To plan a search of few documents costs as much as to run it: this has one scan, one sort, and no join.
+    """
+    return Whole(
+        _whole(f"({_compared(_COLUMNS, condition.sql, _GIVEN)})"),
+        {**condition.parameters, "vector": vector, "nearest": k},
+        dict(SETTINGS),
+    )
+
+
 def through_index_alone(
-    state: IndexState, k: int, vector: str, *, with_embedding: bool, untested: bool = False
-) -> Shortcut | None:
+    state: IndexState, k: int, vector: VectorLiteral, *, with_embedding: bool, untested: bool = False
+) -> Whole | None:
     """Go through the vector index, and where it is ivfflat compare what came since; without a filter.
 
-    To plan a search costs as much as to run it: what compares all documents where these are fewer than k is left to a
-    second statement, which is hardly ever sent.
+    What compares all documents where these are fewer than k is left to a second statement, which is hardly ever sent.
 
     Returns:
         None where the index is not good enough.
@@ -142,45 +171,55 @@ def through_index_alone(
     if settings is None:
         return None
     parameters: dict[str, Any] = {"vector": vector, "nearest": k, "filenode": state.filenode}
-    vector_sent = "vector_send(m.embedding)" if with_embedding else "NULL::bytea"
-    columns = f"m.id, m.content, m.type, m.metadata, m.work_item_id, {vector_sent} AS vector"
-    legs = [_indexed(columns, _SAME_INDEX, "nearest")]
-    if state.fresh_since is not None:
+    columns = f"{_COLUMNS}, vector_send(m.embedding) AS vector" if with_embedding else _COLUMNS
+    vector_sent = "vector" if with_embedding else "NULL"
+    if state.fresh_since is None:
+        statement = _whole(f"({_indexed(columns, _SAME_INDEX, 'nearest', _GIVEN)})", vector=vector_sent)
+    else:
         parameters["fresh_since"] = state.fresh_since
-        legs.append(_compared(columns, _FRESH))
-    union = ") UNION ALL (".join(legs)
-    statement = f"""
-WITH {ASKED}
-SELECT DISTINCT ON (distance, id) id, content, type, metadata, work_item_id, similarity, similarity,
-    NULL, NULL, NULL, vector
-FROM (({union})) AS m,
+        indexed = _indexed(columns, _SAME_INDEX, "nearest", "asked.v")
+        fresh = _compared(columns, _FRESH, "asked.v")
+        # The planner puts the vector into both of them. A document may come by each.
+        both = f"(SELECT {_GIVEN} AS v) AS asked, LATERAL (({indexed}) UNION ALL ({fresh}))"
+        statement = _whole(both, distinct="DISTINCT ON (similarity, id)", vector=vector_sent)
+    return Whole(statement, parameters, {**SETTINGS, **settings})
+
+
+def _whole(source: str, *, distinct: str = "", vector: str = "NULL") -> str:
+    """Return the statement that gives the nearest of what a source has, as rows of `hits.find`.
+
+    They are sorted by what no index serves: relaxed iterative scans give rows out of order, which the planner takes
+    for sorted.
+    """
+    return f"""
+SELECT {distinct} id, content, type, metadata, work_item_id, similarity, similarity, NULL, NULL, NULL, {vector}
+FROM {source} AS m,
     LATERAL (SELECT 1 - least(2, greatest(0, distance)) AS similarity) AS s
-WHERE distance <= {FURTHEST}
-ORDER BY distance, id
+WHERE distance <= %(furthest)s
+ORDER BY similarity DESC, id
 LIMIT %(nearest)s
 """
-    return Shortcut(statement, parameters, {**SETTINGS, **settings})
 
 
 def _leg(name: str, select: str) -> str:
     return f"\n{name} AS MATERIALIZED ({select})"
 
 
-def _indexed(columns: str, condition: str, limit: str) -> str:
+def _indexed(columns: str, condition: str, limit: str, vector: str = _OF_LEGS) -> str:
     """Return the SELECT that the vector index serves."""
     return f"""
-    SELECT {columns}, m.embedding <=> (SELECT v FROM asked) AS distance
+    SELECT {columns}, m.embedding <=> {vector} AS distance
     FROM mem_docs AS m
     WHERE m.embedding IS NOT NULL AND {condition}
-    ORDER BY m.embedding <=> (SELECT v FROM asked)
+    ORDER BY distance
     LIMIT %({limit})s
 """
 
 
-def _compared(columns: str, condition: str) -> str:
+def _compared(columns: str, condition: str, vector: str = _OF_LEGS) -> str:
     """Return the exact SELECT: adding 0 makes an expression that no vector index serves."""
     return f"""
-    SELECT {columns}, (m.embedding <=> (SELECT v FROM asked)) + 0 AS distance
+    SELECT {columns}, (m.embedding <=> {vector}) + 0 AS distance
     FROM mem_docs AS m
     WHERE m.embedding IS NOT NULL AND {condition}
     ORDER BY distance, m.id

@@ -13,9 +13,17 @@ from myloware_store.repositories.base import Repository, as_choice, as_count, as
 from myloware_store.repositories.memory.filters import compile_filter, scope
 from myloware_store.repositories.memory.hits import MAX_HITS, find, hits_sql
 from myloware_store.repositories.memory.index_state import IndexStates
-from myloware_store.repositories.memory.near import FURTHEST, Near, by_comparing, through_index, through_index_alone
+from myloware_store.repositories.memory.near import (
+    FURTHEST,
+    MOST_ALONE,
+    Near,
+    by_comparing,
+    by_comparing_alone,
+    through_index,
+    through_index_alone,
+)
 from myloware_store.values import shown
-from myloware_store.vectors import encode_text
+from myloware_store.vectors import encode_literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +34,7 @@ if TYPE_CHECKING:
     from myloware_store.repositories.memory.filters import Condition
     from myloware_store.repositories.memory.index_state import IndexState
     from myloware_store.results import Hit
+    from myloware_store.vectors import VectorLiteral
 
 __all__ = ["MODES", "Search"]
 
@@ -78,15 +87,20 @@ class Search(Repository):
         """
         count, condition = as_count(k, "k", most=MAX_HITS), self._condition(filter)
         least = -1.0 if min_similarity is None else _similarity(min_similarity)
-        query, with_vectors = encode_text(vector, "vector"), as_flag(with_embedding, "with_embedding")
+        query, with_vectors = encode_literal(vector, "vector"), as_flag(with_embedding, "with_embedding")
         state = self._usable(mode)
         if state is not None and condition.sql == "TRUE":
             alone = through_index_alone(state, count, query, with_embedding=with_vectors, untested=mode == "ann")
             if alone is not None:
-                hits = find(self._db, alone.statement, alone.parameters, alone.settings)
+                hits = find(self._db, alone.statement, {**alone.parameters, "furthest": FURTHEST}, alone.settings)
                 if len(hits) == count:
                     return [hit for hit in hits if hit.score >= least]
-        near = self._near(state, query, count, condition, untested=mode == "ann")
+        furthest = FURTHEST if least == -1 else 1 - least
+        near = self._through_index(state, query, count, condition, untested=mode == "ann")
+        if near is None and not with_vectors and count <= MOST_ALONE:
+            whole = by_comparing_alone(condition, count, query)
+            return find(self._db, whole.statement, {**whole.parameters, "furthest": furthest}, whole.settings)
+        near = near or by_comparing(condition, count, query)
         return find(
             self._db,
             hits_sql(
@@ -97,7 +111,7 @@ class Search(Repository):
                 similarity="1 - r.distance",
                 with_embedding=with_vectors,
             ),
-            {**near.parameters, "furthest": FURTHEST if least == -1 else 1 - least},
+            {**near.parameters, "furthest": furthest},
             near.settings,
         )
 
@@ -152,13 +166,13 @@ class Search(Repository):
         state = self._index_states.get()
         return state if state.usable or (mode == "ann" and state.valid) else None
 
-    def _near(
-        self, state: IndexState | None, query: str, k: int, condition: Condition, *, untested: bool = False
-    ) -> Near:
-        """Choose how the nearest documents are looked for, in one statement that always finds them."""
-        many = 0 if untested else MANY
-        near = state and through_index(state, condition, k, query, many=many, untested=untested)
-        return near or by_comparing(condition, k, query)
+    def _through_index(
+        self, state: IndexState | None, query: VectorLiteral, k: int, condition: Condition, *, untested: bool = False
+    ) -> Near | None:
+        """Return the way through the index that always finds k; None where comparing is the better one."""
+        if state is None:
+            return None
+        return through_index(state, condition, k, query, many=0 if untested else MANY, untested=untested)
 
 
 def _diverse(
