@@ -249,6 +249,16 @@ def test_tuning_stays_with_its_search(myloware: Store, method: Method) -> None:
     assert opened == myloware.db.pool.opened
 
 
+def test_no_workers_are_started_for_a_small_table(myloware: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor where the planner holds them for cheap, or, before a table is analyzed, the table for large."""
+    load(myloware.db, clustered(1_500, 1))
+    assert myloware.db.execute_sql("SELECT pg_relation_size('mem_docs')").fetchone() > (2**23,)
+    with myloware.db.atomic():
+        myloware.db.execute_sql("SET LOCAL parallel_setup_cost = 0; SET LOCAL parallel_tuple_cost = 0")
+        (plan,) = plans(myloware, monkeypatch, mode="exact")
+    assert "Gather" not in plan
+
+
 def test_searches_read_what_their_transaction_wrote(myloware: Store) -> None:
     """Also through the index."""
     build(myloware, "hnsw")
