@@ -18,7 +18,7 @@ from myloware_store.repositories.work_waiting import wanted
 from myloware_store.transaction_blocks import require_plain
 from myloware_store.worker.handling import Crew, Handled
 from myloware_store.worker.heart import Heart
-from myloware_store.worker.settling import AWAY, WorkerReport, hand_in
+from myloware_store.worker.settling import WorkerReport, hand_in, passes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -127,7 +127,7 @@ class Worker:
             InvalidInput: It runs already, or inside a transaction.
             SettingsError: `connection_limit` is less than 2: the leases take one connection.
             StoreError: The database cannot be worked with, such as one that is not migrated. While it is only away
-                (`ConnectionFailed`), the worker waits for it.
+                (`ConnectionFailed`), out of resources, or cancels statements, the worker waits for it.
         """
         if self._store.db.transaction_open():
             raise InvalidInput("run: commit first; the threads cannot see what this transaction has not committed")
@@ -188,7 +188,9 @@ class Worker:
                 self._rest(listener, _LONGEST_LOOK)
             else:
                 self._pause = 0.0
-        except AWAY as error:
+        except StoreError as error:
+            if not passes(error):
+                raise
             _logger.warning("waiting for the database: %s", error)
             self._rest(listener, _LONGEST_PAUSE)
         return False
@@ -259,7 +261,9 @@ class Worker:
             self._release(not_begun, settled)
             not_begun.clear()
             self._hand_in(crew, settled)
-        except AWAY as error:
+        except StoreError as error:
+            if not passes(error):
+                raise
             _logger.warning("stopping; waiting for the database: %s", error)
         return bool(self._held)
 

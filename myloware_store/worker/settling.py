@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from myloware_store.errors import ConnectionFailed, StoreError, TransactionConflict
+from myloware_store.errors import ConnectionFailed, DatabaseFault, StoreError, TransactionConflict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from myloware_store.repositories.work import Work
     from myloware_store.worker.handling import Handled
 
-__all__ = ["AWAY", "WorkerReport", "hand_in"]
+__all__ = ["WorkerReport", "hand_in", "passes"]
 
-AWAY = (ConnectionFailed, TransactionConflict)
-"""What passes: the server is away, the pool is empty, or another transaction stood in the way."""
+_AWAY = (ConnectionFailed, TransactionConflict)
+_PASSING = ("53", "57")  # SQLSTATE classes: no resources left, and an operator (or a timeout of his) intervened
 
 _logger = logging.getLogger("myloware_store.worker")
 
@@ -45,6 +45,14 @@ class WorkerReport:
     released: int = 0
 
 
+def passes(error: StoreError) -> bool:
+    """Tell whether a call can be made again some time after this error.
+
+    The server is away, the pool is empty, another transaction stood in the way, or the statement was cancelled.
+    """
+    return isinstance(error, _AWAY) or (isinstance(error, DatabaseFault) and error.sqlstate[:2] in _PASSING)
+
+
 def hand_in(work: Work, handled: Iterable[Handled], settled: WorkerReport) -> list[Handled]:
     """Finish and fail attempts by what their handlers gave, and count what became of them.
 
@@ -66,12 +74,12 @@ def _settle(work: Work, batch: list[Handled], settled: WorkerReport) -> list[Han
     """Hand in what is alike, count it, and return what cannot be handed in now."""
     try:
         accepted = _send(work, batch)
-    except AWAY as error:
-        _logger.warning("%d results are handed in later: %s", len(batch), error)
-        return batch
     except StoreError as error:
-        if len(batch) > 1:  # one of them is at fault, and the others are not
+        if len(batch) > 1 and not isinstance(error, _AWAY):  # one of them is at fault, or they take too long together
             return [left for one in batch for left in _settle(work, [one], settled)]
+        if passes(error):
+            _logger.warning("%d results are handed in later: %s", len(batch), error)
+            return batch
         if batch[0].error is None:
             return _settle(work, [attrs.evolve(batch[0], error=error, gate=False, result=None)], settled)
         _logger.warning("item %s: left to the end of its lease: %s", batch[0].claim.item_id, error)
