@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
     from myloware_store.database import StoreDatabase
 
-__all__ = ["Listener"]
+__all__ = ["LISTENERS", "Listener"]
 
-# The trigger tells of new work where this lock is held; its key is that of the function work_items_roll_up().
+LISTENERS = 1836674167
+"""The first key of the advisory lock that listeners hold: work_items_roll_up() tells of new work where it is held."""
+
 _ARM = """
-SELECT n.nspname, pg_try_advisory_lock_shared(1836674167, hashtext(n.nspname))
+SELECT n.nspname, pg_try_advisory_lock_shared(%s, hashtext(n.nspname))
 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE c.oid = 'work_items'::regclass
 """
@@ -59,7 +61,7 @@ class Listener:
                 self._connection = self._database.open_session()
             with self._connection.cursor() as cursor:
                 cursor.execute("LISTEN myloware_work")
-                cursor.execute(_ARM)
+                cursor.execute(_ARM, (LISTENERS,))
                 ((schema, free),) = cursor.fetchall()
         except (psycopg2.Error, StoreError):
             self._hang_up()

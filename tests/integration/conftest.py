@@ -13,6 +13,7 @@ import psycopg2
 import pytest
 
 from myloware_store.database import StoreDatabase, create_database
+from myloware_store.listening import LISTENERS
 from myloware_store.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
 PATIENCE = 60.0
 BLOCKED = "SELECT pid FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
 """Who waits for what this session has locked."""
+LISTENING = f"""
+SELECT count(*) FROM pg_locks
+WHERE locktype = 'advisory' AND classid = {LISTENERS} AND mode = 'ShareLock' AND granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+"""How many sessions hear of work that is queued in this database."""
 
 
 def until(holds: Callable[[], object]) -> None:
@@ -37,6 +44,11 @@ def until(holds: Callable[[], object]) -> None:
 def until_blocked(store: Store, call: Future[Any]) -> None:
     """Return once a call waits for what this thread's transaction has locked, or has ended without waiting."""
     until(lambda: call.done() or store.db.execute_sql(BLOCKED).fetchone())
+
+
+def until_listening(store: Store) -> None:
+    """Return once somebody hears of work that is queued."""
+    until(lambda: store.db.execute_sql(LISTENING).fetchone()[0])
 
 
 class Pair(peewee.Model):

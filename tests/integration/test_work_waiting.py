@@ -14,7 +14,7 @@ from myloware_store import InvalidInput, Store
 from myloware_store.database import create_database
 from myloware_store.listening import Listener
 from myloware_store.repositories.work import Work
-from tests.integration.conftest import until
+from tests.integration.conftest import LISTENING, until_listening
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,11 +22,6 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection
 
 INVOICE = {"type": "INVOICE", "content": "Invoice 17"}
-LISTENING = """
-SELECT count(*) FROM pg_locks
-WHERE locktype = 'advisory' AND classid = 1836674167 AND mode = 'ShareLock' AND granted
-    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-"""
 
 
 @pytest.fixture
@@ -50,11 +45,6 @@ def notices(session: connection) -> int:
     session.cursor().execute("SELECT 1")
     session.poll()
     return len(session.notifies)
-
-
-def until_listening(store: Store) -> None:
-    """Return once somebody listens."""
-    until(lambda: store.db.execute_sql(LISTENING).fetchone()[0])
 
 
 def test_work_that_is_there_is_not_waited_for(myloware: Store) -> None:
