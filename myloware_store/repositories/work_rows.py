@@ -73,7 +73,7 @@ def error_text(error: Any) -> str:
     if isinstance(error, BaseException):
         try:
             told = str(error)
-        except Exception:  # noqa: BLE001  whatever an application's __str__ raises: the attempt has failed all the same
+        except BaseException:  # noqa: BLE001  whatever an application's __str__ raises: the attempt has failed anyway
             told = ""
         text = f"{type(error).__name__}: {told}" if told else type(error).__name__
     elif isinstance(error, str):
