@@ -113,9 +113,13 @@ class Crew:
         """Give what has ended since the last call."""
         return _drain(self._handled)
 
+    def unbegun(self) -> list[Claim]:
+        """Take back the claims that no thread has begun with."""
+        return [claim for claim in _drain(self._waiting) if claim is not None]
+
     def take_back(self) -> list[Claim]:
         """Take back the claims that no thread has begun with, and let every thread end after the one it is at."""
-        left = [claim for claim in _drain(self._waiting) if claim is not None]
+        left = self.unbegun()
         for _ in self._threads:
             self._waiting.put(None)
         return left

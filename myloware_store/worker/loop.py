@@ -18,7 +18,7 @@ from myloware_store.repositories.work_waiting import wanted
 from myloware_store.transaction_blocks import require_plain
 from myloware_store.worker.handling import Crew, Handled
 from myloware_store.worker.heart import Heart
-from myloware_store.worker.settling import WorkerReport, hand_in, passes
+from myloware_store.worker.settling import WorkerReport, hand_in, tolerate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -117,7 +117,8 @@ class Worker:
         seconds to end, and what they gave is handed in. A second signal does not wait for them.
 
         Args:
-            drain: Return as soon as nothing can be claimed and all that was claimed is handed in.
+            drain: Return as soon as nothing can be claimed and all that was claimed is handed in, or when every thread
+                is stuck in a handler that has exceeded `timeout` by `grace`.
             signals: Stop on SIGTERM and SIGINT; only where this is the main thread.
 
         Returns:
@@ -166,13 +167,11 @@ class Worker:
 
     def _step(self, crew: Crew, listener: Listener, settled: WorkerReport, *, drain: bool) -> bool:
         """Hand in, claim, and wait for something to do; True where there is nothing left to drain."""
-        work, claims = self._store.work, []
+        work = self._store.work
         try:
             with self._store.db.unit():
                 self._hand_in(crew, settled)
-                room = self._room(crew)
-                if room > 0:
-                    claims = self._claim(min(room, 1000))
+                room, claims = self._claim(crew, settled)
             for claim in claims:
                 self._held[claim.attempt_id] = claim
                 crew.put(claim)
@@ -180,31 +179,33 @@ class Worker:
                 self._pause = 0.0
             elif self._left:
                 self._rest(listener, _LONGEST_PAUSE)
-            elif drain and not self._held and room > 0:
+            elif drain and not self._held and (room > 0 or self._stuck(crew, self._grace)):
                 return True
-            elif drain or room <= 0:
+            elif room <= 0:
                 listener.wait(self._until_overdue(crew))  # or until a handler has ended
             elif work.wait_for_work(self._until_overdue(crew), listener=listener, **self._wanted):
                 self._rest(listener, _LONGEST_LOOK)
             else:
                 self._pause = 0.0
         except StoreError as error:
-            if not passes(error):
-                raise
-            _logger.warning("waiting for the database: %s", error)
+            tolerate(error, "waiting for the database")
             self._rest(listener, _LONGEST_PAUSE)
         return False
 
-    def _claim(self, n: int) -> list[Claim]:
-        types, tenants = self._wanted["types"], self._wanted["tenants"]
-        return self._store.work.claim(
-            self.agent_id, n, types=types, tenants=tenants, lease=self._lease, fair=self._fair
-        )
+    def _claim(self, crew: Crew, settled: WorkerReport) -> tuple[int, list[Claim]]:
+        """Claim what there is room for; what waits for threads that are all stuck is given back."""
+        room = self._room(crew)
+        if room > 0:
+            work, most = self._store.work, min(room, 1000)
+            return room, work.claim(self.agent_id, most, lease=self._lease, fair=self._fair, **self._wanted)
+        if self._stuck(crew):
+            self._release(crew.unbegun(), settled)
+        return room, []
 
     def _room(self, crew: Crew) -> int:
         """Count what may be claimed: a thread that is still at an attempt which timed out has no room for another."""
         stuck = crew.running().keys() - self._held.keys()
-        return self._most - len(self._held) - len(stuck)
+        return 0 if self._stuck(crew) else self._most - len(self._held) - len(stuck)
 
     def _hand_in(self, crew: Crew, settled: WorkerReport) -> None:
         # What ends after its time was up is dropped, also where that could not be handed in as yet.
@@ -225,6 +226,11 @@ class Worker:
         since, error = time.monotonic() - self._timeout, TimeoutError(f"the handler took over {self._timeout:g} s")
         late = [attempt_id for attempt_id, begun in crew.running().items() if begun <= since]
         return [Handled(self._held[attempt_id], error=error) for attempt_id in late if attempt_id in self._held]
+
+    def _stuck(self, crew: Crew, seconds: float = 0.0) -> bool:
+        """Tell whether every thread is at an attempt that timed out, so many seconds ago."""
+        begun = [begun for attempt_id, begun in crew.running().items() if attempt_id not in self._held]
+        return len(begun) >= self._threads and max(begun) + (self._timeout or 0.0) + seconds <= time.monotonic()
 
     def _until_overdue(self, crew: Crew) -> float:
         """Give the seconds until the next handler takes too long, a minute at most."""
@@ -262,9 +268,7 @@ class Worker:
             not_begun.clear()
             self._hand_in(crew, settled)
         except StoreError as error:
-            if not passes(error):
-                raise
-            _logger.warning("stopping; waiting for the database: %s", error)
+            tolerate(error, "stopping; waiting for the database")
         return bool(self._held)
 
     def _release(self, claims: list[Claim], settled: WorkerReport) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from myloware_store.repositories.work import Work
     from myloware_store.worker.handling import Handled
 
-__all__ = ["WorkerReport", "hand_in", "passes"]
+__all__ = ["WorkerReport", "hand_in", "tolerate"]
 
 _AWAY = (ConnectionFailed, TransactionConflict)
 _PASSING = ("53", "57")  # SQLSTATE classes: no resources left, and an operator (or a timeout of his) intervened
@@ -45,12 +45,11 @@ class WorkerReport:
     released: int = 0
 
 
-def passes(error: StoreError) -> bool:
-    """Tell whether a call can be made again some time after this error.
-
-    The server is away, the pool is empty, another transaction stood in the way, or the statement was cancelled.
-    """
-    return isinstance(error, _AWAY) or (isinstance(error, DatabaseFault) and error.sqlstate[:2] in _PASSING)
+def tolerate(error: StoreError, what: str) -> None:
+    """Tell of an error after which a call can be made again some time, and raise any other."""
+    if not _passes(error):
+        raise error
+    _logger.warning("%s: %s", what, error)
 
 
 def hand_in(work: Work, handled: Iterable[Handled], settled: WorkerReport) -> list[Handled]:
@@ -66,6 +65,11 @@ def hand_in(work: Work, handled: Iterable[Handled], settled: WorkerReport) -> li
     return left
 
 
+def _passes(error: StoreError) -> bool:
+    # The server is away, the pool is empty, another transaction stood in the way, or the statement was cancelled.
+    return isinstance(error, _AWAY) or (isinstance(error, DatabaseFault) and error.sqlstate[:2] in _PASSING)
+
+
 def _way(handled: Handled) -> tuple[bool, bool, bool, float]:
     return (handled.error is not None, handled.gate, handled.retry, -1.0 if handled.delay is None else handled.delay)
 
@@ -77,7 +81,7 @@ def _settle(work: Work, batch: list[Handled], settled: WorkerReport) -> list[Han
     except StoreError as error:
         if len(batch) > 1 and not isinstance(error, _AWAY):  # one of them is at fault, or they take too long together
             return [left for one in batch for left in _settle(work, [one], settled)]
-        if passes(error):
+        if _passes(error):
             _logger.warning("%d results are handed in later: %s", len(batch), error)
             return batch
         if batch[0].error is None:

@@ -2,18 +2,71 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
-from myloware_store import Worker, WorkerReport, WorkItem, WorkItemStatus
-from tests.integration.conftest import BLOCKED, until_blocked
+from myloware_store import Attempt, Worker, WorkerReport, WorkItem, WorkItemStatus
+from tests.integration.conftest import BLOCKED, until_blocked, until_listening
 
 if TYPE_CHECKING:
-    from myloware_store import Store
+    from myloware_store import Claim, Store
 
 INVOICE = {"type": "INVOICE", "content": "Invoice 17"}
+
+
+class Unreadable(Exception):
+    """An error that ends whoever asks what it says."""
+
+    def __str__(self) -> str:
+        raise SystemExit
+
+
+def test_an_error_that_cannot_be_read_fails_its_attempt_only(myloware: Store) -> None:
+    """Not the worker: the others are handled."""
+    for content in ("unreadable", "fine"):
+        myloware.work.submit([{"type": "TICKET", "content": content}])
+
+    def handle(claim: Claim) -> None:
+        if claim.content == "unreadable":
+            raise Unreadable
+
+    assert WorkerReport(finished=1, failed=1) == Worker(myloware, handle).run(drain=True)
+    assert "Unreadable" == Attempt.get(Attempt.status == "FAILED").error
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_a_drain_ends_though_its_handlers_do_not(myloware: Store, prefetch: int) -> None:
+    """Where all threads are stuck with attempts whose time is up, it gives back what waits for them."""
+    myloware.work.submit([INVOICE] * 5)
+    over = threading.Event()
+    worker = Worker(myloware, lambda _: over.wait(60), threads=2, prefetch=prefetch, timeout=0.05, grace=0.05)
+    assert WorkerReport(failed=2, released=prefetch) == worker.run(drain=True)
+    assert [1, 1, 0, 0, 0] == sorted((item.attempt_count for item in WorkItem.select()), reverse=True)
+    assert {WorkItemStatus.QUEUED} == {item.status for item in WorkItem.select()}
+    over.set()
+
+
+def test_a_drain_hears_of_work_that_comes_while_handlers_run(myloware: Store) -> None:
+    """A free thread begins with it, however long the others take."""
+    myloware.work.submit([{"type": "TICKET", "content": "first"}])
+    begun, second = threading.Event(), threading.Event()
+
+    def handle(claim: Claim) -> None:
+        if claim.content == "first":
+            begun.set()
+            assert second.wait(60)
+        else:
+            second.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(Worker(myloware, handle, threads=2, reap_every=None).run, drain=True)
+        assert begun.wait(60)
+        until_listening(myloware)
+        myloware.work.submit([INVOICE])
+        assert WorkerReport(finished=2) == running.result(60)
 
 
 @pytest.mark.parametrize("while_doing", ["claim", "finish"])
