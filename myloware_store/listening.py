@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
@@ -49,6 +50,8 @@ class Listener:
         self._ears, self._mouth = os.pipe()
         os.set_blocking(self._ears, False)
         os.set_blocking(self._mouth, False)
+        # Not closed as long as somebody may call `wake()`: the number would soon be that of another file.
+        weakref.finalize(self, _close, self._ears, self._mouth).atexit = False
 
     def arm(self) -> bool:
         """Have what is queued from now on heard by the next `wait()`; False where that cannot be."""
@@ -88,15 +91,12 @@ class Listener:
 
     def wake(self) -> None:
         """Have the `wait()` that is going on, or the next one, end at once."""
-        with suppress(OSError):  # enough is written already, or it was closed
+        with suppress(BlockingIOError):  # enough is written already
             os.write(self._mouth, b"!")
 
     def close(self) -> None:
         """Let go of the connection."""
         self._hang_up()
-        for end in (self._ears, self._mouth):
-            with suppress(OSError):
-                os.close(end)
 
     def __enter__(self) -> Self:
         return self
@@ -124,3 +124,8 @@ class Listener:
             with suppress(psycopg2.Error):
                 self._connection.close()
         self._connection = self._schema = None
+
+
+def _close(*files: int) -> None:
+    for file in files:
+        os.close(file)

@@ -142,10 +142,10 @@ class Worker:
             self._running.release()
 
     def stop(self) -> None:
-        """Tell `run()` to end in good order; the second call tells it not to wait for running handlers."""
+        """Tell `run()`, or the next one, to end in good order; a second call tells it not to wait for handlers."""
         self._stops += 1
-        if self._listener is not None:
-            self._listener.wake()
+        if (listener := self._listener) is not None:  # read once: `run()` may be ending
+            listener.wake()
 
     def _run(self, *, drain: bool, signals: bool) -> WorkerReport:
         settled = WorkerReport()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -47,6 +48,31 @@ def test_a_drain_ends_though_its_handlers_do_not(myloware: Store, prefetch: int)
     assert [1, 1, 0, 0, 0] == sorted((item.attempt_count for item in WorkItem.select()), reverse=True)
     assert {WorkItemStatus.QUEUED} == {item.status for item in WorkItem.select()}
     over.set()
+
+
+def test_a_handler_that_ends_after_its_worker_wakes_nobody(myloware: Store) -> None:
+    """What the worker woke itself by is not closed under it: its number would be that of another file by then."""
+    myloware.work.submit([INVOICE])
+    begun, over = threading.Event(), threading.Event()
+
+    def handle(_claim: Claim) -> None:
+        begun.set()
+        over.wait(60)
+
+    worker = Worker(myloware, handle, agent_id="late", threads=1, grace=0.01)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(worker.run)
+        assert begun.wait(60)
+        worker.stop()
+        assert WorkerReport(released=1) == running.result(60)
+    (late,) = [thread for thread in threading.enumerate() if thread.name == "late-0"]
+    files = [os.pipe() for _ in range(20)]
+    over.set()
+    late.join(60)
+    for ears, mouth in files:
+        os.close(mouth)
+        assert b"" == os.read(ears, 9)
+        os.close(ears)
 
 
 def test_a_drain_hears_of_work_that_comes_while_handlers_run(myloware: Store) -> None:
