@@ -15,6 +15,7 @@ from myloware_store.models import AuditLog, EvalResult, Run, WorkItem, WorkOrder
 from myloware_store.repositories.base import (
     Repository,
     as_count,
+    as_flag,
     as_name,
     as_object,
     as_text,
@@ -154,7 +155,7 @@ class Evals(Repository):
             work_item=self._find(WorkItem, item_id, "item_id"),
             evaluation_type=as_name(evaluation_type, "evaluation_type"),
             score=score,
-            passed=passed,
+            passed=as_flag(passed, "passed"),
             metrics=as_object(metrics, "metrics"),
         )
 
@@ -216,9 +217,9 @@ class Audit(Repository):
         return AuditLog.create(
             tenant_id=tenant,
             user_id=actor if user_id is None else user_id,
-            action=action,
-            resource_type=resource_type,
-            resource_id=str(resource_id) if isinstance(resource_id, UUID) else resource_id,
+            action=as_name(action, "action"),
+            resource_type=as_name(resource_type, "resource_type"),
+            resource_id=str(resource_id) if isinstance(resource_id, UUID) else as_name(resource_id, "resource_id"),
             details=as_object(details, "details"),
             ip_address=ip_address,
         )

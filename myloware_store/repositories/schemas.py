@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from itertools import islice
+from itertools import count, islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +11,13 @@ import attrs
 import orjson
 from uuid_utils.compat import uuid7
 
-from myloware_store.errors import DocumentProblem, InvalidDocument, NotFound, VersionConflict
+from myloware_store.errors import DocumentProblem, InvalidDocument, InvalidInput, NotFound, VersionConflict
 from myloware_store.models import Schema
 from myloware_store.repositories.base import as_list, as_name, stored_row
 from myloware_store.repositories.json_schemas import as_json_schema, broken_rules, compiled
 from myloware_store.repositories.versions import Versions
 from myloware_store.repositories.versions_sql import ACTIVE, DEFINITIONS, activation
-from myloware_store.values import dump_json, require_text
+from myloware_store.values import dump_json, require_text, shown
 
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
@@ -176,7 +176,7 @@ class Schemas(Versions[Schema]):
         """
         given = [
             (as_name(kind, "document_type"), require_text(text, "content"))
-            for kind, text in as_list(documents, "documents")
+            for kind, text in map(_pair, as_list(documents, "documents"), count())
         ]
         self.active({kind for kind, _ in given}).check(given)
 
@@ -204,6 +204,12 @@ class Schemas(Versions[Schema]):
             self._kept, stamps = kept, [*used]
         stamps.sort()
         return ActiveSchemas(tuple(stamps), tuple(kept[stamp] for stamp in stamps))
+
+
+def _pair(document: Any, n: int) -> tuple[Any, Any]:
+    if not isinstance(document, tuple | list) or len(document) != 2:  # noqa: PLR2004  a type and a text
+        raise InvalidInput(f"documents[{n}]: {shown(document)} is not a pair of a type and a text")
+    return document[0], document[1]
 
 
 def _ready(document_type: str, name: str, version: str, definition: str) -> _Active:

@@ -8,6 +8,7 @@ from typing import Any
 
 from myloware_store.database import current_tenant
 from myloware_store.enums import WorkItemType
+from myloware_store.errors import InvalidInput
 from myloware_store.listening import Listener
 from myloware_store.repositories import claim_sql
 from myloware_store.repositories.base import Repository, as_enum, as_list, as_name, as_seconds
@@ -35,7 +36,7 @@ class Waiting(Repository):
 
         It is told by NOTIFY, which a trigger sends for whatever becomes claimable, submitted in whichever way. Items
         that become available by the clock (a retry's delay, `available_at`) end the wait when their time comes. Where
-        it cannot listen (behind PgBouncer, while the server is away) it looks four times a second, else every 5 s
+        it cannot listen (behind PgBouncer) it looks four times a second, else every 5 s
         for safety.
 
         Args:
@@ -49,10 +50,12 @@ class Waiting(Repository):
 
         Raises:
             InvalidInput: An argument is out of its bounds.
-            ConnectionFailed: The server cannot be reached.
+            ConnectionFailed: The server cannot be reached: wait again.
         """
         deadline = time.monotonic() + as_seconds(timeout, "timeout")
         values = wanted(types, tenants)
+        if not isinstance(listener, Listener | None):
+            raise InvalidInput(f"listener: {type(listener).__name__} is not a Listener")
         if self._due(values) <= 0:
             return True
         if listener is not None:

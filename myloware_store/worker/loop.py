@@ -15,6 +15,7 @@ from myloware_store.errors import InvalidInput, SettingsError, StoreError
 from myloware_store.listening import Listener
 from myloware_store.repositories.base import as_count, as_flag, as_name, as_seconds
 from myloware_store.repositories.work_waiting import wanted
+from myloware_store.store import Store
 from myloware_store.transaction_blocks import require_plain
 from myloware_store.worker.handling import Crew, Handled
 from myloware_store.worker.heart import Heart
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from myloware_store.enums import WorkItemType
     from myloware_store.results import Claim
-    from myloware_store.store import Store
     from myloware_store.worker.handling import Handler
 
 __all__ = ["Worker"]
@@ -92,7 +92,10 @@ class Worker:
         grace: float = 30.0,
     ) -> None:
         require_plain(handler)
-        self.agent_id = as_name(agent_id or f"{os.uname().nodename}:{os.getpid()}", "agent_id")
+        if not isinstance(store, Store):
+            raise InvalidInput(f"store: {type(store).__name__} is not a Store")
+        here = f"{os.uname().nodename}:{os.getpid()}"
+        self.agent_id = here if agent_id is None else as_name(agent_id, "agent_id")
         self._store = store
         self._handler = handler
         self._threads = as_count(threads, "threads", most=1000)
@@ -137,7 +140,7 @@ class Worker:
         if not self._running.acquire(blocking=False):
             raise InvalidInput("run: it is running already; make another Worker")
         try:
-            return self._run(drain=drain, signals=signals)
+            return self._run(drain=as_flag(drain, "drain"), signals=as_flag(signals, "signals"))
         finally:
             self._running.release()
 
@@ -167,7 +170,6 @@ class Worker:
 
     def _step(self, crew: Crew, listener: Listener, settled: WorkerReport, *, drain: bool) -> bool:
         """Hand in, claim, and wait for something to do; True where there is nothing left to drain."""
-        work = self._store.work
         try:
             with self._store.db.unit():
                 self._hand_in(crew, settled)
@@ -183,7 +185,7 @@ class Worker:
                 return True
             elif room <= 0:
                 listener.wait(self._until_overdue(crew))  # or until a handler has ended
-            elif work.wait_for_work(self._until_overdue(crew), listener=listener, **self._wanted):
+            elif self._store.work.wait_for_work(self._until_overdue(crew), listener=listener, **self._wanted):
                 self._rest(listener, _LONGEST_LOOK)
             else:
                 self._pause = 0.0

@@ -196,8 +196,9 @@ def test_an_evaluation_is_recorded(myloware: Store, item: WorkItem) -> None:
     for score in (1.1, -0.1, float("nan"), True, "1"):
         with pytest.raises(InvalidInput):
             myloware.evals.record(item.id, evaluation_type="fields", score=score, passed=True)  # type: ignore[arg-type]
-    with pytest.raises(InvalidInput):
-        myloware.evals.record(item.id, evaluation_type="fields", score=1, passed=1)  # type: ignore[arg-type]
+    for passed in (1, None):
+        with pytest.raises(InvalidInput, match="passed"):
+            myloware.evals.record(item.id, evaluation_type="fields", score=1, passed=passed)  # type: ignore[arg-type]
     assert EvalResult.select().count() == 1
 
 
@@ -256,6 +257,9 @@ def test_audit_lines_name_the_actor_in_force(myloware: Store, item: WorkItem) ->
             myloware.audit.list(**bad)
     with pytest.raises(InvalidInput):
         myloware.audit.record("a", "b", "c", ip_address="nowhere")
+    for told in ((None, "b", "c"), ("a", "", "c"), ("a", "b", None)):
+        with pytest.raises(InvalidInput):
+            myloware.audit.record(*told)
     with pytest.raises(ConstraintViolation, match="append_only"):
         newest.delete_instance()
 

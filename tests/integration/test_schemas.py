@@ -371,3 +371,6 @@ def test_a_document_is_text(strict: Schemas) -> None:
             strict.validate(kind, content)  # type: ignore[arg-type]
     with pytest.raises(InvalidInput, match="not a list"):
         strict.check_documents("INVOICE")  # type: ignore[arg-type]
+    for pair in (7, None, ("INVOICE",), "IN", ("INVOICE", "{}", 1)):
+        with pytest.raises(InvalidInput, match=r"documents\[0\]"):
+            strict.check_documents([pair])  # type: ignore[list-item]

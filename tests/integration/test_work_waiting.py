@@ -64,6 +64,8 @@ def test_waiting_ends_with_the_time(myloware: Store) -> None:
         assert not myloware.work.wait_for_work(0)
     with pytest.raises(InvalidInput):
         myloware.work.wait_for_work(-1)
+    with pytest.raises(InvalidInput, match="listener"):
+        myloware.work.wait_for_work(0, listener=myloware)  # type: ignore[arg-type]
     with pytest.raises(InvalidInput):
         myloware.work.wait_for_work(0, types=["PARCEL"])
 

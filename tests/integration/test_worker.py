@@ -372,7 +372,15 @@ async def handle_later(claim: Claim) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"threads": 0}, {"prefetch": -1}, {"lease": 0.5}, {"types": ["PARCEL"]}, {"grace": -1}, {"agent_id": "x" * 300}],
+    [
+        {"threads": 0},
+        {"prefetch": -1},
+        {"lease": 0.5},
+        {"types": ["PARCEL"]},
+        {"grace": -1},
+        {"agent_id": "x" * 300},
+        {"agent_id": ""},
+    ],
 )
 def test_wrong_options_are_refused(myloware: Store, options: dict[str, Any]) -> None:
     """Before anything is claimed."""
@@ -382,4 +390,9 @@ def test_wrong_options_are_refused(myloware: Store, options: dict[str, Any]) -> 
         Worker(myloware, "handle")  # type: ignore[arg-type]
     with pytest.raises(InvalidInput, match="async"):
         Worker(myloware, handle_later)
+    with pytest.raises(InvalidInput, match="store"):
+        Worker("postgresql://localhost/test", print)  # type: ignore[arg-type]
+    for told in ({"drain": 1}, {"signals": "no"}):
+        with pytest.raises(InvalidInput):
+            Worker(myloware, print).run(**told)
     assert DeadLetter.select().count() == 0
