@@ -135,6 +135,9 @@ class Claims(Waiting):
     ) -> dict[UUID, Outcome]:
         """End attempts that went wrong: queue the items again, or bury those that have no tries left.
 
+        A second call with the same claims and errors (a reply was lost) is accepted again, until somebody claims the
+        items anew, and changes nothing, whatever it says of trying again.
+
         Args:
             claims: What `claim` returned.
             errors: One exception or text a claim; stored as text, shortened where it is very long.
@@ -151,15 +154,26 @@ class Claims(Waiting):
         """
         held = as_claims(claims)
         whole = self._db.transaction_open()
-        values = {
-            **fence(held),
-            "errors": [error_text(error) for error in paired(errors, held, "errors")],
-            "letter_ids": [str(uuid7()) for _ in held],
+        told = [error_text(error) for error in paired(errors, held, "errors")]
+        options = {
             "retry": as_flag(retry, "retry"),
             "delay": None if delay is None else as_seconds(delay, "delay"),
             "whole": whole,
         }
-        rows = self._rows(sql.FAIL, values)
+
+        def values(batch: Sequence[tuple[Claim, str]]) -> dict[str, Any]:
+            claims = [claim for claim, _ in batch]
+            letters = [str(uuid7()) for _ in batch]
+            return {**fence(claims), "errors": [error for _, error in batch], "letter_ids": letters, **options}
+
+        given = [*zip(held, told, strict=True)]
+        rows = self._rows(sql.FAIL, values(given))
+        if len(rows) < len(held):
+            before = self._rows(sql.FAILED_BEFORE, values(given))
+            known = {row[0] for row in before}
+            if before and whole:
+                rows = self._rows(sql.FAIL, values([one for one in given if one[0].item_id not in known]))
+            rows += before
         _refuse_lost(held, {row[0] for row in rows}, whole=whole)
         return as_outcomes(rows)
 

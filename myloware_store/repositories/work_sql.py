@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from myloware_store.repositories.versions_sql import SCHEMAS_UNCHANGED
 
-__all__ = ["CANCEL", "FAIL", "FINISH", "FINISH_HELD", "HEARTBEAT", "LOCK_OPEN", "REAP", "RELEASE", "SUBMIT"]
+__all__ = [
+    "CANCEL",
+    "FAIL",
+    "FAILED_BEFORE",
+    "FINISH",
+    "FINISH_HELD",
+    "HEARTBEAT",
+    "LOCK_OPEN",
+    "REAP",
+    "RELEASE",
+    "SUBMIT",
+]
 
 # Index: work_orders_tenant_id_idempotency_key_key. Nothing is stored where the schemas that the documents were checked
 # against are not the active ones any more.
@@ -181,6 +192,16 @@ held AS (
     FROM fenced
 ),
 {_SETTLE.replace("{status}", "'FAILED'")}
+"""
+
+# What an earlier call has failed in the same words, and where that left it: the reply was lost.
+FAILED_BEFORE = """
+SELECT w.id, w.status, CASE WHEN w.status = 'QUEUED' THEN w.available_at END, d.id
+FROM unnest(%(item_ids)s::uuid[], %(attempt_ids)s::uuid[], %(errors)s::text[]) AS given (item_id, attempt_id, error)
+JOIN work_items AS w ON w.id = given.item_id AND w.current_attempt_id = given.attempt_id
+JOIN attempts AS a ON a.id = given.attempt_id AND a.status = 'FAILED' AND a.error = given.error
+LEFT JOIN dead_letters AS d ON d.work_item_id = w.id AND d.replayed_at IS NULL
+WHERE %(tenant)s::text IS NULL OR w.tenant_id = %(tenant)s
 """
 
 # Index: attempts_lease_idx. A lease without an end is never taken back.

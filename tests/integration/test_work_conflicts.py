@@ -5,14 +5,16 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from myloware_store import Priority, WorkItem, WorkItemType
+import pytest
+
+from myloware_store import DeadLetter, LeaseLost, Outcome, Priority, WorkItem, WorkItemType
 from tests.integration.conftest import until, until_blocked
 
 if TYPE_CHECKING:
     import uuid
     from collections.abc import Callable
 
-    from myloware_store import Store
+    from myloware_store import Claim, Store
 
 INVOICE = {"type": "INVOICE", "content": "Invoice 17"}
 TICKET = {"type": WorkItemType.TICKET, "content": "Ticket 4"}
@@ -39,6 +41,48 @@ def test_a_finish_that_met_its_first_call_is_accepted(myloware: Store) -> None:
             until_blocked(myloware, again)
             assert not again.done()
         assert first == again.result() == {claim.item_id}
+
+
+@pytest.mark.parametrize("retry", [True, False])
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_second_fail_says_what_the_first_did(myloware: Store, retry: bool, whole: bool) -> None:  # noqa: FBT001
+    """Its reply was lost: the items are where they went, and the rest of the batch follows them."""
+    myloware.work.submit([INVOICE, TICKET])
+    first, second = myloware.work.claim("agent", n=2)
+
+    def fail(*claims: Claim, error: str = "no luck") -> dict[uuid.UUID, Outcome]:
+        def call() -> dict[uuid.UUID, Outcome]:
+            return myloware.work.fail(claims, [error] * len(claims), retry=retry)
+
+        return myloware.transact(call) if whole else call()
+
+    told = fail(first)
+    again = fail(first, second)
+    assert {first.item_id, second.item_id} == again.keys()
+    assert told[first.item_id] == again[first.item_id] == fail(first)[first.item_id]
+    assert {1} == {item.attempt_count for item in WorkItem.select()}
+    assert (0 if retry else 2) == DeadLetter.select().count()
+    # What somebody else has done with the attempt is not what this call wanted.
+    if whole:
+        with pytest.raises(LeaseLost):
+            fail(first, error="something else")
+    else:
+        assert {} == fail(first, error="something else")
+
+
+def test_a_fail_that_met_its_first_call_is_accepted(myloware: Store) -> None:
+    """A call that was made again while the first one was still under way waits for it, and says the same."""
+    myloware.work.submit([INVOICE])
+    claims = myloware.work.claim("agent")
+    with ThreadPoolExecutor(1) as pool:
+        with myloware.db.atomic():
+            first = myloware.work.fail(claims, ["no luck"])
+            again = pool.submit(myloware.work.fail, claims, ["no luck"])
+            until_blocked(myloware, again)
+            assert not again.done()
+        assert first == again.result()
+    assert myloware.work.cancel(WorkItem.get().work_order_id)
+    assert "FAILED" == myloware.work.fail(claims, ["no luck"])[claims[0].item_id].status
 
 
 def test_a_call_of_its_own_is_made_again_after_a_deadlock(myloware: Store) -> None:
