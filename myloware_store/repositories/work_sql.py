@@ -8,18 +8,7 @@ from __future__ import annotations
 
 from myloware_store.repositories.versions_sql import SCHEMAS_UNCHANGED
 
-__all__ = [
-    "CANCEL",
-    "FAIL",
-    "FAILED_BEFORE",
-    "FINISH",
-    "FINISH_HELD",
-    "HEARTBEAT",
-    "LOCK_OPEN",
-    "REAP",
-    "RELEASE",
-    "SUBMIT",
-]
+__all__ = ["CANCEL", "FAIL", "FAILED_BEFORE", "FINISH", "HEARTBEAT", "LOCK_OPEN", "REAP", "RELEASE", "SUBMIT"]
 
 # Index: work_orders_tenant_id_idempotency_key_key. Nothing is stored where the schemas that the documents were checked
 # against are not the active ones any more.
@@ -74,48 +63,11 @@ held AS MATERIALIZED (
 )
 """
 
-_FINISHED = """
-finished AS (
-    UPDATE work_items AS w
-    SET result = (%(outputs)s::jsonb[])[accepted.n], awaiting_approval = %(gate)s, updated_at = statement_timestamp(),
-        status = CASE WHEN %(gate)s THEN 'PROCESSING' ELSE 'COMPLETED' END::work_item_status,
-        processed_at = CASE WHEN NOT %(gate)s THEN statement_timestamp() END
-    FROM {accepted} AS accepted WHERE w.id = accepted.id
-),
-ended AS (
-    UPDATE attempts AS a
-    SET status = 'COMPLETED', output = (%(outputs)s::jsonb[])[accepted.n], finished_at = statement_timestamp(),
-        updated_at = statement_timestamp(),
-        duration_ms = least(extract(epoch FROM statement_timestamp() - a.started_at) * 1000, 2147483647)
-    FROM {accepted} AS accepted WHERE a.id = accepted.attempt_id
+# What it does is in `models/work_functions.py`.
+FINISH = """
+SELECT * FROM finish_work_items(
+    %(item_ids)s::uuid[], %(attempt_ids)s::uuid[], %(outputs)s::jsonb[], %(gate)s, %(tenant)s, %(whole)s
 )
-"""
-
-# Finishes what is held, and asks nothing else: half of the work of FINISH is to plan it.
-FINISH_HELD = f"""
-WITH {_GIVEN_CLAIMS},
-{_FINISHED.format(accepted="held")}
-SELECT id FROM held
-"""
-
-# `whole`: all claims are accepted or none is. What is returned is which of them hold their items.
-FINISH = f"""
-WITH {_GIVEN_CLAIMS},
-accepted_before AS MATERIALIZED (  -- The reply to an earlier call, which meant the same, was lost.
-    SELECT w.id
-    FROM unnest(%(item_ids)s::uuid[], %(attempt_ids)s::uuid[]) AS given (item_id, attempt_id)
-    JOIN work_items AS w ON w.id = given.item_id AND w.current_attempt_id = given.attempt_id
-    JOIN attempts AS a ON a.id = given.attempt_id AND a.status = 'COMPLETED'
-    WHERE (%(tenant)s::text IS NULL OR w.tenant_id = %(tenant)s)
-        AND %(gate)s = (w.awaiting_approval OR EXISTS (SELECT FROM approval_events WHERE work_item_id = w.id))
-),
-accepted AS MATERIALIZED (
-    SELECT * FROM held
-    WHERE NOT %(whole)s
-        OR (SELECT count(*) FROM held) + (SELECT count(*) FROM accepted_before) = cardinality(%(item_ids)s::uuid[])
-),
-{_FINISHED.format(accepted="accepted")}
-SELECT id FROM held UNION SELECT id FROM accepted_before
 """
 
 # The attempt is forgotten: what is left of it is its id on the item, by which a repeated call is known.

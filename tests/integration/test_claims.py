@@ -14,6 +14,8 @@ from myloware_store import InvalidInput, Priority
 from myloware_store.repositories import claim_sql
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from myloware_store import Store
 
 INVOICE = {"type": "INVOICE", "content": "invoice"}
@@ -112,7 +114,7 @@ def test_what_others_hold_is_passed_over(myloware: Store) -> None:
 
 def blocks_read(store: Store, statement: str, **values: Any) -> int:
     """Tell how many blocks a claim of five items touches, and put it back."""
-    given = {"agent_id": "a", "n": 5, "attempt_ids": [str(uuid7()) for _ in range(5)], "lease": 60.0}
+    given = {"agent_id": "a", "n": 5, "attempt_ids": [str(uuid7()) for _ in range(5)], "lease": 60.0, "fair": False}
     sql = f"EXPLAIN (ANALYZE, BUFFERS, TIMING off, FORMAT json) {statement}"
     with store.db.atomic() as transaction:
         ((found,),) = store.db.execute_sql(sql, {**given, "types": None, "tenants": None, **values}).fetchall()
@@ -126,9 +128,9 @@ def test_a_claim_reads_no_more_of_a_long_queue_than_of_a_short_one(myloware: Sto
     """Whatever waits before and beside what is wanted: other types, other tenants, parked urgent items."""
     calls: list[tuple[str, dict[str, Any]]] = [
         (claim_sql.CLAIM, {}),
-        (claim_sql.CLAIM_BY_TYPE, {"types": ["TICKET"]}),
-        (claim_sql.CLAIM_BY_TENANT, {"tenants": ["a", "b"]}),
-        (claim_sql.CLAIM_FAIRLY, {}),
+        (claim_sql.CLAIM, {"types": ["TICKET"]}),
+        (claim_sql.CLAIM, {"tenants": ["a", "b"]}),
+        (claim_sql.CLAIM, {"fair": True}),
         (claim_sql.DUE, {}),
         (claim_sql.DUE_BY_TYPE, {"types": ["TICKET"]}),
         (claim_sql.DUE_BY_TENANT, {"tenants": ["a", "b"]}),
@@ -148,3 +150,37 @@ def test_a_claim_reads_no_more_of_a_long_queue_than_of_a_short_one(myloware: Sto
         submit(myloware, "a", 1000, TICKET, priority=Priority.URGENT, available_at=later)
     long = read()
     assert all(many < few + 100 for few, many in zip(short, long, strict=True)), (short, long)
+
+
+@pytest.mark.myloware_db(mode="clone")
+@pytest.mark.parametrize("options", [{}, {"types": ["INVOICE"]}, {"tenants": ["a"]}, {"fair": True}])
+def test_a_session_that_began_with_an_empty_queue_claims_well_from_a_long_one(myloware: Store, options: Any) -> None:
+    """The server keeps a session's plans: those that it made while the tables were empty read little of full ones."""
+    work, execute = myloware.work, myloware.db.execute_sql
+    tables = {"tables": ["work_items", "work_orders", "attempts"]}
+    entries = """
+        SELECT sum(pg_stat_get_xact_tuples_returned(c.oid)) FROM pg_class AS c
+        WHERE c.oid = ANY (%(tables)s::regclass[])
+            OR c.oid IN (SELECT indexrelid FROM pg_index WHERE indrelid = ANY (%(tables)s::regclass[]))
+        """
+
+    def read_by(call: Callable[[], Any]) -> int:
+        with myloware.db.atomic():
+            (before,) = execute(entries, tables).fetchone()
+            call()
+            (after,) = execute(entries, tables).fetchone()
+        return int(after - before)
+
+    execute("VACUUM ANALYZE work_items, work_orders, attempts")
+    with myloware.db.unit():
+        assert [] == work.claim("agent", **options)
+        submit(myloware, "a", 1)
+        work.finish(work.claim("agent", **options), [{}])
+        for _ in range(300):
+            submit(myloware, "a", 2)
+            submit(myloware, "a", 2, available_at=datetime.now(UTC) + timedelta(days=1))
+            work.finish(work.claim("agent", **options), [{}])
+        claims = []
+        assert read_by(lambda: claims.extend(work.claim("agent", 4, **options))) < 100
+        assert read_by(lambda: work.finish(claims, [{}] * 4)) < 100
+    assert 4 == len(claims)

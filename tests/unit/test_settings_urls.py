@@ -207,15 +207,17 @@ def test_a_url_says_all_that_the_settings_say(settings: Settings) -> None:
 )
 def test_a_password_written_without_encoding_never_shows(password: str, where: str) -> None:
     """A password put into a URL as it is may be misread or refused, but no message and no repr shows it."""
-    url = {"a": f"postgresql://me:{password}@h/d", "b": f"postgres://:{password}@h", "c": f"host=h password={password}"}
-    secret = password.strip()
-    try:
-        settings = load(url[where])
-    except SettingsError as error:
-        shown = "".join(traceback.format_exception(error))
-    else:
-        shown = f"{settings!r} {settings.safe_url} {settings.target}"
 
-    # A password such as "public" or "python" stands in there without being shown.
-    if len(secret) >= 6 and secret not in "".join(traceback.format_exception(SettingsError())) + repr(Settings()):
-        assert secret not in shown
+    def shown(password: str) -> str:
+        urls = {"a": f"postgresql://me:{password}@h/d", "b": f"postgres://:{password}@h"}
+        try:
+            settings = load(urls.get(where, f"host=h password={password}"))
+        except SettingsError as error:
+            return "".join(traceback.format_exception(error))
+        return f"{settings!r} {settings.safe_url} {settings.target}"
+
+    secret = password.strip()
+    # A password such as "public" or "postgr" stands in there without being shown.
+    always = shown("Zq7_Zq7_Zq7") + "".join(traceback.format_exception(SettingsError()))
+    if len(secret) >= 6 and secret not in always:
+        assert secret not in shown(password)
