@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from myloware_store.vectors import VectorLiteral
 
 __all__ = [
+    "AHEAD",
     "FURTHEST",
     "MOST_ALONE",
     "Near",
@@ -33,8 +34,13 @@ MOST_ALONE = 500
 SAMPLED = 1_000
 """Documents that are looked at to guess how many meet a filter."""
 
-# How much further the index looks under a filter, of which it knows nothing.
-_AHEAD = 4
+AHEAD = 8
+"""How many times further the index looks under a filter, of which it knows nothing.
+
+Among 100,000 clustered documents, of which a filter by topic kept 58,000, ivfflat found .974 of the ten nearest with 4
+(.94 among 120,000), and all of them with 8.
+"""
+
 _MOST_EF_SEARCH = 1000
 
 # The state may be some seconds old, and the index another one by now.
@@ -117,7 +123,7 @@ def through_index(
         **condition.parameters,
         "vector": vector,
         "nearest": k,
-        "fetched": k * (_AHEAD if filtered else 1),
+        "fetched": k * (AHEAD if filtered else 1),
         "filenode": state.filenode,
     }
     conditions = [_SAME_INDEX]
@@ -262,7 +268,7 @@ def _tuned(state: IndexState, k: int, *, filtered: bool, untested: bool) -> dict
     elif filtered:
         return None
     if filtered:
-        tuning *= _AHEAD
+        tuning *= AHEAD
     if state.method == "hnsw":
         # An index scan gives ef_search rows at most where it is not iterative.
         tuning = max(tuning, min(2 * k, _MOST_EF_SEARCH))
