@@ -22,7 +22,7 @@ from benchmarks.memory.bench import Bench, running, timed
 from benchmarks.memory.contest import contest
 from benchmarks.memory.cost import cost
 from benchmarks.memory.loading import loading
-from benchmarks.memory.recall import recall, unseen
+from benchmarks.memory.recall import many, recall, unseen
 from benchmarks.memory.report import Results, checks, plots, sections, table
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -38,6 +38,7 @@ def parts(rows: list[int]) -> Iterator[tuple[str, Callable[[Bench], Any]]]:
     yield "unseen", functools.partial(unseen, rows=few)
     for count in rows:
         yield f"recall {count}", functools.partial(recall, rows=count)
+    yield "many", functools.partial(many, rows=2 * rows[-1])
     yield "peers", functools.partial(contest, rows=few)
 
 
@@ -79,7 +80,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes and few queries")
     parser.add_argument("--rows", type=int, nargs="+", help="rows of the tables (20000 50000; quick: 9000)")
-    parser.add_argument("--parts", nargs="+", choices=("loading", "cost", "unseen", "recall", "peers"))
+    parser.add_argument("--parts", nargs="+", choices=("loading", "cost", "unseen", "recall", "many", "peers"))
     parser.add_argument("--json", type=Path, help="keep what is measured in this file, and what it has already")
     parser.add_argument("--write", action="store_true", help="write the page and its plots")
     given = parser.parse_args()

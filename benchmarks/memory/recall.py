@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import orjson
 from benchmarks.memory.bench import Bench, Raw, timed
 from benchmarks.memory.corpus import EARLY_TOPICS, SHARES, TOPICS, Corpus, Truth, Vectors, draw, row_number
 from myloware_store import Store
-from myloware_store.repositories.memory.index_state import IndexStates
+from myloware_store.repositories.memory.index_state import METHODS, IndexStates
 from myloware_store.vectors import encode_text
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ Row = dict[str, Any]
 Search = Callable[[int, int], list[int]]  # query, k -> numbers of documents
 
 SMALL_TENANT = "small"
+_BATCH = 5_000
 PLAIN_SQL = "SELECT id FROM mem_docs WHERE {where} ORDER BY embedding <=> %(vector)s::vector LIMIT %(k)s"
 """What the manual of pgvector says."""
 
@@ -80,10 +81,12 @@ class Comparison:
             "ms": statistics.median(times),
         }
 
-    def ours(self, store: Store, state: str) -> list[Row]:
-        """Measure the memory under every filter."""
+    def ours(self, store: Store, state: str, only: Container[str] | None = None) -> list[Row]:
+        """Measure the memory under every filter, or only under those of these names."""
         rows = []
         for name, key, value, kept in self.filters():
+            if only is not None and name not in only:
+                continue
             scope: Any = store.tenant(value) if key == "tenant" else nullcontext()
             condition = {f"metadata.{key}": value} if key in ("department", "project") else None
 
@@ -157,6 +160,22 @@ def recall(bench: Bench, rows: int) -> Row:
         found["tables"] += compared.ours(store, "hnsw")
         found["tables"] += compared.plain(raw, "SQL, hnsw")
         found["curves"] += compared.curve(raw, "hnsw", "hnsw.ef_search", (10, 20, 40, 80, 160, 320))
+    return found
+
+
+def many(bench: Bench, rows: int) -> Row:
+    """Search through each index under filters that more documents meet than `similar` compares."""
+    counts = {10: 60} if bench.quick else {10: 100, 100: 50}
+    corpus = Corpus(rows, words=10)
+    queries, _ = draw(max(counts.values()), seed=99, topics=range(TOPICS))
+    compared = Comparison(corpus, queries, counts)
+    found: Row = {"rows": rows, "tables": []}
+    with bench.database() as (store, _raw):
+        for begin in range(0, rows, _BATCH):
+            store.memory.bulk_load(corpus.docs(begin, min(begin + _BATCH, rows)))
+        for method in METHODS:
+            store.memory.index.swap(method)
+            found["tables"] += compared.ours(store, method, ("60 %", "60 %, by topic"))
     return found
 
 

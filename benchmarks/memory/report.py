@@ -56,6 +56,9 @@ def sections(results: Results) -> Iterator[tuple[str, str]]:
         yield f"Recall at 100 and 500 in {found['rows']:,} rows", deep_table(found)
         seconds = "; ".join(f"{what} {value:.1f} s" for what, value in found["seconds"].items())
         yield f"Building, {found['rows']:,} rows", seconds
+    if "many" in results:
+        title = f"Through the index under filters that many documents meet, in {results['many']['rows']:,} rows"
+        yield title, many_table(results["many"])
     if "unseen" in results:
         title = f"Topics that the index was not built on, in {results['unseen']['rows']:,} rows"
         yield title, table(("search", "recall at 10", "ms"), unseen_rows(results["unseen"]))
@@ -120,6 +123,19 @@ def deep_table(found: Results) -> str:
     return table(("state", "k", "no filter", "worst filter", "fewest rows"), rows)
 
 
+def many_table(found: Results) -> str:
+    """Return filters and k down, the kinds of index across."""
+    cells = {(one["filter"], one["k"], one["state"]): one for one in found["tables"]}
+    methods = list(dict.fromkeys(method for *_, method in cells))
+    rows = []
+    for name, k in dict.fromkeys((name, k) for name, k, _ in cells):
+        ones = [cells[name, k, method] for method in methods]
+        rows.append(
+            (name, f"{ones[0]['matches']:,}", str(k), *(f"{one['recall']:.3f} @ {one['ms']:.1f}" for one in ones))
+        )
+    return table(("filter", "matches", "k", *methods), rows)
+
+
 def unseen_rows(found: Results) -> list[tuple[str, ...]]:
     """Return the rows on topics that came later."""
     return [(one["state"], f"{one['recall']:.3f}", f"{one['ms']:.1f}") for one in found["tables"]]
@@ -150,6 +166,9 @@ def checks(results: Results) -> Iterator[Check]:
     for name, found in results.items():
         if name.startswith("recall "):
             yield from recall_checks(found)
+    for one in results.get("many", {}).get("tables", ()):
+        what = f"{one['matches']:,} matches, {one['state']}, k = {one['k']}, filter of {one['filter']}"
+        yield Check(what, f"{one['recall']:.3f}", f">= {RECALL_LIMIT}, all rows", fits(one, RECALL_LIMIT))
     for one in results.get("unseen", {}).get("tables", ()):
         if one["state"].startswith("similar"):
             what = f"unseen topics, {one['state']}"
