@@ -34,6 +34,17 @@ def served(store: Store, n: int, **options: Any) -> dict[str, int]:
     return dict(Counter(claim.tenant_id for claim in store.work.claim("agent", n=n, **options)))
 
 
+@pytest.mark.parametrize("options", [{}, {"fair": True}, {"types": ["INVOICE"]}, {"tenants": ["acme"]}])
+def test_an_item_without_tries_left_is_passed_over(myloware: Store, options: dict[str, Any]) -> None:
+    """Whoever queued one by hand holds up nobody: those behind it are claimed, and nobody is woken for it."""
+    submit(myloware, "acme", 1, max_attempts=1)
+    myloware.db.execute_sql("UPDATE work_items SET attempt_count = max_attempts")
+    narrowed = {name: value for name, value in options.items() if name != "fair"}
+    assert not myloware.work.wait_for_work(0, **narrowed)
+    submit(myloware, "acme", 1)
+    assert {"acme": 1} == served(myloware, 2, **options)
+
+
 def test_a_fair_claim_shares_the_batch_among_the_tenants(myloware: Store) -> None:
     """Each tenant has its share, whoever came first with however much; what one leaves goes to the others."""
     submit(myloware, "flood", 50, priority=Priority.URGENT)

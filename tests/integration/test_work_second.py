@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 
 from myloware_store import ApprovalEvent, Attempt, AttemptStatus, NotAwaitingApproval, WorkItem, WorkItemStatus
@@ -106,3 +107,36 @@ def test_a_row_that_refers_to_an_item_does_not_keep_it_from_being_claimed(mylowa
     with ThreadPoolExecutor(1) as pool, myloware.db.atomic():
         myloware.db.execute_sql("SELECT FROM work_items WHERE id = %s FOR KEY SHARE", (str(item.id),))
         assert 1 == len(pool.submit(myloware.work.claim, "agent").result(60))
+
+
+def test_a_lease_that_is_being_extended_is_not_taken_back(myloware: Store) -> None:
+    """Who reaps leaves it to the transaction that extends it, also where it had run out before."""
+    work = myloware.work
+    work.submit([INVOICE])
+    work.claim("agent")
+    extend = "UPDATE attempts SET lease_expires_at = statement_timestamp() + %s * interval '1 minute'"
+    myloware.db.execute_sql(extend, (-1,))
+    with ThreadPoolExecutor(1) as pool:
+        with myloware.db.atomic():
+            myloware.db.execute_sql(extend, (1,))
+            reaping = pool.submit(work.reap)
+            until_blocked(myloware, reaping)
+        assert {} == reaping.result()
+    assert (WorkItemStatus.PROCESSING, AttemptStatus.STARTED) == (WorkItem.get().status, Attempt.get().status)
+
+
+@pytest.mark.parametrize("call", ["finish", "fail", "release"])
+def test_an_attempt_at_another_item_ends_nothing(myloware: Store, call: str) -> None:
+    """A claim that was put together of two that are in force is none."""
+    work = myloware.work
+    work.submit([INVOICE] * 2)
+    first, second = work.claim("agent", n=2)
+    mixed = [attrs.evolve(first, attempt_id=second.attempt_id)]
+    calls: dict[str, Callable[[], Any]] = {
+        "finish": lambda: work.finish(mixed, [1]),
+        "fail": lambda: work.fail(mixed, ["no luck"]),
+        "release": lambda: work.release(mixed),
+    }
+    assert 0 == len(calls[call]())
+    assert {WorkItemStatus.PROCESSING} == {item.status for item in WorkItem.select()}
+    assert {first.item_id, second.item_id} == work.finish([first, second], [1, 2])
