@@ -85,6 +85,32 @@ def test_a_fail_that_met_its_first_call_is_accepted(myloware: Store) -> None:
     assert "FAILED" == myloware.work.fail(claims, ["no luck"])[claims[0].item_id].status
 
 
+def test_a_second_fail_says_where_the_item_is_now(myloware: Store) -> None:
+    """Queued again by a replay, without the letter; claimed again it is no matter of this call any more."""
+    myloware.work.submit([INVOICE])
+    claims = myloware.work.claim("agent")
+    (buried,) = myloware.work.fail(claims, ["no luck"], retry=False).values()
+    assert buried.dead_letter_id
+    myloware.dead_letters.replay(buried.dead_letter_id, by="kim")
+    (queued,) = myloware.work.fail(claims, ["no luck"], retry=False).values()
+    assert ("QUEUED", None) == (queued.status, queued.dead_letter_id)
+    assert myloware.work.claim("other")
+    assert {} == myloware.work.fail(claims, ["no luck"], retry=False)
+
+
+def test_orders_are_locked_in_the_order_of_their_ids(myloware: Store) -> None:
+    """A claim of items of many that waits for the first order has not locked the others yet: no circle can arise."""
+    orders = sorted(str(myloware.work.submit([INVOICE]).id) for _ in range(20))
+    free = "SELECT count(*) FROM (SELECT FROM work_orders WHERE id = ANY (%s::uuid[]) FOR UPDATE SKIP LOCKED) AS free"
+    with ThreadPoolExecutor(1) as pool:
+        with myloware.db.atomic():
+            assert (1,) == myloware.db.execute_sql(free, (orders[:1],)).fetchone()
+            claiming = pool.submit(myloware.work.claim, "agent", 20)
+            until_blocked(myloware, claiming)
+            assert (20,) == myloware.db.execute_sql(free, (orders,)).fetchone()
+        assert 20 == len(claiming.result())
+
+
 def test_a_call_of_its_own_is_made_again_after_a_deadlock(myloware: Store) -> None:
     """Who deletes an order locks it before its items, unlike the engine, whose call gives way and is repeated."""
     order = myloware.work.submit([INVOICE])
