@@ -41,6 +41,21 @@ def test_a_letter_from_outside_goes_to_the_handler(myloware: Store) -> None:
     assert "kim" == DeadLetter.get().replayed_by
 
 
+def test_an_item_that_failed_again_is_queued_by_its_new_letter(myloware: Store) -> None:
+    """The old one was replayed before: alone it does nothing, and together with the new one it stays as it was."""
+    myloware.work.submit([{"type": "INVOICE", "content": "x"}])
+    letters = []
+    for by in ("kim", None):
+        (outcome,) = myloware.work.fail(myloware.work.claim("agent"), ["never"], retry=False).values()
+        letters.append(outcome.dead_letter_id)
+        if by:
+            assert {outcome.dead_letter_id} == myloware.dead_letters.replay(letters, by=by)
+    old, new = letters
+    assert set() == myloware.dead_letters.replay([old], by="lee")
+    assert {new} == myloware.dead_letters.replay([old, new], by="lee")
+    assert ["kim", "lee"] == [DeadLetter.get_by_id(letter).replayed_by for letter in letters]
+
+
 def test_a_letter_from_outside_without_a_handler_is_an_error(myloware: Store) -> None:
     """Where nothing else was asked for; beside items it stays, and so does one that was replayed or is another's."""
     with myloware.tenant("acme"):

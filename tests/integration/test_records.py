@@ -105,6 +105,14 @@ def test_one_of_many_racing_decisions_wins(myloware: Store, parked: WorkItem) ->
     assert ApprovalEvent.select().count() == 1
 
 
+def test_a_parked_item_of_another_tenant_is_not_decided_on(myloware: Store, parked: WorkItem) -> None:
+    """It goes on waiting, and there is no event."""
+    with myloware.tenant("globex"), pytest.raises(NotFound):
+        decide(myloware, parked, "APPROVED")
+    assert [parked] == myloware.approvals.pending()
+    assert 0 == ApprovalEvent.select().count()
+
+
 def test_decisions_need_an_item_that_waits(myloware: Store, item: WorkItem) -> None:
     """Unknown items, other tenants' items and items that do not wait are typed errors."""
     with pytest.raises(NotAwaitingApproval, match="QUEUED"):

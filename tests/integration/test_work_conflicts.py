@@ -94,6 +94,8 @@ def test_a_second_fail_says_where_the_item_is_now(myloware: Store) -> None:
     myloware.dead_letters.replay(buried.dead_letter_id, by="kim")
     (queued,) = myloware.work.fail(claims, ["no luck"], retry=False).values()
     assert ("QUEUED", None) == (queued.status, queued.dead_letter_id)
+    with myloware.tenant("globex"):
+        assert {} == myloware.work.fail(claims, ["no luck"], retry=False)
     assert myloware.work.claim("other")
     assert {} == myloware.work.fail(claims, ["no luck"], retry=False)
 
