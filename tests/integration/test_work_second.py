@@ -14,6 +14,7 @@ from tests.integration.conftest import until_blocked
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
+    from uuid import UUID
 
     from myloware_store import Store
 
@@ -76,6 +77,20 @@ def test_a_second_decision_is_told_that_there_was_one(myloware: Store, second: s
     assert isinstance(done.exception(), NotAwaitingApproval)
     assert ["APPROVED"] == [event.decision for event in ApprovalEvent.select()]
     assert WorkItem.get().status is WorkItemStatus.COMPLETED
+
+
+def test_a_second_replay_leaves_what_came_of_the_first(myloware: Store) -> None:
+    """An item that was queued, and claimed since, is not queued once more."""
+    myloware.work.submit([INVOICE])
+    (outcome,) = myloware.work.fail(myloware.work.claim("agent"), ["never"], retry=False).values()
+
+    def replay() -> set[UUID]:
+        assert outcome.dead_letter_id
+        return myloware.dead_letters.replay(outcome.dead_letter_id, by="kim")
+
+    done = after(myloware, lambda: (replay(), myloware.work.claim("agent")), replay)
+    assert set() == done.result()
+    assert (WorkItemStatus.PROCESSING, 2) == (WorkItem.get().status, Attempt.select().count())
 
 
 @pytest.mark.parametrize("call", ["claim", "fair", "types", "tenants", "reap"])
