@@ -29,10 +29,11 @@ from typing import Any
 from benchmarks.work_queue.claims import claim_times
 from benchmarks.work_queue.crew import Crew, Queue, Took
 from benchmarks.work_queue.peers import CONTENDERS, PEERS
-from benchmarks.work_queue.report import as_markdown, as_text
+from benchmarks.work_queue.report import as_markdown, as_summary, as_text
 from myloware_store.embedded import EmbeddedServer
 
-PAGE = Path(__file__).parents[2] / "docs" / "queue-performance.md"
+ROOT = Path(__file__).parents[2]
+PAGES = {ROOT / "docs" / "queue-performance.md": as_markdown, ROOT / "README.md": as_summary}
 BEGIN, END = "<!-- figures: written by benchmarks/work_queue -->\n", "<!-- end of the figures -->\n"
 ITEMS_PER_ORDER = 10
 WORKERS = 4
@@ -181,7 +182,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--read", type=Path, help="measure nothing: read the figures from this file")
     parser.add_argument("--markdown", type=Path, help="write the tables as Markdown to this file")
-    parser.add_argument("--write", action="store_true", help=f"put the tables into docs/{PAGE.name}")
+    parser.add_argument("--write", action="store_true", help="put the tables into the page and README.md")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     figures = json.loads(arguments.read.read_text()) if arguments.read else run(arguments)
@@ -190,8 +191,9 @@ def main() -> None:
     if arguments.markdown:
         arguments.markdown.write_text(as_markdown(figures))
     if arguments.write:
-        before, rest = PAGE.read_text().split(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}{as_markdown(figures)}{END}{rest.split(END)[1]}")
+        for page, made in PAGES.items():
+            before, rest = page.read_text().split(BEGIN)
+            page.write_text(f"{before}{BEGIN}{made(figures)}{END}{rest.split(END)[1]}")
     print(as_text(figures))
 
 
