@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from uuid_utils.compat import uuid7
 
-from myloware_store import Priority, Store
-from myloware_store.models.work_functions import CLAIM_WORK_ITEMS, FINISH_WORK_ITEMS
+from myloware_store import Store
+from myloware_store.models.work_functions import CLAIM_WORK_ITEMS, FINISH_WORK_ITEMS, SUBMIT_WORK_ORDER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -95,6 +95,28 @@ def explained_within(store: Store, statement: str, variables: Mapping[str, tuple
     return _LONG_LIST.sub("'{...}'", "\n".join(lines))
 
 
+def submitting(store: Store, items: int) -> str:
+    """Explain how an order is stored."""
+    statement = SUBMIT_WORK_ORDER[SUBMIT_WORK_ORDER.index("WITH checked") : SUBMIT_WORK_ORDER.rindex(";")]
+    values = {
+        "order_id": ("uuid", str(uuid7())),
+        "of_tenant": ("text", "tenant-7"),
+        "urgency": ("priority", "HIGH"),
+        "workflow": ("text", None),
+        "author": ("text", "mail"),
+        "details": ("jsonb", "{}"),
+        "key": ("text", "mail-1"),
+        "item_ids": ("uuid[]", [str(uuid7()) for _ in range(items)]),
+        "item_types": ("work_item_type[]", ["TICKET"] * items),
+        "contents": ("text[]", ["The printer is on fire"] * items),
+        "available": ("timestamptz", None),
+        "tries": ("int", 5),
+        "document_types": ("text[]", ["TICKET"]),
+        "stamps": ("text[]", []),
+    }
+    return explained_within(store, statement, values)
+
+
 def claiming(store: Store, branch: int, **variables: Any) -> str:
     """Explain how a claim finds what is ready."""
     values = {name: (kind, variables.get(name, value)) for name, (kind, value) in _IN_CLAIM.items()}
@@ -140,14 +162,13 @@ def sections(store: Store) -> str:
             "UPDATE attempts SET lease_expires_at = now() WHERE id = ANY (%s::uuid[])",
             ([str(claim.attempt_id) for claim in gone],),
         )
-    item = {"type": "TICKET", "content": "The printer is on fire"}
     find, write = finishing(store, held)
 
     def sent(call: Callable[[], Any]) -> str:
         return explained(store, call)
 
     plans = {
-        "submit": sent(lambda: work.submit([item] * 10, priority=Priority.HIGH, idempotency_key="mail-1")),
+        "submit": submitting(store, 10),
         "claim: what is ready": claiming(store, 3),
         "claim: what is ready, of some types": claiming(store, 2),
         "claim: what is ready, of one tenant": claiming(store, 1, of_types=None),

@@ -236,6 +236,48 @@ FUNCTIONS = (
     $$
     """,
     """
+    CREATE FUNCTION submit_work_order(
+        order_id uuid, of_tenant text, urgency priority, workflow text, author text, details jsonb, key text,
+        item_ids uuid[], item_types work_item_type[], contents text[], available timestamptz, tries int,
+        document_types text[], stamps text[]
+    ) RETURNS TABLE (
+        holds bool, id uuid, created_at timestamptz, tenant_id text, status work_order_status, priority priority,
+        workflow_id text, created_by text, metadata jsonb, idempotency_key text, open_items int, failed_items int,
+        cancelled_at timestamptz, updated_at timestamptz
+    ) LANGUAGE plpgsql
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
+    AS $$
+    #variable_conflict use_column
+    BEGIN
+        RETURN QUERY
+        WITH checked AS MATERIALIZED (
+            SELECT (
+                SELECT COALESCE(array_agg(s.stamp ORDER BY s.stamp COLLATE "C"), '{}') = stamps
+                FROM (
+                    SELECT concat_ws(' ', id, xmin, ctid) AS stamp FROM schemas
+                    WHERE is_active AND document_type = ANY (document_types)
+                ) AS s
+            ) AS holds
+        ),
+        made AS (
+            INSERT INTO work_orders (id, tenant_id, priority, workflow_id, created_by, metadata, idempotency_key)
+            SELECT order_id, of_tenant, urgency, workflow, author, details, key FROM checked WHERE holds
+            ON CONFLICT ON CONSTRAINT work_orders_tenant_id_idempotency_key_key DO NOTHING
+            RETURNING *
+        ),
+        items AS (
+            INSERT INTO work_items (id, tenant_id, work_order_id, type, content, priority, available_at, max_attempts)
+            SELECT given.id, made.tenant_id, made.id, given.type, given.content, made.priority,
+                COALESCE(available, statement_timestamp()), tries
+            FROM made, unnest(item_ids, item_types, contents) AS given (id, type, content)
+        )
+        SELECT c.holds, m.id, m.created_at, m.tenant_id, m.status, m.priority, m.workflow_id, m.created_by, m.metadata,
+            m.idempotency_key, m.open_items, m.failed_items, m.cancelled_at, m.updated_at
+        FROM checked AS c LEFT JOIN made AS m ON true;
+    END
+    $$
+    """,
+    """
     CREATE FUNCTION claim_work_items(
         most int, agent text, lease float8, attempt_ids uuid[],
         of_types work_item_type[], of_tenants text[], fairly bool
@@ -955,6 +997,12 @@ ROLLBACK = (
     "DROP TABLE work_orders",
     "DROP FUNCTION finish_work_items(uuid[], uuid[], jsonb[], boolean, text, boolean)",
     "DROP FUNCTION claim_work_items(integer, text, double precision, uuid[], work_item_type[], text[], boolean)",
+    """
+    DROP FUNCTION submit_work_order(
+        uuid, text, priority, text, text, jsonb, text, uuid[], work_item_type[], text[], timestamptz, integer, text[],
+        text[]
+    )
+    """,
     "DROP FUNCTION work_items_roll_up()",
     "DROP FUNCTION work_items_inherit_priority()",
     "DROP FUNCTION work_orders_start_count()",

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from myloware_store.models.work_functions import CLAIM_WORK_ITEMS, FINISH_WORK_ITEMS, KEPT_PLANS
+from myloware_store.models.work_functions import (
+    CLAIM_WORK_ITEMS,
+    FINISH_WORK_ITEMS,
+    KEPT_PLANS,
+    SUBMIT_WORK_ORDER,
+)
 
 __all__ = ["FUNCTIONS", "TRIGGERS", "TRIGGER_FUNCTIONS"]
 
@@ -219,6 +224,7 @@ FUNCTIONS = (
     START_COUNT,
     INHERIT_PRIORITY,
     ROLL_UP,
+    SUBMIT_WORK_ORDER,
     CLAIM_WORK_ITEMS,
     FINISH_WORK_ITEMS,
 )

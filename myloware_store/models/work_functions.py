@@ -1,4 +1,4 @@
-"""The functions that claim and finish items, whose plans the server keeps.
+"""The functions that submit, claim and finish items, whose plans the server keeps.
 
 To plan these statements costs more than to run them: as functions of PL/pgSQL they are planned once a session, whatever
 pooler is in between. A plan that is kept must not depend on how full the tables were when it was made, so each is given
@@ -9,11 +9,57 @@ and not the status that indexes are partial by; OFFSET 0 in an EXISTS, which kee
 
 from __future__ import annotations
 
-__all__ = ["CLAIM_WORK_ITEMS", "FINISH_WORK_ITEMS", "KEPT_PLANS"]
+__all__ = ["CLAIM_WORK_ITEMS", "FINISH_WORK_ITEMS", "KEPT_PLANS", "SUBMIT_WORK_ORDER"]
 
 KEPT_PLANS = """
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
 """.strip()
+
+# Nothing is stored where the schemas that the documents were checked against (`stamps`, as `schemas.active` read them)
+# are not the active ones any more: `holds` says so. No order comes back where its key was used before.
+# Indexes: schemas_active_idx, work_orders_tenant_id_idempotency_key_key.
+SUBMIT_WORK_ORDER = f"""
+CREATE FUNCTION submit_work_order(
+    order_id uuid, of_tenant text, urgency priority, workflow text, author text, details jsonb, key text,
+    item_ids uuid[], item_types work_item_type[], contents text[], available timestamptz, tries int,
+    document_types text[], stamps text[]
+) RETURNS TABLE (
+    holds bool, id uuid, created_at timestamptz, tenant_id text, status work_order_status, priority priority,
+    workflow_id text, created_by text, metadata jsonb, idempotency_key text, open_items int, failed_items int,
+    cancelled_at timestamptz, updated_at timestamptz
+) LANGUAGE plpgsql
+{KEPT_PLANS}
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH checked AS MATERIALIZED (
+        SELECT (
+            SELECT COALESCE(array_agg(s.stamp ORDER BY s.stamp COLLATE "C"), '{{}}') = stamps
+            FROM (
+                SELECT concat_ws(' ', id, xmin, ctid) AS stamp FROM schemas
+                WHERE is_active AND document_type = ANY (document_types)
+            ) AS s
+        ) AS holds
+    ),
+    made AS (
+        INSERT INTO work_orders (id, tenant_id, priority, workflow_id, created_by, metadata, idempotency_key)
+        SELECT order_id, of_tenant, urgency, workflow, author, details, key FROM checked WHERE holds
+        ON CONFLICT ON CONSTRAINT work_orders_tenant_id_idempotency_key_key DO NOTHING
+        RETURNING *
+    ),
+    items AS (
+        INSERT INTO work_items (id, tenant_id, work_order_id, type, content, priority, available_at, max_attempts)
+        SELECT given.id, made.tenant_id, made.id, given.type, given.content, made.priority,
+            COALESCE(available, statement_timestamp()), tries
+        FROM made, unnest(item_ids, item_types, contents) AS given (id, type, content)
+    )
+    SELECT c.holds, m.id, m.created_at, m.tenant_id, m.status, m.priority, m.workflow_id, m.created_by, m.metadata,
+        m.idempotency_key, m.open_items, m.failed_items, m.cancelled_at, m.updated_at
+    FROM checked AS c LEFT JOIN made AS m ON true;
+END
+$$
+"""
 
 # In time that does not grow with the queue: an index gives the ready items of one priority in order, whatever is parked
 # beside them until later. So every branch goes from one such range to the next, most urgent first, and stops as soon as

@@ -59,7 +59,7 @@ class ActiveSchemas:
     """The active schemas for some types of documents, as they were when the database was asked.
 
     Attributes:
-        stamps: One a schema, in their order: what `SCHEMAS_UNCHANGED` compares.
+        stamps: One a schema, in their order: what `submit_work_order` compares.
     """
 
     stamps: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ACTIVE", "DEFINITIONS", "SCHEMAS_UNCHANGED", "activation"]
+__all__ = ["ACTIVE", "DEFINITIONS", "activation"]
 
 _STAMP = "concat_ws(' ', id, xmin, ctid)"
 """What tells a row from others, and from itself before a change: `xmin` is another one after an update by another
@@ -16,12 +16,6 @@ ACTIVE = f"SELECT {_STAMP} FROM schemas WHERE {_ACTIVE}"
 DEFINITIONS = f"""
 SELECT {_STAMP}, document_type, name, version, schema_definition::text FROM schemas WHERE {_ACTIVE}
 """
-
-SCHEMAS_UNCHANGED = f"""(
-    SELECT COALESCE(array_agg({_STAMP} ORDER BY {_STAMP} COLLATE "C"), '{{}}') = %(stamps)s::text[]
-    FROM schemas WHERE {_ACTIVE}
-)"""
-"""Whether the schemas that documents were checked against still are the active ones."""
 
 
 def activation(table: str, wanted: str, returned: str) -> str:

@@ -6,32 +6,15 @@ these statements wait for each other in a circle.
 
 from __future__ import annotations
 
-from myloware_store.repositories.versions_sql import SCHEMAS_UNCHANGED
-
 __all__ = ["CANCEL", "FAIL", "FAILED_BEFORE", "FINISH", "HEARTBEAT", "LOCK_OPEN", "REAP", "RELEASE", "SUBMIT"]
 
-# Index: work_orders_tenant_id_idempotency_key_key. Nothing is stored where the schemas that the documents were checked
-# against are not the active ones any more.
-SUBMIT = f"""
-WITH checked AS MATERIALIZED (
-    SELECT {SCHEMAS_UNCHANGED} AS holds
-),
-made AS (
-    INSERT INTO work_orders (id, tenant_id, priority, workflow_id, created_by, metadata, idempotency_key)
-    SELECT %(order_id)s, %(tenant_id)s, %(priority)s, %(workflow_id)s, %(created_by)s, %(metadata)s, %(key)s
-    FROM checked WHERE holds
-    ON CONFLICT (tenant_id, idempotency_key) DO NOTHING
-    RETURNING id, created_at, tenant_id, status, priority, workflow_id, created_by, metadata, idempotency_key,
-        open_items, failed_items, cancelled_at, updated_at
-),
-items AS (
-    INSERT INTO work_items (id, tenant_id, work_order_id, type, content, priority, available_at, max_attempts)
-    SELECT given.id, made.tenant_id, made.id, given.type, given.content, made.priority,
-        COALESCE(%(available_at)s::timestamptz, statement_timestamp()), %(max_attempts)s
-    FROM made, unnest(%(item_ids)s::uuid[], %(types)s::work_item_type[], %(contents)s::text[])
-        AS given (id, type, content)
+# What it does is in `models/work_functions.py`.
+SUBMIT = """
+SELECT * FROM submit_work_order(
+    %(order_id)s::uuid, %(tenant_id)s, %(priority)s, %(workflow_id)s, %(created_by)s, %(metadata)s, %(key)s,
+    %(item_ids)s::uuid[], %(types)s::work_item_type[], %(contents)s::text[], %(available_at)s, %(max_attempts)s,
+    %(document_types)s::text[], %(stamps)s::text[]
 )
-SELECT checked.holds, made.* FROM checked LEFT JOIN made ON true
 """
 
 # The item is never touched: only the attempt's lease moves. Locked in the order of the items, as in the others.
