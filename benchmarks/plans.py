@@ -11,6 +11,7 @@ import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
@@ -44,7 +45,7 @@ SELECT tenant_id, id, 'agent', 'COMPLETED', 1, now() FROM done
 _NOISE = ("Output", "Buffers", "Planning", "Index Searches", "Heap Fetches", "Storage", "Sort Method", "Batches")
 _LONG_LIST = re.compile(r"'\{[^}]{60,}\}'")
 
-_BRANCHES = re.findall(r"ready := ARRAY\(\n(.*?)\n        \);", CLAIM_WORK_ITEMS, re.DOTALL)
+_BRANCHES = re.findall(r"ready := ARRAY\(\n(.*?)\n            \);", CLAIM_WORK_ITEMS, re.DOTALL)
 _SETTINGS = re.findall(r"SET (\w+) = (\w+)", CLAIM_WORK_ITEMS.partition("AS $$")[0])
 # The variables of the functions: types and values.
 _IN_CLAIM = {
@@ -54,6 +55,8 @@ _IN_CLAIM = {
     "of_tenants": ("text[]", ["tenant-7"]),
     "urgent_first": ("priority[]", ["URGENT", "HIGH", "MEDIUM", "LOW"]),
     "ends": ("timestamptz", "infinity"),
+    "since": ("timestamptz[]", ["-infinity"] * 4),
+    "behind": ("uuid[]", [str(UUID(int=0))] * 4),
 }
 
 

@@ -116,6 +116,8 @@ class Work(Claims, Upkeep):
             row = None
         if row is None:
             return self._first_order(tenant, key, documents)
+        if available_at is not None:
+            self._horizons.forget()
         order = as_order(row)
         # The roll-up trigger counted the items after the row was returned.
         order.open_items = len(documents)

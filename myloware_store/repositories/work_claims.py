@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
-from datetime import UTC
-from typing import Any
+from datetime import UTC, timedelta
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -14,10 +15,16 @@ from myloware_store.errors import LeaseLost
 from myloware_store.repositories import work_sql as sql
 from myloware_store.repositories.base import as_count, as_flag, as_name, as_seconds
 from myloware_store.repositories.claim_sql import CLAIM
+from myloware_store.repositories.work_horizon import Horizon, Horizons
 from myloware_store.repositories.work_rows import as_claims, as_outcomes, error_text, fence, paired
 from myloware_store.repositories.work_waiting import Waiting, wanted
 from myloware_store.results import Claim, Outcome
 from myloware_store.values import dump_json
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from myloware_store.database import StoreDatabase
 
 __all__ = ["Claims"]
 
@@ -27,6 +34,10 @@ _LARGEST_BATCH = 1000
 
 class Claims(Waiting):
     """What an agent does with items."""
+
+    def __init__(self, database: StoreDatabase) -> None:
+        super().__init__(database)
+        self._horizons = Horizons()
 
     def claim(
         self,
@@ -39,6 +50,8 @@ class Claims(Waiting):
         fair: bool = False,
     ) -> list[Claim]:
         """Take up to n items, urgent ones first, then the oldest; no two claims get the same item.
+
+        Of items that others give back, or store with an earlier time than their own, a claim may learn a second late.
 
         Args:
             agent_id: Who will work on them.
@@ -64,7 +77,7 @@ class Claims(Waiting):
             "lease": as_seconds(lease, "lease", least=_SHORTEST_LEASE),
             "fair": as_flag(fair, "fair"),
         }
-        rows = self._rows(CLAIM, values)
+        rows = self._claimed(values, None if fair else (str(values["types"]), str(values["tenants"])))
         return [
             Claim(
                 item_id=item_id,
@@ -76,8 +89,26 @@ class Claims(Waiting):
                 work_order_id=order_id,
                 lease_expires_at=expires.astimezone(UTC),
             )
-            for item_id, attempt_id, number, kind, content, tenant_id, order_id, expires in rows
+            for item_id, attempt_id, number, kind, content, tenant_id, order_id, expires, *_ in rows
         ]
+
+    def _claimed(self, values: dict[str, Any], kind: Hashable | None) -> list[tuple[Any, ...]]:
+        """Claim from where claims of this kind have come to; from the front of the queue where the kind is None."""
+        horizon = Horizon() if kind is None else self._horizons.get(kind)
+        begin = time.monotonic()
+        rows = self._rows(CLAIM, {**values, **horizon.as_parameters()})
+        # What a transaction claims comes back where it is rolled back.
+        if kind is not None and rows and not self._db.transaction_open():
+            item_id, *_, expires, priority, available_at = rows[-1]
+            self._horizons.move(
+                kind,
+                horizon,
+                (priority, (available_at, item_id)),
+                full=len(rows) == values["n"],
+                now=expires - timedelta(seconds=values["lease"]),
+                seconds=time.monotonic() - begin,
+            )
+        return rows
 
     def heartbeat(self, claims: Iterable[Claim], lease: float = 60.0) -> set[UUID]:
         """Extend the leases of claims that still hold their items.
@@ -185,7 +216,9 @@ class Claims(Waiting):
         Raises:
             LeaseLost: Inside the caller's transaction, where a claim no longer holds its item; none was given back.
         """
-        return self._end(sql.RELEASE, as_claims(claims), {})
+        released = self._end(sql.RELEASE, as_claims(claims), {})
+        self._horizons.forget()
+        return released
 
     def reap(self, limit: int = 100) -> dict[UUID, Outcome]:
         """Take back items whose lease has run out: queue them again, or bury those that have no tries left.

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import psycopg2
 import pytest
 from uuid_utils.compat import uuid7
 
 from myloware_store import InvalidInput, Priority
 from myloware_store.repositories import claim_sql
+from myloware_store.repositories.work import Work
+from myloware_store.repositories.work_horizon import Horizon
+from tests.integration.conftest import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,10 +130,11 @@ def test_what_others_hold_is_passed_over(myloware: Store) -> None:
 
 def blocks_read(store: Store, statement: str, **values: Any) -> int:
     """Tell how many blocks a claim of five items touches, and put it back."""
-    given = {"agent_id": "a", "n": 5, "attempt_ids": [str(uuid7()) for _ in range(5)], "lease": 60.0, "fair": False}
+    given = {"agent_id": "a", "n": 5, "attempt_ids": [str(uuid7()) for _ in range(5)], "lease": 60.0}
+    narrowed = {"types": None, "tenants": None, "fair": False, **Horizon().as_parameters(), **values}
     sql = f"EXPLAIN (ANALYZE, BUFFERS, TIMING off, FORMAT json) {statement}"
     with store.db.atomic() as transaction:
-        ((found,),) = store.db.execute_sql(sql, {**given, "types": None, "tenants": None, **values}).fetchall()
+        ((found,),) = store.db.execute_sql(sql, {**given, **narrowed}).fetchall()
         transaction.rollback()
     top = found[0]["Plan"]
     return int(top["Shared Hit Blocks"] + top["Shared Read Blocks"])
@@ -163,25 +169,26 @@ def test_a_claim_reads_no_more_of_a_long_queue_than_of_a_short_one(myloware: Sto
     assert all(many < few + 100 for few, many in zip(short, long, strict=True)), (short, long)
 
 
-@pytest.mark.myloware_db(mode="clone")
-@pytest.mark.parametrize("options", [{}, {"types": ["INVOICE"]}, {"tenants": ["a"]}, {"fair": True}])
-def test_a_session_that_began_with_an_empty_queue_claims_well_from_a_long_one(myloware: Store, options: Any) -> None:
-    """The server keeps a session's plans: those that it made while the tables were empty read little of full ones."""
-    work, execute = myloware.work, myloware.db.execute_sql
-    tables = {"tables": ["work_items", "work_orders", "attempts"]}
+def entries_read(store: Store, call: Callable[[], Any]) -> int:
+    """Tell how many entries of indexes, and rows of tables read as a whole, a call has read."""
     entries = """
         SELECT sum(pg_stat_get_xact_tuples_returned(c.oid)) FROM pg_class AS c
         WHERE c.oid = ANY (%(tables)s::regclass[])
             OR c.oid IN (SELECT indexrelid FROM pg_index WHERE indrelid = ANY (%(tables)s::regclass[]))
         """
+    tables = {"tables": ["work_items", "work_orders", "attempts"]}
+    with store.db.atomic():
+        (before,) = store.db.execute_sql(entries, tables).fetchone()
+        call()
+        (after,) = store.db.execute_sql(entries, tables).fetchone()
+    return int(after - before)
 
-    def read_by(call: Callable[[], Any]) -> int:
-        with myloware.db.atomic():
-            (before,) = execute(entries, tables).fetchone()
-            call()
-            (after,) = execute(entries, tables).fetchone()
-        return int(after - before)
 
+@pytest.mark.myloware_db(mode="clone")
+@pytest.mark.parametrize("options", [{}, {"types": ["INVOICE"]}, {"tenants": ["a"]}, {"fair": True}])
+def test_a_session_that_began_with_an_empty_queue_claims_well_from_a_long_one(myloware: Store, options: Any) -> None:
+    """The server keeps a session's plans: those that it made while the tables were empty read little of full ones."""
+    work, execute = myloware.work, myloware.db.execute_sql
     execute("VACUUM ANALYZE work_items, work_orders, attempts")
     with myloware.db.unit():
         assert [] == work.claim("agent", **options)
@@ -192,6 +199,56 @@ def test_a_session_that_began_with_an_empty_queue_claims_well_from_a_long_one(my
             submit(myloware, "a", 2, available_at=datetime.now(UTC) + timedelta(days=1))
             work.finish(work.claim("agent", **options), [{}])
         claims = []
-        assert read_by(lambda: claims.extend(work.claim("agent", 4, **options))) < 100
-        assert read_by(lambda: work.finish(claims, [{}] * 4)) < 100
+        assert entries_read(myloware, lambda: claims.extend(work.claim("agent", 4, **options))) < 100
+        assert entries_read(myloware, lambda: work.finish(claims, [{}] * 4)) < 100
     assert 4 == len(claims)
+
+
+@pytest.mark.myloware_db(mode="clone")
+@pytest.mark.parametrize("options", [{}, {"types": ["INVOICE"]}, {"tenants": ["a"]}])
+def test_an_old_snapshot_does_not_make_claims_read_what_was_worked_off(
+    myloware: Store, myloware_dsn: str, options: Any
+) -> None:
+    """Dead entries of the index stay as long as somebody may see them; claims begin behind them."""
+    submit(myloware, "a", 1000)
+    with closing(psycopg2.connect(myloware_dsn)) as reader, reader.cursor() as report:
+        reader.set_session(isolation_level="REPEATABLE READ")
+        report.execute("SELECT count(*) FROM work_items")
+        for _ in range(9):
+            myloware.work.claim("agent", 100, **options)
+        read = min(entries_read(myloware, lambda: myloware.work.claim("agent", **options)) for _ in range(20))
+    assert read < 100
+
+
+@pytest.mark.parametrize("options", [{}, {"types": ["INVOICE"]}, {"tenants": ["default"]}])
+def test_what_is_given_back_is_found_again(myloware: Store, options: Any) -> None:
+    """At once by the store that gives it back, in the end by others, though younger items are ready all the time."""
+    mine, others = myloware.work, Work(myloware.db)
+    myloware.work.submit([INVOICE] * 1000)
+    first, second, *_ = mine.claim("agent", 10, **options)
+    third, *_ = others.claim("agent", 10, **options)
+    assert mine.release([first])
+    assert first.item_id == mine.claim("agent", **options)[0].item_id
+
+    assert mine.release([second])
+    until(lambda: second.item_id in {claim.item_id for claim in others.claim("agent", **options)})
+    assert others.release([third])
+    until(lambda: third.item_id in {claim.item_id for claim in mine.claim("agent", **options)})
+
+
+def test_what_is_more_urgent_comes_first_wherever_claims_have_come_to(myloware: Store) -> None:
+    """Also an item that became ready in the past, stored by the same store."""
+    submit(myloware, "a", 50)
+    assert 10 == len(myloware.work.claim("agent", 10))
+    submit(myloware, "a", 1, TICKET, priority=Priority.URGENT)
+    submit(myloware, "a", 1, REPORT, available_at=datetime.now(UTC) - timedelta(days=1))
+    assert ["TICKET", "STATUS_REPORT", "INVOICE"] == [claim.type for claim in myloware.work.claim("agent", 3)]
+
+
+def test_a_claim_that_is_rolled_back_moves_nothing(myloware: Store) -> None:
+    """The items are there again for the next one, in their order."""
+    submit(myloware, "a", 20)
+    with myloware.db.atomic() as transaction:
+        claims = myloware.work.claim("agent", 5)
+        transaction.rollback()
+    assert [claim.item_id for claim in claims] == [claim.item_id for claim in myloware.work.claim("agent", 5)]
