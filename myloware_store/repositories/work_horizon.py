@@ -2,7 +2,8 @@
 
 What was claimed leaves dead entries at the front of the index. As long as an old snapshot lives (a long report, a dump)
 no vacuum takes them away, and a claim that begins at the front reads past all of them, in vain. So a store remembers
-how far its claims have come, and begins there; once a second, and whenever that gives too few, it begins at the front.
+how far its claims have come, and begins there; every few seconds, and whenever that gives too few, it begins at the
+front.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ __all__ = ["Horizon", "Horizons"]
 
 URGENT_FIRST = (Priority.URGENT, Priority.HIGH, Priority.MEDIUM, Priority.LOW)
 
-_AGAIN_SECONDS = 1.0
+_SOONEST, _LATEST = 1.0, 10.0
+"""Seconds between two looks from the front."""
 _SHARE = 20
-"""A look from the front is repeated after so many times what it took, so that it takes a twentieth of the time."""
+"""Between these, one is repeated after so many times what it took, so that it takes a twentieth of the time."""
 _MOST_KEPT = 100
 
 
@@ -90,6 +92,7 @@ class Horizons:
             (now, _NOBODY) if lane < reached else place if lane == reached else known
             for lane, known in enumerate(horizon.places)
         )
+        pause = min(max(_SOONEST, _SHARE * seconds), _LATEST)
         if len(self._kept) >= _MOST_KEPT:
             self.forget()
-        self._kept[kind] = Horizon(places, horizon.until or time.monotonic() + max(_AGAIN_SECONDS, _SHARE * seconds))
+        self._kept[kind] = Horizon(places, horizon.until or time.monotonic() + pause)
