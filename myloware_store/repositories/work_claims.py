@@ -51,7 +51,7 @@ class Claims(Waiting):
     ) -> list[Claim]:
         """Take up to n items, urgent ones first, then the oldest; no two claims get the same item.
 
-        Of items that others give back, or store with an earlier time than their own, a claim may learn some seconds late.
+        Of items that others give back, or store with an earlier time than their own, it may learn some seconds late.
 
         Args:
             agent_id: Who will work on them.
