@@ -39,7 +39,9 @@ _READS = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _WRITES = re.compile(
-    r";\s*\S|\b(?:INSERT|(?<!FOR\s)(?<!KEY\s)UPDATE|DELETE|MERGE|INTO|CREATE|EXECUTE)\b", re.IGNORECASE
+    r";\s*\S|\b(?:INSERT|(?<!FOR\s)(?<!KEY\s)UPDATE|DELETE|MERGE|INTO|CREATE|EXECUTE"
+    r"|submit_work_order|claim_work_items|finish_work_items)\b",
+    re.IGNORECASE,
 )
 _COMMITS = re.compile(r"(?:^|;)\s*COMMIT\b|^\s*(?:END|PREPARE\s+TRANSACTION)\b", re.IGNORECASE)
 
@@ -58,7 +60,8 @@ def touches_session(sql: object) -> bool:
 def may_store(sql: object, *, in_transaction: bool) -> bool:
     """Tell whether the server may have committed something by running a statement whose reply never came.
 
-    It errs on the side of yes, but for one case: a SELECT counts as a read, whatever the functions it calls do.
+    It errs on the side of yes, but for one case: a SELECT counts as a read, whatever the functions that it calls do,
+    unless they are the work engine's.
 
     Args:
         sql: The statement.

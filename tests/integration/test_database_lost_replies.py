@@ -253,11 +253,21 @@ def test_a_commit_in_a_statement_of_its_own_is_ambiguous(
     assert [0, 1] == numbers(kept)
 
 
+def test_a_claim_whose_reply_is_lost_is_ambiguous(myloware: Store, losing: Callable[..., StoreDatabase]) -> None:
+    """The item is held by an attempt that nobody was told of, until its lease runs out."""
+    myloware.work.submit([INVOICE])
+
+    with pytest.raises(AmbiguousCommit):
+        Work(losing("claim_work_items", of=myloware.settings)).claim("agent")
+
+    assert [] == myloware.work.claim("agent")
+
+
 @pytest.mark.parametrize(
     ("needle", "call", "again"),
     [
-        ("INTO work_orders", lambda work, _: work.submit([INVOICE], idempotency_key="mail-1").open_items, 1),
-        ("finished AS", lambda work, claims: work.finish(claims, [1]) == {claims[0].item_id}, True),
+        ("submit_work_order", lambda work, _: work.submit([INVOICE], idempotency_key="mail-1").open_items, 1),
+        ("finish_work_items", lambda work, claims: work.finish(claims, [1]) == {claims[0].item_id}, True),
         ("interval '1 second'", lambda work, claims: work.heartbeat(claims) == {claims[0].item_id}, True),
     ],
 )
