@@ -252,6 +252,7 @@ BEGIN
         END IF;
         EXIT WHEN cardinality(ready) = most OR since = front;
         since := front;
+        behind := array_fill('00000000-0000-0000-0000-000000000000'::uuid, ARRAY[4]);
     END LOOP;
 
     IF ready = '{{}}' THEN
@@ -270,8 +271,9 @@ BEGIN
         SELECT current_attempt_id, tenant_id, id, agent, attempt_count, statement_timestamp(), ends
         FROM claimed
     )
+    -- Python has no times before the year 1.
     SELECT c.id, c.current_attempt_id, c.attempt_count, c.type, c.content, c.tenant_id, c.work_order_id, ends,
-        c.priority, c.available_at
+        c.priority, greatest(c.available_at, '0002-01-01 00:00+00')
     FROM claimed AS c
     ORDER BY c.priority DESC, c.available_at, c.id;
 END

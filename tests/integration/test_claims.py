@@ -12,7 +12,7 @@ import psycopg2
 import pytest
 from uuid_utils.compat import uuid7
 
-from myloware_store import InvalidInput, Priority
+from myloware_store import InvalidInput, Priority, WorkItem
 from myloware_store.repositories import claim_sql
 from myloware_store.repositories.work import Work
 from myloware_store.repositories.work_horizon import Horizon
@@ -252,3 +252,18 @@ def test_a_claim_that_is_rolled_back_moves_nothing(myloware: Store) -> None:
         claims = myloware.work.claim("agent", 5)
         transaction.rollback()
     assert [claim.item_id for claim in claims] == [claim.item_id for claim in myloware.work.claim("agent", 5)]
+
+
+@pytest.mark.parametrize("options", [{}, {"types": ["INVOICE"]}, {"tenants": ["default"]}, {"fair": True}])
+@pytest.mark.parametrize("first", ["-infinity", "4713-01-01 BC"])
+def test_an_item_that_was_put_first_by_hand_is_claimed(myloware: Store, first: str, options: dict[str, Any]) -> None:
+    """Whatever time it was given, and wherever claims have come to: also one that Python has no date for."""
+    for _ in range(3):
+        myloware.work.submit([INVOICE])
+    older, taken, younger = [item.id for item in WorkItem.select(WorkItem.id).order_by(WorkItem.id)]
+    put = "UPDATE work_items SET available_at = %s WHERE id = %s"
+    myloware.db.execute_sql(put, ("2001-01-01", str(taken)))
+    assert [taken] == [claim.item_id for claim in myloware.work.claim("agent", **options)]
+    for item in (older, younger):
+        myloware.db.execute_sql(put, (first, str(item)))
+    assert [older, younger] == [claim.item_id for claim in myloware.work.claim("agent", 2, **options)]
