@@ -155,3 +155,47 @@ def test_an_attempt_at_another_item_ends_nothing(myloware: Store, call: str) -> 
     assert 0 == len(calls[call]())
     assert {WorkItemStatus.PROCESSING} == {item.status for item in WorkItem.select()}
     assert {first.item_id, second.item_id} == work.finish([first, second], [1, 2])
+
+
+@pytest.mark.parametrize("call", ["finish", "fail", "release"])
+def test_an_item_that_was_parked_by_hand_waits_for_its_approver(myloware: Store, call: str) -> None:
+    """Its attempt was not ended, but can no longer end the item."""
+    work = myloware.work
+    work.submit([INVOICE])
+    claims = work.claim("agent")
+    myloware.db.execute_sql("UPDATE work_items SET awaiting_approval = true")
+    calls: dict[str, Callable[[], Any]] = {
+        "finish": lambda: work.finish(claims, [1]),
+        "fail": lambda: work.fail(claims, ["no luck"]),
+        "release": lambda: work.release(claims),
+    }
+    assert 0 == len(calls[call]())
+    assert WorkItem.get().awaiting_approval
+
+
+@pytest.mark.parametrize("ended", ["QUEUED", "FAILED"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM work_items WHERE id = %(item)s",
+        "UPDATE work_items SET work_order_id = %(other)s WHERE id = %(item)s",
+    ],
+)
+def test_the_last_items_of_an_order_taken_away_at_once_leave_it_as_it_was(
+    myloware: Store, statement: str, ended: str
+) -> None:
+    """Who takes the last but one, and has not yet committed, is waited for before one looks what is left."""
+    work = myloware.work
+    order = work.submit([INVOICE] * 2)
+    if ended == "FAILED":
+        work.fail(work.claim("agent", 2), ["no luck"] * 2, retry=False)
+    before = work.get(order.id).status
+    first, second = ({"item": str(item.id)} for item in WorkItem.select(WorkItem.id))
+    other = {"other": str(work.submit([INVOICE]).id)}
+
+    def take(given: dict[str, str]) -> Any:
+        return myloware.db.execute_sql(statement, {**given, **other})
+
+    after(myloware, lambda: take(first), lambda: take(second)).result()
+    left = work.get(order.id)
+    assert (before, 0, 0) == (left.status, left.open_items, left.failed_items)
