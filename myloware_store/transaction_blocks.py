@@ -24,7 +24,10 @@ __all__ = ["Atomic", "Savepoint", "again_after_conflicts", "require_plain", "tra
 _Result = TypeVar("_Result")
 _Function = TypeVar("_Function")
 _random = random.SystemRandom()
-_NOT_PLAIN = "an async function or a generator would run after the block has ended: give a plain function"
+_NOT_PLAIN = (
+    "an async function or a generator would run after the call has ended: give a plain function"
+    " (asyncio.run(...) in it runs an async one)"
+)
 
 
 class Savepoint(_PeeweeSavepoint):
@@ -88,13 +91,13 @@ def again_after_conflicts(fn: Callable[[], _Result], retries: int = 5) -> _Resul
         pause = min(1.0, 2 * pause)
 
 
-def require_plain(fn: _Function) -> _Function:
+def require_plain(fn: _Function, name: str = "fn") -> _Function:
     """Return a function as it is, but refuse one whose calls only give something to run later, and what is none."""
     if not callable(fn):
-        raise InvalidInput(f"fn: {type(fn).__name__} is not a function")
+        raise InvalidInput(f"{name}: {type(fn).__name__} is not a function")
     later = inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction
     if any(kind(called) for called in (fn, getattr(fn, "__call__", None)) for kind in later):  # noqa: B004
-        raise InvalidInput(f"fn: {_NOT_PLAIN}")
+        raise InvalidInput(f"{name}: {_NOT_PLAIN}")
     return fn
 
 

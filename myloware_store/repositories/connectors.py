@@ -168,7 +168,7 @@ class Connectors(Repository):
             NotFound: There is no such connector, or it is another tenant's; also where it went away meanwhile.
             InvalidInput: The probe is no plain function.
         """
-        require_plain(probe)
+        require_plain(probe, "probe")
         probed = self.get(connector)
         # The probe may do with the row what it likes.
         before = {"probed_type": probed.type, "probed_config": _secret(probed.config), "probed_status": probed.status}

@@ -132,7 +132,7 @@ class DeadLetters(Repository):
             "extra_attempts": as_count(extra_attempts, "extra_attempts", most=1000),
         }
         if handler is not None:
-            require_plain(handler)
+            require_plain(handler, "handler")
         replayed = {letter_id for (letter_id,) in self._rows(REPLAY, values)}
         if handler is None:
             if not replayed and self._rows(NEED_HANDLER, {"ids": letter_ids}) == [(True,)]:

@@ -91,7 +91,7 @@ class Worker:
         reap_every: float | None = 10.0,
         grace: float = 30.0,
     ) -> None:
-        require_plain(handler)
+        require_plain(handler, "handler")
         if not isinstance(store, Store):
             raise InvalidInput(f"store: {type(store).__name__} is not a Store")
         here = f"{os.uname().nodename}:{os.getpid()}"

@@ -237,7 +237,7 @@ async def later(_claim: Claim) -> None:
 @pytest.mark.parametrize("handler", [later, "handle", None])
 def test_what_cannot_run_in_a_thread_is_no_handler(myloware: Store, handler: Any) -> None:
     """It would only give something to run later."""
-    with pytest.raises(InvalidInput):
+    with pytest.raises(InvalidInput, match=r"^handler: (.*asyncio\.run|(str|NoneType) is not a function)"):
         Worker(myloware, handler)
 
 
