@@ -25,6 +25,7 @@ __all__ = [
     "NameField",
     "ServerDefault",
     "TimestampField",
+    "as_instant",
     "field_name",
     "passes",
 ]
@@ -50,6 +51,15 @@ def field_name(field: peewee.Field) -> str:
     """Return what to call a field in an error."""
     model = getattr(field, "model", None)
     return f"{model.__name__}.{field.name}" if model is not None else type(field).__name__
+
+
+def as_instant(value: Any, name: str) -> datetime:
+    """Return an aware datetime of the years 2 to 9998, in UTC; else raise InvalidInput."""
+    instant = _aware(value, name)
+    # In some time zone the days before and after have no datetime, and could not be read.
+    if instant.year not in _YEARS:
+        raise InvalidInput(f"{name}: {shown(value)} is not of the years 2 to 9998")
+    return instant.astimezone(UTC)  # PostgreSQL knows offsets below 16 hours only
 
 
 class CheckedField(peewee.Field):
@@ -199,20 +209,11 @@ class TimestampField(CheckedField):
         return peewee.fn.date_part("epoch", self)
 
     def check(self, value: Any) -> datetime:
-        instant = self.aware(value)
-        # In some time zone the days before and after have no datetime, and could not be read.
-        if instant.year not in _YEARS:
-            raise InvalidInput(f"{field_name(self)}: {shown(value)} is not of the years 2 to 9998")
-        return instant.astimezone(UTC)  # PostgreSQL knows offsets below 16 hours only
+        return as_instant(value, field_name(self))
 
     def operand(self, value: Any) -> datetime | timedelta:
         # A span of time is added to an instant.
-        return value if isinstance(value, timedelta) else self.aware(value)
-
-    def aware(self, value: Any) -> datetime:
-        if not isinstance(value, datetime) or value.utcoffset() is None:
-            raise InvalidInput(f"{field_name(self)}: {shown(value)} is not an aware datetime")
-        return value
+        return value if isinstance(value, timedelta) else _aware(value, field_name(self))
 
     def python_value(self, value: Any) -> Any:
         with suppress(OverflowError):  # in UTC it would be of a year that Python does not have
@@ -233,6 +234,12 @@ class InetField(CheckedField):
         except ValueError:
             raise InvalidInput(f"{field_name(self)}: {shown(value)} is not an IP address") from None
         return text
+
+
+def _aware(value: Any, name: str) -> datetime:
+    if not isinstance(value, datetime) or value.utcoffset() is None:
+        raise InvalidInput(f"{name}: {shown(value)} is not an aware datetime, such as datetime.now(UTC)")
+    return value
 
 
 def _number(field: peewee.Field, value: Any) -> int | float | Decimal:

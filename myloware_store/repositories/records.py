@@ -25,6 +25,7 @@ from myloware_store.repositories.base import (
     writer,
 )
 from myloware_store.results import EvalSummary
+from myloware_store.scalars import as_instant
 from myloware_store.values import dump_json, shown
 
 __all__ = ["Audit", "Evals", "Runs"]
@@ -184,8 +185,8 @@ class Evals(Repository):
         values = {
             "order_id": None if order_id is None else str(self._find(WorkOrder, order_id, "order_id").id),
             "evaluation_type": None if evaluation_type is None else as_name(evaluation_type, "evaluation_type"),
-            "since": None if since is None else EvalResult.created_at.check(since),
-            "until": None if until is None else EvalResult.created_at.check(until),
+            "since": None if since is None else as_instant(since, "since"),
+            "until": None if until is None else as_instant(until, "until"),
         }
         return [EvalSummary(*row) for row in self._rows(SUMMARY, values)]
 
@@ -254,9 +255,9 @@ class Audit(Repository):
             if name is not None:
                 query = query.where(field == as_name(name, field.name))
         if since is not None:
-            query = query.where(AuditLog.created_at >= AuditLog.created_at.check(since))
+            query = query.where(AuditLog.created_at >= as_instant(since, "since"))
         if until is not None:
-            query = query.where(AuditLog.created_at < AuditLog.created_at.check(until))
+            query = query.where(AuditLog.created_at < as_instant(until, "until"))
         if resource_type is not None:
             query = query.where(AuditLog.resource_type == as_name(resource_type, "resource_type"))
         if resource_id is not None:

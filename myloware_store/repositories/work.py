@@ -32,6 +32,7 @@ from myloware_store.repositories.schemas import ActiveSchemas, Schemas
 from myloware_store.repositories.work_claims import Claims
 from myloware_store.repositories.work_rows import as_document, as_order
 from myloware_store.repositories.work_upkeep import Upkeep
+from myloware_store.scalars import as_instant
 from myloware_store.values import dump_json
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class Work(Claims, Upkeep):
             "created_by": as_name(actor if created_by is None else created_by, "created_by"),
             "metadata": dump_json(as_object(metadata, "metadata"), "metadata"),
             "key": key,
-            "available_at": None if available_at is None else WorkItem.available_at.check(available_at),
+            "available_at": None if available_at is None else as_instant(available_at, "available_at"),
             "max_attempts": as_count(max_attempts, "max_attempts", most=1000),
             "item_ids": [str(uuid7()) for _ in documents],
             "types": [kind for kind, _ in documents],

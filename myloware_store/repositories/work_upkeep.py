@@ -7,11 +7,11 @@ from uuid import UUID
 
 from myloware_store.enums import WorkOrderStatus
 from myloware_store.errors import InvalidInput
-from myloware_store.models import WorkItem
 from myloware_store.repositories import upkeep_sql as sql
 from myloware_store.repositories.base import Repository, as_count, as_seconds
 from myloware_store.repositories.prometheus import exposition
 from myloware_store.results import Pruned, TenantStats, WorkStats
+from myloware_store.scalars import as_instant
 
 __all__ = ["Upkeep"]
 
@@ -69,7 +69,7 @@ class Upkeep(Repository):
         """
         if self._db.transaction_open():
             raise InvalidInput("prune: commit first; each batch is a transaction of its own")
-        WorkItem.available_at.check(before)
+        before = as_instant(before, "before")
         items = as_count(batch, "batch")
         pruned = Pruned(orders=0, items=0, dead_letters=0)
         for (tenant,) in self._rows(sql.TENANTS, {}):

@@ -103,8 +103,8 @@ def test_an_order_and_its_items_are_stored_together(myloware: Store) -> None:
     ],
 )
 def test_a_bad_order_leaves_nothing(myloware: Store, items: Any, options: dict[str, Any]) -> None:
-    """One typed error, before anything is written."""
-    with pytest.raises(InvalidInput):
+    """One typed error, which names the argument, before anything is written."""
+    with pytest.raises(InvalidInput, match=f"^{next(iter(options), '')}"):
         myloware.work.submit(items, **options)
     assert WorkOrder.select().count() == 0
 
