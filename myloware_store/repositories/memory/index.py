@@ -76,6 +76,7 @@ class MemoryIndex:
             ConnectionFailed: The connection was lost; run it again.
         """
         target = _as_recall(target_recall)
+        self._refuse_transaction("ensure")
         with self._db.unit():
             plan, reason = self._plan(self._states.refresh(), target)
             idle = plan is None and not find_leftovers(self._db)

@@ -177,6 +177,9 @@ def test_inside_a_transaction_nothing_is_built(loaded: Store) -> None:
         with loaded.db.atomic(), pytest.raises(InvalidInput, match="a transaction is open"):
             call()
     assert find_leftovers(loaded.db) == ()
+    assert index.ensure().actions
+    with loaded.db.atomic(), pytest.raises(InvalidInput, match=r"index\.ensure: a transaction is open"):
+        index.ensure()  # also where there is nothing to do
 
 
 @pytest.mark.parametrize("target", [0.4, 1.1, "0.9", True, None, float("nan")])
