@@ -213,7 +213,7 @@ def test_an_id_twice_is_refused(myloware: Store, write: Callable[[list[Any]], An
     doc = {**docs(1)[0], "id": uuid.uuid4()}
     with pytest.raises((InvalidInput, MemoryConflict), match="twice"):
         write([doc, doc])
-    with pytest.raises(MemoryConflict):
+    with pytest.raises(MemoryConflict, match=rf"^docs\[4\]: .*{doc['id']}"):
         myloware.memory.bulk_load([doc, *docs(3), doc], batch_size=1)
     assert MemDoc.select().count() == 0
 
@@ -440,8 +440,8 @@ def test_a_bulk_load_whose_transaction_was_ended_says_so(myloware: Store, end: s
 def test_an_id_that_is_there_ends_a_bulk_load(myloware: Store) -> None:
     """With one typed error, and nothing of it is stored; other constraints keep their names."""
     (doc_id,) = myloware.memory.upsert(docs(1))
-    with pytest.raises(MemoryConflict):
-        myloware.memory.bulk_load([*docs(5, "new"), {**docs(1)[0], "id": doc_id}], batch_size=2)
+    with pytest.raises(MemoryConflict, match=rf"^docs\[5\]: .*{doc_id}"):
+        myloware.memory.bulk_load([*docs(5, "new"), {**docs(1)[0], "id": doc_id}], batch_size=4)
     assert 1 == MemDoc.select().count()
     myloware.db.execute_sql("ALTER TABLE mem_docs ADD CONSTRAINT short CHECK (length(content) < 20)")
     with pytest.raises(ConstraintViolation, match="short"):

@@ -12,6 +12,7 @@ from myloware_store.repositories.memory.rows import COLUMNS, pack, read_batch
 from myloware_store.repositories.memory.writer import MemoryWriter
 
 if TYPE_CHECKING:
+    from myloware_store.repositories.memory.rows import Batch
     from myloware_store.results import NewDoc
 
 __all__ = ["BulkLoad"]
@@ -63,7 +64,7 @@ class BulkLoad(MemoryWriter):
                 batch = read_batch(docs_of_batch, self._embedder, before=sent)
                 self._require_transaction()
                 self._assign_tenants(batch.rows)
-                self._copy(pack(batch))
+                self._copy(batch)
                 sent += len(batch.rows)
                 if progress is not None:
                     progress(sent)
@@ -74,17 +75,25 @@ class BulkLoad(MemoryWriter):
         if not self._db.transaction_open():
             raise InvalidInput("bulk_load: the transaction was ended by what it calls: docs, progress or the embedder")
 
-    def _copy(self, data: bytes) -> None:
+    def _copy(self, batch: Batch) -> None:
         try:
-            self._db.copy(COPY, BytesIO(data))
+            self._db.copy(COPY, BytesIO(pack(batch)))
         except ConstraintViolation as error:
             conflicts = {
-                "mem_docs_pkey": MemoryConflict("bulk_load: an id is there already, or comes twice"),
+                "mem_docs_pkey": MemoryConflict(_taken(batch, error)),
                 "mem_docs_work_item_id_fkey": NotFound("bulk_load: a work item was deleted meanwhile"),
             }
             if error.constraint in conflicts:
                 raise conflicts[error.constraint] from None
             raise
+
+
+def _taken(batch: Batch, error: ConstraintViolation) -> str:
+    """Say which document's id is taken; the server's detail names the id to a role that may read it."""
+    detail = getattr(getattr(error.driver_error, "diag", None), "message_detail", None) or ""
+    taken = (row for row in batch.rows if str(row.id) in detail)
+    told = (f"{row.place}: the id {row.id} is there already, or comes twice" for row in taken)
+    return next(told, "bulk_load: an id is there already, or comes twice")
 
 
 def _batches(docs: Any, size: int) -> Iterator[list[Any]]:
