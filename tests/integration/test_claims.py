@@ -122,7 +122,7 @@ def test_what_others_hold_is_passed_over(myloware: Store) -> None:
     with ThreadPoolExecutor(1) as pool, myloware.db.atomic():
         taken = myloware.work.claim("first", n=2)
         for options in calls:
-            claims = pool.submit(lambda given: myloware.work.claim("second", 2, **given), options).result()
+            claims = pool.submit(lambda given: myloware.work.claim("second", 2, **given), options).result(60)
             assert 2 == len(claims)
             taken += claims
     assert 10 == len({claim.item_id for claim in taken})

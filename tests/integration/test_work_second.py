@@ -124,6 +124,15 @@ def test_a_row_that_refers_to_an_item_does_not_keep_it_from_being_claimed(mylowa
         assert 1 == len(pool.submit(myloware.work.claim, "agent").result(60))
 
 
+def test_whoever_holds_an_order_holds_up_no_further_claims_of_its_items(myloware: Store) -> None:
+    """Only the first one changes the order."""
+    order = myloware.work.submit([INVOICE] * 2)
+    myloware.work.claim("agent")
+    with ThreadPoolExecutor(1) as pool, myloware.db.atomic():
+        myloware.db.execute_sql("SELECT FROM work_orders WHERE id = %s FOR NO KEY UPDATE", (str(order.id),))
+        assert 1 == len(pool.submit(myloware.work.claim, "agent").result(60))
+
+
 def test_a_lease_that_is_being_extended_is_not_taken_back(myloware: Store) -> None:
     """Who reaps leaves it to the transaction that extends it, also where it had run out before."""
     work = myloware.work
