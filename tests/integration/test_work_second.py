@@ -167,19 +167,28 @@ def test_an_attempt_at_another_item_ends_nothing(myloware: Store, call: str) -> 
 
 
 @pytest.mark.parametrize("call", ["finish", "fail", "release"])
-def test_an_item_that_was_parked_by_hand_waits_for_its_approver(myloware: Store, call: str) -> None:
-    """Its attempt was not ended, but can no longer end the item."""
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE work_items SET awaiting_approval = true",
+        "UPDATE attempts SET status = 'TIMEOUT', finished_at = statement_timestamp()",
+        "UPDATE work_items SET status = 'QUEUED'",
+    ],
+)
+def test_what_was_taken_away_by_hand_is_not_ended_by_the_attempt(myloware: Store, statement: str, call: str) -> None:
+    """An item that was parked or queued, or whose attempt was ended: it stays as it is, and the worker has lost it."""
     work = myloware.work
     work.submit([INVOICE])
     claims = work.claim("agent")
-    myloware.db.execute_sql("UPDATE work_items SET awaiting_approval = true")
+    myloware.db.execute_sql(statement)
+    before = WorkItem.get().status
     calls: dict[str, Callable[[], Any]] = {
         "finish": lambda: work.finish(claims, [1]),
         "fail": lambda: work.fail(claims, ["no luck"]),
         "release": lambda: work.release(claims),
     }
     assert 0 == len(calls[call]())
-    assert WorkItem.get().awaiting_approval
+    assert (before, 1) == (WorkItem.get().status, Attempt.select().count())
 
 
 @pytest.mark.parametrize("ended", ["QUEUED", "FAILED"])
