@@ -236,6 +236,18 @@ def test_what_is_given_back_is_found_again(myloware: Store, options: Any) -> Non
     until(lambda: third.item_id in {claim.item_id for claim in mine.claim("agent", **options)})
 
 
+@pytest.mark.parametrize("options", [{}, {"types": ["INVOICE"]}, {"tenants": ["default"]}])
+def test_a_claim_that_finds_too_few_begins_at_the_front(myloware: Store, options: dict[str, Any]) -> None:
+    """At once, though it found some: what another store gave back makes the batch full."""
+    mine, others = myloware.work, Work(myloware.db)
+    mine.submit([INVOICE] * 3)
+    first = others.claim("agent", **options)
+    assert mine.claim("agent", **options)
+    others.release(first)
+    claims = mine.claim("agent", 2, **options)
+    assert (2, first[0].item_id) == (len(claims), claims[0].item_id)
+
+
 def test_what_is_more_urgent_comes_first_wherever_claims_have_come_to(myloware: Store) -> None:
     """Also an item that became ready in the past, stored by the same store."""
     submit(myloware, "a", 50)
