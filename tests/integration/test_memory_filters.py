@@ -284,7 +284,7 @@ def holding_itself() -> dict[str, Any]:
 )
 def test_what_is_no_filter_is_refused(bad: Any) -> None:
     """By one typed error."""
-    with pytest.raises(InvalidInput):
+    with pytest.raises(InvalidInput, match=r"^filter\b"):
         compile_filter(bad)
 
 

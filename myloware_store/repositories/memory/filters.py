@@ -113,15 +113,15 @@ class _Compiler:
         if key == "not":
             return self.all_of(value, f"{name}.not", negated=not negated, depth=depth + 1)
         if isinstance(key, str) and key in _COLUMNS:
-            target: _Column | _Path = _Column(self, key, self._alias)
+            target: _Column | _Path = _Column(self, key, self._alias, f"{name}.{key}")
         elif isinstance(key, str) and key.startswith(_METADATA):
-            target = _Path(self, key, self._alias)
+            target = _Path(self, key, self._alias, name)
         else:
             known = ", ".join((*_COLUMNS, "metadata.<path>", "and", "or", "not"))
             raise InvalidInput(f"{name}: unknown key {shown(key)}; there are {known}")
         parts = [
             _negated(part) if negate is not negated else part
-            for part, negate in (self._operation(target, *one) for one in _operations(key, value))
+            for part, negate in (self._operation(target, *one) for one in _operations(target.name, value))
         ]
         return _joined("OR" if negated else "AND", parts)
 
@@ -156,10 +156,11 @@ class _Compiler:
 class _Column:
     """Comparisons of a column of its own."""
 
-    def __init__(self, compiler: _Compiler, name: str, alias: str) -> None:
+    def __init__(self, compiler: _Compiler, key: str, alias: str, name: str) -> None:
         self.name = name
+        self._key = key
         self._compiler = compiler
-        self._sql = f"{alias}.{name}"
+        self._sql = f"{alias}.{key}"
 
     def exists(self) -> str:
         self._compiler.spend(1)
@@ -174,23 +175,23 @@ class _Column:
             return []
         self._compiler.spend(len(values))
         sent = [self._value(value) for value in values]
-        kind = _COLUMNS[self.name]
+        kind = _COLUMNS[self._key]
         if len(sent) == 1:
             return [f"{self._sql} = {self._compiler.bind(sent[0])}::{kind}"]
         return [f"{self._sql} = ANY ({self._compiler.bind(sent)}::{kind}[])"]
 
     def ordered(self, operator: str, value: Any) -> str:
-        if self.name != "created_at":
+        if self._key != "created_at":
             raise InvalidInput(f"{self.name}: it has no order; there are eq, ne, in and exists")
         self._compiler.spend(1)
         return f"{self._sql} {operator} {self._compiler.bind(self._value(value))}::timestamptz"
 
     def _value(self, value: Any) -> str:
-        if self.name == "type":
+        if self._key == "type":
             return as_enum(value, MemDocType, self.name).value
-        if self.name == "work_item_id":
+        if self._key == "work_item_id":
             return str(as_uuid(value, self.name))
-        if self.name == "tenant_id":
+        if self._key == "tenant_id":
             return require_text(value, self.name, max_chars=MAX_NAME_CHARS)
         return as_time(value, self.name)
 
@@ -198,14 +199,14 @@ class _Column:
 class _Path:
     """Comparisons of what stands at a path of the metadata."""
 
-    def __init__(self, compiler: _Compiler, name: str, alias: str) -> None:
-        self.name = require_text(name, "filter")
+    def __init__(self, compiler: _Compiler, key: str, alias: str, name: str) -> None:
+        self.name = f"{name}.{require_text(key, name)}"
         self._compiler = compiler
         self._alias = alias
-        self._keys = name.removeprefix(_METADATA).split(".")
+        self._keys = key.removeprefix(_METADATA).split(".")
         if not all(self._keys) or len(self._keys) > MAX_DEPTH or max(map(len, self._keys)) > MAX_NAME_CHARS:
             raise InvalidInput(
-                f"filter: {shown(name)} is not metadata.<path> of 1 to {MAX_DEPTH} keys,"
+                f"{name}: {shown(key)} is not metadata.<path> of 1 to {MAX_DEPTH} keys,"
                 f" none empty or longer than {MAX_NAME_CHARS} characters"
             )
 
@@ -250,13 +251,13 @@ class _Path:
         return dump_json(value, self.name, max_bytes=_MAX_BYTES)
 
 
-def _operations(key: str, value: Any) -> list[tuple[str, Any]]:
+def _operations(name: str, value: Any) -> list[tuple[str, Any]]:
     """Return the operators of a condition with their values."""
     if isinstance(value, Mapping):
         unknown = [shown(operator) for operator in value if operator not in _OPERATORS]
         if unknown or not value:
             wrong = f"unknown operator {', '.join(unknown)}" if unknown else "no operator"
-            raise InvalidInput(f"{key}: {wrong}; there are {', '.join(_OPERATORS)}")
+            raise InvalidInput(f"{name}: {wrong}; there are {', '.join(_OPERATORS)}")
         return list(value.items())
     if isinstance(value, list | tuple | set | frozenset):
         return [("in", value)]
