@@ -26,6 +26,8 @@ MAX_NAME_CHARS = 255
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 80
 
+_OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
+_DEPTH_TOLD = 8
 _ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
@@ -79,9 +81,9 @@ def dump_json(value: Any, name: str, *, max_bytes: int | None = MAX_JSON_BYTES) 
             integers beyond 64 bits), holds a NUL or a lone surrogate, or it is larger than `max_bytes`.
     """
     try:
-        data = orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS)
+        data = orjson.dumps(value, option=_OPTIONS)
     except (orjson.JSONEncodeError, RecursionError) as error:
-        raise InvalidInput(f"{name}: not JSON: {error}") from None
+        raise InvalidInput(f"{name}: not JSON: {error}{_place(value)}") from None
     if max_bytes is not None and len(data) > max_bytes:
         raise InvalidInput(f"{name}: {len(data)} bytes of JSON are more than the {max_bytes} allowed")
     if _ESCAPED_NUL.search(data):
@@ -90,6 +92,29 @@ def dump_json(value: Any, name: str, *, max_bytes: int | None = MAX_JSON_BYTES) 
     if b"null" in data and not _is_finite(value):
         raise InvalidInput(f"{name}: the JSON holds NaN or an infinite number")
     return data.decode()
+
+
+def _place(value: Any) -> str:
+    """Say by which keys the first part that is not JSON is reached, as far as it is not deep down."""
+    place = ""
+    for _ in range(_DEPTH_TOLD):
+        parts = (
+            value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+        )
+        wrong = next(((key, part) for key, part in parts if not _is_json(part)), None)
+        if wrong is None:
+            break
+        place += f"[{shown(wrong[0])}]"
+        value = wrong[1]
+    return f", at {place}" if place else ""
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        orjson.dumps(value, option=_OPTIONS)
+    except (orjson.JSONEncodeError, RecursionError):
+        return False
+    return True
 
 
 def _is_finite(value: Any) -> bool:

@@ -85,6 +85,14 @@ def test_a_large_document_is_refused() -> None:
         dump_json(["x" * 20], "metadata", max_bytes=10)
 
 
+def test_the_place_of_what_is_not_json_is_named() -> None:
+    """By keys and numbers, never by a value."""
+    with pytest.raises(InvalidInput, match=r"^metadata: not JSON: .*: set, at \['lines'\]\[1\]\['sum'\]$"):
+        dump_json({"lines": [{}, {"tax": 1, "sum": {1, 2}}]}, "metadata")
+    with pytest.raises(InvalidInput, match=r"^metadata: not JSON: .*: set$"):
+        dump_json({1, 2}, "metadata")
+
+
 def test_a_document_nested_too_deep_is_refused() -> None:
     """Depth ends in the same typed error, not in a RecursionError."""
     value: Any = []
