@@ -59,7 +59,7 @@ def as_embedding(value: Any, name: str = "embedding") -> Embedding:
 
     Raises:
         InvalidVector: The shape is not `(1536,)`, an element is not a real number, is NaN or infinite (also once it is
-            a float32), or the length of the vector is outside `1e-15 .. 1e15`, a zero vector included: its cosine
+            a float32), or the norm of the vector is outside `1e-15 .. 1e15`, a zero vector included: its cosine
             distance to anything would be NaN, and it would vanish from every index.
     """
     if hasattr(value, "to_numpy"):
@@ -77,8 +77,10 @@ def as_embedding(value: Any, name: str = "embedding") -> Embedding:
     if not np.isfinite(vector).all():
         raise InvalidVector(f"{name}: a number is NaN or beyond float32")
     norm = float(np.linalg.norm(vector.astype(np.float64)))
+    if norm == 0:
+        raise InvalidVector(f"{name}: it is all zeros, and similar to nothing")
     if not _SMALLEST_NORM <= norm <= _LARGEST_NORM:
-        raise InvalidVector(f"{name}: its length {norm:g} is outside {_SMALLEST_NORM:g} .. {_LARGEST_NORM:g}")
+        raise InvalidVector(f"{name}: its norm {norm:g} is outside {_SMALLEST_NORM:g} .. {_LARGEST_NORM:g}")
     return vector
 
 

@@ -196,7 +196,7 @@ def as_time(value: Any, name: str) -> str:
         except ValueError:
             moment = None
     if not isinstance(moment, datetime) or moment.utcoffset() is None:
-        raise InvalidInput(f"{name}: {shown(value)} is not a time with an offset")
+        raise InvalidInput(f"{name}: {shown(value)} is not a time with an offset, such as 2026-01-31T12:00:00Z")
     return moment.isoformat()
 
 

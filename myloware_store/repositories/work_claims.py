@@ -260,6 +260,6 @@ def _refuse_lost(claims: Sequence[Claim], accepted: set[UUID], *, whole: bool) -
     lost = {claim.item_id for claim in claims} - accepted
     if lost and whole:
         raise LeaseLost(
-            f"these claims hold their items no longer (the lease ran out, or the attempt has ended):"
-            f" {', '.join(sorted(map(str, lost)))}"
+            f"these claims hold their items no longer (the lease ran out, or the attempt has ended); drop what was done"
+            f" for them, another worker may have them: {', '.join(sorted(map(str, lost)))}"
         )
