@@ -12,7 +12,7 @@ from myloware_store.errors import DatabaseFault, InvalidInput, VectorIndexError
 from myloware_store.repositories.base import as_choice, as_count
 from myloware_store.repositories.memory.index_build import build_index, drop_leftovers, find_leftovers, record
 from myloware_store.repositories.memory.index_plan import COMMAND, LEAST_ROWS, make_plan, read_status
-from myloware_store.repositories.memory.index_recall import KS, calibrate, draw, score
+from myloware_store.repositories.memory.index_recall import KS, PARAMETERS, calibrate, draw, score
 from myloware_store.repositories.memory.index_report import IndexChange, IndexStatus, RecallMeasurement
 from myloware_store.repositories.memory.index_session import open_session
 from myloware_store.repositories.memory.index_state import METHODS
@@ -220,7 +220,8 @@ class MemoryIndex:
         )
         record(session, measured)
         self._states.refresh()
-        actions.append(f"measured a recall of {recall:.3f} at k = {KS[0]} with {measured.tuning_for(KS[0])}")
+        tuned = f" with {PARAMETERS[state.method or '']} = {tunings[0][1]}" if met else ", below the target"
+        actions.append(f"measured a recall of {recall:.3f} at k = {KS[0]}{tuned}")
         return met
 
     def _drawn(self, session: IndexSession, since: Any) -> list[Query]:

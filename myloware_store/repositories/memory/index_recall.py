@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from myloware_store.repositories.memory.index_state import IndexState
     from myloware_store.store_database import StoreDatabase
 
-__all__ = ["KS", "Query", "Score", "calibrate", "draw", "score"]
+__all__ = ["KS", "PARAMETERS", "Query", "Score", "calibrate", "draw", "score"]
 
 KS = (10, 100, 500)
 """How many rows are asked for where a tuning is looked for."""
@@ -81,7 +81,8 @@ _THROUGH_INDEX = """
 SELECT set_config('statement_timeout', '0', true), set_config('jit', 'off', true),
     set_config('enable_seqscan', 'off', true), set_config('enable_sort', 'off', true), set_config(%s, %s, true)
 """
-_PARAMETERS = {"ivfflat": "ivfflat.probes", "hnsw": "hnsw.ef_search"}
+PARAMETERS = {"ivfflat": "ivfflat.probes", "hnsw": "hnsw.ef_search"}
+"""What tunes a search through an index of each kind."""
 
 
 @attrs.frozen(eq=False)
@@ -222,7 +223,7 @@ def _found(
 ) -> NDArray[np.float64]:
     method = state.method or "ivfflat"
     with database.atomic():
-        database.execute_sql(_THROUGH_INDEX, (_PARAMETERS[method], str(tuning)))
+        database.execute_sql(_THROUGH_INDEX, (PARAMETERS[method], str(tuning)))
         sql = APPROXIMATE if since is None else WITH_FRESH
         return _distances(database, sql, {"query": query.text, "k": len(query.nearest), "since": since})
 
