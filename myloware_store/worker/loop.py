@@ -94,8 +94,7 @@ class Worker:
         require_plain(handler, "handler")
         if not isinstance(store, Store):
             raise InvalidInput(f"store: {type(store).__name__} is not a Store")
-        here = f"{os.uname().nodename}:{os.getpid()}"
-        self.agent_id = here if agent_id is None else as_name(agent_id, "agent_id")
+        self.agent_id = f"{os.uname().nodename}:{os.getpid()}" if agent_id is None else as_name(agent_id, "agent_id")
         self._store = store
         self._handler = handler
         self._threads = as_count(threads, "threads", most=1000)
@@ -152,6 +151,10 @@ class Worker:
 
     def _run(self, *, drain: bool, signals: bool) -> WorkerReport:
         settled = WorkerReport()
+        told = ", ".join(
+            f"{name}: {'all' if given is None else ', '.join(given)}" for name, given in self._wanted.items()
+        )
+        _logger.info("%s begins: %d threads, %s", self.agent_id, self._threads, told)
         with Listener(self._store.db) as listener, self._heard_signals(wanted=signals):
             self._listener = listener
             crew = Crew(self._store, self._handler, self.agent_id, self._threads, listener.wake)
@@ -166,6 +169,7 @@ class Worker:
                     heart.stop()
                     self._listener = None
                     self._stops = 0
+                    _logger.info("%s has ended: %s", self.agent_id, settled)
         return settled
 
     def _step(self, crew: Crew, listener: Listener, settled: WorkerReport, *, drain: bool) -> bool:
@@ -216,10 +220,8 @@ class Worker:
         done = {one.claim.attempt_id for one in handled}
         handled += [one for one in self._overdue(crew) if one.claim.attempt_id not in done]
         self._left = hand_in(self._store.work, handled, settled)
-        left = {one.claim.attempt_id for one in self._left}
-        for one in handled:
-            if one.claim.attempt_id not in left:
-                del self._held[one.claim.attempt_id]
+        for attempt_id in {one.claim.attempt_id for one in handled} - {one.claim.attempt_id for one in self._left}:
+            del self._held[attempt_id]
 
     def _overdue(self, crew: Crew) -> list[Handled]:
         """End the attempts whose handlers take too long."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -256,6 +257,17 @@ def test_a_result_that_contradicts_what_the_handler_stored_is_refused(myloware: 
     (item,) = myloware.work.items(parked.id)
     myloware.approvals.decide(item.id, approver_id="kim", decision=ApprovalDecision.APPROVED, policy_version="1")
     assert myloware.work.finish([claim], [1], gate=True) == {claim.item_id}
+
+
+def test_a_worker_tells_of_its_start_and_its_end(myloware: Store, caplog: pytest.LogCaptureFixture) -> None:
+    """At INFO: who works on what, in how many threads, and what became of it."""
+    myloware.work.submit([INVOICE])
+    with caplog.at_level(logging.INFO, "myloware_store.worker"):
+        report = drained(myloware, lambda _: None, agent_id="reader-1", threads=2, types=["INVOICE"])
+    assert [
+        "reader-1 begins: 2 threads, types: INVOICE, tenants: all",
+        f"reader-1 has ended: {report}",
+    ] == [line.getMessage() for line in caplog.records if line.levelno == logging.INFO]
 
 
 def test_a_worker_waits_for_work_until_it_is_stopped(myloware: Store) -> None:
