@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from myloware_store.models.work_functions import (
-    CLAIM_WORK_ITEMS,
-    FINISH_WORK_ITEMS,
-    KEPT_PLANS,
-    SUBMIT_WORK_ORDER,
-)
+from myloware_store.models.claim_function import CLAIM_WORK_ITEMS
+from myloware_store.models.work_functions import FINISH_WORK_ITEMS, KEPT_PLANS, SUBMIT_WORK_ORDER
 
 __all__ = ["FUNCTIONS", "TRIGGERS", "TRIGGER_FUNCTIONS"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["CLAIM", "DUE", "DUE_BY_TENANT", "DUE_BY_TYPE"]
 
-# What it does is in `models/work_functions.py`.
+# What it does is in `models/claim_function.py`.
 CLAIM = """
 SELECT * FROM claim_work_items(
     %(n)s, %(agent_id)s, %(lease)s, %(attempt_ids)s::uuid[], %(types)s::work_item_type[], %(tenants)s::text[], %(fair)s,
