@@ -151,9 +151,7 @@ class Worker:
 
     def _run(self, *, drain: bool, signals: bool) -> WorkerReport:
         settled = WorkerReport()
-        told = ", ".join(
-            f"{name}: {'all' if given is None else ', '.join(given)}" for name, given in self._wanted.items()
-        )
+        told = ", ".join(f"{of}: {'all' if these is None else ', '.join(these)}" for of, these in self._wanted.items())
         _logger.info("%s begins: %d threads, %s", self.agent_id, self._threads, told)
         with Listener(self._store.db) as listener, self._heard_signals(wanted=signals):
             self._listener = listener
