@@ -46,7 +46,7 @@ def _rows(figures: Figures) -> list[list[str]]:
             if ours["cpu_ms"] and case["found"][other]["cpu_ms"]:
                 cell += f" / {case['found'][other]['cpu_ms'] / ours['cpu_ms']:.2f}"
             if wanted is not None:
-                cell += f" (asked {wanted:g}{'' if ratio >= wanted else ': missed'})"
+                cell += f" (aim {wanted:g}{'' if ratio >= wanted else ': missed'})"
             row.append(cell)
         row.append(f"{ours['client_ms']:.2f} + {ours['cpu_ms'] - ours['client_ms']:.2f}")
         rows.append(row)
@@ -66,7 +66,7 @@ def _claim_rows(figures: Figures) -> list[list[str]]:
         if number in ASKED_CLAIMS:
             beside, most = ASKED_CLAIMS[number]
             ratio = ours["p50_ms"] / found[beside]["found"]["ours"]["p50_ms"]
-            growth = f"{ratio:.2f} (asked {most:g} at most{'' if ratio <= most else ': missed'})"
+            growth = f"{ratio:.2f} (aim {most:g} at most{'' if ratio <= most else ': missed'})"
         times = [f"{ours['p50_ms']:.2f}", growth, f"{baseline['p50_ms']:.2f}"]
         rows.append([entry["queue"], *times, f"{ours['cpu_ms']:.2f}", f"{baseline['cpu_ms']:.2f}"])
     return rows
