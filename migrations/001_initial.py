@@ -237,11 +237,11 @@ FUNCTIONS = (
     """,
     """
     CREATE FUNCTION submit_work_order(
-        order_id uuid, of_tenant text, urgency priority, workflow text, author text, details jsonb, key text,
-        item_ids uuid[], item_types work_item_type[], contents text[], available timestamptz, tries int,
+        order_id uuid, of_tenant text, of_priority text, workflow text, author text, details jsonb, key text,
+        item_ids uuid[], item_types text[], contents text[], available timestamptz, tries int,
         document_types text[], stamps text[]
     ) RETURNS TABLE (
-        holds bool, id uuid, created_at timestamptz, tenant_id text, status work_order_status, priority priority,
+        holds bool, id uuid, created_at timestamptz, tenant_id text, status text, priority text,
         workflow_id text, created_by text, metadata jsonb, idempotency_key text, open_items int, failed_items int,
         cancelled_at timestamptz, updated_at timestamptz
     ) LANGUAGE plpgsql
@@ -261,18 +261,18 @@ FUNCTIONS = (
         ),
         made AS (
             INSERT INTO work_orders (id, tenant_id, priority, workflow_id, created_by, metadata, idempotency_key)
-            SELECT order_id, of_tenant, urgency, workflow, author, details, key FROM checked WHERE holds
+            SELECT order_id, of_tenant, of_priority::priority, workflow, author, details, key FROM checked WHERE holds
             ON CONFLICT ON CONSTRAINT work_orders_tenant_id_idempotency_key_key DO NOTHING
             RETURNING *
         ),
         items AS (
             INSERT INTO work_items (id, tenant_id, work_order_id, type, content, priority, available_at, max_attempts)
-            SELECT given.id, made.tenant_id, made.id, given.type, given.content, made.priority,
+            SELECT given.id, made.tenant_id, made.id, given.type::work_item_type, given.content, made.priority,
                 COALESCE(available, statement_timestamp()), tries
             FROM made, unnest(item_ids, item_types, contents) AS given (id, type, content)
         )
-        SELECT c.holds, m.id, m.created_at, m.tenant_id, m.status, m.priority, m.workflow_id, m.created_by, m.metadata,
-            m.idempotency_key, m.open_items, m.failed_items, m.cancelled_at, m.updated_at
+        SELECT c.holds, m.id, m.created_at, m.tenant_id, m.status::text, m.priority::text, m.workflow_id, m.created_by,
+            m.metadata, m.idempotency_key, m.open_items, m.failed_items, m.cancelled_at, m.updated_at
         FROM checked AS c LEFT JOIN made AS m ON true;
     END
     $$
@@ -280,10 +280,10 @@ FUNCTIONS = (
     """
     CREATE FUNCTION claim_work_items(
         most int, agent text, lease float8, attempt_ids uuid[],
-        of_types work_item_type[], of_tenants text[], fairly bool, since timestamptz[], behind uuid[]
+        of_types text[], of_tenants text[], fairly bool, since timestamptz[], behind uuid[]
     ) RETURNS TABLE (
-        item_id uuid, attempt_id uuid, attempt_number int, type work_item_type, content text, tenant_id text,
-        work_order_id uuid, lease_expires_at timestamptz, priority priority, available_at timestamptz
+        item_id uuid, attempt_id uuid, attempt_number int, type text, content text, tenant_id text,
+        work_order_id uuid, lease_expires_at timestamptz, priority text, available_at timestamptz
     ) LANGUAGE plpgsql
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
     SET enable_sort = off
@@ -293,6 +293,7 @@ FUNCTIONS = (
         urgent_first CONSTANT priority[] := ARRAY['URGENT', 'HIGH', 'MEDIUM', 'LOW'];
         ends CONSTANT timestamptz := statement_timestamp() + lease * interval '1 second';
         front CONSTANT timestamptz[] := array_fill('-infinity'::timestamptz, ARRAY[4]);
+        kinds CONSTANT work_item_type[] := of_types::work_item_type[];
         ready uuid[];
     BEGIN
         -- Begin, in each priority, behind the time and id before which the caller says that nothing is left; where that
@@ -328,7 +329,7 @@ FUNCTIONS = (
                             SELECT t.name FROM drawn AS t CROSS JOIN LATERAL (
                                 SELECT FROM unnest(urgent_first) AS lane (priority) CROSS JOIN LATERAL (
                                     SELECT FROM work_items AS w
-                                    WHERE w.tenant_id = t.name AND (of_types IS NULL OR w.type = ANY (of_types))
+                                    WHERE w.tenant_id = t.name AND (of_types IS NULL OR w.type = ANY (kinds))
                                         AND w.status = 'QUEUED' AND w.priority = lane.priority
                                         AND w.available_at <= statement_timestamp() AND w.attempt_count < w.max_attempts
                                     ORDER BY w.available_at NULLS FIRST, w.id
@@ -343,7 +344,7 @@ FUNCTIONS = (
                         SELECT r.id FROM sharing AS t CROSS JOIN LATERAL (
                             SELECT r.id FROM unnest(urgent_first) AS lane (priority) CROSS JOIN LATERAL (
                                 SELECT w.id FROM work_items AS w
-                                WHERE w.tenant_id = t.name AND (of_types IS NULL OR w.type = ANY (of_types))
+                                WHERE w.tenant_id = t.name AND (of_types IS NULL OR w.type = ANY (kinds))
                                     AND w.status = 'QUEUED' AND w.priority = lane.priority
                                     AND w.available_at <= statement_timestamp() AND w.attempt_count < w.max_attempts
                                 ORDER BY w.available_at NULLS FIRST, w.id
@@ -358,7 +359,7 @@ FUNCTIONS = (
                         SELECT r.id FROM drawn AS t CROSS JOIN unnest(urgent_first) AS lane (priority)
                         CROSS JOIN LATERAL (
                             SELECT w.id FROM work_items AS w
-                            WHERE w.tenant_id = t.name AND (of_types IS NULL OR w.type = ANY (of_types))
+                            WHERE w.tenant_id = t.name AND (of_types IS NULL OR w.type = ANY (kinds))
                                 AND w.status = 'QUEUED' AND w.priority = lane.priority
                                 AND w.available_at <= statement_timestamp() AND w.attempt_count < w.max_attempts
                                 AND w.id <> ALL (SELECT id FROM shared)
@@ -381,7 +382,7 @@ FUNCTIONS = (
                         CROSS JOIN unnest(urgent_first, since, behind) AS lane (priority, start, after_id)
                         CROSS JOIN LATERAL (
                             SELECT w.available_at, w.id FROM work_items AS w
-                            WHERE w.tenant_id = t.name AND (of_types IS NULL OR w.type = ANY (of_types))
+                            WHERE w.tenant_id = t.name AND (of_types IS NULL OR w.type = ANY (kinds))
                                 AND w.status = 'QUEUED' AND w.priority = lane.priority
                                 AND w.available_at <= statement_timestamp()
                                 AND (w.available_at, w.id) > (lane.start, lane.after_id)
@@ -397,7 +398,7 @@ FUNCTIONS = (
                     )
                     SELECT r.id FROM lane CROSS JOIN LATERAL (
                         SELECT w.id FROM work_items AS w
-                        WHERE w.tenant_id = lane.name AND (of_types IS NULL OR w.type = ANY (of_types))
+                        WHERE w.tenant_id = lane.name AND (of_types IS NULL OR w.type = ANY (kinds))
                             AND w.status = 'QUEUED' AND w.priority = lane.priority
                             AND w.available_at <= statement_timestamp()
                             AND (w.available_at, w.id) > (lane.start, lane.after_id)
@@ -413,7 +414,7 @@ FUNCTIONS = (
                 ready := ARRAY(
                     WITH seen AS MATERIALIZED (
                         SELECT t.name, lane.*, r.available_at, r.id
-                        FROM unnest(of_types) AS t (name)
+                        FROM unnest(kinds) AS t (name)
                         CROSS JOIN unnest(urgent_first, since, behind) AS lane (priority, start, after_id)
                         CROSS JOIN LATERAL (
                             SELECT w.available_at, w.id FROM work_items AS w
@@ -481,8 +482,8 @@ FUNCTIONS = (
             FROM claimed
         )
         -- Python has no times before the year 1.
-        SELECT c.id, c.current_attempt_id, c.attempt_count, c.type, c.content, c.tenant_id, c.work_order_id, ends,
-            c.priority, greatest(c.available_at, '0002-01-01 00:00+00')
+        SELECT c.id, c.current_attempt_id, c.attempt_count, c.type::text, c.content, c.tenant_id, c.work_order_id, ends,
+            c.priority::text, greatest(c.available_at, '0002-01-01 00:00+00')
         FROM claimed AS c
         ORDER BY c.priority DESC, c.available_at, c.id;
     END
@@ -1022,13 +1023,12 @@ ROLLBACK = (
     "DROP FUNCTION finish_work_items(uuid[], uuid[], jsonb[], boolean, text, boolean)",
     """
     DROP FUNCTION claim_work_items(
-        integer, text, double precision, uuid[], work_item_type[], text[], boolean, timestamptz[], uuid[]
+        integer, text, double precision, uuid[], text[], text[], boolean, timestamptz[], uuid[]
     )
     """,
     """
     DROP FUNCTION submit_work_order(
-        uuid, text, priority, text, text, jsonb, text, uuid[], work_item_type[], text[], timestamptz, integer, text[],
-        text[]
+        uuid, text, text, text, text, jsonb, text, uuid[], text[], text[], timestamptz, integer, text[], text[]
     )
     """,
     "DROP FUNCTION work_items_roll_up()",

@@ -16,10 +16,10 @@ __all__ = ["CLAIM_WORK_ITEMS"]
 CLAIM_WORK_ITEMS = f"""
 CREATE FUNCTION claim_work_items(
     most int, agent text, lease float8, attempt_ids uuid[],
-    of_types work_item_type[], of_tenants text[], fairly bool, since timestamptz[], behind uuid[]
+    of_types text[], of_tenants text[], fairly bool, since timestamptz[], behind uuid[]
 ) RETURNS TABLE (
-    item_id uuid, attempt_id uuid, attempt_number int, type work_item_type, content text, tenant_id text,
-    work_order_id uuid, lease_expires_at timestamptz, priority priority, available_at timestamptz
+    item_id uuid, attempt_id uuid, attempt_number int, type text, content text, tenant_id text,
+    work_order_id uuid, lease_expires_at timestamptz, priority text, available_at timestamptz
 ) LANGUAGE plpgsql
 {KEPT_PLANS}
 SET enable_sort = off
@@ -29,6 +29,7 @@ DECLARE
     urgent_first CONSTANT priority[] := ARRAY['URGENT', 'HIGH', 'MEDIUM', 'LOW'];
     ends CONSTANT timestamptz := statement_timestamp() + lease * interval '1 second';
     front CONSTANT timestamptz[] := array_fill('-infinity'::timestamptz, ARRAY[4]);
+    kinds CONSTANT work_item_type[] := of_types::work_item_type[];
     ready uuid[];
 BEGIN
     -- Begin, in each priority, behind the time and id before which the caller says that nothing is left; where that
@@ -64,7 +65,7 @@ BEGIN
                         SELECT t.name FROM drawn AS t CROSS JOIN LATERAL (
                             SELECT FROM unnest(urgent_first) AS lane (priority) CROSS JOIN LATERAL (
                                 SELECT FROM work_items AS w
-                                WHERE w.tenant_id = t.name AND (of_types IS NULL OR w.type = ANY (of_types))
+                                WHERE w.tenant_id = t.name AND (of_types IS NULL OR w.type = ANY (kinds))
                                     AND w.status = 'QUEUED' AND w.priority = lane.priority
                                     AND w.available_at <= statement_timestamp() AND w.attempt_count < w.max_attempts
                                 ORDER BY w.available_at NULLS FIRST, w.id
@@ -79,7 +80,7 @@ BEGIN
                     SELECT r.id FROM sharing AS t CROSS JOIN LATERAL (
                         SELECT r.id FROM unnest(urgent_first) AS lane (priority) CROSS JOIN LATERAL (
                             SELECT w.id FROM work_items AS w
-                            WHERE w.tenant_id = t.name AND (of_types IS NULL OR w.type = ANY (of_types))
+                            WHERE w.tenant_id = t.name AND (of_types IS NULL OR w.type = ANY (kinds))
                                 AND w.status = 'QUEUED' AND w.priority = lane.priority
                                 AND w.available_at <= statement_timestamp() AND w.attempt_count < w.max_attempts
                             ORDER BY w.available_at NULLS FIRST, w.id
@@ -94,7 +95,7 @@ BEGIN
                     SELECT r.id FROM drawn AS t CROSS JOIN unnest(urgent_first) AS lane (priority)
                     CROSS JOIN LATERAL (
                         SELECT w.id FROM work_items AS w
-                        WHERE w.tenant_id = t.name AND (of_types IS NULL OR w.type = ANY (of_types))
+                        WHERE w.tenant_id = t.name AND (of_types IS NULL OR w.type = ANY (kinds))
                             AND w.status = 'QUEUED' AND w.priority = lane.priority
                             AND w.available_at <= statement_timestamp() AND w.attempt_count < w.max_attempts
                             AND w.id <> ALL (SELECT id FROM shared)
@@ -117,7 +118,7 @@ BEGIN
                     CROSS JOIN unnest(urgent_first, since, behind) AS lane (priority, start, after_id)
                     CROSS JOIN LATERAL (
                         SELECT w.available_at, w.id FROM work_items AS w
-                        WHERE w.tenant_id = t.name AND (of_types IS NULL OR w.type = ANY (of_types))
+                        WHERE w.tenant_id = t.name AND (of_types IS NULL OR w.type = ANY (kinds))
                             AND w.status = 'QUEUED' AND w.priority = lane.priority
                             AND w.available_at <= statement_timestamp()
                             AND (w.available_at, w.id) > (lane.start, lane.after_id)
@@ -133,7 +134,7 @@ BEGIN
                 )
                 SELECT r.id FROM lane CROSS JOIN LATERAL (
                     SELECT w.id FROM work_items AS w
-                    WHERE w.tenant_id = lane.name AND (of_types IS NULL OR w.type = ANY (of_types))
+                    WHERE w.tenant_id = lane.name AND (of_types IS NULL OR w.type = ANY (kinds))
                         AND w.status = 'QUEUED' AND w.priority = lane.priority
                         AND w.available_at <= statement_timestamp()
                         AND (w.available_at, w.id) > (lane.start, lane.after_id)
@@ -149,7 +150,7 @@ BEGIN
             ready := ARRAY(
                 WITH seen AS MATERIALIZED (
                     SELECT t.name, lane.*, r.available_at, r.id
-                    FROM unnest(of_types) AS t (name)
+                    FROM unnest(kinds) AS t (name)
                     CROSS JOIN unnest(urgent_first, since, behind) AS lane (priority, start, after_id)
                     CROSS JOIN LATERAL (
                         SELECT w.available_at, w.id FROM work_items AS w
@@ -217,8 +218,8 @@ BEGIN
         FROM claimed
     )
     -- Python has no times before the year 1.
-    SELECT c.id, c.current_attempt_id, c.attempt_count, c.type, c.content, c.tenant_id, c.work_order_id, ends,
-        c.priority, greatest(c.available_at, '0002-01-01 00:00+00')
+    SELECT c.id, c.current_attempt_id, c.attempt_count, c.type::text, c.content, c.tenant_id, c.work_order_id, ends,
+        c.priority::text, greatest(c.available_at, '0002-01-01 00:00+00')
     FROM claimed AS c
     ORDER BY c.priority DESC, c.available_at, c.id;
 END

@@ -7,7 +7,7 @@ __all__ = ["CLAIM", "DUE", "DUE_BY_TENANT", "DUE_BY_TYPE"]
 # What it does is in `models/claim_function.py`.
 CLAIM = """
 SELECT * FROM claim_work_items(
-    %(n)s, %(agent_id)s, %(lease)s, %(attempt_ids)s::uuid[], %(types)s::work_item_type[], %(tenants)s::text[], %(fair)s,
+    %(n)s, %(agent_id)s, %(lease)s, %(attempt_ids)s::uuid[], %(types)s::text[], %(tenants)s::text[], %(fair)s,
     %(since)s::timestamptz[], %(behind)s::uuid[]
 )
 """

@@ -12,7 +12,7 @@ __all__ = ["CANCEL", "FAIL", "FAILED_BEFORE", "FINISH", "HEARTBEAT", "LOCK_OPEN"
 SUBMIT = """
 SELECT * FROM submit_work_order(
     %(order_id)s::uuid, %(tenant_id)s, %(priority)s, %(workflow_id)s, %(created_by)s, %(metadata)s, %(key)s,
-    %(item_ids)s::uuid[], %(types)s::work_item_type[], %(contents)s::text[], %(available_at)s, %(max_attempts)s,
+    %(item_ids)s::uuid[], %(types)s::text[], %(contents)s::text[], %(available_at)s, %(max_attempts)s,
     %(document_types)s::text[], %(stamps)s::text[]
 )
 """
