@@ -14,7 +14,7 @@ from myloware_store import InvalidInput, Store
 from myloware_store.database import create_database
 from myloware_store.listening import Listener
 from myloware_store.repositories.work import Work
-from tests.integration.conftest import LISTENING, until_listening
+from tests.integration.conftest import LISTENING, until, until_listening
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,7 +79,7 @@ def test_a_waiting_worker_is_told(myloware: Store) -> None:
             myloware.work.submit([INVOICE])
             assert waiting.result(60)
             assert myloware.work.claim("agent")
-    assert myloware.db.execute_sql(LISTENING).fetchone() == (0,)
+    until(lambda: myloware.db.execute_sql(LISTENING).fetchone() == (0,))
 
 
 def test_rows_that_psql_writes_are_told_of_too(myloware: Store, other: connection) -> None:
