@@ -132,7 +132,7 @@ FUNCTIONS = (
     """,
     """
     CREATE FUNCTION work_items_roll_up() RETURNS trigger LANGUAGE plpgsql
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
     SET enable_nestloop = off
     AS $$
     DECLARE
@@ -245,7 +245,7 @@ FUNCTIONS = (
         workflow_id text, created_by text, metadata jsonb, idempotency_key text, open_items int, failed_items int,
         cancelled_at timestamptz, updated_at timestamptz
     ) LANGUAGE plpgsql
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
     AS $$
     #variable_conflict use_column
     BEGIN
@@ -285,7 +285,7 @@ FUNCTIONS = (
         item_id uuid, attempt_id uuid, attempt_number int, type text, content text, tenant_id text,
         work_order_id uuid, lease_expires_at timestamptz, priority text, available_at timestamptz
     ) LANGUAGE plpgsql
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
     SET enable_sort = off
     AS $$
     #variable_conflict use_column
@@ -493,7 +493,7 @@ FUNCTIONS = (
     CREATE FUNCTION finish_work_items(
         item_ids uuid[], attempt_ids uuid[], outputs jsonb[], gated bool, of_tenant text, wholly bool
     ) RETURNS SETOF uuid LANGUAGE plpgsql
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
     AS $$
     DECLARE
         held uuid[];

@@ -6,6 +6,9 @@ one way only: rows are found by `id = ANY (...)` of a variable, one by one in a 
 to a LIMIT. What would read a table or a partial index as a whole is turned off or not offered: `finished_at IS NULL`
 and not the status that indexes are partial by; OFFSET 0 in an EXISTS, which keeps it from being hashed as a whole.
 
+A sort that is needed though it is turned off counts as a cost of 1e10. A server with LLVM compiles plans of such a cost at
+every call, which takes 0.4 s: so `jit` is off, too.
+
 Labels are text in what the functions take and give: an enum type that one of them named could not be made anew.
 """
 
@@ -14,7 +17,7 @@ from __future__ import annotations
 __all__ = ["FINISH_WORK_ITEMS", "KEPT_PLANS", "SUBMIT_WORK_ORDER"]
 
 KEPT_PLANS = """
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 """.strip()
 
 # Nothing is stored where the schemas that the documents were checked against (`stamps`, as `schemas.active` read them)
