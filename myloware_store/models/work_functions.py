@@ -123,7 +123,7 @@ BEGIN
     UPDATE attempts AS a
     SET status = 'COMPLETED', output = outputs[array_position(attempt_ids, a.id)],
         finished_at = statement_timestamp(), updated_at = statement_timestamp(),
-        duration_ms = least(extract(epoch FROM statement_timestamp() - a.started_at) * 1000, 2147483647)
+        duration_ms = least(greatest(0, extract(epoch FROM statement_timestamp() - a.started_at) * 1000), 2147483647)
     WHERE a.id = ANY (holders);
     RETURN QUERY SELECT unnest(held || finished_before);
 END

@@ -18,7 +18,8 @@ __all__ = ["DeadLetters"]
 # The items are locked first, as everywhere; what someone else has just replayed has not failed any more.
 REPLAY = """
 WITH items AS MATERIALIZED (
-    SELECT w.id FROM work_items AS w JOIN dead_letters AS d ON d.work_item_id = w.id AND d.tenant_id = w.tenant_id
+    SELECT w.id, w.processed_at
+    FROM work_items AS w JOIN dead_letters AS d ON d.work_item_id = w.id AND d.tenant_id = w.tenant_id
     WHERE d.id = ANY (%(ids)s::uuid[]) AND d.replayed_at IS NULL AND w.status = 'FAILED'
         AND (%(tenant)s::text IS NULL OR d.tenant_id = %(tenant)s)
     ORDER BY w.id
@@ -26,7 +27,9 @@ WITH items AS MATERIALIZED (
 ),
 replayed AS (
     UPDATE dead_letters AS d
-    SET replayed_at = statement_timestamp(), replayed_by = %(by)s, updated_at = statement_timestamp()
+    -- Not before the failure, even if the clock has stepped back since: work_items_replay compares the two.
+    SET replayed_at = greatest(statement_timestamp(), items.processed_at), replayed_by = %(by)s,
+        updated_at = statement_timestamp()
     FROM items WHERE d.work_item_id = items.id AND d.id = ANY (%(ids)s::uuid[]) AND d.replayed_at IS NULL
     RETURNING d.id
 ),

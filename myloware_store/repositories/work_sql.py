@@ -100,7 +100,7 @@ ended AS (
     UPDATE attempts AS a
     SET status = {status}, error = moved.error, finished_at = statement_timestamp(),
         updated_at = statement_timestamp(),
-        duration_ms = least(extract(epoch FROM statement_timestamp() - a.started_at) * 1000, 2147483647)
+        duration_ms = least(greatest(0, extract(epoch FROM statement_timestamp() - a.started_at) * 1000), 2147483647)
     FROM moved WHERE a.id = moved.attempt_id
 ),
 buried AS (
@@ -184,7 +184,7 @@ stopped AS (
     UPDATE attempts AS a
     SET status = 'FAILED', error = 'the order was cancelled', finished_at = statement_timestamp(),
         updated_at = statement_timestamp(),
-        duration_ms = least(extract(epoch FROM statement_timestamp() - a.started_at) * 1000, 2147483647)
+        duration_ms = least(greatest(0, extract(epoch FROM statement_timestamp() - a.started_at) * 1000), 2147483647)
     FROM ended WHERE a.work_item_id = ended.id AND a.status = 'STARTED'
 ),
 marked AS (
