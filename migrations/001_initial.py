@@ -72,8 +72,8 @@ FUNCTIONS = (
     """
     CREATE FUNCTION require_cause() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
-        -- A failed item is queued again only in the wake of its dead letter's replay, a queued one fails only in that
-        -- of its order's cancellation.
+        -- A failed item is queued again by the replay of its dead letter only, a queued one fails only when its order
+        -- is cancelled.
         IF (CASE NEW.status
             WHEN 'QUEUED' THEN NOT EXISTS (
                 SELECT FROM dead_letters
@@ -85,7 +85,10 @@ FUNCTIONS = (
         END) THEN
             RAISE EXCEPTION USING
                 ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME,
-                MESSAGE = 'a failed item is queued again by a replay only, a queued one fails by cancelling only';
+                MESSAGE = 'work_items cannot move from ' || OLD.status::text || ' to ' || NEW.status::text
+                    || CASE NEW.status
+                        WHEN 'QUEUED' THEN ' except by replaying its dead letter' ELSE ' except by cancelling its order'
+                    END;
         END IF;
         RETURN NULL;
     END
@@ -142,6 +145,7 @@ FUNCTIONS = (
         moves bool[];
         latest timestamptz[];
         claimable bool;
+        released bool;
     BEGIN
         -- TRUNCATE fires this too, and leaves no order with an item.
         IF TG_OP = 'TRUNCATE' THEN
@@ -176,25 +180,43 @@ FUNCTIONS = (
                 FROM old_rows GROUP BY work_order_id
             ) AS d;
         ELSE
-            SELECT array_agg(d.id), array_agg(d.open), array_agg(d.failed), array_agg(d.moved), bool_or(d.ready)
-            INTO ids, opened, failures, moves, claimable
+            SELECT array_agg(d.id), array_agg(d.open), array_agg(d.failed), array_agg(d.moved), bool_or(d.ready),
+                bool_or(d.free)
+            INTO ids, opened, failures, moves, claimable, released
             FROM (
                 SELECT work_order_id AS id, sum(open) AS open, sum(failed) AS failed, bool_or(moved) AS moved,
-                    bool_or(ready) AS ready
+                    bool_or(ready) AS ready, bool_or(free) AS free
                 FROM (
                     SELECT work_order_id,
                         (status IN ('QUEUED', 'PROCESSING'))::int AS open,
                         (status = 'FAILED')::int AS failed,
                         status <> 'QUEUED' AS moved,
-                        status = 'QUEUED' AND available_at <= statement_timestamp() AS ready
+                        status = 'QUEUED' AND available_at <= statement_timestamp() AS ready,
+                        status <> 'PROCESSING' OR awaiting_approval AS free
                     FROM new_rows
                     UNION ALL
                     SELECT work_order_id,
-                        -(status IN ('QUEUED', 'PROCESSING'))::int, -(status = 'FAILED')::int, false, false
+                        -(status IN ('QUEUED', 'PROCESSING'))::int, -(status = 'FAILED')::int, false, false, false
                     FROM old_rows
                 ) AS changes
                 GROUP BY work_order_id
             ) AS d;
+            -- The functions end an attempt in the statement that moves its item. After an UPDATE by hand it is still
+            -- open, and would stop the item's next claim.
+            IF released THEN
+                UPDATE attempts AS a
+                SET status = CASE
+                        WHEN a.lease_expires_at <= statement_timestamp() THEN 'TIMEOUT' ELSE 'FAILED'
+                    END::attempt_status,
+                    error = 'its item was moved by hand', finished_at = statement_timestamp(),
+                    updated_at = statement_timestamp(),
+                    duration_ms = least(
+                        greatest(0, extract(epoch FROM statement_timestamp() - a.started_at) * 1000), 2147483647
+                    )
+                WHERE a.finished_at IS NULL AND a.work_item_id = ANY (
+                    ARRAY(SELECT id FROM new_rows WHERE status <> 'PROCESSING' OR awaiting_approval)
+                );
+            END IF;
         END IF;
         IF ids IS NULL THEN
             RETURN NULL;
@@ -231,6 +253,38 @@ FUNCTIONS = (
         FROM unnest(ids, opened, failures, moves, latest) AS d (id, open, failed, moved, latest)
         WHERE o.id = ANY (ids) AND o.id = d.id
             AND (TG_OP <> 'UPDATE' OR d.open <> 0 OR d.failed <> 0 OR (d.moved AND o.status = 'PENDING'));
+        RETURN NULL;
+    END
+    $$
+    """,
+    """
+    CREATE FUNCTION work_items_follow_hand() RETURNS trigger LANGUAGE plpgsql AS $$
+    DECLARE
+        decided CONSTANT bool := EXISTS (
+            SELECT FROM approval_events
+            WHERE work_item_id = NEW.id
+                AND (NEW.status, decision) IN (('COMPLETED', 'APPROVED'), ('FAILED', 'REJECTED'))
+        ) OR EXISTS (
+            SELECT FROM work_orders WHERE id = NEW.work_order_id AND cancelled_at = NEW.processed_at
+        );
+    BEGIN
+        IF NEW.status = 'QUEUED' THEN
+            -- An item is claimed only while it has tries left.
+            UPDATE work_items SET max_attempts = attempt_count + 1 WHERE id = NEW.id AND attempt_count >= max_attempts;
+        ELSIF OLD.awaiting_approval AND NOT decided THEN
+            RAISE EXCEPTION USING
+                ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME,
+                MESSAGE = 'work_items cannot move from PROCESSING to ' || NEW.status::text || ' without a decision';
+        ELSIF NEW.status = 'FAILED' AND NOT decided THEN
+            -- The way back is the replay of a letter.
+            INSERT INTO dead_letters (tenant_id, source, event_type, payload, error, retry_count, work_item_id)
+            SELECT NEW.tenant_id, 'work_items', NEW.type::text,
+                jsonb_build_object(
+                    'work_item_id', NEW.id, 'attempt_id', NEW.current_attempt_id, 'content', NEW.content
+                ),
+                'the item was failed by hand', greatest(NEW.attempt_count - 1, 0), NEW.id
+            ON CONFLICT (work_item_id) WHERE replayed_at IS NULL DO NOTHING;
+        END IF;
         RETURN NULL;
     END
     $$
@@ -295,6 +349,7 @@ FUNCTIONS = (
         front CONSTANT timestamptz[] := array_fill('-infinity'::timestamptz, ARRAY[4]);
         kinds CONSTANT work_item_type[] := of_types::work_item_type[];
         ready uuid[];
+        mended bool := false;
     BEGIN
         -- Begin, in each priority, behind the time and id before which the caller says that nothing is left; where that
         -- gives too few, begin at the front.
@@ -468,24 +523,49 @@ FUNCTIONS = (
         IF ready = '{}' THEN
             RETURN;
         END IF;
-        RETURN QUERY
-        WITH claimed AS (
-            UPDATE work_items AS w
-            SET status = 'PROCESSING', attempt_count = w.attempt_count + 1, updated_at = statement_timestamp(),
-                current_attempt_id = attempt_ids[array_position(ready, w.id)]
-            WHERE w.id = ANY (ready)
-            RETURNING w.*
-        ),
-        started AS (
-            INSERT INTO attempts (id, tenant_id, work_item_id, agent_id, attempt_number, started_at, lease_expires_at)
-            SELECT current_attempt_id, tenant_id, id, agent, attempt_count, statement_timestamp(), ends
-            FROM claimed
-        )
-        -- Python has no times before the year 1.
-        SELECT c.id, c.current_attempt_id, c.attempt_count, c.type::text, c.content, c.tenant_id, c.work_order_id, ends,
-            c.priority::text, greatest(c.available_at, '0002-01-01 00:00+00')
-        FROM claimed AS c
-        ORDER BY c.priority DESC, c.available_at, c.id;
+        LOOP
+            BEGIN
+                RETURN QUERY
+                WITH claimed AS (
+                    UPDATE work_items AS w
+                    SET status = 'PROCESSING', attempt_count = w.attempt_count + 1, updated_at = statement_timestamp(),
+                        current_attempt_id = attempt_ids[array_position(ready, w.id)]
+                    WHERE w.id = ANY (ready)
+                    RETURNING w.*
+                ),
+                started AS (
+                    INSERT INTO attempts
+                        (id, tenant_id, work_item_id, agent_id, attempt_number, started_at, lease_expires_at)
+                    SELECT current_attempt_id, tenant_id, id, agent, attempt_count, statement_timestamp(), ends
+                    FROM claimed
+                    RETURNING id
+                )
+                -- Python has no times before the year 1. All attempts are stored before the first row is returned.
+                SELECT c.id, c.current_attempt_id, c.attempt_count, c.type::text, c.content, c.tenant_id,
+                    c.work_order_id, ends, c.priority::text, greatest(c.available_at, '0002-01-01 00:00+00')
+                FROM claimed AS c
+                WHERE (SELECT count(*) FROM started) > 0
+                ORDER BY c.priority DESC, c.available_at, c.id;
+                RETURN;
+            EXCEPTION WHEN unique_violation THEN
+                IF mended THEN
+                    RAISE;
+                END IF;
+                mended := true;
+                -- Rows were written by hand: a queued item has an attempt that has not ended, or its count was set
+                -- back. It keeps as many tries as it has left.
+                UPDATE attempts AS a
+                SET status = 'FAILED', error = 'its item was in the queue', finished_at = statement_timestamp(),
+                    updated_at = statement_timestamp()
+                WHERE a.work_item_id = ANY (ready) AND a.finished_at IS NULL;
+                UPDATE work_items AS w
+                SET attempt_count = made.tries, max_attempts = w.max_attempts - w.attempt_count + made.tries
+                FROM unnest(ready) AS r (id) CROSS JOIN LATERAL (
+                    SELECT max(a.attempt_number) AS tries FROM attempts AS a WHERE a.work_item_id = r.id
+                ) AS made
+                WHERE w.id = r.id AND w.id = ANY (ready) AND w.attempt_count < made.tries;
+            END;
+        END LOOP;
     END
     $$
     """,
@@ -543,7 +623,9 @@ FUNCTIONS = (
         UPDATE attempts AS a
         SET status = 'COMPLETED', output = outputs[array_position(attempt_ids, a.id)],
             finished_at = statement_timestamp(), updated_at = statement_timestamp(),
-            duration_ms = least(greatest(0, extract(epoch FROM statement_timestamp() - a.started_at) * 1000), 2147483647)
+            duration_ms = least(
+                greatest(0, extract(epoch FROM statement_timestamp() - a.started_at) * 1000), 2147483647
+            )
         WHERE a.id = ANY (holders);
         RETURN QUERY SELECT unnest(held || finished_before);
     END
@@ -562,7 +644,8 @@ FUNCTIONS = (
             'work_orders_refuse_count',
             'work_orders_start_count',
             'work_items_inherit_priority',
-            'work_items_roll_up'
+            'work_items_roll_up',
+            'work_items_follow_hand'
         ] LOOP
             EXECUTE 'ALTER FUNCTION ' || name || '() SET search_path = '
                 || quote_ident(current_schema()) || ', pg_temp';
@@ -948,6 +1031,14 @@ TRIGGERS = (
     FOR EACH ROW WHEN (OLD.status = 'QUEUED' AND NEW.status = 'FAILED') EXECUTE FUNCTION require_cause()
     """,
     """
+    CREATE TRIGGER work_items_by_hand AFTER UPDATE OF status, awaiting_approval ON work_items
+    FOR EACH ROW WHEN (
+        (OLD.awaiting_approval AND NOT NEW.awaiting_approval)
+        OR (OLD.status = 'PROCESSING' AND NEW.status = 'FAILED')
+        OR (OLD.status = 'PROCESSING' AND NEW.status = 'QUEUED' AND NEW.attempt_count >= NEW.max_attempts)
+    ) EXECUTE FUNCTION work_items_follow_hand()
+    """,
+    """
     CREATE TRIGGER attempts_transition AFTER UPDATE OF status ON attempts
     FOR EACH ROW WHEN (OLD.status <> 'STARTED' AND NEW.status <> OLD.status) EXECUTE FUNCTION refuse_transition()
     """,
@@ -1031,6 +1122,7 @@ ROLLBACK = (
         uuid, text, text, text, text, jsonb, text, uuid[], text[], text[], timestamptz, integer, text[], text[]
     )
     """,
+    "DROP FUNCTION work_items_follow_hand()",
     "DROP FUNCTION work_items_roll_up()",
     "DROP FUNCTION work_items_inherit_priority()",
     "DROP FUNCTION work_orders_start_count()",

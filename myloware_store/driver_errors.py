@@ -90,7 +90,7 @@ _CONNECT_REASONS = (
 # messages may hold values.
 _TELLING = ("0A", "25", "26", "34", "3D", "3F", "42", "53", "55", "57", "58")
 _MISSING = {"42P01", "42703", "42704", "3F000"}  # a table, a column, a type or other object, a schema
-_MOVED = re.compile(r"\w+ (cannot move from [A-Z]+ to [A-Z]+)")  # what the guards of a status raise: labels only
+_MOVED = re.compile(r"\w+ (cannot move from [A-Z]+ to [A-Z]+[a-z ]*)")  # raised by the guards: labels and fixed words
 _LONG = 6  # characters of a password that is no everyday word
 _TOO_MUCH = "a text has more different words than its full-text entry of 1 MB has room for, or a value is too large"
 _CONFLICTS = {

@@ -31,6 +31,7 @@ DECLARE
     front CONSTANT timestamptz[] := array_fill('-infinity'::timestamptz, ARRAY[4]);
     kinds CONSTANT work_item_type[] := of_types::work_item_type[];
     ready uuid[];
+    mended bool := false;
 BEGIN
     -- Begin, in each priority, behind the time and id before which the caller says that nothing is left; where that
     -- gives too few, begin at the front.
@@ -204,24 +205,49 @@ BEGIN
     IF ready = '{{}}' THEN
         RETURN;
     END IF;
-    RETURN QUERY
-    WITH claimed AS (
-        UPDATE work_items AS w
-        SET status = 'PROCESSING', attempt_count = w.attempt_count + 1, updated_at = statement_timestamp(),
-            current_attempt_id = attempt_ids[array_position(ready, w.id)]
-        WHERE w.id = ANY (ready)
-        RETURNING w.*
-    ),
-    started AS (
-        INSERT INTO attempts (id, tenant_id, work_item_id, agent_id, attempt_number, started_at, lease_expires_at)
-        SELECT current_attempt_id, tenant_id, id, agent, attempt_count, statement_timestamp(), ends
-        FROM claimed
-    )
-    -- Python has no times before the year 1.
-    SELECT c.id, c.current_attempt_id, c.attempt_count, c.type::text, c.content, c.tenant_id, c.work_order_id, ends,
-        c.priority::text, greatest(c.available_at, '0002-01-01 00:00+00')
-    FROM claimed AS c
-    ORDER BY c.priority DESC, c.available_at, c.id;
+    LOOP
+        BEGIN
+            RETURN QUERY
+            WITH claimed AS (
+                UPDATE work_items AS w
+                SET status = 'PROCESSING', attempt_count = w.attempt_count + 1, updated_at = statement_timestamp(),
+                    current_attempt_id = attempt_ids[array_position(ready, w.id)]
+                WHERE w.id = ANY (ready)
+                RETURNING w.*
+            ),
+            started AS (
+                INSERT INTO attempts
+                    (id, tenant_id, work_item_id, agent_id, attempt_number, started_at, lease_expires_at)
+                SELECT current_attempt_id, tenant_id, id, agent, attempt_count, statement_timestamp(), ends
+                FROM claimed
+                RETURNING id
+            )
+            -- Python has no times before the year 1. All attempts are stored before the first row is returned.
+            SELECT c.id, c.current_attempt_id, c.attempt_count, c.type::text, c.content, c.tenant_id,
+                c.work_order_id, ends, c.priority::text, greatest(c.available_at, '0002-01-01 00:00+00')
+            FROM claimed AS c
+            WHERE (SELECT count(*) FROM started) > 0
+            ORDER BY c.priority DESC, c.available_at, c.id;
+            RETURN;
+        EXCEPTION WHEN unique_violation THEN
+            IF mended THEN
+                RAISE;
+            END IF;
+            mended := true;
+            -- Rows were written by hand: a queued item has an attempt that has not ended, or its count was set
+            -- back. It keeps as many tries as it has left.
+            UPDATE attempts AS a
+            SET status = 'FAILED', error = 'its item was in the queue', finished_at = statement_timestamp(),
+                updated_at = statement_timestamp()
+            WHERE a.work_item_id = ANY (ready) AND a.finished_at IS NULL;
+            UPDATE work_items AS w
+            SET attempt_count = made.tries, max_attempts = w.max_attempts - w.attempt_count + made.tries
+            FROM unnest(ready) AS r (id) CROSS JOIN LATERAL (
+                SELECT max(a.attempt_number) AS tries FROM attempts AS a WHERE a.work_item_id = r.id
+            ) AS made
+            WHERE w.id = r.id AND w.id = ANY (ready) AND w.attempt_count < made.tries;
+        END;
+    END LOOP;
 END
 $$
 """

@@ -41,8 +41,8 @@ $$
 REQUIRE_CAUSE = """
 CREATE FUNCTION require_cause() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    -- A failed item is queued again only in the wake of its dead letter's replay, a queued one fails only in that
-    -- of its order's cancellation.
+    -- A failed item is queued again by the replay of its dead letter only, a queued one fails only when its order
+    -- is cancelled.
     IF (CASE NEW.status
         WHEN 'QUEUED' THEN NOT EXISTS (
             SELECT FROM dead_letters
@@ -54,7 +54,10 @@ BEGIN
     END) THEN
         RAISE EXCEPTION USING
             ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME,
-            MESSAGE = 'a failed item is queued again by a replay only, a queued one fails by cancelling only';
+            MESSAGE = 'work_items cannot move from ' || OLD.status::text || ' to ' || NEW.status::text
+                || CASE NEW.status
+                    WHEN 'QUEUED' THEN ' except by replaying its dead letter' ELSE ' except by cancelling its order'
+                END;
     END IF;
     RETURN NULL;
 END
@@ -116,6 +119,7 @@ DECLARE
     moves bool[];
     latest timestamptz[];
     claimable bool;
+    released bool;
 BEGIN
     -- TRUNCATE fires this too, and leaves no order with an item.
     IF TG_OP = 'TRUNCATE' THEN
@@ -150,25 +154,43 @@ BEGIN
             FROM old_rows GROUP BY work_order_id
         ) AS d;
     ELSE
-        SELECT array_agg(d.id), array_agg(d.open), array_agg(d.failed), array_agg(d.moved), bool_or(d.ready)
-        INTO ids, opened, failures, moves, claimable
+        SELECT array_agg(d.id), array_agg(d.open), array_agg(d.failed), array_agg(d.moved), bool_or(d.ready),
+            bool_or(d.free)
+        INTO ids, opened, failures, moves, claimable, released
         FROM (
             SELECT work_order_id AS id, sum(open) AS open, sum(failed) AS failed, bool_or(moved) AS moved,
-                bool_or(ready) AS ready
+                bool_or(ready) AS ready, bool_or(free) AS free
             FROM (
                 SELECT work_order_id,
                     (status IN ('QUEUED', 'PROCESSING'))::int AS open,
                     (status = 'FAILED')::int AS failed,
                     status <> 'QUEUED' AS moved,
-                    status = 'QUEUED' AND available_at <= statement_timestamp() AS ready
+                    status = 'QUEUED' AND available_at <= statement_timestamp() AS ready,
+                    status <> 'PROCESSING' OR awaiting_approval AS free
                 FROM new_rows
                 UNION ALL
                 SELECT work_order_id,
-                    -(status IN ('QUEUED', 'PROCESSING'))::int, -(status = 'FAILED')::int, false, false
+                    -(status IN ('QUEUED', 'PROCESSING'))::int, -(status = 'FAILED')::int, false, false, false
                 FROM old_rows
             ) AS changes
             GROUP BY work_order_id
         ) AS d;
+        -- The functions end an attempt in the statement that moves its item. After an UPDATE by hand it is still
+        -- open, and would stop the item's next claim.
+        IF released THEN
+            UPDATE attempts AS a
+            SET status = CASE
+                    WHEN a.lease_expires_at <= statement_timestamp() THEN 'TIMEOUT' ELSE 'FAILED'
+                END::attempt_status,
+                error = 'its item was moved by hand', finished_at = statement_timestamp(),
+                updated_at = statement_timestamp(),
+                duration_ms = least(
+                    greatest(0, extract(epoch FROM statement_timestamp() - a.started_at) * 1000), 2147483647
+                )
+            WHERE a.finished_at IS NULL AND a.work_item_id = ANY (
+                ARRAY(SELECT id FROM new_rows WHERE status <> 'PROCESSING' OR awaiting_approval)
+            );
+        END IF;
     END IF;
     IF ids IS NULL THEN
         RETURN NULL;
@@ -210,6 +232,39 @@ END
 $$
 """
 
+FOLLOW_HAND = """
+CREATE FUNCTION work_items_follow_hand() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    decided CONSTANT bool := EXISTS (
+        SELECT FROM approval_events
+        WHERE work_item_id = NEW.id
+            AND (NEW.status, decision) IN (('COMPLETED', 'APPROVED'), ('FAILED', 'REJECTED'))
+    ) OR EXISTS (
+        SELECT FROM work_orders WHERE id = NEW.work_order_id AND cancelled_at = NEW.processed_at
+    );
+BEGIN
+    IF NEW.status = 'QUEUED' THEN
+        -- An item is claimed only while it has tries left.
+        UPDATE work_items SET max_attempts = attempt_count + 1 WHERE id = NEW.id AND attempt_count >= max_attempts;
+    ELSIF OLD.awaiting_approval AND NOT decided THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME,
+            MESSAGE = 'work_items cannot move from PROCESSING to ' || NEW.status::text || ' without a decision';
+    ELSIF NEW.status = 'FAILED' AND NOT decided THEN
+        -- The way back is the replay of a letter.
+        INSERT INTO dead_letters (tenant_id, source, event_type, payload, error, retry_count, work_item_id)
+        SELECT NEW.tenant_id, 'work_items', NEW.type::text,
+            jsonb_build_object(
+                'work_item_id', NEW.id, 'attempt_id', NEW.current_attempt_id, 'content', NEW.content
+            ),
+            'the item was failed by hand', greatest(NEW.attempt_count - 1, 0), NEW.id
+        ON CONFLICT (work_item_id) WHERE replayed_at IS NULL DO NOTHING;
+    END IF;
+    RETURN NULL;
+END
+$$
+"""
+
 FUNCTIONS = (
     CONTENT_SHA256,
     CONTENT_SEARCH,
@@ -220,6 +275,7 @@ FUNCTIONS = (
     START_COUNT,
     INHERIT_PRIORITY,
     ROLL_UP,
+    FOLLOW_HAND,
     SUBMIT_WORK_ORDER,
     CLAIM_WORK_ITEMS,
     FINISH_WORK_ITEMS,
@@ -234,6 +290,7 @@ TRIGGER_FUNCTIONS = (
     "work_orders_start_count",
     "work_items_inherit_priority",
     "work_items_roll_up",
+    "work_items_follow_hand",
 )
 """The names of those that triggers call."""
 
@@ -259,6 +316,14 @@ TRIGGERS = (
     """
     CREATE TRIGGER work_items_cancel AFTER UPDATE OF status ON work_items
     FOR EACH ROW WHEN (OLD.status = 'QUEUED' AND NEW.status = 'FAILED') EXECUTE FUNCTION require_cause()
+    """,
+    """
+    CREATE TRIGGER work_items_by_hand AFTER UPDATE OF status, awaiting_approval ON work_items
+    FOR EACH ROW WHEN (
+        (OLD.awaiting_approval AND NOT NEW.awaiting_approval)
+        OR (OLD.status = 'PROCESSING' AND NEW.status = 'FAILED')
+        OR (OLD.status = 'PROCESSING' AND NEW.status = 'QUEUED' AND NEW.attempt_count >= NEW.max_attempts)
+    ) EXECUTE FUNCTION work_items_follow_hand()
     """,
     """
     CREATE TRIGGER attempts_transition AFTER UPDATE OF status ON attempts

@@ -6,8 +6,8 @@ one way only: rows are found by `id = ANY (...)` of a variable, one by one in a 
 to a LIMIT. What would read a table or a partial index as a whole is turned off or not offered: `finished_at IS NULL`
 and not the status that indexes are partial by; OFFSET 0 in an EXISTS, which keeps it from being hashed as a whole.
 
-A sort that is needed though it is turned off counts as a cost of 1e10. A server with LLVM compiles plans of such a cost at
-every call, which takes 0.4 s: so `jit` is off, too.
+A sort that is needed though it is turned off counts as a cost of 1e10. A server with LLVM compiles plans of such a cost
+at every call, which takes 0.4 s: so `jit` is off, too.
 
 Labels are text in what the functions take and give: an enum type that one of them named could not be made anew.
 """
@@ -123,7 +123,9 @@ BEGIN
     UPDATE attempts AS a
     SET status = 'COMPLETED', output = outputs[array_position(attempt_ids, a.id)],
         finished_at = statement_timestamp(), updated_at = statement_timestamp(),
-        duration_ms = least(greatest(0, extract(epoch FROM statement_timestamp() - a.started_at) * 1000), 2147483647)
+        duration_ms = least(
+            greatest(0, extract(epoch FROM statement_timestamp() - a.started_at) * 1000), 2147483647
+        )
     WHERE a.id = ANY (holders);
     RETURN QUERY SELECT unnest(held || finished_before);
 END

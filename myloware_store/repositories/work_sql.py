@@ -139,12 +139,14 @@ LEFT JOIN dead_letters AS d ON d.work_item_id = w.id AND d.replayed_at IS NULL
 WHERE %(tenant)s::text IS NULL OR w.tenant_id = %(tenant)s
 """
 
-# Index: attempts_lease_idx. A lease without an end is never taken back.
+# Index: attempts_lease_idx. A lease without an end is never taken back. An attempt that was written by hand may hold
+# nothing: it is ended, and its item stays as it is.
 REAP = f"""
 WITH expired AS MATERIALIZED (
-    SELECT w.id, a.id AS attempt_id, a.lease_expires_at, w.attempt_count < w.max_attempts AS again
-    FROM attempts AS a JOIN work_items AS w ON w.id = a.work_item_id AND w.current_attempt_id = a.id
-    WHERE a.status = 'STARTED' AND a.lease_expires_at <= statement_timestamp() AND w.status = 'PROCESSING'
+    SELECT w.id, a.id AS attempt_id, a.lease_expires_at, w.attempt_count < w.max_attempts AS again,
+        w.status = 'PROCESSING' AND NOT w.awaiting_approval AS holds
+    FROM attempts AS a JOIN work_items AS w ON w.id = a.work_item_id
+    WHERE a.status = 'STARTED' AND a.lease_expires_at <= statement_timestamp()
         AND (%(tenant)s::text IS NULL OR w.tenant_id = %(tenant)s)
     ORDER BY a.lease_expires_at
     LIMIT %(limit)s
@@ -153,7 +155,13 @@ WITH expired AS MATERIALIZED (
 held AS (
     SELECT id, attempt_id, row_number() OVER () AS n, again,
         'the lease ran out at ' || lease_expires_at::text AS error, true AS accepted
-    FROM expired
+    FROM expired WHERE holds
+),
+strays AS (
+    UPDATE attempts AS a
+    SET status = 'TIMEOUT', error = 'it held no item', finished_at = statement_timestamp(),
+        updated_at = statement_timestamp()
+    FROM expired WHERE a.id = expired.attempt_id AND NOT expired.holds
 ),
 {_SETTLE.replace("{status}", "'TIMEOUT'")}
 """

@@ -25,7 +25,7 @@ ITEM = {"type": "INVOICE", "content": "Invoice 17"}
         (lambda store, claim: store.work.fail([claim], ["no"]), WorkItemStatus.QUEUED),
         (lambda store, claim: store.work.cancel(claim.work_order_id), WorkItemStatus.FAILED),
         (lambda store, claim: store.work.release([claim]), WorkItemStatus.QUEUED),
-        (lambda store, _: (expire(store), store.work.reap()), WorkItemStatus.QUEUED),
+        (lambda store, _: expire(store).work.reap(), WorkItemStatus.QUEUED),
     ],
     ids=["finish", "park", "fail", "cancel", "release", "reap"],
 )
@@ -45,10 +45,11 @@ def test_an_attempt_ends_before_it_began(
 def test_a_letter_is_replayed_before_its_item_failed(myloware: Store) -> None:
     """The item is queued again at once."""
     myloware.work.submit([ITEM])
-    (outcome,) = myloware.work.fail(myloware.work.claim("agent"), ["no"], retry=False).values()
+    myloware.work.fail(myloware.work.claim("agent"), ["no"], retry=False)
     move_time(myloware, "work_items", "processed_at")
+    (letter,) = myloware.dead_letters.list()
 
-    assert {outcome.dead_letter_id} == myloware.dead_letters.replay([outcome.dead_letter_id], by="kim")
+    assert {letter.id} == myloware.dead_letters.replay([letter.id], by="kim")
     assert 1 == len(myloware.work.claim("agent"))
 
 
@@ -78,7 +79,7 @@ def move_time(store: Store, table: str, *columns: str) -> None:
         store.db.execute_sql(f"UPDATE {table} SET {column} = now() + interval '1 hour'")
 
 
-def expire(store: Store) -> None:
+def expire(store: Store) -> Store:
     """Let all leases run out."""
-    with store.db.atomic():
-        Attempt.update(lease_expires_at=datetime.now(UTC) - timedelta(minutes=1)).execute()
+    Attempt.update(lease_expires_at=datetime.now(UTC) - timedelta(minutes=1)).execute()
+    return store

@@ -77,7 +77,7 @@ def dump(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[[], st
 
 
 def test_no_function_with_planner_settings_is_compiled(settings: Settings, database: StoreDatabase) -> None:
-    """A method that is turned off can make a plan look dear enough for JIT, which takes 0.4 s a call: it is off, too."""
+    """A method that is turned off can make a plan look dear enough for JIT, which takes 0.4 s a call."""
     migrate(settings)
     tuned = """
         SELECT proname, 'jit=off' = ANY (proconfig) FROM pg_proc

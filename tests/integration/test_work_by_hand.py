@@ -1,0 +1,249 @@
+"""Items that somebody moves by hand, in psql or by the models: what is refused, what follows, and that claims go on."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from myloware_store import Attempt, DeadLetter, Store, WorkItem
+from myloware_store.errors import ConstraintViolation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from myloware_store import Claim
+
+ITEM = {"type": "INVOICE", "content": "Invoice 17"}
+LONG_AGO = datetime(2025, 1, 1, tzinfo=UTC)
+
+
+def queued(_store: Store) -> None:
+    """Leave it as it was submitted."""
+
+
+def live(store: Store) -> Claim:
+    """Claim it."""
+    (claim,) = store.work.claim("agent")
+    return claim
+
+
+def expired(store: Store) -> None:
+    """Claim it, and let the lease run out."""
+    live(store)
+    Attempt.update(lease_expires_at=LONG_AGO).execute()
+
+
+def unheld(store: Store) -> None:
+    """Claim it, and delete the attempt."""
+    live(store)
+    Attempt.delete().execute()
+
+
+def parked(store: Store) -> None:
+    """Let its result wait for a decision."""
+    store.work.finish([live(store)], [1], gate=True)
+
+
+def completed(store: Store) -> None:
+    """Finish it."""
+    store.work.finish([live(store)], [1])
+
+
+def failed(store: Store) -> None:
+    """Fail it for good."""
+    store.work.fail([live(store)], ["no"], retry=False)
+
+
+def cancelled(store: Store) -> None:
+    """Cancel its order."""
+    store.work.cancel(WorkItem.get().work_order_id)
+
+
+# (state, move to): the constraint that refuses it, or the statuses of the attempts and the open letters afterwards.
+MOVES: dict[tuple[Callable[[Store], Any], str], str | tuple[list[str], int]] = {
+    (queued, "PROCESSING"): ([], 0),
+    (queued, "COMPLETED"): "work_items_transition",
+    (queued, "FAILED"): "work_items_cancel",
+    (live, "QUEUED"): (["FAILED"], 0),
+    (live, "COMPLETED"): (["FAILED"], 0),
+    (live, "FAILED"): (["FAILED"], 1),
+    (expired, "QUEUED"): (["TIMEOUT"], 0),
+    (expired, "COMPLETED"): (["TIMEOUT"], 0),
+    (expired, "FAILED"): (["TIMEOUT"], 1),
+    (unheld, "QUEUED"): ([], 0),
+    (unheld, "COMPLETED"): ([], 0),
+    (unheld, "FAILED"): ([], 1),
+    (parked, "QUEUED"): (["COMPLETED"], 0),
+    (parked, "PROCESSING"): "work_items_by_hand",
+    (parked, "COMPLETED"): "work_items_by_hand",
+    (parked, "FAILED"): "work_items_by_hand",
+    (completed, "QUEUED"): "work_items_transition",
+    (completed, "PROCESSING"): "work_items_transition",
+    (completed, "FAILED"): "work_items_transition",
+    (failed, "QUEUED"): "work_items_replay",
+    (failed, "PROCESSING"): "work_items_transition",
+    (failed, "COMPLETED"): "work_items_transition",
+    (cancelled, "QUEUED"): "work_items_replay",
+    (cancelled, "PROCESSING"): "work_items_transition",
+    (cancelled, "COMPLETED"): "work_items_transition",
+}
+
+
+def by_sql(store: Store, status: str) -> None:
+    """Move the item as in psql."""
+    ended = "now()" if status in {"COMPLETED", "FAILED"} else "NULL"
+    update = f"UPDATE work_items SET status = %s, processed_at = {ended}, awaiting_approval = false"
+    store.db.execute_sql(update, (status,))
+
+
+def by_model(_store: Store, status: str) -> None:
+    """Move the item as a script with the models does."""
+    item = WorkItem.get()
+    item.status = status
+    item.processed_at = datetime.now(UTC) if status in {"COMPLETED", "FAILED"} else None
+    item.awaiting_approval = False
+    item.save()
+
+
+@pytest.mark.parametrize("move", [by_sql, by_model])
+@pytest.mark.parametrize(("state", "status"), MOVES, ids=lambda value: getattr(value, "__name__", value))
+def test_an_item_is_moved_by_hand(
+    myloware: Store, state: Callable[[Store], Any], status: str, move: Callable[[Store, str], None]
+) -> None:
+    """A move is refused and changes nothing, or no attempt stays open, a failed item has a letter, and claims go on."""
+    myloware.work.submit([ITEM], max_attempts=1)
+    state(myloware)
+    before = (WorkItem.get().status, *left(myloware))
+    expected = MOVES[state, status]
+    if isinstance(expected, str):
+        with pytest.raises(ConstraintViolation, match="it cannot move from") as caught:
+            move(myloware, status)
+        assert (expected, before) == (caught.value.constraint, (WorkItem.get().status, *left(myloware)))
+        return
+    move(myloware, status)
+
+    assert (status, *expected) == (WorkItem.get().status, *left(myloware))
+    assert 0 == myloware.work.stats().total.expired
+    assert {} == myloware.work.reap()
+    assert (1 if status == "QUEUED" else 0) == len(myloware.work.claim("other"))
+    myloware.work.submit([ITEM])
+    assert 1 == len(myloware.work.claim("other"))
+
+
+def left(_store: Store) -> tuple[list[str], int]:
+    """Return the statuses of the attempts, and how many letters are open."""
+    attempts = [attempt.status for attempt in Attempt.select().order_by(Attempt.attempt_number)]
+    return attempts, DeadLetter.select().where(DeadLetter.replayed_at.is_null()).count()
+
+
+def test_an_item_that_was_failed_by_hand_is_replayed(myloware: Store) -> None:
+    """Its letter says so, and brings it back."""
+    myloware.work.submit([ITEM])
+    live(myloware)
+    by_sql(myloware, "FAILED")
+    (letter,) = myloware.dead_letters.list()
+    assert ("work_items", "the item was failed by hand", "Invoice 17") == (
+        letter.source,
+        letter.error,
+        letter.payload["content"],
+    )
+    assert {letter.id} == myloware.dead_letters.replay([letter.id], by="kim")
+    assert 1 == len(myloware.work.claim("other"))
+
+
+@pytest.mark.parametrize("status", ["QUEUED", "COMPLETED", "FAILED"])
+def test_a_worker_learns_that_its_item_was_moved(myloware: Store, status: str) -> None:
+    """Nothing that it says of the item is accepted any more; an item queued again can be claimed by another."""
+    myloware.work.submit([ITEM])
+    claim = live(myloware)
+    by_sql(myloware, status)
+
+    assert set() == myloware.work.heartbeat([claim])
+    assert set() == myloware.work.finish([claim], [1])
+    assert {} == myloware.work.fail([claim], ["no"])
+    assert set() == myloware.work.release([claim])
+    assert "its item was moved by hand" == Attempt.get_by_id(claim.attempt_id).error
+
+
+def test_a_whole_queue_is_moved_at_once(myloware: Store) -> None:
+    """One UPDATE over items in every state of a claim leaves all of them to be claimed."""
+    myloware.work.submit([ITEM] * 4, max_attempts=1)
+    claims = myloware.work.claim("agent", n=3)
+    myloware.work.finish(claims[:1], [1], gate=True)
+    Attempt.update(lease_expires_at=LONG_AGO).where(Attempt.id == claims[1].attempt_id).execute()
+    by_sql(myloware, "QUEUED")
+
+    assert 4 == len(myloware.work.claim("other", n=10))
+
+
+def test_a_decision_by_hand_completes_a_parked_item(myloware: Store) -> None:
+    """With the decision's row there is a trace, so the move passes; one of another kind is no help."""
+    myloware.work.submit([ITEM])
+    parked(myloware)
+    item = WorkItem.get()
+    decide = """
+        INSERT INTO approval_events (tenant_id, work_item_id, approver_id, decision, policy_version)
+        VALUES ('default', %s, 'kim', %s, '1')
+        """
+    for decision in ("ESCALATED", "REJECTED"):
+        myloware.db.execute_sql(decide, (item.id, decision))
+    with pytest.raises(ConstraintViolation, match="it cannot move from PROCESSING to COMPLETED without a decision"):
+        by_sql(myloware, "COMPLETED")
+    myloware.db.execute_sql(decide, (item.id, "APPROVED"))
+    by_sql(myloware, "COMPLETED")
+
+    assert "COMPLETED" == WorkItem.get().status
+
+
+@pytest.mark.parametrize("fair", [False, True])
+@pytest.mark.parametrize("kept", [0, 2])
+def test_a_claim_mends_rows_that_cannot_be(myloware: Store, *, kept: int, fair: bool) -> None:
+    """A queued item with an open attempt, or one whose tries were set back, is claimed with the tries it has left."""
+    order = myloware.work.submit([ITEM] * 3)
+    for _ in range(2):
+        myloware.work.fail(myloware.work.claim("agent", n=3), ["no"] * 3, delay=0)
+    first, second, third = (item.id for item in myloware.work.items(order.id))
+    Attempt.create(work_item=first, agent_id="by hand", attempt_number=7)
+    myloware.db.execute_sql("UPDATE work_items SET attempt_count = 0 WHERE id = %s", (second,))
+    if kept:
+        myloware.db.execute_sql("UPDATE work_items SET attempt_count = 0 WHERE id = %s", (third,))
+    claims = {claim.item_id: claim for claim in myloware.work.claim("other", n=3, fair=fair)}
+
+    assert [8, 3, 3] == [claims[item].attempt_number for item in (first, second, third)]
+    left = [item.max_attempts - item.attempt_count for item in myloware.work.items(order.id)]
+    assert [2, 4, 4 if kept else 2] == left
+    assert {claim.item_id for claim in claims.values()} == myloware.work.finish([*claims.values()], [1, 1, 1])
+    assert not Attempt.select().where(Attempt.status == "STARTED").exists()
+
+
+def test_the_reaper_ends_attempts_that_hold_nothing(myloware: Store) -> None:
+    """An expired attempt of an item that is queued, done or parked is ended, and its item stays."""
+    order = myloware.work.submit([ITEM])
+    for status in ("QUEUED", "COMPLETED", "PROCESSING"):
+        item = add_item(order.id, status, awaiting_approval=status == "PROCESSING")
+        Attempt.create(work_item=item, agent_id="by hand", lease_expires_at=LONG_AGO)
+    before = [item.status for item in myloware.work.items(order.id)]
+
+    assert {} == myloware.work.reap()
+    assert before == [item.status for item in myloware.work.items(order.id)]
+    assert ["TIMEOUT"] * 3 == [attempt.status for attempt in Attempt.select()]
+    assert 0 == myloware.work.stats().total.expired
+
+
+def test_the_reaper_takes_back_what_was_started_by_the_models(myloware: Store) -> None:
+    """An attempt that the item does not name holds it all the same: there is one open attempt at most."""
+    item = add_item(myloware.work.submit([ITEM]).id, "PROCESSING")
+    Attempt.create(work_item=item, agent_id="by hand", lease_expires_at=LONG_AGO)
+
+    assert {item.id} == myloware.work.reap().keys()
+    assert "QUEUED" == WorkItem.get_by_id(item.id).status
+
+
+def add_item(order_id: object, status: str, **values: object) -> WorkItem:
+    """Insert an item in some state, which imports may do."""
+    ended = LONG_AGO if status == "COMPLETED" else None
+    given = {"work_order": order_id, "type": "INVOICE", "content": "x", "status": status, "processed_at": ended}
+    item: WorkItem = WorkItem.create(priority="LOW", **given, **values)
+    return item
