@@ -334,7 +334,7 @@ FUNCTIONS = (
     """
     CREATE FUNCTION claim_work_items(
         most int, agent text, lease float8, attempt_ids uuid[],
-        of_types text[], of_tenants text[], fairly bool, since timestamptz[], behind uuid[]
+        of_types text[], of_tenants text[], fairly bool, since timestamptz[], behind uuid[], known_types text[]
     ) RETURNS TABLE (
         item_id uuid, attempt_id uuid, attempt_number int, type text, content text, tenant_id text,
         work_order_id uuid, lease_expires_at timestamptz, priority text, available_at timestamptz
@@ -347,7 +347,8 @@ FUNCTIONS = (
         urgent_first CONSTANT priority[] := ARRAY['URGENT', 'HIGH', 'MEDIUM', 'LOW'];
         ends CONSTANT timestamptz := statement_timestamp() + lease * interval '1 second';
         front CONSTANT timestamptz[] := array_fill('-infinity'::timestamptz, ARRAY[4]);
-        kinds CONSTANT work_item_type[] := of_types::work_item_type[];
+        -- Compared as text: neither the caller nor the database has to know all types of the other.
+        kinds CONSTANT text[] := COALESCE(of_types, known_types);
         ready uuid[];
         mended bool := false;
     BEGIN
@@ -384,7 +385,7 @@ FUNCTIONS = (
                             SELECT t.name FROM drawn AS t CROSS JOIN LATERAL (
                                 SELECT FROM unnest(urgent_first) AS lane (priority) CROSS JOIN LATERAL (
                                     SELECT FROM work_items AS w
-                                    WHERE w.tenant_id = t.name AND (of_types IS NULL OR w.type = ANY (kinds))
+                                    WHERE w.tenant_id = t.name AND w.type::text = ANY (kinds)
                                         AND w.status = 'QUEUED' AND w.priority = lane.priority
                                         AND w.available_at <= statement_timestamp() AND w.attempt_count < w.max_attempts
                                     ORDER BY w.available_at NULLS FIRST, w.id
@@ -399,7 +400,7 @@ FUNCTIONS = (
                         SELECT r.id FROM sharing AS t CROSS JOIN LATERAL (
                             SELECT r.id FROM unnest(urgent_first) AS lane (priority) CROSS JOIN LATERAL (
                                 SELECT w.id FROM work_items AS w
-                                WHERE w.tenant_id = t.name AND (of_types IS NULL OR w.type = ANY (kinds))
+                                WHERE w.tenant_id = t.name AND w.type::text = ANY (kinds)
                                     AND w.status = 'QUEUED' AND w.priority = lane.priority
                                     AND w.available_at <= statement_timestamp() AND w.attempt_count < w.max_attempts
                                 ORDER BY w.available_at NULLS FIRST, w.id
@@ -414,7 +415,7 @@ FUNCTIONS = (
                         SELECT r.id FROM drawn AS t CROSS JOIN unnest(urgent_first) AS lane (priority)
                         CROSS JOIN LATERAL (
                             SELECT w.id FROM work_items AS w
-                            WHERE w.tenant_id = t.name AND (of_types IS NULL OR w.type = ANY (kinds))
+                            WHERE w.tenant_id = t.name AND w.type::text = ANY (kinds)
                                 AND w.status = 'QUEUED' AND w.priority = lane.priority
                                 AND w.available_at <= statement_timestamp() AND w.attempt_count < w.max_attempts
                                 AND w.id <> ALL (SELECT id FROM shared)
@@ -437,7 +438,7 @@ FUNCTIONS = (
                         CROSS JOIN unnest(urgent_first, since, behind) AS lane (priority, start, after_id)
                         CROSS JOIN LATERAL (
                             SELECT w.available_at, w.id FROM work_items AS w
-                            WHERE w.tenant_id = t.name AND (of_types IS NULL OR w.type = ANY (kinds))
+                            WHERE w.tenant_id = t.name AND w.type::text = ANY (kinds)
                                 AND w.status = 'QUEUED' AND w.priority = lane.priority
                                 AND w.available_at <= statement_timestamp()
                                 AND (w.available_at, w.id) > (lane.start, lane.after_id)
@@ -453,7 +454,7 @@ FUNCTIONS = (
                     )
                     SELECT r.id FROM lane CROSS JOIN LATERAL (
                         SELECT w.id FROM work_items AS w
-                        WHERE w.tenant_id = lane.name AND (of_types IS NULL OR w.type = ANY (kinds))
+                        WHERE w.tenant_id = lane.name AND w.type::text = ANY (kinds)
                             AND w.status = 'QUEUED' AND w.priority = lane.priority
                             AND w.available_at <= statement_timestamp()
                             AND (w.available_at, w.id) > (lane.start, lane.after_id)
@@ -469,7 +470,7 @@ FUNCTIONS = (
                 ready := ARRAY(
                     WITH seen AS MATERIALIZED (
                         SELECT t.name, lane.*, r.available_at, r.id
-                        FROM unnest(kinds) AS t (name)
+                        FROM unnest(of_types::work_item_type[]) AS t (name)
                         CROSS JOIN unnest(urgent_first, since, behind) AS lane (priority, start, after_id)
                         CROSS JOIN LATERAL (
                             SELECT w.available_at, w.id FROM work_items AS w
@@ -507,7 +508,7 @@ FUNCTIONS = (
                         WHERE w.status = 'QUEUED' AND w.priority = lane.priority
                             AND w.available_at <= statement_timestamp()
                             AND (w.available_at, w.id) > (lane.start, lane.after_id)
-                            AND w.attempt_count < w.max_attempts
+                            AND w.attempt_count < w.max_attempts AND w.type::text = ANY (kinds)
                         ORDER BY w.available_at, w.id
                         LIMIT most
                         FOR NO KEY UPDATE SKIP LOCKED
@@ -1114,7 +1115,7 @@ ROLLBACK = (
     "DROP FUNCTION finish_work_items(uuid[], uuid[], jsonb[], boolean, text, boolean)",
     """
     DROP FUNCTION claim_work_items(
-        integer, text, double precision, uuid[], text[], text[], boolean, timestamptz[], uuid[]
+        integer, text, double precision, uuid[], text[], text[], boolean, timestamptz[], uuid[], text[]
     )
     """,
     """

@@ -17,7 +17,7 @@ from uuid_utils.compat import uuid7
 from myloware_store.enums import ENUM_TYPES
 from myloware_store.errors import InvalidInput, NotFound
 from myloware_store.scalars import CheckedField, ServerDefault, field_name, passes
-from myloware_store.values import MAX_JSON_BYTES, dump_json, require_text, shown
+from myloware_store.values import MAX_JSON_BYTES, dump_json, read_label, require_text, shown
 from myloware_store.vectors import DIMENSIONS, Embedding, as_embedding, decode_binary, decode_text, encode_text
 
 __all__ = [
@@ -115,7 +115,7 @@ class EnumField(CheckedField):
             raise InvalidInput(f"{field_name(self)}: {shown(value)} is not one of {labels}") from None
 
     def python_value(self, value: Any) -> StrEnum | None:
-        return None if value is None else self.enum(value)
+        return None if value is None else read_label(self.enum, value)
 
 
 class UuidField(CheckedField):

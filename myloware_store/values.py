@@ -6,13 +6,16 @@ import math
 import re
 import reprlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from enum import StrEnum
+from typing import Any, TypeVar
 
 import orjson
 
-from myloware_store.errors import InvalidInput
+from myloware_store.errors import InvalidInput, SchemaMismatch
 
-__all__ = ["MAX_JSON_BYTES", "MAX_NAME_CHARS", "MAX_TEXT_BYTES", "dump_json", "require_text", "shown"]
+__all__ = ["MAX_JSON_BYTES", "MAX_NAME_CHARS", "MAX_TEXT_BYTES", "dump_json", "read_label", "require_text", "shown"]
+
+_Label = TypeVar("_Label", bound=StrEnum)
 
 MAX_TEXT_BYTES = 1024 * 1024
 """Largest text, in bytes of UTF-8: PostgreSQL's tsvector ends at 1 MB."""
@@ -34,6 +37,21 @@ _ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 def shown(value: Any) -> str:
     """Return how a refused value looks in an error: short, whatever it is, and never an error itself."""
     return _short.repr(value)
+
+
+def read_label(enum: type[_Label], label: str) -> _Label:
+    """Return the member of a label that the database sent.
+
+    Raises:
+        SchemaMismatch: A newer version has added the label.
+    """
+    try:
+        return enum(label)
+    except ValueError:
+        raise SchemaMismatch(
+            f"{enum.__name__}: this version of myloware_store does not know {shown(label)}, which the database has;"
+            " install the version that the database was migrated with"
+        ) from None
 
 
 def require_text(

@@ -8,7 +8,7 @@ __all__ = ["CLAIM", "DUE", "DUE_BY_TENANT", "DUE_BY_TYPE"]
 CLAIM = """
 SELECT * FROM claim_work_items(
     %(n)s, %(agent_id)s, %(lease)s, %(attempt_ids)s::uuid[], %(types)s::text[], %(tenants)s::text[], %(fair)s,
-    %(since)s::timestamptz[], %(behind)s::uuid[]
+    %(since)s::timestamptz[], %(behind)s::uuid[], %(known_types)s::text[]
 )
 """
 
@@ -16,7 +16,7 @@ _PRIORITIES = "(VALUES ('URGENT'::priority), ('HIGH'), ('MEDIUM'), ('LOW'))"
 # No item's time is NULL: asking for NULLS FIRST leaves the planner no index but the one of the tenant or type.
 _OLDEST = "ORDER BY w.available_at NULLS FIRST, w.id"
 _OF_TENANT = """
-    w.tenant_id = t.name AND (%(types)s::work_item_type[] IS NULL OR w.type = ANY (%(types)s::work_item_type[]))
+    w.tenant_id = t.name AND w.type::text = ANY (COALESCE(%(types)s::text[], %(known_types)s::text[]))
 """
 
 
@@ -34,6 +34,6 @@ FROM {names} AS t (name) CROSS JOIN {_PRIORITIES} AS lane (priority) CROSS JOIN 
 
 
 # Their indexes are those of the claims.
-DUE = _due("(VALUES (NULL))", "true", "ORDER BY w.available_at, w.id")
+DUE = _due("(VALUES (NULL))", "w.type::text = ANY (%(known_types)s::text[])", "ORDER BY w.available_at, w.id")
 DUE_BY_TYPE = _due("unnest(%(types)s::work_item_type[])", "w.type = t.name")
 DUE_BY_TENANT = _due("unnest(%(tenants)s::text[])", _OF_TENANT)

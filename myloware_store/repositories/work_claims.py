@@ -17,9 +17,9 @@ from myloware_store.repositories.base import as_count, as_flag, as_name, as_seco
 from myloware_store.repositories.claim_sql import CLAIM
 from myloware_store.repositories.work_horizon import Horizon, Horizons
 from myloware_store.repositories.work_rows import as_claims, as_outcomes, error_text, fence, paired
-from myloware_store.repositories.work_waiting import Waiting, wanted
+from myloware_store.repositories.work_waiting import KNOWN_TYPES, Waiting, wanted
 from myloware_store.results import Claim, Outcome
-from myloware_store.values import dump_json
+from myloware_store.values import dump_json, read_label
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -56,7 +56,7 @@ class Claims(Waiting):
         Args:
             agent_id: Who will work on them.
             n: Most items to take (1 to 1000).
-            types: Only items of these types.
+            types: Only items of these types, by default of all that this version knows.
             tenants: Only items of these tenants; under a tenant in force it can only narrow.
             lease: Seconds until the items are taken back unless `heartbeat` extends them.
             fair: Share the batch among the tenants with work that is ready, whatever its priority: each gets n divided
@@ -74,6 +74,7 @@ class Claims(Waiting):
             "n": count,
             "attempt_ids": [str(uuid7()) for _ in range(count)],
             **wanted(types, tenants),
+            "known_types": KNOWN_TYPES,
             "lease": as_seconds(lease, "lease", least=_SHORTEST_LEASE),
             "fair": as_flag(fair, "fair"),
         }
@@ -83,7 +84,7 @@ class Claims(Waiting):
                 item_id=item_id,
                 attempt_id=attempt_id,
                 attempt_number=number,
-                type=WorkItemType(kind),
+                type=read_label(WorkItemType, kind),
                 content=content,
                 tenant_id=tenant_id,
                 work_order_id=order_id,

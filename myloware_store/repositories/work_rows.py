@@ -12,7 +12,7 @@ from myloware_store.errors import InvalidInput
 from myloware_store.models import WorkOrder
 from myloware_store.repositories.base import as_enum, as_list, known_keys, stored_row
 from myloware_store.results import Claim, Outcome
-from myloware_store.values import MAX_TEXT_BYTES, require_text
+from myloware_store.values import MAX_TEXT_BYTES, read_label, require_text
 
 __all__ = [
     "as_claims",
@@ -88,7 +88,7 @@ def as_outcomes(rows: list[tuple[Any, ...]]) -> dict[UUID, Outcome]:
     return {
         item_id: Outcome(
             item_id=item_id,
-            status=WorkItemStatus(status),
+            status=read_label(WorkItemStatus, status),
             available_at=None if available_at is None else available_at.astimezone(UTC),
             dead_letter_id=letter_id,
         )

@@ -13,7 +13,10 @@ from myloware_store.listening import Listener
 from myloware_store.repositories import claim_sql
 from myloware_store.repositories.base import Repository, as_enum, as_list, as_name, as_seconds
 
-__all__ = ["Waiting", "wanted"]
+__all__ = ["KNOWN_TYPES", "Waiting", "wanted"]
+
+KNOWN_TYPES = [kind.value for kind in WorkItemType]
+"""The types that this version can work on: a newer one may have added others to the database."""
 
 _LOOK_SECONDS = 5.0
 """How often a waiting worker looks by itself: what it hears may be lost with its session."""
@@ -53,7 +56,7 @@ class Waiting(Repository):
             ConnectionFailed: The server cannot be reached: wait again.
         """
         deadline = time.monotonic() + as_seconds(timeout, "timeout")
-        values = wanted(types, tenants)
+        values = {**wanted(types, tenants), "known_types": KNOWN_TYPES}
         if not isinstance(listener, Listener | None):
             raise InvalidInput(f"listener: {type(listener).__name__} is not a Listener")
         if self._due(values) <= 0:

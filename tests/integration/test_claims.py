@@ -16,6 +16,7 @@ from myloware_store import InvalidInput, Priority, WorkItem
 from myloware_store.repositories import claim_sql
 from myloware_store.repositories.work import Work
 from myloware_store.repositories.work_horizon import Horizon
+from myloware_store.repositories.work_waiting import KNOWN_TYPES
 from tests.integration.conftest import until
 
 if TYPE_CHECKING:
@@ -131,10 +132,10 @@ def test_what_others_hold_is_passed_over(myloware: Store) -> None:
 def blocks_read(store: Store, statement: str, **values: Any) -> int:
     """Tell how many blocks a claim of five items touches, and put it back."""
     given = {"agent_id": "a", "n": 5, "attempt_ids": [str(uuid7()) for _ in range(5)], "lease": 60.0}
-    narrowed = {"types": None, "tenants": None, "fair": False, **Horizon().as_parameters(), **values}
+    narrowed = {"types": None, "tenants": None, "fair": False, "known_types": KNOWN_TYPES, **values}
     sql = f"EXPLAIN (ANALYZE, BUFFERS, TIMING off, FORMAT json) {statement}"
     with store.db.atomic() as transaction:
-        ((found,),) = store.db.execute_sql(sql, {**given, **narrowed}).fetchall()
+        ((found,),) = store.db.execute_sql(sql, {**given, **Horizon().as_parameters(), **narrowed}).fetchall()
         transaction.rollback()
     top = found[0]["Plan"]
     return int(top["Shared Hit Blocks"] + top["Shared Read Blocks"])

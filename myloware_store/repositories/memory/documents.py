@@ -15,7 +15,7 @@ from myloware_store.repositories.memory.filters import Condition, compile_filter
 from myloware_store.repositories.memory.rows import embedded
 from myloware_store.repositories.memory.writer import MemoryWriter
 from myloware_store.results import MemoryDoc
-from myloware_store.values import MAX_TEXT_BYTES, dump_json, require_text
+from myloware_store.values import MAX_TEXT_BYTES, dump_json, read_label, require_text
 from myloware_store.vectors import decode_binaries, encode_text
 
 __all__ = ["DOC_COLUMNS", "Documents", "as_docs"]
@@ -193,7 +193,7 @@ def as_docs(rows: list[tuple[Any, ...]]) -> list[MemoryDoc]:
             id=row_id,
             tenant_id=tenant_id,
             content=content,
-            type=MemDocType(kind),
+            type=read_label(MemDocType, kind),
             metadata=metadata,
             work_item_id=item_id,
             created_at=created_at.astimezone(UTC),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from myloware_store.enums import MemDocType
 from myloware_store.results import Hit
+from myloware_store.values import read_label
 from myloware_store.vectors import decode_binaries
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ SETTINGS: Mapping[str, str | int] = {
 Of a table that is not analyzed yet the planner believes that it has thirty times its rows, and asks for workers: to
 start two for 30 MB took as long as a third of the search.
 """
-
-_KINDS = {kind.value: kind for kind in MemDocType}
 
 
 def hits_sql(
@@ -62,8 +61,9 @@ def find(
     """Run a statement of `hits_sql` under settings that hold for it alone, and return its hits."""
     rows = database.execute_tuned(settings, statement, values).fetchall()
     if not rows or rows[0][-1] is None:
-        return [Hit(row[0], row[1], _KINDS[row[2]], *row[3:]) for row in rows]
+        return [Hit(row[0], row[1], read_label(MemDocType, row[2]), *row[3:]) for row in rows]
     vectors = decode_binaries([row[-1] for row in rows])
     return [
-        Hit(row[0], row[1], _KINDS[row[2]], *(*row[3:-1], vector)) for row, vector in zip(rows, vectors, strict=True)
+        Hit(row[0], row[1], read_label(MemDocType, row[2]), *(*row[3:-1], vector))
+        for row, vector in zip(rows, vectors, strict=True)
     ]
