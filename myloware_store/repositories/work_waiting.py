@@ -34,19 +34,20 @@ class Waiting(Repository):
         types: Iterable[WorkItemType | str] | None = None,
         tenants: Iterable[str] | None = None,
         listener: Listener | None = None,
+        look_every: float | None = None,
     ) -> bool:
         """Wait until there is something to claim.
 
-        It is told by NOTIFY, which a trigger sends for whatever becomes claimable, submitted in whichever way. Items
-        that become available by the clock (a retry's delay, `available_at`) end the wait when their time comes. Where
-        it cannot listen (behind PgBouncer) it looks four times a second, else every 5 s
-        for safety.
+        A trigger sends NOTIFY for whatever becomes claimable, submitted in whichever way. Items that become available
+        by the clock (a retry's delay, `available_at`) end the wait when their time comes.
 
         Args:
             timeout: Most seconds to wait.
             types: Only items of these types.
             tenants: Only items of these tenants; under a tenant in force it can only narrow.
             listener: An open `Listener`, to be used again and again; by default a session is opened for this call.
+            look_every: Seconds between two looks at the queue, in case a NOTIFY was lost with its session: by default
+                5, or 0.25 if it cannot listen (behind PgBouncer).
 
         Returns:
             Whether there was something to claim, which another worker may have taken since.
@@ -59,21 +60,24 @@ class Waiting(Repository):
         values = {**wanted(types, tenants), "known_types": KNOWN_TYPES}
         if not isinstance(listener, Listener | None):
             raise InvalidInput(f"listener: {type(listener).__name__} is not a Listener")
+        every = None if look_every is None else as_seconds(look_every, "look_every", least=0.01)
         if self._due(values) <= 0:
             return True
         if listener is not None:
-            return self._wait(deadline, values, listener)
+            return self._wait(deadline, values, listener, every)
         with Listener(self._db) as own:
-            return self._wait(deadline, values, own)
+            return self._wait(deadline, values, own, every)
 
-    def _wait(self, deadline: float, values: dict[str, Any], listener: Listener) -> bool:
+    def _wait(self, deadline: float, values: dict[str, Any], listener: Listener, every: float | None) -> bool:
         while True:
             armed = listener.arm()
             due = self._due(values)
             if due <= 0:
                 return True
             left = deadline - time.monotonic()
-            if left <= 0 or not listener.wait(min(left, due, _LOOK_SECONDS if armed else _LOOK_DEAF_SECONDS)):
+            if left <= 0 or not listener.wait(
+                min(left, due, every or (_LOOK_SECONDS if armed else _LOOK_DEAF_SECONDS))
+            ):
                 return False
 
     def _due(self, values: dict[str, Any]) -> float:

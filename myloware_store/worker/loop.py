@@ -68,6 +68,8 @@ class Worker:
             buried, and what it gives later is dropped. Its thread cannot be stopped, and takes on nothing until it
             returns. By default there is no limit.
         reap_every: Seconds between two looks for items that dead workers hold; None leaves that to others.
+        look_every: Seconds between two looks for work that no NOTIFY announced: by default 5, or 0.25 if it cannot
+            listen (behind PgBouncer).
         grace: Seconds that `run` waits for running handlers when it is told to stop; what has not ended then is given
             back.
 
@@ -89,6 +91,7 @@ class Worker:
         lease: float = 60.0,
         timeout: float | None = None,
         reap_every: float | None = 10.0,
+        look_every: float | None = None,
         grace: float = 30.0,
     ) -> None:
         require_plain(handler, "handler")
@@ -104,6 +107,8 @@ class Worker:
         self._lease = as_seconds(lease, "lease", least=_SHORTEST_LEASE)
         self._timeout = None if timeout is None else as_seconds(timeout, "timeout")
         self._reap_every = None if reap_every is None else as_seconds(reap_every, "reap_every", least=0.01)
+        self._look_every = None if look_every is None else as_seconds(look_every, "look_every", least=0.01)
+        self._longest_wait = max(_LONGEST_WAIT, self._look_every or 0.0)
         self._grace = as_seconds(grace, "grace")
         self._held: dict[UUID, Claim] = {}
         self._left: list[Handled] = []
@@ -187,7 +192,9 @@ class Worker:
                 return True
             elif room <= 0:
                 listener.wait(self._until_overdue(crew))  # or until a handler has ended
-            elif self._store.work.wait_for_work(self._until_overdue(crew), listener=listener, **self._wanted):
+            elif self._store.work.wait_for_work(
+                self._until_overdue(crew), listener=listener, look_every=self._look_every, **self._wanted
+            ):
                 self._rest(listener, _LONGEST_LOOK)
             else:
                 self._pause = 0.0
@@ -235,11 +242,11 @@ class Worker:
         return len(begun) >= self._threads and max(begun) + (self._timeout or 0.0) + seconds <= time.monotonic()
 
     def _until_overdue(self, crew: Crew) -> float:
-        """Give the seconds until the next handler takes too long, a minute at most."""
+        """Return the seconds until the next handler takes too long, a minute or `look_every` at most."""
         begun = [begun for attempt_id, begun in crew.running().items() if attempt_id in self._held]
         if self._timeout is None or not begun:
-            return min(_LONGEST_WAIT, self._timeout or _LONGEST_WAIT)
-        return min(_LONGEST_WAIT, max(0.0, min(begun) + self._timeout - time.monotonic()))
+            return min(self._longest_wait, self._timeout or self._longest_wait)
+        return min(self._longest_wait, max(0.0, min(begun) + self._timeout - time.monotonic()))
 
     def _rest(self, listener: Listener, most: float) -> None:
         """Wait for a moment, each time for longer, until something was claimed again."""

@@ -171,3 +171,16 @@ def test_where_nothing_can_be_heard_it_looks(myloware: Store) -> None:
     with Listener(pooled) as listener:
         assert not listener.arm()
     pooled.close_all()
+
+
+def test_how_often_it_looks_can_be_set(myloware: Store) -> None:
+    """A long time leaves the server alone: one look before, one at the beginning and one at the end."""
+    pooled = create_database(attrs.evolve(myloware.settings, pgbouncer=True))
+    looks: list[str] = []
+    pooled.query_hooks.append(lambda sql, *_: looks.append(sql))
+
+    assert not Work(pooled).wait_for_work(0.6, look_every=60)
+    assert 3 == len(looks)
+    with pytest.raises(InvalidInput, match="look_every"):
+        Work(pooled).wait_for_work(1, look_every=0)
+    pooled.close_all()
