@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import peewee
 import psycopg2
 from peewee import _manual as _Manual  # noqa: N812 - a class
-from psycopg2 import extensions
+from psycopg2 import errorcodes, extensions
 
 from myloware_store.driver_errors import DRIVER_ERRORS, connect_fault, lost_fault, misuse, statement_fault
 from myloware_store.errors import ConnectionFailed, DatabaseFault, InvalidInput
@@ -315,6 +315,10 @@ class StoreDatabase(peewee.PostgresqlDatabase):
             if fault is error:
                 raise
             state.doomed |= in_transaction and isinstance(fault, ConnectionFailed)
+            if getattr(error, "pgcode", None) == errorcodes.READ_ONLY_SQL_TRANSACTION:
+                # After a failover this server may be a standby: a new connection finds the one that can be written.
+                state.reusable = False
+                self.pool.close_idle()
         finally:
             state.settle()
         # Outside of the handler: the driver's error, which may quote row values, becomes no __context__.

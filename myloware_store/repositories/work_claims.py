@@ -202,7 +202,7 @@ class Claims(Waiting):
         _refuse_lost(held, {row[0] for row in rows}, whole=whole)
         return as_outcomes(rows)
 
-    def release(self, claims: Iterable[Claim]) -> set[UUID]:
+    def release(self, claims: Iterable[Claim], *, delay: float | None = None) -> set[UUID]:
         """Give items back that were not worked on: they are queued again where they were, and no try is used up.
 
         The attempts are forgotten, as if they had never been started. A second call with the same claims (a reply was
@@ -210,6 +210,7 @@ class Claims(Waiting):
 
         Args:
             claims: What `claim` returned.
+            delay: Seconds until the items can be claimed again; by default at once, before younger ones.
 
         Returns:
             The ids of the items that were given back.
@@ -217,7 +218,9 @@ class Claims(Waiting):
         Raises:
             LeaseLost: Inside the caller's transaction, where a claim no longer holds its item; none was given back.
         """
-        released = self._end(sql.RELEASE, as_claims(claims), {})
+        released = self._end(
+            sql.RELEASE, as_claims(claims), {"delay": None if delay is None else as_seconds(delay, "delay")}
+        )
         self._horizons.forget()
         return released
 

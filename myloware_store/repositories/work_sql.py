@@ -70,7 +70,11 @@ accepted AS MATERIALIZED (
 ),
 queued AS (
     UPDATE work_items AS w
-    SET status = 'QUEUED', attempt_count = w.attempt_count - 1, updated_at = statement_timestamp()
+    SET status = 'QUEUED', attempt_count = w.attempt_count - 1, updated_at = statement_timestamp(),
+        available_at = CASE
+            WHEN %(delay)s::float8 IS NULL THEN w.available_at
+            ELSE statement_timestamp() + %(delay)s::float8 * interval '1 second'
+        END
     FROM accepted WHERE w.id = accepted.id
 ),
 forgotten AS (

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 import orjson
+from psycopg2.errorcodes import CONNECTION_FAILURE, READ_ONLY_SQL_TRANSACTION
 
-from myloware_store.errors import StoreError
+from myloware_store.errors import ConnectionFailed, DatabaseFault, StoreError
 from myloware_store.repositories.base import as_seconds
 from myloware_store.values import dump_json
 
@@ -65,6 +66,7 @@ class Handled:
         result: What it returned, as JSON.
         gate: Whether the result waits for a decision.
         error: What it raised.
+        released: Whether the item is given back without using up a try.
         retry: Whether a failed item may be tried again.
         delay: Seconds until then, where the handler said so.
     """
@@ -73,6 +75,7 @@ class Handled:
     result: Any = None
     gate: bool = False
     error: BaseException | None = None
+    released: bool = False
     retry: bool = True
     delay: float | None = None
 
@@ -162,6 +165,8 @@ class Crew:
             return Handled(claim, error=error, delay=delay)
         except PermanentFailure as error:
             return Handled(claim, error=error, retry=False)
+        except DatabaseFault as error:
+            return Handled(claim, error=error, released=_out_of_reach(error))
         except BaseException as error:  # noqa: BLE001  also SystemExit: whatever ends a handler has failed the attempt
             return Handled(claim, error=error)
         else:
@@ -177,6 +182,16 @@ class Crew:
             self._store.db.close()
         except StoreError:  # the store was closed under a handler that took too long
             pass
+
+
+def _out_of_reach(error: DatabaseFault) -> bool:
+    """Tell whether the database could not be used, through no fault of the item.
+
+    A connection that broke while it was used is no such case: a statement that crashes its server must use up tries.
+    """
+    if isinstance(error, ConnectionFailed):
+        return error.sqlstate != CONNECTION_FAILURE
+    return error.sqlstate == READ_ONLY_SQL_TRANSACTION
 
 
 def _drain(queue: SimpleQueue[Any]) -> Iterator[Any]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import random
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 import attrs
+from psycopg2.errorcodes import READ_ONLY_SQL_TRANSACTION
 
 from myloware_store.errors import ConnectionFailed, DatabaseFault, StoreError, TransactionConflict
 
@@ -22,6 +24,9 @@ __all__ = ["WorkerReport", "hand_in", "tolerate"]
 _AWAY = (ConnectionFailed, TransactionConflict)
 _PASSING = ("53", "57")  # SQLSTATE classes: no resources left, and an operator (or a timeout of his) intervened
 
+_SHORTAGE_SECONDS = (1.0, 3.0)
+"""Between these, for how long an item waits whose handler could not reach the database."""
+
 _logger = logging.getLogger("myloware_store.worker")
 
 
@@ -35,7 +40,7 @@ class WorkerReport:
         failed: Attempts that failed, those of items that will be tried again among them.
         lost: Claims that were refused: their leases ran out, their orders were cancelled, or their handlers had ended
             them otherwise.
-        released: Claims given back.
+        released: Claims given back, also because their handlers could not reach the database.
     """
 
     finished: int = 0
@@ -67,11 +72,15 @@ def hand_in(work: Work, handled: Iterable[Handled], settled: WorkerReport) -> li
 
 def _passes(error: StoreError) -> bool:
     # The server is away, the pool is empty, another transaction stood in the way, or the statement was cancelled.
-    return isinstance(error, _AWAY) or (isinstance(error, DatabaseFault) and error.sqlstate[:2] in _PASSING)
+    return isinstance(error, _AWAY) or (
+        isinstance(error, DatabaseFault)
+        and (error.sqlstate[:2] in _PASSING or error.sqlstate == READ_ONLY_SQL_TRANSACTION)
+    )
 
 
-def _way(handled: Handled) -> tuple[bool, bool, bool, float]:
-    return (handled.error is not None, handled.gate, handled.retry, -1.0 if handled.delay is None else handled.delay)
+def _way(handled: Handled) -> tuple[bool, bool, bool, bool, float]:
+    delay = -1.0 if handled.delay is None else handled.delay
+    return (handled.error is not None, handled.gate, handled.released, handled.retry, delay)
 
 
 def _settle(work: Work, batch: list[Handled], settled: WorkerReport) -> list[Handled]:
@@ -92,10 +101,14 @@ def _settle(work: Work, batch: list[Handled], settled: WorkerReport) -> list[Han
     settled.lost += len(batch) - len(held)
     for one in batch:
         _tell(one, accepted=one.claim.item_id in accepted)
-    failed, gate = batch[0].error is not None, batch[0].gate
-    settled.failed += failed * len(held)
-    settled.parked += (gate and not failed) * len(held)
-    settled.finished += (not gate and not failed) * len(held)
+    if batch[0].released:
+        settled.released += len(held)
+    elif batch[0].error is not None:
+        settled.failed += len(held)
+    elif batch[0].gate:
+        settled.parked += len(held)
+    else:
+        settled.finished += len(held)
     return []
 
 
@@ -104,6 +117,8 @@ def _send(work: Work, batch: list[Handled]) -> set[UUID]:
     first, claims = batch[0], [one.claim for one in batch]
     if first.error is None:
         return work.finish(claims, [one.result for one in batch], gate=first.gate)
+    if first.released:
+        return work.release(claims, delay=random.uniform(*_SHORTAGE_SECONDS))  # noqa: S311  only to part the items
     errors = [one.error or "" for one in batch]
     return set(work.fail(claims, errors, retry=first.retry, delay=first.delay))
 
@@ -113,6 +128,8 @@ def _tell(one: Handled, *, accepted: bool) -> None:
     if not accepted:
         what = "item %s: attempt %d was refused: its lease ran out, its order was cancelled, or it had ended otherwise"
         _logger.warning(what, claim.item_id, claim.attempt_number)
+    elif one.released:
+        _logger.warning("item %s: given back, the handler could not reach the database: %s", claim.item_id, one.error)
     elif one.error is not None:  # the text, which may quote the document, is with the attempt
         kind = type(one.error).__name__
         _logger.warning("item %s: attempt %d failed: %s", claim.item_id, claim.attempt_number, kind)

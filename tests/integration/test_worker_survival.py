@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TYPE_CHECKING
 
+import attrs
+import psycopg2
 import pytest
+from psycopg2 import sql
 
 from myloware_store import Attempt, Worker, WorkerReport, WorkItem, WorkItemStatus
-from tests.integration.conftest import BLOCKED, until_blocked, until_listening
+from myloware_store.database import create_database
+from myloware_store.settings import Settings
+from tests.integration.conftest import BLOCKED, until, until_blocked, until_listening
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from myloware_store import Claim, Store
 
+END_OTHERS = """
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
 INVOICE = {"type": "INVOICE", "content": "Invoice 17"}
 
 
@@ -111,3 +125,89 @@ def test_a_statement_that_was_cancelled_is_made_again(myloware: Store, while_doi
                 myloware.db.execute_sql(f"SELECT pg_cancel_backend(pid) FROM ({BLOCKED}) AS waiting")
         assert WorkerReport(finished=3) == running.result(60)
     assert {(WorkItemStatus.COMPLETED, 1)} == {(item.status, item.attempt_count) for item in WorkItem.select()}
+
+
+@pytest.fixture
+def read_only(myloware_dsn: str) -> Iterator[Callable[[bool], None]]:
+    """Give a function that makes new sessions of the database read only or not, and ends those that there are."""
+    with closing(psycopg2.connect(myloware_dsn, options="-c default_transaction_read_only=off")) as connection:
+        connection.autocommit = True
+        cursor = connection.cursor()
+
+        def make(yes: bool) -> None:  # noqa: FBT001  what it is about
+            name = sql.Identifier(connection.info.dbname)
+            how = "SET default_transaction_read_only = on" if yes else "RESET default_transaction_read_only"
+            cursor.execute(sql.SQL("ALTER DATABASE {} " + how).format(name))
+            if yes:
+                cursor.execute(END_OTHERS)
+
+        yield make
+        make(False)
+
+
+def test_a_server_that_is_read_only_is_one_that_is_away(
+    myloware: Store, read_only: Callable[[bool], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The worker waits, hands its result in on a new connection, and goes on with the rest; no try is used up."""
+    myloware.work.submit([INVOICE] * 3)
+
+    def handle(claim: Claim) -> int:
+        if not caplog.records:
+            read_only(True)
+        return claim.attempt_number
+
+    worker = Worker(myloware, handle, threads=1)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(worker.run, drain=True)
+        try:
+            until(lambda: running.done() or re.search("handed in later: .*25006", caplog.text))
+        finally:
+            read_only(False)
+        assert WorkerReport(finished=3) == running.result(60)
+    assert [1, 1, 1] == [item.attempt_count for item in WorkItem.select()]
+
+
+def unreachable(_store: Store) -> None:
+    """Use a database whose server is away."""
+    away = Settings.load("postgresql://kim@127.0.0.1:1/away", environ={}, dotenv=None)
+    create_database(away).execute_sql("SELECT 1")
+
+
+def crowded(store: Store) -> None:
+    """Ask a pool for a connection whose only one is in use."""
+    database = create_database(attrs.evolve(store.settings, connection_limit=1, pool_timeout=0.01))
+    with database.unit(), ThreadPoolExecutor(1) as pool:
+        pool.submit(database.execute_sql, "SELECT 1").result()
+
+
+def cannot_write(store: Store) -> None:
+    """Write where nothing can be written."""
+    with store.db.atomic():
+        store.db.execute_sql("SET TRANSACTION READ ONLY")
+        Attempt.delete().execute()
+
+
+@pytest.mark.parametrize("use", [unreachable, crowded, cannot_write])
+def test_a_database_out_of_reach_costs_no_try(myloware: Store, use: Callable[[Store], None]) -> None:
+    """The item is given back for a moment, however often that happens."""
+    myloware.work.submit([INVOICE], max_attempts=1)
+    for _ in range(2):
+        assert WorkerReport(released=1) == Worker(myloware, lambda _: use(myloware)).run(drain=True)
+        item = WorkItem.get()
+        assert (WorkItemStatus.QUEUED, 0, 0) == (item.status, item.attempt_count, Attempt.select().count())
+        assert item.available_at > item.updated_at
+        WorkItem.update(available_at=item.created_at).execute()
+    assert WorkerReport(finished=1) == Worker(myloware, lambda _: None).run(drain=True)
+
+
+def test_a_statement_that_breaks_its_connection_uses_up_a_try(myloware: Store) -> None:
+    """It may be what crashes the server, and must end as a dead letter."""
+    myloware.work.submit([INVOICE], max_attempts=1)
+
+    def handle(_claim: Claim) -> None:
+        with myloware.db.atomic(), socket.socket(fileno=os.dup(myloware.db.connection().fileno())) as broken:
+            broken.shutdown(socket.SHUT_RDWR)
+            myloware.db.execute_sql("SELECT 1")
+
+    assert WorkerReport(failed=1) == Worker(myloware, handle).run(drain=True)
+    assert 1 == len(myloware.dead_letters.list())
