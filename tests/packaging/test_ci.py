@@ -22,7 +22,7 @@ def test_readme_starts_with_two_commands() -> None:
     demo, tests = COMMANDS
 
     assert demo.endswith(".venv/bin/myloware-store demo")
-    assert tests.endswith(".venv/bin/python -m pytest")
+    assert tests.endswith(".venv/bin/python -m pytest -n auto")
 
 
 def test_ci_runs_the_readme_command_word_for_word() -> None:
