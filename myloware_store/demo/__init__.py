@@ -1,42 +1,52 @@
 """The main job, end to end: documents are submitted, worked on, approved, remembered and asked about.
 
 What the processes of a service would do side by side is done here one after the other, by the same public calls, in
-tenant `demo` only. Three things are put on so that there is something to see, and say so where they are stored: the
-first attempt at one document fails and is tried again, one result is approved by a person who does not exist, and where
+tenant `demo` only. Three things are simulated so that there is something to see, and say so where they are stored: the
+first attempt at one document fails and is tried again, one result is approved by a person who does not exist, and if
 every file could be read, a notification that nobody takes ends as a dead letter.
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
+from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+from uuid import NAMESPACE_URL, UUID, uuid5
 
-from myloware_store.demo.agent import AGENT, Agent
-from myloware_store.demo.extraction import extract
-from myloware_store.demo.reading import Document, Reading, Skipped
+from myloware_store.demo.reading import Document, Reading, Skipped, chunk
 from myloware_store.demo.report import TENANT, DemoItem, DemoReport, Passage, count_rows
-from myloware_store.embedding import Embedder, HashingEmbedder
-from myloware_store.enums import ApprovalDecision, Priority, WorkItemType
+from myloware_store.embedding import COMMON_WORDS, Embedder, HashingEmbedder, embed, fold
+from myloware_store.enums import ApprovalDecision, MemDocType, Priority, WorkItemType
 from myloware_store.errors import InvalidInput, LeaseLost, NotAwaitingApproval, StoreError
 from myloware_store.repositories.base import as_count
 from myloware_store.values import require_text
+from myloware_store.vectors import as_embedding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from uuid import UUID
 
-    from myloware_store.models import WorkOrder
     from myloware_store.results import Claim
     from myloware_store.store import Store
-    from myloware_store.vectors import Embedding
 
 __all__ = ["DEFAULT_QUERY", "TENANT", "DemoItem", "DemoReport", "Passage", "Progress", "run_demo"]
 
 DEFAULT_QUERY: Final = "What is the late fee on overdue invoices?"
 
 Progress = Callable[[str, int, int], None]
-"""Told what goes on: the stage (`submitted`, `processed`, `approved`), how much of it is done, and of how much."""
+"""Called with the stage (`submitted`, `processed`, `approved`), how much of it is done, and of how much."""
+
+_AGENT = "demo-agent"
+_SIMULATED = "simulated: the model did not answer in time"
+_BATCH = 20
+_LEASE_SECONDS = 300.0
+_POLL_SECONDS = 0.1
+_PASSAGE_CHARS, _MOST_PASSAGES = 600, 400
+_MOST_WORDS, _LONGEST_TITLE = 8, 120
+_SIMILAR = 0.03
+"""Texts without a word in common reach about 1 / sqrt(1536) by chance, which is no answer."""
 
 
 def run_demo(
@@ -49,14 +59,14 @@ def run_demo(
     patience: float = 60.0,
     progress: Progress | None = None,
 ) -> DemoReport:
-    """Run documents through the whole life of the store, and answer a query from what it remembers.
+    """Run documents through the whole life of the store, and answer a query from memory.
 
-    It can be run again, on the same documents too: each run makes an order of its own, while the memory of a text that
-    is known already is replaced. Work of others that waits in tenant `demo` may be done along with it.
+    It can be run again, also on the same documents: each run makes an order of its own, and the memory of a known text
+    is replaced. Work of others that waits in tenant `demo` may be done along with it.
 
     Args:
         store: An open store.
-        reading: What `documents.read_documents` gave.
+        reading: What `reading.read_documents` returned.
         query: What to ask memory in the end.
         embedder: Turns texts into vectors, by default the bundled `HashingEmbedder`.
         answers: Most passages to answer with (1 to 100).
@@ -65,17 +75,16 @@ def run_demo(
 
     Raises:
         InvalidInput: No document could be read, or an argument cannot be used; nothing was written.
-        InvalidVector: The embedder gives something else than one usable vector a text.
+        InvalidVector: The embedder returned something else than one usable vector a text.
         StoreError: Another worker held items of the order for longer than `patience`.
     """
     require_text(query, "query", blank=False)
     as_count(answers, "answers", most=100)
     with store.tenant(TENANT, actor="demo"):
         documents, skipped = _usable(reading)
-        agent = Agent(store, embedder or HashingEmbedder(), {each.text: each.name for each in documents})
-        (vector,) = agent.embed([query])
-        demo = _Demo(store, documents, agent, progress or _silent)
-        order_id = demo.submit(query).id
+        demo = _Demo(store, documents, embedder or HashingEmbedder(), progress or (lambda *_: None))
+        (vector,) = demo.embed([query])
+        order_id = demo.submit(query)
         run_id = store.runs.start(order_id, context={"query": query}).id
         held = demo.work(order_id, patience)
         if held:
@@ -85,44 +94,49 @@ def run_demo(
         demo.approve(order_id)
         letter_ids = demo.bury(order_id, skipped)
         store.runs.finish(run_id, context={"query": query, "documents": len(documents)})
+        hits = store.memory.similar(vector, k=answers, min_similarity=_SIMILAR)
         return DemoReport(
             tenant_id=TENANT,
             order_id=order_id,
             run_id=run_id,
             status=store.work.get(order_id).status,
-            items=demo.items(order_id),
+            items=tuple(
+                DemoItem(item.id, demo.names[item.content], item.type, item.status, item.attempt_count, item.result)
+                for item in store.work.items(order_id)
+            ),
             skipped=tuple(skipped),
             retried=demo.retried,
             approved=demo.approved,
             dead_letter_ids=letter_ids,
             counts=count_rows(store, order_id),
             query=query,
-            passages=demo.recall(vector, answers),
+            passages=tuple(
+                Passage(str(hit.metadata.get("document", "")), hit.content, hit.score, hit.id) for hit in hits
+            ),
         )
-
-
-_SIMULATED = "simulated: the model did not answer in time"
-_BATCH = 20
-_LEASE_SECONDS = 300.0
-_POLL_SECONDS = 0.1
-_SIMILAR = 0.03
-"""What texts without a word in common reach by chance, about 1 / sqrt(1536), is no answer."""
 
 
 class _Demo:
     """One run of the demonstration."""
 
-    def __init__(self, store: Store, documents: Sequence[Document], agent: Agent, progress: Progress) -> None:
+    def __init__(self, store: Store, documents: Sequence[Document], embedder: Embedder, progress: Progress) -> None:
         self.store = store
         self.documents = documents
-        self.agent = agent
+        self.embedder = embedder
         self.progress = progress
-        self.fails, self.gated = _roles(documents)
+        self.names = {document.text: document.name for document in documents}
+        # The first invoice waits for approval, the first attempt at another document fails.
+        self.gated = next((each for each in documents if each.type == WorkItemType.INVOICE), documents[0]).text
+        self.fails = next((each for each in documents if each.text != self.gated), documents[0]).text
         self.parked: UUID | None = None
         self.retried: tuple[str, str] | None = None
         self.approved: str | None = None
 
-    def submit(self, query: str) -> WorkOrder:
+    def embed(self, texts: Sequence[str]) -> list[Any]:
+        """Embed texts, and check what the embedder returns."""
+        return [as_embedding(vector) for vector in embed(self.embedder, texts)]
+
+    def submit(self, query: str) -> UUID:
         """Submit the documents as one order."""
         order = self.store.work.submit(
             [{"type": document.type, "content": document.text} for document in self.documents],
@@ -132,18 +146,18 @@ class _Demo:
         )
         self.audit("work_order.submit", "work_order", order.id, order.id)
         self.progress("submitted", len(self.documents), len(self.documents))
-        return order
+        order_id: UUID = order.id
+        return order_id
 
     def work(self, order_id: UUID, patience: float) -> int:
-        """Claim and work until every item has ended, but the one that waits for a person; return how many have not."""
-        total = len(self.documents)
-        left: int = total
+        """Claim and work until every item has ended or waits for a person; return how many have not."""
+        total = left = len(self.documents)
         deadline = time.monotonic() + patience
         while left > 0:
-            claims = self.store.work.claim(AGENT, min(left, _BATCH), lease=_LEASE_SECONDS)
+            claims = self.store.work.claim(_AGENT, min(left, _BATCH), lease=_LEASE_SECONDS)
             if claims:
                 self.attempt(order_id, claims)
-            before, left = left, self.store.work.get(order_id).open_items - (self.parked is not None)
+            before, left = left, int(self.store.work.get(order_id).open_items) - (self.parked is not None)
             if left < before:
                 self.progress("processed", total - max(left, 0), total)
             if claims or left < before or self.store.work.reap():
@@ -156,23 +170,51 @@ class _Demo:
 
     def attempt(self, order_id: UUID, claims: Sequence[Claim]) -> None:
         """Work on claims; one document fails at its first attempt, one is handed in for approval."""
-        kept = []
+        passages = {}
         for claim in claims:
-            if claim.work_order_id == order_id and claim.content == self.fails.text and claim.attempt_number == 1:
+            if claim.work_order_id == order_id and claim.content == self.fails and claim.attempt_number == 1:
                 self.store.work.fail([claim], [TimeoutError(_SIMULATED)], delay=0)
                 self.audit("work_item.fail", "work_item", claim.item_id, order_id, error=_SIMULATED)
-                self.retried = (self.fails.name, _SIMULATED)
+                self.retried = (self.names[self.fails], _SIMULATED)
             else:
-                kept.append(claim)
-        for finding in self.agent.study(kept):
-            claim = finding.claim
-            gate = claim.work_order_id == order_id and claim.content == self.gated.text
+                passages[claim] = self.passages(claim)
+        every = [passage for several in passages.values() for passage in several]
+        for passage, vector in zip(every, self.embed([passage["content"] for passage in every]), strict=True):
+            passage["embedding"] = vector
+        for claim, several in passages.items():
+            gate = claim.work_order_id == order_id and claim.content == self.gated
             try:
-                self.agent.hand_in(finding, gate=gate)
+                self.store.transact(partial(self.hand_in, claim, several, gate=gate))
             except LeaseLost:
                 continue  # someone else has it now
             if gate:
                 self.parked = claim.item_id
+
+    def passages(self, claim: Claim) -> list[dict[str, Any]]:
+        """Cut a document into passages to remember; the same text has the same memory, however often it comes."""
+        digest = hashlib.sha256(claim.content.encode()).hexdigest()
+        contents = chunk(claim.content, max(_PASSAGE_CHARS, len(claim.content) // _MOST_PASSAGES))
+        return [
+            {
+                "id": uuid5(NAMESPACE_URL, f"myloware:demo:{digest}:{number}"),
+                "type": MemDocType.CONTEXT,
+                "content": content,
+                "metadata": {"document": self.names.get(claim.content, ""), "passage": number},
+                "work_item_id": claim.item_id,
+            }
+            for number, content in enumerate(contents, 1)
+        ]
+
+    def hand_in(self, claim: Claim, passages: list[dict[str, Any]], *, gate: bool) -> None:
+        """Store memory, result, attempt, evaluation and audit line."""
+        store, result = self.store, _study(claim.content)
+        store.memory.upsert(passages)
+        store.work.finish([claim], [result], gate=gate)
+        found = {"title": len(result["title"]), "key_words": len(result["key_words"])}
+        score = sum(map(bool, found.values())) / len(found)
+        store.evals.record(claim.item_id, evaluation_type="completeness", score=score, passed=score == 1, metrics=found)
+        details = {"order_id": str(claim.work_order_id), "attempt": claim.attempt_number, "gate": gate}
+        store.audit.record("work_item.finish", "work_item", claim.item_id, user_id=_AGENT, details=details)
 
     def approve(self, order_id: UUID) -> None:
         """Decide about the item that waits, as a person would."""
@@ -189,7 +231,7 @@ class _Demo:
         except NotAwaitingApproval:
             return  # someone did look, and decided
         self.audit("approval.decide", "work_item", self.parked, order_id, decision=ApprovalDecision.APPROVED)
-        self.approved = self.gated.name
+        self.approved = self.names[self.gated]
         self.progress("approved", 1, 1)
 
     def bury(self, order_id: UUID, skipped: Sequence[Skipped]) -> tuple[UUID, ...]:
@@ -203,43 +245,20 @@ class _Demo:
             for source, event, payload, error in events
         )
 
-    def items(self, order_id: UUID) -> tuple[DemoItem, ...]:
-        """Tell what became of each document."""
-        names = {document.text: document.name for document in self.documents}
-        return tuple(
-            DemoItem(
-                item_id=item.id,
-                name=names[item.content],
-                type=item.type,
-                status=item.status,
-                attempts=item.attempt_count,
-                result=item.result,
-            )
-            for item in self.store.work.items(order_id)
-        )
-
-    def recall(self, vector: Embedding, answers: int) -> tuple[Passage, ...]:
-        """Find the passages that are most similar to the query."""
-        return tuple(
-            Passage(str(hit.metadata.get("document", "")), hit.content, hit.score, hit.id)
-            for hit in self.store.memory.similar(vector, k=answers, min_similarity=_SIMILAR)
-        )
-
     def audit(self, action: str, kind: str, resource_id: UUID, order_id: UUID, **details: str) -> None:
         """Write an audit line that names the order."""
         self.store.audit.record(action, kind, resource_id, details={"order_id": str(order_id), **details})
 
 
-def _roles(documents: Sequence[Document]) -> tuple[Document, Document]:
-    """Choose the document whose first attempt fails, and the one to approve: the invoice of the largest amount."""
-
-    def largest_amount(document: Document) -> float:
-        if document.type != WorkItemType.INVOICE:
-            return -1.0
-        return max((amount.value for amount in extract(document.text).amounts), default=0.0)
-
-    gated = max(documents, key=largest_amount)
-    return next((document for document in documents if document is not gated), gated), gated
+def _study(text: str) -> dict[str, Any]:
+    """Return what stands in for the answer of a model: the first line with a letter, and the most frequent words."""
+    lines = (line.strip(" \t#*_|>=-") for line in text.splitlines() if any(map(str.isalpha, line)))
+    words = Counter(word for word in map(str.lower, text.split()) if word.isalpha() and fold(word) not in COMMON_WORDS)
+    return {
+        "title": next(lines, "")[:_LONGEST_TITLE],
+        "words": len(text.split()),
+        "key_words": [word[:_LONGEST_TITLE] for word, _ in words.most_common(_MOST_WORDS)],
+    }
 
 
 def _usable(reading: Reading) -> tuple[list[Document], list[Skipped]]:
@@ -255,7 +274,3 @@ def _usable(reading: Reading) -> tuple[list[Document], list[Skipped]]:
         reasons = "; ".join(f"{each.name}: {each.reason}" for each in skipped[:5])
         raise InvalidInput(f"there is no document to work on: {reasons or 'none was given'}")
     return list(documents.values()), skipped
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    """Ignore progress."""

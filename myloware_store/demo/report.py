@@ -29,7 +29,7 @@ class DemoItem:
         type: What it was taken for.
         status: Where the item stands.
         attempts: How often it was tried.
-        result: What was read off it: `title`, `amounts`, `dates` and `key_words`.
+        result: What was read off it: `title`, `words` and `key_words`.
     """
 
     item_id: UUID
