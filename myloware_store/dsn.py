@@ -6,11 +6,11 @@ import re
 from urllib.parse import quote, unquote
 
 from psycopg2 import ProgrammingError
-from psycopg2.extensions import parse_dsn
+from psycopg2.extensions import libpq_version, parse_dsn
 
 from myloware_store.errors import SettingsError
 
-__all__ = ["POOL_PARAMETERS", "SECRET_PARAMETERS", "check_text", "format_url", "parse_url"]
+__all__ = ["EMBEDDED_PARAMETERS", "POOL_PARAMETERS", "SECRET_PARAMETERS", "check_text", "format_url", "parse_url"]
 
 POOL_PARAMETERS = ("schema", "connection_limit", "pool_timeout", "pgbouncer")
 """Prisma's parameters that this library honours; libpq would refuse them."""
@@ -19,6 +19,35 @@ SECRET_PARAMETERS = frozenset(
     {"password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"}
 )
 """libpq's parameters that are never shown."""
+
+EMBEDDED_PARAMETERS = {
+    name: value
+    for since, name, value in (
+        (0, "application_name", "myloware_store"),
+        (0, "channel_binding", "disable"),
+        (0, "client_encoding", "UTF8"),
+        (0, "connect_timeout", "30"),
+        (0, "gssencmode", "disable"),
+        (0, "hostaddr", ""),
+        (0, "options", ""),
+        (0, "passfile", ""),
+        (0, "requirepeer", ""),
+        (0, "ssl_max_protocol_version", ""),
+        (0, "ssl_min_protocol_version", ""),
+        (0, "sslmode", "disable"),
+        (0, "sslrootcert", ""),
+        (0, "target_session_attrs", "any"),
+        (160_000, "load_balance_hosts", "disable"),
+        (160_000, "require_auth", ""),
+        (160_000, "sslcertmode", "disable"),
+        (170_000, "sslnegotiation", "postgres"),
+        (180_000, "max_protocol_version", "3.0"),
+        (180_000, "min_protocol_version", "3.0"),
+    )
+    if libpq_version() >= since
+}
+"""What a connection to the embedded server says beside its address, since libpq's environment and service files fill in
+whatever a connection leaves unsaid, `hostaddr` included. An older libpq does not look for what it does not know."""
 
 # No statement is cached by name here, so there is nothing to size.
 _WITHOUT_EFFECT = frozenset({"statement_cache_size"})

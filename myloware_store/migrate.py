@@ -224,7 +224,7 @@ def _served(target: Settings | StoreDatabase) -> Iterator[Settings]:
 
     with EmbeddedServer(settings.embedded_home) as server:
         server.ensure_database()
-        yield settings.with_server(**server.connect_kwargs())
+        yield settings.with_server(**server.address())
 
 
 @contextmanager

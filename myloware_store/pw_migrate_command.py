@@ -75,7 +75,7 @@ class _CommandDatabase(MigrationDatabase):
             server.start()
             atexit.register(server.close)
             server.ensure_database()
-            self.settings = self.settings.with_server(**server.connect_kwargs())
+            self.settings = self.settings.with_server(**server.address())
         opened = super().open_session()
         atexit.register(self.close_all)
         return opened

@@ -189,7 +189,8 @@ class Settings:
     def libpq_url(self) -> str:
         """The address for psql and pg_dump: no secrets (pass PGPASSWORD), and the schema as search_path."""
         shown = {key: value for key, value in self._libpq().items() if key not in dsn.SECRET_PARAMETERS}
-        return dsn.format_url({**shown, **self._options()})
+        own = {"hostaddr": ""} if self._of_embedded_server() else {}  # else PGHOSTADDR would name another server
+        return dsn.format_url({**own, **shown, **self._options()})
 
     def connect_kwargs(self) -> dict[str, Any]:
         """Return the arguments for `psycopg2.connect`, password included.
@@ -199,7 +200,8 @@ class Settings:
         """
         if self.embedded and not self.host:
             raise SettingsError("the embedded server is not running yet: open the store, or use with_server()")
-        return {**_CONNECT_DEFAULTS, **self._libpq(), **self._options()}
+        own = dsn.EMBEDDED_PARAMETERS if self._of_embedded_server() else {}
+        return {**_CONNECT_DEFAULTS, **own, **self._libpq(), **self._options()}
 
     def with_server(self, **parts: Any) -> Self:
         """Return these settings with the address of a running server filled in.
@@ -216,6 +218,12 @@ class Settings:
         """Make the same settings in another process; a read-only view cannot be pickled."""
         values = {name: getattr(self, name) for name in attrs.fields_dict(type(self))}
         return partial(type(self), **{**values, "params": dict(self.params)}), ()
+
+    def _of_embedded_server(self) -> bool:
+        """Tell whether these lead to an embedded server, also by a URL that was handed on; see `embedded/place.py`."""
+        far = re.fullmatch(r"/tmp/myloware-\d+-[0-9a-f]{16}", self.host)  # noqa: S108  a name that is only compared
+        near = self.host.startswith("/") and os.path.exists(f"{self.host}/../users.lock")  # noqa: PTH110  never raises
+        return self.embedded or bool(far) or near
 
     def _libpq(self) -> dict[str, str]:
         plain = {key: str(getattr(self, key)) for key in _PLAIN}

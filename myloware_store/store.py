@@ -45,7 +45,7 @@ class _Connection:
             if settings.embedded:
                 self.server = _start_embedded(settings)
                 undo.callback(self.server.close)
-                settings = settings.with_server(**self.server.connect_kwargs())
+                settings = settings.with_server(**self.server.address())
             self.settings = settings
             self.database = given or create_database(settings)
             if given is None:

@@ -147,7 +147,7 @@ def reach(settings: Settings, *, create: bool = False) -> Iterator[Target]:
         _require_made(settings)
     with EmbeddedServer(settings.embedded_home) as server:
         server.ensure_database()
-        yield Target(settings.with_server(**server.connect_kwargs()), server)
+        yield Target(settings.with_server(**server.address()), server)
 
 
 def put_samples(target: Target) -> dict[str, int]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import uuid
 import zipfile
 from contextlib import closing
@@ -21,12 +25,14 @@ import pytest
 from myloware_store.embedded import EmbeddedServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 OLD_POSTGRES = "pgserver==0.0.9"
 """The distribution whose wheels hold PostgreSQL 15.5 with pgvector 0.5.1."""
 OLD_POSTGRES_PYTHON = "3.11"
 """A Python that it has wheels for. Only the server in it is used, so it need not be the one that runs."""
+NOWHERE = "127.255.255.254"
+"""An address of this machine at which nobody listens."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -109,3 +115,83 @@ def empty_database(postgres: EmbeddedServer) -> Iterator[str]:
         run.execute(f"CREATE DATABASE {name}")
         yield postgres.url(name)
         run.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> dict[str, str]:
+    """Give an environment in which every variable that libpq reads leads elsewhere or is nonsense."""
+    service = tmp_path / "pg_service.conf"
+    service.write_text(f"[elsewhere]\nhostaddr={NOWHERE}\noptions=-c search_path=nowhere\n")
+    return {
+        "PGAPPNAME": "somebody",
+        "PGCHANNELBINDING": "require",
+        "PGCLIENTENCODING": "nonsense",
+        "PGCONNECT_TIMEOUT": "nonsense",
+        "PGDATABASE": "elsewhere",
+        "PGDATESTYLE": "German",
+        "PGGEQO": "off",
+        "PGGSSENCMODE": "require",
+        "PGHOST": NOWHERE,
+        "PGHOSTADDR": NOWHERE,
+        "PGLOADBALANCEHOSTS": "nonsense",
+        "PGMAXPROTOCOLVERSION": "nonsense",
+        "PGMINPROTOCOLVERSION": "nonsense",
+        "PGOPTIONS": "-c search_path=nowhere -c default_transaction_read_only=on",
+        "PGPASSFILE": str(tmp_path),
+        "PGPASSWORD": "wrong",
+        "PGPORT": "1",
+        "PGREQUIREAUTH": "scram-sha-256",
+        "PGREQUIREPEER": "nobody-of-that-name",
+        "PGREQUIRESSL": "1",
+        "PGSERVICE": "elsewhere",
+        "PGSERVICEFILE": str(service),
+        "PGSSLCERTMODE": "nonsense",
+        "PGSSLMAXPROTOCOLVERSION": "nonsense",
+        "PGSSLMINPROTOCOLVERSION": "nonsense",
+        "PGSSLMODE": "nonsense",
+        "PGSSLNEGOTIATION": "nonsense",
+        "PGSSLROOTCERT": "system",
+        "PGTARGETSESSIONATTRS": "standby",
+        "PGTZ": "Asia/Tokyo",
+        "PGUSER": "somebody",
+    }
+
+
+@pytest.fixture
+def relayed() -> Iterator[Callable[[Path], int]]:
+    """Give a function that opens a port on this machine to a server's socket, and returns its number."""
+    with contextlib.ExitStack() as stack:
+
+        def listen(path: Path) -> int:
+            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            thread = threading.Thread(target=_serve, args=(listener, path))
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(listener.shutdown, socket.SHUT_RDWR)
+            port: int = listener.getsockname()[1]
+            return port
+
+        yield listen
+
+
+def _serve(listener: socket.socket, path: Path) -> None:
+    """Connect everyone to the server until the listener is shut down."""
+    while True:
+        try:
+            near, _ = listener.accept()
+        except OSError:
+            return
+        far = socket.socket(socket.AF_UNIX)
+        far.connect(str(path))
+        threading.Thread(target=_relay, args=(near, far), daemon=True).start()
+
+
+def _relay(near: socket.socket, far: socket.socket) -> None:
+    """Pass bytes on between two sockets until one of them closes."""
+    with near, far:
+        while True:
+            for ready in select.select([near, far], [], [])[0]:
+                data = ready.recv(65536)
+                if not data:
+                    return
+                (far if ready is near else near).sendall(data)

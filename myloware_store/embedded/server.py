@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
+from myloware_store.dsn import EMBEDDED_PARAMETERS
 from myloware_store.errors import EmbeddedServerError, InvalidInput
 
 if sys.platform != "win32":
@@ -26,6 +27,9 @@ __all__ = ["EmbeddedServer", "find_binaries"]
 
 NAME_LIMIT = 63
 """Bytes that PostgreSQL keeps of a name."""
+
+UNANSWERABLE = ("PGSERVICE", "PGTZ", "PGDATESTYLE", "PGGEQO")
+"""What libpq reads from the environment whatever a connection says; a bad value in it ends the connection."""
 
 
 class EmbeddedServer:
@@ -187,7 +191,14 @@ class EmbeddedServer:
         return f"postgresql://postgres@/{quote(dbname, safe='')}?host={host}&port=5432"
 
     def connect_kwargs(self, dbname: str = "myloware") -> dict[str, Any]:
-        """Return the arguments that `psycopg2.connect` takes for a database on the running server."""
+        """Return the arguments of `psycopg2.connect` for a database on the running server.
+
+        They leave nothing to libpq's environment: PGHOSTADDR would lead to another server.
+        """
+        return {**EMBEDDED_PARAMETERS, **self.address(dbname)}
+
+    def address(self, dbname: str = "myloware") -> dict[str, Any]:
+        """Return where a database on the running server is, for `Settings.with_server`."""
         return {"host": str(self.socket_dir), "port": 5432, "user": "postgres", "dbname": dbname}
 
     def ensure_database(self, name: str = "myloware") -> None:
@@ -195,7 +206,7 @@ class EmbeddedServer:
 
         Raises:
             InvalidInput: No database can have that name.
-            EmbeddedServerError: The server could not be reached, or refused.
+            EmbeddedServerError: The server could not be reached, or refused, or another one answered.
         """
         import psycopg2
         from psycopg2 import errors, sql
@@ -203,10 +214,12 @@ class EmbeddedServer:
         if not isinstance(name, str) or not name.isprintable() or not 0 < len(name.encode()) <= NAME_LIMIT:
             raise InvalidInput(f"A database's name is printable text of 1 to {NAME_LIMIT} bytes, not {name!r:.80}.")
         try:
-            connection = psycopg2.connect(**self.connect_kwargs("postgres"), connect_timeout=30)
+            connection = psycopg2.connect(**self.connect_kwargs("postgres"))
             try:
                 connection.autocommit = True
                 with connection.cursor() as cursor:
+                    cursor.execute("SHOW data_directory")
+                    self._require_ours(*cursor.fetchone())
                     cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name])
                     if cursor.fetchone() is None:
                         with contextlib.suppress(errors.DuplicateDatabase, errors.UniqueViolation):
@@ -215,7 +228,16 @@ class EmbeddedServer:
             finally:
                 connection.close()
         except psycopg2.Error as error:
-            raise EmbeddedServerError(f"The database {name!r} could not be made: {error}") from error
+            unset = ", ".join(filter(os.environ.get, UNANSWERABLE))
+            hint = f" libpq reads {unset} from the environment, and no connection can overrule it." if unset else ""
+            raise EmbeddedServerError(f"The database {name!r} could not be made: {error}{hint}") from error
+
+    def _require_ours(self, data: str) -> None:
+        if Path(data) != self.data_dir:
+            raise EmbeddedServerError(
+                f"The socket in {self.socket_dir} leads to another server, whose data is in {data}; that of the"
+                f" embedded server is in {self.data_dir}. Nothing was done there."
+            )
 
     def _where(self) -> Place:
         place = self._place or find_place(self.home)

@@ -9,11 +9,9 @@ import pty
 import select
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import uuid
 from contextlib import closing
@@ -172,43 +170,3 @@ def empty_url(myloware_server: Any) -> Iterator[str]:
             run.execute(f"CREATE DATABASE {name}")
             yield myloware_server.url(name)
             run.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
-@pytest.fixture
-def relayed() -> Iterator[Callable[[Path], int]]:
-    """Give a function that opens a port on this machine to a server's socket, and returns its number."""
-    with contextlib.ExitStack() as stack:
-
-        def listen(path: Path) -> int:
-            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            thread = threading.Thread(target=_serve, args=(listener, path))
-            thread.start()
-            stack.callback(thread.join)
-            stack.callback(listener.shutdown, socket.SHUT_RDWR)
-            port: int = listener.getsockname()[1]
-            return port
-
-        yield listen
-
-
-def _serve(listener: socket.socket, path: Path) -> None:
-    """Connect everyone to the server until the listener is shut down."""
-    while True:
-        try:
-            near, _ = listener.accept()
-        except OSError:
-            return
-        far = socket.socket(socket.AF_UNIX)
-        far.connect(str(path))
-        threading.Thread(target=_relay, args=(near, far), daemon=True).start()
-
-
-def _relay(near: socket.socket, far: socket.socket) -> None:
-    """Pass bytes on between two sockets until one of them closes."""
-    with near, far:
-        while True:
-            for ready in select.select([near, far], [], [])[0]:
-                data = ready.recv(65536)
-                if not data:
-                    return
-                (far if ready is near else near).sendall(data)

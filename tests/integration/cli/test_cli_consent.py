@@ -139,3 +139,28 @@ def test_a_host_that_libpq_was_left_to_find_counts(shell: Shell, remote_url: str
     assert 2 == done.returncode
     assert "not on this machine" in done.stderr
     assert 0 == shell.run("seed", "--yes", "--database", name, **hidden).returncode
+
+
+def test_libpqs_environment_leads_no_command_astray(shell: Shell, hostile: dict[str, Any]) -> None:
+    """Whatever PG* variables and a service file say, the embedded database is the one that is made and emptied."""
+    report = shell.report("up", **hostile)
+
+    assert (True, 9) == (report["valid"], shell.ask(report["url"], ORDERS))
+    assert str(shell.home) in report["files"]
+    assert report["url"] == shell.report("ping", **hostile)["url"]
+    assert shell.report("validate", DATABASE_URL=report["url"], **hostile)["valid"]
+    psql = shell.line(f"PGHOSTADDR={hostile['PGHOSTADDR']} {report['next']['psql']} -Atc '{ORDERS}'")
+    assert (0, "9\n") == (psql.returncode, psql.stdout), psql
+    refused = shell.run("reset", "--yes", "--database", "elsewhere", **hostile)
+    assert (2, 9) == (refused.returncode, shell.ask(report["url"], ORDERS)), refused
+    assert 0 == shell.run("reset", "--yes", "--database", "myloware", **hostile).returncode
+    assert 0 == shell.ask(report["url"], ORDERS)
+
+
+@pytest.mark.parametrize(("name", "value"), [("PGTZ", "Nowhere"), ("PGSERVICE", "unknown")])
+def test_what_no_connection_can_overrule_is_named(shell_up: Shell, name: str, value: str) -> None:
+    """Libpq reads a few variables whatever a connection says: a bad value in one is an error that names it."""
+    refused = shell_up.run("reset", "--yes", **{name: value})
+
+    assert 2 == refused.returncode
+    assert f"libpq reads {name} from the environment" in refused.stderr

@@ -72,7 +72,7 @@ def processes_of(folder: Path) -> dict[int, str]:
 def ask(server: EmbeddedServer, statement: str, dbname: str = "postgres") -> Any:
     """Run a statement on its own connection and return the first value, if any."""
     with (
-        closing(psycopg2.connect(**server.connect_kwargs(dbname), connect_timeout=20)) as connection,
+        closing(psycopg2.connect(**server.connect_kwargs(dbname))) as connection,
         connection.cursor() as cursor,
     ):
         connection.autocommit = True

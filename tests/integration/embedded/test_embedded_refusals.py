@@ -191,3 +191,28 @@ def test_other_platforms_are_told(platform: str) -> None:
     """Elsewhere than on Linux and macOS the error says so and names the way out."""
     with pytest.raises(EmbeddedServerError, match=rf"not on {platform}: set DATABASE_URL"):
         server._check_platform(platform)
+
+
+def test_a_socket_that_leads_to_another_server(one_stage: Stage) -> None:
+    """Before anything is done in a database, the server says where its data is: another one's is refused."""
+    home = one_stage.prepare(ruin=True)
+    other = one_stage.prepare(one_stage.folder / "other")
+
+    def body() -> tuple[str, str]:
+        with EmbeddedServer(home, testing=True) as server, EmbeddedServer(other, testing=True) as stranger:
+            socket = server.socket_dir / ".s.PGSQL.5432"
+            socket.rename(socket.with_name("aside"))
+            socket.symlink_to(stranger.socket_dir / socket.name)
+            try:
+                server.ensure_database("mine")
+            except EmbeddedServerError as error:
+                names = one_stage.ask(stranger, "SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_database")
+                return str(error), names
+            finally:
+                socket.unlink()
+                socket.with_name("aside").rename(socket)
+        raise AssertionError
+
+    said, names = one_stage.run(body)
+    assert f"whose data is in {other / 'pgdata'}" in said
+    assert "postgres template0 template1" == names
