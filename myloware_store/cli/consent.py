@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import attrs
 import click
 
-from myloware_store.database import create_database
+from myloware_store.embedded import EmbeddedServer
+from myloware_store.up import opened, reach
 
 if TYPE_CHECKING:
     from myloware_store.settings import Settings
@@ -41,7 +42,7 @@ def require_consent(settings: Settings, what: str, *, yes: bool, database: str |
     """Ask whether to go on, and have the database's name typed where its server is not on this machine.
 
     Args:
-        settings: The database; the embedded server need not run.
+        settings: The database; the embedded server need not run, and is not made for the question.
         what: What would happen to it.
         yes: Go on without asking.
         database: The database's name, where it was typed as an option.
@@ -76,13 +77,9 @@ def _identity(settings: Settings) -> tuple[str, bool]:
 
     The settings may leave either to libpq, and with it to PGHOST, PGDATABASE or a service file.
     """
-    if settings.embedded:
+    if settings.embedded and not EmbeddedServer.made(settings.embedded_home):
         return EMBEDDED_DATABASE, True
-    database = create_database(settings)
-    try:
-        with database.unit():
-            info = database.connection().info
-            address = {"hostaddr": info.dsn_parameters.get("hostaddr", "")}
-            return info.dbname, attrs.evolve(settings, host=info.host or "", params=address).local
-    finally:
-        database.close_all()
+    with reach(settings) as target, opened(target.settings) as database, database.unit():
+        info = database.connection().info
+        address = {"hostaddr": info.dsn_parameters.get("hostaddr", "")}
+        return info.dbname, attrs.evolve(settings, host=info.host or "", params=address).local
