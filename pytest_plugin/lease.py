@@ -13,6 +13,7 @@ from myloware_store import Store
 from myloware_store.database import proxy
 from myloware_store.errors import StoreError
 from myloware_store.models import MODELS
+from myloware_store.settings import Settings
 from myloware_store.tenancy import scope_kept
 
 from .changes import describe_changes
@@ -164,10 +165,10 @@ class Lease:
         try:
             before = self.slot.url if self.slot.shared else self._databases.reference(self.slot)
             copies = self.slot.copies() if self.slot.shared else {}
-            with closing(psycopg2.connect(before)) as reference:
+            with _connected(before) as reference:
                 if self._in_one_transaction():
                     return self._changes_inside(_reader(reference), copies)
-                with closing(psycopg2.connect(self.slot.url)) as connection:
+                with _connected(self.slot.url) as connection:
                     return describe_changes(_reader(reference), _reader(connection), copies)
         except (psycopg2.Error, StoreError) as error:
             return f"it cannot be read: {str(error).strip()}"
@@ -198,6 +199,10 @@ class Lease:
             "plan": self._plan,
         }
         return timing
+
+
+def _connected(url: str) -> closing[Any]:
+    return closing(psycopg2.connect(**Settings.load(url, environ={}, dotenv=None).connect_kwargs()))
 
 
 def _reader(connection: Any) -> Read:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ from .options import Unusable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from psycopg2.extensions import cursor
 
 __all__ = ["Recipe"]
 
@@ -118,8 +120,8 @@ class Recipe:
             else:
                 _migrate_folder(step, settings)
         if self.seed is not None:
-            _fill(self.seed, url)
-        _log_tables(url)
+            _fill(self.seed, settings)
+        _log_tables(settings)
 
     def _parts(self) -> Iterator[bytes]:
         folders = [Path(myloware_store.__file__).parent, migrations_path(), Path(__file__).parent]
@@ -147,17 +149,23 @@ def _fingerprint(step: Any) -> str:
     return f"{name} {code.co_code.hex()} {code.co_consts!r} {step.__defaults__!r} {step.__kwdefaults__!r} {held!r}"
 
 
-def _log_tables(url: str) -> None:
+def _log_tables(settings: Settings) -> None:
     """Have every table survive a crash of the server: unlogged ones would be empty after it, in the template too."""
     unlogged = """
         SELECT format('ALTER TABLE %I.%I SET LOGGED', n.nspname, c.relname)
         FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
         WHERE c.relkind = 'r' AND c.relpersistence = 'u'
         """
-    with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
-        cursor.execute(unlogged)
-        for (statement,) in cursor.fetchall():
-            cursor.execute(statement)
+    with _cursor(settings) as run:
+        run.execute(unlogged)
+        for (statement,) in run.fetchall():
+            run.execute(statement)
+
+
+@contextmanager
+def _cursor(settings: Settings) -> Iterator[cursor]:
+    with closing(psycopg2.connect(**settings.connect_kwargs())) as connection, connection, connection.cursor() as made:
+        yield made
 
 
 def _migrate_folder(folder: Path, settings: Settings) -> None:
@@ -178,13 +186,13 @@ def _migrate_folder(folder: Path, settings: Settings) -> None:
         database.close()
 
 
-def _fill(seed: _SqlFile | Callable[[Store], object], url: str) -> None:
+def _fill(seed: _SqlFile | Callable[[Store], object], settings: Settings) -> None:
     if callable(seed):
-        with Store.open(url) as store:
+        with Store.open(settings=settings) as store:
             seed(store)
         return
     try:
-        with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
-            cursor.execute(seed.text)
+        with _cursor(settings) as run:
+            run.execute(seed.text)
     except psycopg2.Error as error:
         raise Unusable(f"myloware_seed: {seed.path.absolute()}: {str(error).strip()}") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -105,9 +105,12 @@ def _named(url: str, source: str) -> Server:
 def _reach(server: _NamedServer, source: str) -> None:
     kwargs = {**server.connect_kwargs("postgres"), "connect_timeout": _CONNECT_SECONDS}
     try:
-        psycopg2.connect(**kwargs).close()
+        with closing(psycopg2.connect(**kwargs)) as connection:
+            reached = connection.info.dsn_parameters.get("hostaddr", "")
     except psycopg2.OperationalError as error:
         raise NoServer(_no_server(f"{source} ({server.settings.safe_url}): {str(error).strip()}")) from None
+    if reached != server.settings.params.get("hostaddr", "") and "service" not in server.settings.params:
+        raise NoServer(_no_server(f"{source} names {server.settings.target}, and PGHOSTADDR another server: unset it"))
 
 
 def _project_fixture(request: pytest.FixtureRequest) -> str | None:
@@ -151,6 +154,7 @@ def _start_embedded() -> _EmbeddedServer:
         server = _EmbeddedServer(home / "server", testing=True)
         try:
             server.start()
+            server.ensure_database("postgres")
         except EmbeddedServerError as error:
             # What broke while nobody was looking is made anew; what is not there yet failed for another reason.
             if not (home / "server").exists() or EmbeddedServer.running(home / "server"):

@@ -13,7 +13,8 @@ import psycopg2
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from tests.plugin.conftest import Project
 
@@ -81,6 +82,56 @@ def test_reset(myloware_reset): pass
         ]
     )
     assert ["myloware_test_0123456789ab_main_0"] == project.leftovers()
+
+
+def test_libpqs_environment_leads_no_test_astray(
+    project: Project, hostile: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever PG* variables say, tests run on the embedded server, and what a failed one had changed is read there."""
+    for name, value in hostile.items():
+        monkeypatch.setenv(name, value)
+    (project.pytester.path / "seed.sql").write_text("INSERT INTO capabilities (name, scope) VALUES ('seed', 'x')")
+
+    result = project.run("""
+        import pathlib, pytest
+        from myloware_store import Capability, Store
+
+        @pytest.mark.parametrize("mode", [
+            pytest.param(mode, marks=pytest.mark.myloware_db(mode=mode)) for mode in ("restore", "rollback", "clone")
+        ])
+        def test_modes(myloware, mode):
+            myloware.db.execute_sql("INSERT INTO capabilities (name, scope) VALUES ('x', 'x')")
+            assert myloware.db.execute_sql("SELECT current_setting('search_path')").fetchall() == [('"$user", public',)]
+
+        @pytest.mark.myloware_db(seed=str(pathlib.Path("seed.sql").resolve()))
+        def test_seeded(myloware_factory, myloware):
+            Capability.insert(name="mine", scope="x").execute()
+            assert 1 == Capability.select().count()
+    """)
+
+    result.assert_outcomes(passed=3, failed=1)
+    result.stdout.fnmatch_lines(["*capabilities: 1 added*"])
+    assert [] == project.leftovers()
+
+
+def test_a_named_server_is_the_one_that_is_named(
+    project: Project, relayed: Callable[[Path], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PGHOSTADDR does not lead tests from the server that the project names to another one."""
+    port = relayed(project.server.socket_dir / ".s.PGSQL.5432")
+    monkeypatch.setenv("PGHOSTADDR", "127.0.0.1")
+    project.pytester.makeconftest(f"""
+        from pytest_postgresql import factories
+
+        named = factories.postgresql_noproc(host="db.example.com", port={port}, user="postgres")
+    """)
+
+    of_a_fixture = project.run("def test_it(myloware): pass")
+    by_url = project.run(None, f"--myloware-dsn=postgresql://postgres@db.example.com:{port}/postgres")
+
+    for result in (of_a_fixture, by_url):
+        result.assert_outcomes(errors=1)
+        result.stdout.fnmatch_lines([f"*names *db.example.com:{port}/*, and PGHOSTADDR another server: unset it*"])
 
 
 def test_fixture_of_pytest_postgresql(project: Project) -> None:
