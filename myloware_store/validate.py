@@ -67,11 +67,13 @@ class ValidationReport:
         findings: The differences, in the order in which they are best mended.
         versions: Of the server, and of the extensions that are installed.
         migrations: Which migrations the database has.
+        warnings: What works, but less well than it could.
     """
 
     findings: tuple[Finding, ...]
     versions: Mapping[str, str]
     migrations: MigrationStatus
+    warnings: tuple[str, ...] = ()
 
     @property
     def valid(self) -> bool:
@@ -107,7 +109,8 @@ def validate(database: StoreDatabase) -> ValidationReport:
             findings += _check_migrations(found) if found.applied else [_check_unrecorded(database, found)]
             if found.applied and not (found.pending or found.unknown):
                 findings += _compare(database)
-    return ValidationReport(tuple(findings), versions, found)
+        warnings = tuple(_warnings(database))
+    return ValidationReport(tuple(findings), versions, found, warnings)
 
 
 def _versions(database: StoreDatabase) -> dict[str, str]:
@@ -137,6 +140,16 @@ def _check_settings(database: StoreDatabase, home: Home | None) -> Iterator[Find
     if values["session_replication_role"] != "origin":
         remedy = setting_remedy(database, "session_replication_role", home)
         yield Finding("setting", "session_replication_role", "origin", values["session_replication_role"], remedy)
+
+
+def _warnings(database: StoreDatabase) -> Iterator[str]:
+    query = "SELECT datctype FROM pg_database WHERE datname = current_database()"
+    (lc_ctype,) = database.execute_sql(query).fetchone()
+    if lc_ctype in {"C", "POSIX"}:
+        yield (
+            f"LC_CTYPE is {lc_ctype}: text search misses words beside typographic quotation marks. Restore a dump in a"
+            " database that was created with TEMPLATE template0 LC_CTYPE 'C.UTF-8'."
+        )
 
 
 def _check_vector(database: StoreDatabase, versions: Mapping[str, str], found: MigrationStatus) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from myloware_store.embedded import EmbeddedServer, find_binaries
+from myloware_store.embedded.start import LC_CTYPES
 from myloware_store.errors import EmbeddedServerError
 
 __all__ = ["HOME_VARIABLE", "KEPT_DAYS", "find_home", "keeps", "note_kept", "sweep_homes"]
@@ -35,15 +36,16 @@ _KEPT = "kept"
 def find_home() -> Path:
     """Make the home's folder and name it: `MYLOWARE_TEST_HOME`, else one in memory or in the temporary folder.
 
-    Its name tells the account, the binaries and the boot: without fsync, what lay on disk when the machine stopped may
-    be broken. The server in it ends with its last user; its data stays, so that the next run finds its templates.
+    Its name tells the account, the binaries, the locale and the boot: without fsync, what lay on disk when the machine
+    stopped may be broken. The server in it ends with its last user; its data stays, so that the next run finds its
+    templates.
     """
     named = os.environ.get(HOME_VARIABLE)
     binaries = find_binaries()
     if named:
         home = Path(named).absolute()
     else:
-        home = _base() / f"{_prefix()}{hashlib.sha256(f'{binaries} {_boot()}'.encode()).hexdigest()[:12]}"
+        home = _base() / f"{_prefix()}{hashlib.sha256(f'{binaries} {_boot()} {LC_CTYPES}'.encode()).hexdigest()[:12]}"
     home.mkdir(mode=0o711, exist_ok=True)
     status = home.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:

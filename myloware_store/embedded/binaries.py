@@ -106,12 +106,8 @@ def reachable_binaries(folder: Path, account: Account | None) -> Path:
 
 def clean_environment() -> dict[str, str]:
     """Return an environment for PostgreSQL's programs, with nothing of ours that could change what they do."""
-    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": utf8_locale()}
-
-
-def utf8_locale() -> str:
-    """Return the name of a UTF-8 locale that every machine of this kind has."""
-    return "en_US.UTF-8" if os.uname().sysname == "Darwin" else "C.UTF-8"
+    locale = "en_US.UTF-8" if os.uname().sysname == "Darwin" else "C.UTF-8"
+    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": locale}
 
 
 def _ask(program: Path, question: str) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from myloware_store.embedded import locks
 from myloware_store.embedded.account import private_folder
-from myloware_store.embedded.binaries import clean_environment, major_version, reachable_binaries, utf8_locale
+from myloware_store.embedded.binaries import clean_environment, major_version, reachable_binaries
 from myloware_store.embedded.place import write_new
 from myloware_store.embedded.processes import interrupt_server, served_by
 from myloware_store.embedded.supervisor import STOP
@@ -23,7 +23,7 @@ from myloware_store.errors import EmbeddedServerError
 if TYPE_CHECKING:
     from myloware_store.embedded.place import Place
 
-__all__ = ["ensure_running", "read_state", "stop"]
+__all__ = ["LC_CTYPES", "ensure_running", "read_state", "stop"]
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 """The program that runs the server."""
@@ -64,6 +64,10 @@ TESTING = {
 
 SHM_NEEDED = 1024**3
 """Bytes of /dev/shm that leave room for a parallel build of a vector index."""
+
+LC_CTYPES = ("C.UTF-8", "en_US.UTF-8")
+"""The LC_CTYPE of a new cluster: the first that the system has, else C. Under C the text parser takes every character
+beyond ASCII for a letter, and a typographic quotation mark for a part of the word beside it."""
 
 BUILTIN = 17
 """The first major version whose initdb knows the builtin locale provider and the ways to sync."""
@@ -167,9 +171,7 @@ def _job(place: Place, binaries: Path, version: int, *, testing: bool) -> dict[s
     """Compose what the supervisor does."""
     initdb = [str(binaries / "initdb")]
     sync = [f"--sync-method={'syncfs' if sys.platform == 'linux' else 'fsync'}"] if version >= BUILTIN else []
-    locale = ["--locale=C", f"--lc-ctype={utf8_locale()}"]
-    if version >= BUILTIN:
-        locale = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+    builtin = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"] if version >= BUILTIN else []
     settings = SETTINGS | _memory_setting() | (TESTING if testing else {})
     environ = clean_environment()
     stale = _stale_pid(place)
@@ -187,10 +189,11 @@ def _job(place: Place, binaries: Path, version: int, *, testing: bool) -> dict[s
         "uid": place.account.uid if place.account else None,
         "gid": place.account.gid if place.account else None,
         "environ": environ,
+        "lc_ctypes": LC_CTYPES,
         "initdb": [
             *initdb,
             *("--username=postgres", "--encoding=UTF8", "-T", "english", "--auth-local=trust", "--auth-host=reject"),
-            *("--no-instructions", *locale),
+            *("--no-instructions", "--locale=C", *builtin),
             *(["--no-sync", "--wal-segsize=1"] if testing else sync),
         ],
         "sync": [*initdb, "--sync-only", *sync, "-D", str(place.data)]

@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import functools
 import json
+import locale
 import os
 import select
 import shutil
@@ -85,7 +86,8 @@ class Supervisor:
         fresh.mkdir(mode=0o700)
         if self.job["uid"] is not None:
             os.chown(fresh, self.job["uid"], self.job["gid"], follow_symlinks=False)
-        if self.finish(self.spawn([*self.job["initdb"], "-D", str(fresh)])) != 0:
+        lc_ctype = f"--lc-ctype={_first_locale(self.job['lc_ctypes'])}"
+        if self.finish(self.spawn([*self.job["initdb"], lc_ctype, "-D", str(fresh)])) != 0:
             shutil.rmtree(fresh, ignore_errors=True)
             return False
         fresh.rename(self.data)
@@ -226,6 +228,14 @@ class Supervisor:
 
 def _heard(_number: int, _frame: object) -> None:
     """Do nothing: a signal that has a handler is written to the control pipe, and read there."""
+
+
+def _first_locale(names: list[str]) -> str:
+    """Return the first of these locales that the system has, else C."""
+    for name in names:
+        with contextlib.suppress(locale.Error):
+            return locale.setlocale(locale.LC_CTYPE, name)
+    return "C"
 
 
 def _reap(child: int) -> int | None:

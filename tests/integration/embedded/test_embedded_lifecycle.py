@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import psycopg2
 import pytest
 
-from myloware_store.embedded import EmbeddedServer
+from myloware_store.embedded import EmbeddedServer, start
 from myloware_store.embedded.locks import open_lock, try_lock
 from myloware_store.errors import EmbeddedServerError, InvalidInput
 
@@ -37,6 +37,18 @@ def test_a_new_home_serves_vectors_and_keeps_its_data(stage: Stage) -> None:
     assert "on" == stage.run(write)
     assert stage.is_clean()
     assert "[1,2]" == stage.run(read)
+
+
+def test_a_new_cluster_has_a_utf8_ctype(one_stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the first that the system has, so that typographic characters end words."""
+    monkeypatch.setattr(start, "LC_CTYPES", ["xx_XX.UTF-8", *start.LC_CTYPES])
+
+    def body() -> Any:
+        with EmbeddedServer(one_stage.home, testing=True) as server:
+            words = one_stage.ask(server, "SELECT to_tsvector('english', '“late fees”, «facture»')::text")
+            return words, one_stage.ask(server, "SELECT string_agg(DISTINCT datctype, ' ') FROM pg_database")
+
+    assert ("'factur':3 'fee':2 'late':1", "C.UTF-8") == one_stage.run(body)
 
 
 def test_the_last_close_waits_for_the_end(stage: Stage) -> None:
