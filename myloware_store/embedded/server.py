@@ -218,8 +218,9 @@ class EmbeddedServer:
             try:
                 connection.autocommit = True
                 with connection.cursor() as cursor:
-                    cursor.execute("SHOW data_directory")
-                    self._require_ours(*cursor.fetchone())
+                    cursor.execute("SELECT encode(textsend(current_setting('data_directory')), 'hex')")
+                    (data,) = cursor.fetchone()
+                    self._require_ours(Path(os.fsdecode(bytes.fromhex(data))))  # a path need not be UTF-8
                     cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name])
                     if cursor.fetchone() is None:
                         with contextlib.suppress(errors.DuplicateDatabase, errors.UniqueViolation):
@@ -232,8 +233,8 @@ class EmbeddedServer:
             hint = f" libpq reads {unset} from the environment, and no connection can overrule it." if unset else ""
             raise EmbeddedServerError(f"The database {name!r} could not be made: {error}{hint}") from error
 
-    def _require_ours(self, data: str) -> None:
-        if Path(data) != self.data_dir:
+    def _require_ours(self, data: Path) -> None:
+        if data != self.data_dir:
             raise EmbeddedServerError(
                 f"The socket in {self.socket_dir} leads to another server, whose data is in {data}; that of the"
                 f" embedded server is in {self.data_dir}. Nothing was done there."
