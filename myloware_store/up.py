@@ -92,7 +92,8 @@ def bring_up(
     Args:
         settings: Which database.
         migrate: Whether to migrate a configured one.
-        seed: Whether to put sample data in; by default into the embedded one, unless MYLOWARE_ENV is production.
+        seed: Whether to put sample data in; by default only into the embedded one, if it has no rows and MYLOWARE_ENV
+            is not production.
         show: Told what is done next.
 
     Raises:
@@ -104,14 +105,14 @@ def bring_up(
     from myloware_store import migrate as migrations
     from myloware_store.validate import validate
 
-    if seed is None:
-        seed = settings.embedded and not settings.production
     migrated: tuple[str, ...] = ()
     show("Starting the embedded server" if settings.embedded else "Connecting")
     with reach(settings, create=True) as target, opened(target.settings) as database:
         if migrate or settings.embedded:
             show("Migrating")
             migrated = migrations.migrate(target.settings).applied
+        if seed is None:
+            seed = settings.embedded and not settings.production and not _has_rows(database)
         if seed:
             show("Putting sample data in")
         seeded = put_samples(target) if seed else None
@@ -204,6 +205,12 @@ def _ask(database: StoreDatabase) -> Answer:
         begin = time.perf_counter()
         name, server, pgvector, standby = database.execute_sql(_QUESTIONS).fetchone()
         return Answer(name, server, pgvector, standby, (time.perf_counter() - begin) * 1000)
+
+
+def _has_rows(database: StoreDatabase) -> bool:
+    from myloware_store.models import MODELS
+
+    return any(model.select().exists(database) for model in MODELS)
 
 
 def _require_made(settings: Settings) -> None:

@@ -45,15 +45,19 @@ def cli() -> None:
 @cli.command(epilog=example("myloware-store up", "myloware-store up --json"))
 @where_options
 @click.option("--migrate", is_flag=True, help="Migrate a configured database, too.")
-@click.option("--seed/--no-seed", default=None, help="Sample data; by default only in the embedded database.")
+@click.option(
+    "--seed/--no-seed", default=None, help="Sample data; by default only in an embedded database without rows."
+)
 @yes_option
 @name_option
 @pass_given
 def up(given: Given, *, migrate: bool, seed: bool | None, yes: bool, database: str | None) -> int:
     """Start, migrate, seed and validate the embedded database.
 
-    The server runs until `down`. A configured database is reached and validated; it is migrated only with --migrate,
-    and gets sample data only with --seed, which asks as `seed` does.
+    Sample data goes into a database that has no rows yet, elsewhere only with --seed. The server runs until `down`.
+
+    A configured database is reached and validated; it is migrated only with --migrate, and gets sample data only with
+    --seed, which asks as `seed` does.
     """
     from myloware_store.cli import reports
     from myloware_store.cli.consent import SAMPLE_DATA, refuse_production, require_consent

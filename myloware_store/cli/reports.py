@@ -247,7 +247,7 @@ def _server(answer: Answer) -> str:
 
 def _seeded(inserted: Mapping[str, int] | None) -> str:
     if inserted is None:
-        return "none was asked for"
+        return "none put in"
     rows = sum(inserted.values())
     return f"{rows} rows put in" if rows else "all there already"
 

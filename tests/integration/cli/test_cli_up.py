@@ -41,8 +41,9 @@ def test_up_again_changes_nothing(shell: Shell) -> None:
 
     second = shell.report("up")
 
-    assert (ALL, [], True) == tuple(second[key] for key in ("migrations_applied", "migrated_now", "valid"))
-    assert {0} == set(second["seeded"].values())
+    assert (ALL, [], True, None) == tuple(
+        second[key] for key in ("migrations_applied", "migrated_now", "valid", "seeded")
+    )
     assert (first["url"], pid) == (second["url"], EmbeddedServer(shell.home).pid)
 
 
@@ -58,6 +59,15 @@ def test_up_without_samples(shell: Shell) -> None:
     assert (2, 0) == (refused.returncode, shell.ask(report["url"], ORDERS))
 
 
+def test_up_adds_nothing_to_rows_of_ones_own(shell: Shell) -> None:
+    """A database that has a row of somebody's gets no sample data but by `--seed`, which adds to what is there."""
+    url = shell.report("up", "--no-seed")["url"]
+    shell.ask(url, "INSERT INTO capabilities (name, scope) VALUES ('mine', 'x')")
+
+    assert (None, 0) == (shell.report("up")["seeded"], shell.ask(url, ORDERS))
+    assert (9, 9) == (shell.report("up", "--seed")["seeded"]["work_orders"], shell.ask(url, ORDERS))
+
+
 def test_two_ups_at_once(shell: Shell) -> None:
     """Both succeed, the migrations are applied once, and there is one server."""
     both = [shell.start("up", "--json") for _ in range(2)]
@@ -66,7 +76,7 @@ def test_two_ups_at_once(shell: Shell) -> None:
     assert [0, 0] == [process.returncode for process in both], outputs
     reports = [json.loads(output) for output, _ in outputs]
     assert ALL == [name for report in reports for name in report["migrated_now"]]
-    assert 9 == sum(report["seeded"]["work_orders"] for report in reports)
+    assert 9 == sum(report["seeded"]["work_orders"] for report in reports if report["seeded"])
     assert reports[0]["url"] == reports[1]["url"]
 
 
