@@ -15,7 +15,7 @@ import attrs
 
 from myloware_store import dsn
 from myloware_store.errors import SettingsError
-from myloware_store.variables import DATABASE_VARIABLES, read_variables
+from myloware_store.variables import DATABASE_VARIABLES, left_empty, read_variables
 
 __all__ = ["Settings"]
 
@@ -143,7 +143,8 @@ class Settings:
             dotenv: A file of further variables, or None. A real DATABASE_* variable puts all of the file's aside.
 
         Raises:
-            SettingsError: Something named there cannot be used, or nothing is named where MYLOWARE_ENV is production.
+            SettingsError: Something named there cannot be used or is empty, or nothing is named and MYLOWARE_ENV is
+                production.
         """
         values = read_variables(os.environ if environ is None else environ, dotenv, named=url is not None)
         common: dict[str, Any] = {
@@ -156,6 +157,11 @@ class Settings:
             return cls(**_from_text(values["DATABASE_URL"], "DATABASE_URL"), **common)
         if any(name in values for name in DATABASE_VARIABLES):
             return cls(**_from_variables(values), **common)
+        if empty := left_empty(os.environ if environ is None else environ, dotenv):
+            raise SettingsError(
+                f"{', '.join(empty)} {'is' if len(empty) == 1 else 'are'} set and empty: name a database, or unset them"
+                " for the embedded server"
+            )
         if common["production"]:
             raise SettingsError(
                 "MYLOWARE_ENV is production and no database is named: set DATABASE_URL, or DATABASE_HOST and its kin"

@@ -13,7 +13,7 @@ from myloware_store.errors import SettingsError
 if TYPE_CHECKING:
     from dotenv.parser import Binding
 
-__all__ = ["DATABASE_VARIABLES", "put_aside", "read_variables"]
+__all__ = ["DATABASE_VARIABLES", "left_empty", "put_aside", "read_variables"]
 
 DATABASE_VARIABLES = (
     "DATABASE_URL",
@@ -46,6 +46,14 @@ def read_variables(environ: Mapping[str, str], dotenv: Path | str | None, *, nam
     filed = _read_file(environ, dotenv, group)
     values = {**{name: text for name in group if (text := filed.get(name, "")).strip()}, **real}
     return {name: check_text(name, value, control=name != "DATABASE_HOST") for name, value in values.items()}
+
+
+def left_empty(environ: Mapping[str, str], dotenv: Path | str | None) -> tuple[str, ...]:
+    """Return the variables that would name a database and are set to nothing, as a missing secret leaves them."""
+    filed = _read_file(environ, dotenv, ())
+    return tuple(
+        name for name in DATABASE_VARIABLES if "" in {each.get(name, "-").strip() for each in (environ, filed)}
+    )
 
 
 def put_aside(environ: Mapping[str, str], dotenv: Path | str | None) -> tuple[str, ...]:

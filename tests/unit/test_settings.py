@@ -175,13 +175,30 @@ def test_one_real_variable_puts_the_files_whole_group_aside(tmp_path: Path, name
 
 @pytest.mark.parametrize("empty", ["", "  ", "\n"])
 def test_an_empty_variable_counts_as_not_set(tmp_path: Path, empty: str) -> None:
-    """Compose files pass unset variables as empty ones: they name nothing and put nothing aside."""
+    """Compose files pass unset variables as empty ones: they put nothing of the file's aside."""
     filed = tmp_path / ".env"
     filed.write_text(f"DATABASE_URL={URL}\nMYLOWARE_TENANT=acme\n")
 
     settings = Settings.load(environ={"DATABASE_URL": empty, "MYLOWARE_TENANT": empty}, dotenv=filed)
 
     assert ("db.example", "acme") == (settings.host, settings.tenant_id)
+
+
+@pytest.mark.parametrize(
+    ("environ", "filed", "names"),
+    [
+        ({"DATABASE_URL": ""}, "", "DATABASE_URL is"),
+        ({"DATABASE_HOST": " ", "DATABASE_PASSWORD": ""}, "", "DATABASE_HOST, DATABASE_PASSWORD are"),
+        ({}, "DATABASE_URL=${SECRET:-}\n", "DATABASE_URL is"),
+        ({}, "DATABASE_URL=''\n", "DATABASE_URL is"),
+    ],
+)
+def test_a_name_that_came_out_empty_is_refused(tmp_path: Path, environ: dict[str, str], filed: str, names: str) -> None:
+    """A secret that is missing does not lead to an embedded database, which would go with its container."""
+    (tmp_path / ".env").write_text(filed)
+
+    with pytest.raises(SettingsError, match=f"^{names} set and empty"):
+        Settings.load(environ=environ, dotenv=tmp_path / ".env")
 
 
 def test_other_variables_are_read_from_the_file_on_their_own(tmp_path: Path) -> None:
