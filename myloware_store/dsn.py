@@ -110,7 +110,7 @@ def parse_url(text: str, name: str) -> tuple[dict[str, str], dict[str, str]]:
     try:
         return parse_dsn(text), pool
     except (ProgrammingError, UnicodeError) as error:
-        reason = _reason(str(error))
+        reason = _unknown_parameter(str(error), text) or _reason(str(error))
     # Outside the handler: libpq's message quotes the address, and with it the password.
     raise SettingsError(f"{name} cannot be read: {reason}")
 
@@ -150,6 +150,14 @@ def _without_prisma(url: str, name: str) -> tuple[str, dict[str, str]]:
         elif key not in _WITHOUT_EFFECT:
             kept.append(pair)
     return url[:start] + address + (mark + "&".join(kept) if any(kept) else ""), pool
+
+
+def _unknown_parameter(message: str, url: str) -> str | None:
+    """Name the parameter that libpq does not know, unless it may be a part of a secret that was not encoded."""
+    named = re.search(r'invalid URI query parameter: "([A-Za-z_]\w*)"', message)
+    query = url.partition("?")[2]
+    secret = "@" in query or any(f"{name}=" in query for name in SECRET_PARAMETERS)
+    return f"libpq does not know the parameter {named[1]}" if named and not secret else None
 
 
 def _reason(message: str) -> str:

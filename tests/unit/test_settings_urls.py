@@ -124,11 +124,13 @@ def test_no_startup_options_are_sent_where_none_are_needed(query: str) -> None:
         "sslaccept=strict",
         "sslidentity=x.p12",
         "socket_timeout=5",
+        "sslmod=require",
+        "schema=app&max_connections=5",
     ],
 )
 def test_a_parameter_that_cannot_be_honoured_is_named(query: str) -> None:
-    """A wrong value, or a parameter that only Prisma has, is refused by its name."""
-    with pytest.raises(SettingsError, match=query.partition("=")[0]):
+    """A wrong value, a parameter that only Prisma has, or one that nobody knows, is refused by its name."""
+    with pytest.raises(SettingsError, match=query.rpartition("&")[2].partition("=")[0]):
         load(f"postgresql://u:hunter2@h/d?{query}")
 
 
@@ -150,6 +152,8 @@ def test_a_parameter_that_cannot_be_honoured_is_named(query: str) -> None:
         "postgresql://u:hunter2@h:99999/d",
         "postgresql://u:hunter2@h/d?nonsense=hunter2",
         "postgresql://u:hunter2@h/d?hunter2",
+        "postgresql://u:x/y?hunter2=z@h/d",
+        "postgresql://u@h/d?password=a&hunter2=b",
         "mysql://u:hunter2@h/d",
         "prisma://accelerate.example/?api_key=hunter2",
         "prisma+postgres://u:hunter2@h/d",
