@@ -29,9 +29,7 @@ _MAX_PORT = 65_535
 _DEFAULT_LIMIT = 10
 _DEFAULT_TIMEOUT = 10.0
 # An unreachable server is an error after ten seconds an address, a peer that vanished after a minute.
-_CONNECT_DEFAULTS = {
-    "application_name": "myloware_store",
-    "client_encoding": "UTF8",
+_TIMEOUTS = {
     "connect_timeout": "10",
     "keepalives": "1",
     "keepalives_idle": "30",
@@ -206,8 +204,12 @@ class Settings:
         """
         if self.embedded and not self.host:
             raise SettingsError("the embedded server is not running yet: open the store, or use with_server()")
+        defaults = {"fallback_application_name": "myloware_store", "client_encoding": "UTF8"}
+        # What we name goes before a service file and the environment, so these are left to libpq.
+        if not ("service" in self.params or "PGSERVICE" in os.environ):
+            defaults |= {key: value for key, value in _TIMEOUTS.items() if f"PG{key.upper()}" not in os.environ}
         own = dsn.EMBEDDED_PARAMETERS if self._of_embedded_server() else {}
-        return {**_CONNECT_DEFAULTS, **own, **self._libpq(), **self._options()}
+        return {**defaults, **own, **self._libpq(), **self._options()}
 
     def with_server(self, **parts: Any) -> Self:
         """Return these settings with the address of a running server filled in.

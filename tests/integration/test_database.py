@@ -12,12 +12,15 @@ import peewee
 import psycopg2
 import pytest
 from playhouse.postgres_ext import ServerSide
+from psycopg2.extensions import parse_dsn
 
 from myloware_store.database import StoreDatabase, create_database
 from myloware_store.errors import DatabaseFault, InvalidInput
+from myloware_store.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from tests.integration.conftest import Pair
 
@@ -315,3 +318,24 @@ def test_no_secret_shows_on_the_database(db: StoreDatabase) -> None:
     other.close_all()
 
     assert "hunter2" not in shown
+
+
+def test_a_service_file_and_the_environment_go_before_our_defaults(
+    plain_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name and the time-outs of a connection are those of the service, else of libpq's environment, else ours."""
+    address = {key: value for key, value in parse_dsn(plain_url).items() if key != "application_name"}
+    lines = "\n".join(f"{key}={value}" for key, value in address.items())
+    services = f"[full]\n{lines}\napplication_name=service\nconnect_timeout=7\n[bare]\n{lines}\n"
+    (tmp_path / "pg_service.conf").write_text(services)
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "pg_service.conf"))
+
+    def named(service: str) -> tuple[str, str | None]:
+        with closing(create_database(Settings.load(f"postgresql:///?service={service}")).open_session()) as session:
+            parameters = session.info.dsn_parameters
+            return session.info.parameter_status("application_name") or "", parameters.get("connect_timeout")
+
+    assert ("myloware_store", None) == named("bare")
+    monkeypatch.setenv("PGAPPNAME", "environment")
+    assert ("environment", None) == named("bare")
+    assert ("service", "7") == named("full")

@@ -353,8 +353,18 @@ def test_every_connection_has_a_deadline_a_name_and_keepalives() -> None:
     """A server that cannot be reached ends in an error by itself, unless the URL says otherwise."""
     plain, asked = load(URL).connect_kwargs(), load(f"{URL}?connect_timeout=3&application_name=mine").connect_kwargs()
 
-    assert ("10", "myloware_store", "1") == (plain["connect_timeout"], plain["application_name"], plain["keepalives"])
+    named = (plain["connect_timeout"], plain["fallback_application_name"], plain["keepalives"])
+    assert ("10", "myloware_store", "1") == named
     assert ("3", "mine") == (asked["connect_timeout"], asked["application_name"])
+
+
+@pytest.mark.parametrize(("name", "url"), [("PGSERVICE", URL), ("PGCONNECT_TIMEOUT", URL), ("", f"{URL}?service=s")])
+def test_a_timeout_of_libpqs_own_is_left_to_it(name: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our default goes before neither a service file nor the environment."""
+    if name:
+        monkeypatch.setenv(name, "7")
+
+    assert "connect_timeout" not in load(url).connect_kwargs()
 
 
 @pytest.mark.parametrize(
