@@ -10,8 +10,10 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+import psycopg2
 import pytest
 
 from myloware_store.embedded import EmbeddedServer, locks, start, supervisor
@@ -123,6 +125,37 @@ def test_a_killed_server_is_started_again(stage: Stage, victim: str) -> None:
     assert 1 == answer
     assert 0 == holder.join()
     assert stage.is_clean()
+
+
+def test_a_server_that_recovers_from_a_crash_stops_at_once(one_stage: Stage) -> None:
+    """Asked politely while it recovers, PostgreSQL 18 waits for ever: it is ended, and recovers at the next start."""
+    home = one_stage.prepare(ruin=True)
+
+    def body(line: Line) -> None:
+        server = EmbeddedServer(home, testing=True)
+        server.start()
+        segment = one_stage.ask(server, "SELECT pg_walfile_name(pg_current_wal_lsn())")
+        with closing(psycopg2.connect(**server.connect_kwargs("postgres"))) as connection:
+            log = home / "pgdata" / "pg_wal" / segment
+            log.rename(log.with_name("aside"))
+            os.mkfifo(log)  # who opens it to read waits: the recovery does not end
+            os.kill(connection.info.backend_pid, signal.SIGKILL)
+        one_stage.eventually(lambda: "57P03" == refusal(server), "the server recovers")
+        server.close()
+        log.with_name("aside").rename(log)
+        line.tell()
+
+    one_stage.spawn(body).receive()
+    assert 1 == reopen(one_stage)
+
+
+def refusal(server: EmbeddedServer) -> str:
+    """Return the SQLSTATE with which the server refuses a connection, as its messages have it."""
+    try:
+        psycopg2.connect(**server.connect_kwargs("postgres")).close()
+    except psycopg2.OperationalError as error:
+        return "57P03" if "recovery mode" in str(error) or "starting up" in str(error) else str(error)
+    return ""
 
 
 def test_all_killed_at_once(stage: Stage) -> None:
