@@ -38,7 +38,7 @@ EMBEDDED_PARAMETERS = {
         (0, "sslrootcert", ""),
         (0, "target_session_attrs", "any"),
         (160_000, "load_balance_hosts", "disable"),
-        (160_000, "require_auth", ""),
+        (160_000, "require_auth", "none,password,md5,scram-sha-256,gss,sspi"),
         (160_000, "sslcertmode", "disable"),
         (170_000, "sslnegotiation", "postgres"),
         (180_000, "max_protocol_version", "3.0"),
