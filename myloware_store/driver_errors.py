@@ -74,7 +74,22 @@ _CONNECT_REASONS = (
         "the server has no connection left",
         "53300",
     ),
-    (r"system is (starting up|shutting down)|in recovery mode", "the server is starting up or shutting down", "57P03"),
+    (
+        r"system is (starting up|shutting down|not (yet )?accepting connections)|in recovery mode",
+        "the server is starting up, recovering or shutting down",
+        "57P03",
+    ),
+    (r"terminating connection", "the server ended the connection", "57P01"),
+    (
+        r"session is read-only|server is in hot standby mode",
+        "the server is read-only, and target_session_attrs asks for one that is not",
+        "08001",
+    ),
+    (
+        r"session is not read-only|server is not in hot standby mode",
+        "the server is no standby, and target_session_attrs asks for one",
+        "08001",
+    ),
     (
         r"unsupported startup parameter: options",
         "a pooler stands between that takes no options: add pgbouncer=true, and set the search_path on the role",

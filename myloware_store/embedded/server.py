@@ -231,7 +231,9 @@ class EmbeddedServer:
         except psycopg2.Error as error:
             unset = ", ".join(filter(os.environ.get, UNANSWERABLE))
             hint = f" libpq reads {unset} from the environment, and no connection can overrule it." if unset else ""
-            raise EmbeddedServerError(f"The database {name!r} could not be made: {error}{hint}") from error
+            raise EmbeddedServerError(
+                f"The database {name!r} could not be made: {' '.join(str(error).split())}{hint}"
+            ) from error
 
     def _require_ours(self, data: Path) -> None:
         if data != self.data_dir:

@@ -239,6 +239,8 @@ def guarded(reachable_tmp: Path) -> Iterator[Settings]:
                 run.execute("CREATE ROLE idler NOLOGIN PASSWORD 'right'")
                 run.execute("CREATE DATABASE closed ALLOW_CONNECTIONS false")
                 run.execute("CREATE DATABASE private")
+                run.execute("CREATE DATABASE still")
+                run.execute("ALTER DATABASE still SET default_transaction_read_only = on")
                 run.execute("REVOKE CONNECT ON DATABASE private FROM PUBLIC")
         yield Settings.load(server.url("postgres"), environ={}, dotenv=None)
 
@@ -254,6 +256,12 @@ def guarded(reachable_tmp: Path) -> Iterator[Settings]:
         ({"user": "me", "password": "right", "dbname": "nowhere"}, "3D000", "database"),
         ({"user": "me", "password": "right", "dbname": "private"}, "42501", "database"),
         ({"dbname": "closed"}, "08001", "not currently accepting"),
+        (
+            {"dbname": "still", "params": {"target_session_attrs": "read-write"}},
+            "08001",
+            "is read-only, and target_session",
+        ),
+        ({"params": {"target_session_attrs": "standby"}}, "08001", "is no standby, and target_session"),
         ({"host": "/nowhere", "password": "hunter2"}, "08001", "no server listens"),
         ({"host": "127.0.0.1", "port": 1, "password": "hunter2"}, "08001", "no server listens"),
         ({"host": "no-such-host.invalid", "password": "hunter2"}, "08001", "host"),
@@ -273,6 +281,14 @@ def test_why_no_connection_came_about_is_told_without_the_password(
     assert state == caught.value.sqlstate
     assert "hunter2" not in "".join(traceback.format_exception(caught.value)) + repr(database.pool)
     assert "0 open, 0 idle" in repr(database.pool)
+
+
+def test_of_several_servers_the_one_that_answered_is_told(guarded: Settings) -> None:
+    """That one is read-only says more than that the others are away, whichever comes first."""
+    for host in (f"{guarded.host},/nowhere", f"/nowhere,{guarded.host}"):
+        many = attrs.evolve(guarded, host=host, dbname="still", params={"target_session_attrs": "read-write"})
+        with pytest.raises(errors.ConnectionFailed, match="is read-only, and target_session_attrs"):
+            create_database(many).execute_sql("SELECT 1")
 
 
 def test_a_server_without_a_free_connection_is_told(guarded: Settings) -> None:

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 import psycopg2
 import pytest
 
+from myloware_store.database import create_database
 from myloware_store.embedded import EmbeddedServer, locks, start, supervisor
 from myloware_store.embedded.binaries import find_binaries
-from myloware_store.errors import EmbeddedServerError
+from myloware_store.errors import ConnectionFailed, EmbeddedServerError
+from myloware_store.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -149,13 +151,13 @@ def test_a_server_that_recovers_from_a_crash_stops_at_once(one_stage: Stage) -> 
     assert 1 == reopen(one_stage)
 
 
-def refusal(server: EmbeddedServer) -> str:
-    """Return the SQLSTATE with which the server refuses a connection, as its messages have it."""
+def refusal(server: EmbeddedServer) -> str | None:
+    """Return the SQLSTATE of the error with which a connection fails."""
     try:
-        psycopg2.connect(**server.connect_kwargs("postgres")).close()
-    except psycopg2.OperationalError as error:
-        return "57P03" if "recovery mode" in str(error) or "starting up" in str(error) else str(error)
-    return ""
+        create_database(Settings.load(server.url("postgres"), environ={}, dotenv=None)).open_session().close()
+    except ConnectionFailed as error:
+        return error.sqlstate
+    return None
 
 
 def test_all_killed_at_once(stage: Stage) -> None:
