@@ -49,7 +49,7 @@ def up(report: UpReport, *, as_json: bool) -> None:
     rows = {
         "Database": _url(settings),
         "Server": _server(report.answer),
-        "Migrations": f"{len(applied)} applied" + (f", {len(report.migrated)} of them now" if report.migrated else ""),
+        "Migrations": f"{len(report.migrated) or 'none'} applied now, {len(applied)} in all",
         "Sample data": _seeded(report.seeded),
         "Schema": _verdict(findings),
         **({"Files": report.files} if report.files else {}),
