@@ -158,31 +158,39 @@ def hostile(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def relayed() -> Iterator[Callable[[Path], int]]:
-    """Give a function that opens a port on this machine to a server's socket, and returns its number."""
+def relayed() -> Iterator[Callable[[str, int], int]]:
+    """Give a function that opens a port on this machine to a server, and returns its number."""
     with contextlib.ExitStack() as stack:
 
-        def listen(path: Path) -> int:
+        def listen(host: str, port: int) -> int:
             listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            thread = threading.Thread(target=_serve, args=(listener, path))
+            thread = threading.Thread(target=_serve, args=(listener, host, port))
             thread.start()
             stack.callback(thread.join)
             stack.callback(listener.shutdown, socket.SHUT_RDWR)
-            port: int = listener.getsockname()[1]
-            return port
+            opened: int = listener.getsockname()[1]
+            return opened
 
         yield listen
 
 
-def _serve(listener: socket.socket, path: Path) -> None:
+def connected(host: str, port: int) -> socket.socket:
+    """Connect to a server where libpq would: in a folder, or at an address."""
+    if not host.startswith("/"):
+        return socket.create_connection((host, port))
+    end = socket.socket(socket.AF_UNIX)
+    end.connect(f"{host}/.s.PGSQL.{port}")
+    return end
+
+
+def _serve(listener: socket.socket, host: str, port: int) -> None:
     """Connect everyone to the server until the listener is shut down."""
     while True:
         try:
             near, _ = listener.accept()
         except OSError:
             return
-        far = socket.socket(socket.AF_UNIX)
-        far.connect(str(path))
+        far = connected(host, port)
         threading.Thread(target=_relay, args=(near, far), daemon=True).start()
 
 

@@ -19,6 +19,7 @@ from myloware_store import (
 )
 from myloware_store.database import StoreDatabase, create_database
 from myloware_store.repositories.work import Work
+from tests.conftest import connected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,7 +44,7 @@ class Relay:
     def __init__(self, folder: Path, settings: Settings, needle: bytes, *, sent: bool = True) -> None:
         folder.mkdir(exist_ok=True)
         self.settings = attrs.evolve(settings, host=str(folder), port=5432)
-        self._address = f"{settings.host}/.s.PGSQL.{settings.port}"
+        self._server = (settings.host, int(settings.port))
         self._needle = needle
         self._sent = sent
         self._passed = threading.Event()
@@ -67,8 +68,7 @@ class Relay:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                server = socket.socket(socket.AF_UNIX)
-                server.connect(self._address)
+                server = connected(*self._server)
                 for work, ends in ((self._answer, (server, client)), (self._ask, (client, server))):
                     self._threads.append(threading.Thread(target=work, args=ends))
                     self._threads[-1].start()

@@ -106,11 +106,10 @@ def test_what_are_no_settings_are_refused(myloware_dsn: str, wrong: Any) -> None
         WorkOrder.select().count()
 
 
-def test_a_database_that_is_not_migrated_is_refused(myloware_server: EmbeddedServer) -> None:
+def test_a_database_that_is_not_migrated_is_refused(plain_url: str) -> None:
     """With the command that mends it; nothing is created in it, and the next open works."""
-    myloware_server.ensure_database("bare")
     with pytest.raises(SchemaMismatch, match="myloware-store migrate"):
-        Store.open(myloware_server.url("bare"))
+        Store.open(plain_url)
 
 
 def test_opening_needs_a_database_that_answers() -> None:

@@ -691,7 +691,7 @@ def test_a_database_without_public_is_mended_where_it_is(myloware_db: StoreDatab
 
 def test_a_search_path_of_the_connections_own_is_named(myloware_dsn: str) -> None:
     """What the URL's options lead past is mended in the URL: no statement can."""
-    settings = Settings.load(f"{myloware_dsn}&options=-csearch_path%3Dnowhere", environ={}, dotenv=None)
+    settings = Settings.load(myloware_dsn, environ={}, dotenv=None).with_server(options="-csearch_path=nowhere")
     with closing(create_database(settings)) as database:
         (finding,) = validate(database).findings
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import attrs
 import pytest
 
 from myloware_store import (
@@ -17,6 +18,7 @@ from myloware_store import (
     Claim,
     InvalidInput,
     RetryLater,
+    Settings,
     Store,
     Worker,
     WorkerReport,
@@ -211,9 +213,10 @@ def test_after_an_outage_work_is_heard_of_at_once(myloware: Store) -> None:
 
 def test_few_connections_are_enough(myloware: Store, myloware_dsn: str) -> None:
     """Two for any number of threads, which wait for each other; with one nothing could ever be handed in."""
+    settings = Settings.load(myloware_dsn)
     myloware.work.submit([INVOICE] * 30)
     done = subprocess.run(
-        [sys.executable, "-c", SERVICE, f"{myloware_dsn}&connection_limit=2&pool_timeout=60"],
+        [sys.executable, "-c", SERVICE, attrs.evolve(settings, connection_limit=2, pool_timeout=60).url],
         capture_output=True,
         text=True,
         timeout=120,
@@ -221,7 +224,7 @@ def test_few_connections_are_enough(myloware: Store, myloware_dsn: str) -> None:
     )
     assert (done.stdout, done.returncode) == ("30\n", 0), done.stderr
     one = subprocess.run(
-        [sys.executable, "-c", SERVICE, f"{myloware_dsn}&connection_limit=1"],
+        [sys.executable, "-c", SERVICE, attrs.evolve(settings, connection_limit=1).url],
         capture_output=True,
         text=True,
         timeout=120,

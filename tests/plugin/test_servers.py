@@ -14,7 +14,6 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from tests.plugin.conftest import Project
 
@@ -115,10 +114,10 @@ def test_libpqs_environment_leads_no_test_astray(
 
 
 def test_a_named_server_is_the_one_that_is_named(
-    project: Project, relayed: Callable[[Path], int], monkeypatch: pytest.MonkeyPatch
+    project: Project, relayed: Callable[[str, int], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PGHOSTADDR does not lead tests from the server that the project names to another one."""
-    port = relayed(project.server.socket_dir / ".s.PGSQL.5432")
+    port = relayed(str(project.server.socket_dir), 5432)
     monkeypatch.setenv("PGHOSTADDR", "127.0.0.1")
     project.pytester.makeconftest(f"""
         from pytest_postgresql import factories

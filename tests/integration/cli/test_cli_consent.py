@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 
 from myloware_store import Settings
@@ -19,14 +19,12 @@ ORDER = "INSERT INTO work_orders (tenant_id, created_by) VALUES ('acme', 'kim')"
 
 
 @pytest.fixture
-def remote_url(myloware_server: Any, myloware_dsn: str, relayed: Callable[[Path], int]) -> str:
+def remote_url(myloware_dsn: str, relayed: Callable[[str, int], int]) -> str:
     """Give the URL of this test's database on a host that is not this machine, as far as its name tells."""
-    arguments = myloware_server.connect_kwargs(Settings.load(myloware_dsn).dbname)
-    port = relayed(Path(arguments["host"], f".s.PGSQL.{arguments['port']}"))
-    return (
-        f"postgresql://{arguments['user']}@db.example.com:{port}/{arguments['dbname']}"
-        "?hostaddr=127.0.0.1&sslmode=disable&gssencmode=disable"
-    )
+    settings = Settings.load(myloware_dsn)
+    port = relayed(settings.host, int(settings.port))
+    plain = {"hostaddr": "127.0.0.1", "sslmode": "disable", "gssencmode": "disable"}
+    return attrs.evolve(settings, host="db.example.com", port=port, params=plain).url
 
 
 @pytest.mark.parametrize(
@@ -122,16 +120,17 @@ def test_the_name_is_checked_wherever_it_is_given(shell: Shell, myloware_dsn: st
     assert "not another" in done.stderr
 
 
-def test_a_host_that_libpq_was_left_to_find_counts(shell: Shell, remote_url: str, myloware_dsn: str) -> None:
+def test_a_host_that_libpq_was_left_to_find_counts(shell: Shell, remote_url: str) -> None:
     """PGHOST and PGHOSTADDR name a server as well as a URL does."""
-    name = Settings.load(myloware_dsn).dbname
-    port = str(Settings.load(remote_url).port)
+    settings = Settings.load(remote_url)
+    name = settings.dbname
     hidden = {
         "DATABASE_URL": f"postgresql:///{name}?sslmode=disable&gssencmode=disable",
         "PGHOST": "db.example.com",
         "PGHOSTADDR": "127.0.0.1",
-        "PGPORT": port,
-        "PGUSER": "postgres",
+        "PGPORT": str(settings.port),
+        "PGUSER": settings.user,
+        "PGPASSWORD": settings.password,
     }
 
     done = shell.run("seed", "--yes", **hidden)

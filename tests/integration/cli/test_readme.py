@@ -107,12 +107,12 @@ def test_documents_of_ones_own(shell: Shell) -> None:
     assert not EmbeddedServer.running(shell.home)
 
 
-def test_a_database_of_ones_own(shell: Shell, relayed: Callable[[Path], int]) -> None:
+def test_a_database_of_ones_own(shell: Shell, relayed: Callable[[str, int], int]) -> None:
     """The lines for a PostgreSQL of one's own migrate and validate the one that the URL names."""
     with EmbeddedServer(shell.home, testing=True) as server:
         shell.ask(server.url("postgres"), "CREATE ROLE myloware LOGIN SUPERUSER")
         server.ensure_database("myloware")
-        port = relayed(server.socket_dir / ".s.PGSQL.5432")
+        port = relayed(str(server.socket_dir), 5432)
         lines = block(6).replace(":5432/", f":{port}/")
         assert lines != block(6)
 
