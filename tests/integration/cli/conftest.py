@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import pty
@@ -26,6 +27,8 @@ from myloware_store.embedded import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+psutil: Any = importlib.import_module("psutil")
 
 PATIENCE = 60.0
 
@@ -84,14 +87,15 @@ class Shell:
         with contextlib.suppress(OSError):  # what Linux gives to read once nobody has the terminal open
             while True:
                 assert time.monotonic() < end, f"not done within {PATIENCE:.0f} s: {shown.decode()}"
-                if select.select([near], [], [], 0.5)[0]:
+                if select.select([near], [], [], 0.01)[0]:
                     data = os.read(near, 65536)
                     if not data:
                         break
                     shown += data
-                elif keys and b"Go on?" in shown:
-                    # And again, as people do: Python misses a Ctrl-C in the instant before it waits for input.
+                # Python misses a Ctrl-C in the instant between a question and the wait for its answer.
+                elif keys and b"Go on?" in shown and psutil.Process(process.pid).status() == psutil.STATUS_SLEEPING:
                     os.write(near, keys.encode())
+                    keys = ""
         os.close(near)
         return process.wait(PATIENCE), shown.decode()
 
