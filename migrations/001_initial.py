@@ -47,9 +47,11 @@ FUNCTIONS = (
     CREATE FUNCTION content_sha256(content text) RETURNS bytea LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN sha256(convert_to(content, 'UTF8'))
     """,
-    """
+    r"""
     CREATE FUNCTION content_search(content text) RETURNS tsvector LANGUAGE plpgsql IMMUTABLE STRICT AS $$
     BEGIN
+        -- The parser looks ahead to the end of a run without blanks, or of a comment, again for each piece of it.
+        content := regexp_replace(replace(content, '<!--', ' '), '[^[:space:]]{255}', E'\\& ', 'g');
         LOOP
             BEGIN
                 RETURN to_tsvector('pg_catalog.english', content);

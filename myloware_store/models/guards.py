@@ -14,9 +14,11 @@ RETURN sha256(convert_to(content, 'UTF8'))
 """
 
 # A tsvector ends at 1 MB: of a text with more different words the beginning is searched.
-CONTENT_SEARCH = """
+CONTENT_SEARCH = r"""
 CREATE FUNCTION content_search(content text) RETURNS tsvector LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 BEGIN
+    -- The parser looks ahead to the end of a run without blanks, or of a comment, again for each piece of it.
+    content := regexp_replace(replace(content, '<!--', ' '), '[^[:space:]]{255}', E'\\& ', 'g');
     LOOP
         BEGIN
             RETURN to_tsvector('pg_catalog.english', content);

@@ -612,3 +612,24 @@ def test_the_guards_hold_under_any_search_path(myloware_db: StoreDatabase) -> No
         )
 
     assert ("PENDING", 1, 0) == state(myloware_db, order)
+
+
+@pytest.mark.parametrize("unit", ["abcdef_", "ab-12-", "./", "42@bc", "<!-- "])
+def test_no_text_is_parsed_for_longer_than_its_length_deserves(myloware_db: StoreDatabase, unit: str) -> None:
+    """The parser looks ahead to the end of a run or of a comment, again for each piece of it; that stays short."""
+    with myloware_db.atomic():
+        myloware_db.execute_sql("SET LOCAL statement_timeout = '10s'")
+        sql = "SELECT content_search(%s) @@ plainto_tsquery('english', 'word')"
+        assert [(True,)] == myloware_db.execute_sql(sql, (unit * (100_000 // len(unit)) + " word",)).fetchall()
+
+
+def test_text_without_blanks_is_searched_in_pieces(myloware_db: StoreDatabase) -> None:
+    """Of 255 characters; shorter words are as they were written, and a comment is searched, too."""
+    sql = "SELECT string_agg(lexeme, ' ' ORDER BY positions[1]) FROM unnest(content_search(%s))"
+    for given, expected in (
+        ("x" * 255 + " y", "x" * 255 + " y"),
+        ("x" * 300, "x" * 255 + " " + "x" * 45),
+        ("<!-- draft -->", "draft"),
+        ("john_doe@acme.de abc_def", "john_doe@acme.de abc def"),
+    ):
+        assert [(expected,)] == myloware_db.execute_sql(sql, (given,)).fetchall()

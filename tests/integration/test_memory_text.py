@@ -189,6 +189,17 @@ def test_highlights_show_the_words_in_their_passages(myloware: Store, names: dic
     assert len(hit.highlight) < 300
 
 
+def test_runs_without_blanks_are_found_and_shown_in_bounded_time(myloware: Store) -> None:
+    """However long they are, by the whole run or by a part that `_` marks off."""
+    run = "x1_" * 600 + "abc_def"
+    names = store(myloware, {"long": "y" * 600, "parts": run, "hostile": "1_" * 5000 + " zebra"})
+    with myloware.db.atomic():
+        myloware.db.execute_sql("SET LOCAL statement_timeout = '10s'")
+        for q, name in (("y" * 600, "long"), (run, "parts"), ("abc_def", "parts"), ("def", "parts")):
+            assert [name] == found(myloware, names, q, highlight=True)
+        assert ["hostile", "parts"] == sorted(found(myloware, names, "zebra abc", highlight=True))
+
+
 def test_only_so_many_matches_are_ranked(myloware: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it costs has a bound; as many as are asked for come all the same."""
     monkeypatch.setattr(text, "RANKED", 5)

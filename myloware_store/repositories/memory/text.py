@@ -39,13 +39,16 @@ _UNSPACED = re.compile(
     "\U00020000-\U0003ffff]+"
 )
 _MAX_PARTS = 16
+# As content_search() takes a document apart.
+_LONG = re.compile(r"\S{255}")
 
 RANKING = "replace(plainto_tsquery('english', %(words)s)::text, ' & ', ' | ')::tsquery"
 """Any of the words, by which all matches are ranked: ts_rank of an AND is quadratic in their positions, and of an AND
 with what is excluded it is next to 0 for all of them."""
 
-HIGHLIGHT = """
-ts_headline('english', left(m.content, {chars}), {any},
+HIGHLIGHT = r"""
+ts_headline('english',
+    regexp_replace(replace(left(m.content, {chars}), '<!--', ' '), '[^[:space:]]{{255}}', E'\\& ', 'g'), {any},
     'StartSel=**, StopSel=**, MaxFragments=2, MaxWords=24, MinWords=8, FragmentDelimiter= ... ')
 """
 
@@ -88,7 +91,8 @@ def typed(q: Any, match: Any) -> Typed:
         InvalidInput: It is not text, or there is no such way to match.
     """
     as_choice(match, ("web", "any", "phrase"), "match")
-    text = " ".join(require_text(q, "q", max_bytes=None)[:MAX_CHARS].split()[:MAX_WORDS])
+    text = " ".join(require_text(q, "q", max_bytes=None)[:MAX_CHARS].replace("<!--", " ").split()[:MAX_WORDS])
+    text = _LONG.sub(r"\g<0> ", text)
     excluded: list[str] = []
     words = text
     if match != "phrase":
