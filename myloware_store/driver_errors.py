@@ -156,13 +156,16 @@ def connect_fault(error: Exception, settings: Settings) -> errors.ConnectionFail
     return _keeping(error, fault)
 
 
-def lost_fault(error: Exception | None, settings: Settings, *, committing: bool) -> errors.ConnectionFailed:
+def lost_fault(
+    error: Exception | None, settings: Settings, *, committing: bool, pooled: bool = False
+) -> errors.ConnectionFailed:
     """Translate a connection that broke while it was in use.
 
     Args:
         error: The driver's.
         settings: Which server it was.
         committing: Whether the server may have committed what it was sent last.
+        pooled: Whether a pooler stands between.
     """
     sqlstate = getattr(error, "pgcode", None) or "08006"
     lost = f"the connection to {settings.target} was lost"
@@ -172,7 +175,9 @@ def lost_fault(error: Exception | None, settings: Settings, *, committing: bool)
             " transaction) may have been stored or not; look for it before doing it again"
         )
         return _keeping(error, errors.AmbiguousCommit(message, sqlstate=sqlstate))
-    fault = errors.ConnectionFailed(f"{lost}; an open transaction was rolled back", sqlstate=sqlstate)
+    # It closes the connection, and libpq does not read why.
+    hint = "; if that happens at every transaction, PgBouncer is in statement mode, which has none" if pooled else ""
+    fault = errors.ConnectionFailed(f"{lost}; an open transaction was rolled back{hint}", sqlstate=sqlstate)
     return _keeping(error, fault)
 
 

@@ -35,9 +35,9 @@ _WAKE_BYTES = 4096
 class Listener:
     """Waits until work is queued, by LISTEN on a connection outside of the pool.
 
-    It misses nothing in this order: `arm()`, look whether there is work, and only then `wait()`. Where it cannot listen
-    (behind PgBouncer, or while the server is away) `arm()` is False and the caller looks again by the clock. One thread
-    uses it at a time; only `wake()` may come from anywhere, a signal handler included.
+    It misses nothing in this order: `arm()`, look whether there is work, and only then `wait()`. If it cannot listen
+    (behind a pooler in transaction mode, or while the server is away) `arm()` is False and the caller looks again by
+    the clock. One thread uses it at a time; only `wake()` may come from anywhere, a signal handler included.
 
     Args:
         database: The open database.
@@ -57,9 +57,9 @@ class Listener:
         """Have what is queued from now on heard by the next `wait()`; False where that cannot be."""
         if self._schema is not None:
             return True
-        if self._database.settings.pgbouncer:
-            return False
         try:
+            if self._database.shares_sessions():
+                return False
             if self._connection is None:
                 self._connection = self._database.open_session()
             with self._connection.cursor() as cursor:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from myloware_store.database import create_database
-from myloware_store.errors import InvalidInput, MigrationError, StoreError
-from myloware_store.migration_database import Limits, MigrationDatabase, explain, find_obstacle, require_direct
+from myloware_store.errors import DatabaseFault, InvalidInput, MigrationError, StoreError
+from myloware_store.migration_database import Limits, MigrationDatabase, explain, find_obstacles, require_direct
 from myloware_store.migration_history import (
     HISTORY_TABLE,
     MigrationStatus,
@@ -100,7 +100,10 @@ def migrate(
     with _served(target) as settings:
         # Said at once, and not on the day when something is pending.
         require_direct(settings)
-        before = status(settings, directory=folder)
+        try:
+            before = status(settings, directory=folder)
+        except DatabaseFault as fault:
+            raise explain(fault) from None
         before.require_sound()
         if not before.pending:
             return MigrationReport(settings.target)
@@ -197,7 +200,13 @@ def _plan(target: Settings | StoreDatabase, folder: Path) -> MigrationReport:
     with _served(settings) as served:
         database = create_database(served)
         try:
-            found = status(database, directory=folder)
+            try:
+                found = status(database, directory=folder)
+            except DatabaseFault as fault:
+                if fault.sqlstate != "42501":
+                    raise
+                reasons = find_obstacles(database) or [str(explain(fault))]
+                return MigrationReport(served.target, pending=available_migrations(folder), obstacle="\n".join(reasons))
             found.require_sound()
             obstacle = _obstacle(database, found) if found.pending else None
         finally:
@@ -210,7 +219,7 @@ def _obstacle(database: StoreDatabase, found: MigrationStatus) -> str | None:
 
     if not found.applied and (taken := taken_names(database)):
         return f"{', '.join(taken)} are there already: `myloware-store validate` says whose they are, and what to do"
-    return find_obstacle(database)
+    return "\n".join(find_obstacles(database)) or None
 
 
 @contextmanager

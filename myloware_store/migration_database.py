@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import psycopg2
+import psycopg2.errors
 
 from myloware_store.database import StoreDatabase
 from myloware_store.errors import (
@@ -38,7 +39,16 @@ if TYPE_CHECKING:
 
     from myloware_store.settings import Settings
 
-__all__ = ["Limits", "MigrationDatabase", "explain", "find_obstacle", "require_direct", "require_supported"]
+__all__ = [
+    "UTF8",
+    "Limits",
+    "MigrationDatabase",
+    "explain",
+    "find_obstacles",
+    "find_vector_obstacle",
+    "require_direct",
+    "require_supported",
+]
 
 LOCK_CLASS = 0x6D796C6F
 """The first half of the advisory lock's key ("mylo"); the second is a hash of the schema's name."""
@@ -63,9 +73,17 @@ _HINTS = {
     "55P03": "a table is in use: try again when it is quieter, or raise MYLOWARE_LOCK_TIMEOUT (seconds)",
     "57014": "raise MYLOWARE_STATEMENT_TIMEOUT (seconds) if it only needs more time",
     "42501": "migrate as the role that owns the database, or GRANT it CREATE and USAGE on the schema",
-    "25006": "this is a read-only standby: migrate its primary",
-    "42704": "if it is vector: `ALTER EXTENSION vector SET SCHEMA public` puts the extension where it is found",
+    "25006": "migrate the primary of a read-only standby, or set default_transaction_read_only to off",
+    "42704": "if it is vector: the role needs USAGE on the schema of the extension",
 }
+POOLED = (
+    "migrations need a direct connection, and this one goes through a pooler in transaction mode (PgBouncer), which"
+    " cannot hold their lock: name the PostgreSQL server itself, without pgbouncer=true"
+)
+UTF8 = (
+    "the database's encoding is {}, and documents are Unicode: create it anew with ENCODING 'UTF8' TEMPLATE template0,"
+    " and move the data by pg_dump"
+)
 _EXTENSION = re.compile(r"\s*CREATE EXTENSION (?:IF NOT EXISTS )?\"?([\w-]+)", re.IGNORECASE)
 
 _HOLDERS = """
@@ -75,6 +93,23 @@ LEFT JOIN pg_stat_activity AS a USING (pid)
 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
     AND l.classid = %s AND l.objid = hashtext(%s)::oid
+"""
+_CIRCUMSTANCES = """
+SELECT current_setting('server_version_num'), current_setting('server_encoding'), pg_is_in_recovery(),
+    current_setting('transaction_read_only') = 'on', has_database_privilege(current_database(), 'CREATE'),
+    quote_ident(nspname), has_schema_privilege(n.oid, 'USAGE'), has_schema_privilege(n.oid, 'CREATE')
+FROM (SELECT COALESCE(%s, current_schema()) AS name) AS wanted LEFT JOIN pg_namespace AS n ON nspname = name
+"""
+_VECTOR = """
+SELECT quote_ident(n.nspname), has_schema_privilege(n.oid, 'USAGE'),
+    r.rolsuper OR (v.trusted AND has_database_privilege(current_database(), 'CREATE')),
+    to_regnamespace('public') IS NOT NULL AND has_schema_privilege(to_regnamespace('public'), 'CREATE')
+FROM pg_available_extensions AS a
+JOIN pg_available_extension_versions AS v ON v.name = a.name AND v.version = a.default_version
+JOIN pg_roles AS r ON r.rolname = current_user
+LEFT JOIN pg_extension AS e ON e.extname = a.name
+LEFT JOIN pg_namespace AS n ON n.oid = e.extnamespace
+WHERE a.name = 'vector'
 """
 _FIND_HISTORY = """
 SELECT current_schema(), (
@@ -184,6 +219,9 @@ class MigrationDatabase(StoreDatabase):
         """Open a connection that reaches the server itself."""
         require_direct(self.settings)
         opened = super().open_session()
+        if self.shares_sessions():
+            opened.close()
+            raise MigrationError(POOLED)
         with ExitStack() as undo:
             undo.callback(opened.close)
             try:
@@ -200,6 +238,7 @@ class MigrationDatabase(StoreDatabase):
 
     def _prepare(self, opened: connection, run: cursor) -> None:
         require_supported(opened.server_version)
+        require_utf8(opened.get_parameter_status("server_encoding"))
         run.execute(
             "SELECT set_config('application_name', 'myloware-store migrate', false),"
             " set_config('lock_timeout', %s, false), set_config('statement_timeout', %s, false)",
@@ -213,7 +252,10 @@ class MigrationDatabase(StoreDatabase):
         if schema != "public":
             run.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (schema,))
             if run.fetchone() is None:
-                run.execute('CREATE SCHEMA "{}"'.format(schema.replace('"', '""')))
+                try:
+                    run.execute('CREATE SCHEMA "{}"'.format(schema.replace('"', '""')))
+                except psycopg2.errors.InsufficientPrivilege:
+                    raise MigrationError(_no_schema(schema)) from None
         run.execute(_FIND_HISTORY, (history_table(self.settings),))
         first, migrated = run.fetchone() or (None, None)
         home = migrated or (first if schema == "public" else schema)
@@ -245,12 +287,9 @@ class MigrationDatabase(StoreDatabase):
 
 
 def require_direct(settings: Settings) -> None:
-    """Raise MigrationError where the settings lead through PgBouncer."""
+    """Raise MigrationError if the settings say that PgBouncer stands between."""
     if settings.pgbouncer:
-        raise MigrationError(
-            "migrations need a direct connection, and this one goes through PgBouncer (pgbouncer=true), which cannot"
-            " hold their lock: name the PostgreSQL server itself, without pgbouncer=true"
-        )
+        raise MigrationError(POOLED)
 
 
 def require_supported(version: int) -> None:
@@ -259,12 +298,53 @@ def require_supported(version: int) -> None:
         raise MigrationError(f"the server is PostgreSQL {version // 10_000}: 15 or newer is needed")
 
 
-def find_obstacle(database: StoreDatabase) -> str | None:
-    """Return what keeps the migrations from being applied and how to mend it, as far as a look tells; else None."""
-    query = "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'vector')"
-    if database.execute_sql(query).fetchone() == (True,):
-        return None
-    return f"the server does not offer the extension vector: {_INSTALL}"
+def require_utf8(encoding: str | None) -> None:
+    """Raise MigrationError if a database has another encoding."""
+    if encoding != "UTF8":
+        raise MigrationError(UTF8.format(encoding))
+
+
+def find_obstacles(database: StoreDatabase) -> list[str]:
+    """Return what keeps the migrations from being applied, each with how to mend it, as far as a look tells."""
+    schema = database.settings.schema
+    (version, encoding, standby, read_only, makes_schemas, place, usable, creates) = database.execute_sql(
+        _CIRCUMSTANCES, (None if schema == "public" else schema,)
+    ).fetchone()
+    obstacles: list[str] = []
+    try:
+        require_supported(int(version))
+    except MigrationError as error:
+        obstacles.append(str(error))
+    if encoding != "UTF8":
+        obstacles.append(UTF8.format(encoding))
+    if database.shares_sessions():
+        obstacles.append(POOLED)
+    if standby:
+        obstacles.append("the server is a read-only standby: migrate its primary")
+    elif read_only:
+        obstacles.append("the connection is read-only: set default_transaction_read_only to off for this role")
+    if place is None and schema == "public":
+        obstacles.append("no schema on the search_path exists, or the role may use none: GRANT it USAGE and CREATE")
+    elif place is None and not makes_schemas:
+        obstacles.append(_no_schema(schema))
+    elif place is not None and not (usable and creates):
+        obstacles.append(f"the role may not use the schema {place}, or create in it: GRANT it USAGE and CREATE on it")
+    return [*obstacles, *filter(None, [find_vector_obstacle(database)])]
+
+
+def find_vector_obstacle(database: StoreDatabase) -> str | None:
+    """Return what keeps the extension `vector` from being created or used, and how to mend it; else None."""
+    row = database.execute_sql(_VECTOR).fetchone()
+    if row is None:
+        return f"the server does not offer the extension vector: {_INSTALL}"
+    home, usable, creatable, fits = row
+    if home is None and not creatable:
+        return _no_right("vector", database.settings)
+    if home is None and not fits:
+        return "the role may not create in the schema public, where the extension vector goes: GRANT it CREATE there"
+    if home is not None and not usable:
+        return f"the role may not use the schema {home}, where the extension vector is: GRANT it USAGE on it"
+    return None
 
 
 def explain(error: StoreError) -> StoreError:
@@ -284,10 +364,21 @@ def _holder(pid: int, role: str | None, application: str | None, address: str | 
     return f"server process {pid}{of}{place} ({application or 'unnamed'}{started}) holds the lock"
 
 
+def _no_schema(schema: str) -> str:
+    return (
+        f"the schema {schema} does not exist, and the role may not create it: have the database's owner create it with"
+        " `CREATE SCHEMA ... AUTHORIZATION` this role, or GRANT this role CREATE ON DATABASE"
+    )
+
+
+def _no_right(name: str, settings: Settings) -> str:
+    return (
+        f"the role {settings.user or 'in use'} may not create the extension {name}: have a superuser run"
+        f' `CREATE EXTENSION "{name}"` in this database, then migrate again'
+    )
+
+
 def _missing_extension(name: str, fault: DatabaseFault, settings: Settings) -> StoreError:
     if fault.sqlstate == "42501":
-        return MissingExtension(
-            f"the role {settings.user or 'in use'} may not create the extension {name}: have a superuser run"
-            f' `CREATE EXTENSION "{name}"` in this database, then migrate again'
-        )
+        return MissingExtension(_no_right(name, settings))
     return MissingExtension(f"the server does not offer the extension {name} ({fault}): {_INSTALL}")

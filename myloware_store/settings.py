@@ -196,8 +196,11 @@ class Settings:
         own = {"hostaddr": ""} if self._of_embedded_server() else {}  # else PGHOSTADDR would name another server
         return dsn.format_url({**own, **shown, **self._options()})
 
-    def connect_kwargs(self) -> dict[str, Any]:
+    def connect_kwargs(self, search_path: str | None = None) -> dict[str, Any]:
         """Return the arguments for `psycopg2.connect`, password included.
+
+        Args:
+            search_path: What the connection's search_path is to be, None for what the schema asks for.
 
         Raises:
             SettingsError: The embedded server is meant and its address was not filled in.
@@ -209,7 +212,7 @@ class Settings:
         if not ("service" in self.params or "PGSERVICE" in os.environ):
             defaults |= {key: value for key, value in _TIMEOUTS.items() if f"PG{key.upper()}" not in os.environ}
         own = dsn.EMBEDDED_PARAMETERS if self._of_embedded_server() else {}
-        return {**defaults, **own, **self._libpq(), **self._options()}
+        return {**defaults, **own, **self._libpq(), **self._options(search_path)}
 
     def with_server(self, **parts: Any) -> Self:
         """Return these settings with the address of a running server filled in.
@@ -237,10 +240,11 @@ class Settings:
         plain = {key: str(getattr(self, key)) for key in _PLAIN}
         return {**{key: value for key, value in plain.items() if value}, **self.params}
 
-    def _options(self) -> dict[str, str]:
-        if self.pgbouncer or self.schema == "public":
-            return {}
-        path = '"{}",public'.format(self.schema.replace('"', '""'))
+    def _options(self, path: str | None = None) -> dict[str, str]:
+        if path is None:
+            if self.pgbouncer or self.schema == "public":
+                return {}
+            path = '"{}",public'.format(self.schema.replace('"', '""'))
         setting = "-c search_path=" + re.sub(r"([\\\s])", r"\\\1", path)
         return {"options": f"{self.params['options']} {setting}" if "options" in self.params else setting}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,6 +30,17 @@ __all__ = ["StoreDatabase"]
 
 _Result = TypeVar("_Result")
 _logger = logging.getLogger("peewee")
+
+# Which backend answers, whether there is pgvector, and the search_path that leads to it if the connection's does not.
+# A path without `public` is meant so.
+_LOOK = """
+SELECT pg_backend_pid(), nspname IS NOT NULL, CASE WHEN nspname <> ALL (current_schemas(true) || name 'public')
+    THEN concat_ws(', ', nullif(current_setting('search_path'), ''), quote_ident(nspname)) END
+FROM (SELECT) AS one
+LEFT JOIN (pg_extension JOIN pg_namespace AS n ON n.oid = extnamespace AND extname = 'vector') ON true
+"""
+_BACKEND = "SELECT pg_backend_pid()"
+_TRIES = 3
 
 
 class StoreDatabase(peewee.PostgresqlDatabase):
@@ -60,6 +71,9 @@ class StoreDatabase(peewee.PostgresqlDatabase):
         # The arguments of psycopg2.connect stay out of `connect_params`, where a password could be read.
         super().__init__(settings.dbname or "default")
         self._state = ThreadConnection(self.pool)
+        self._vector_known = False
+        self._vector_path: str | None = None
+        self._pooler: bool | None = None
         self._state.orphan_after_fork()
 
     @contextmanager
@@ -125,19 +139,72 @@ class StoreDatabase(peewee.PostgresqlDatabase):
     def open_session(self) -> extensions.connection:
         """Open a connection outside of the pool, in autocommit mode; whoever asks for it closes it.
 
+        Its search_path ends in the schema of the extension `vector`, wherever that is. The first connections look.
+
         Raises:
             ConnectionFailed: The server cannot be reached or refuses the login.
         """
         try:
-            # No name for the arguments: tools that print the variables of a traceback would print the password.
-            connection: extensions.connection = psycopg2.connect(**self.settings.connect_kwargs())
+            connection = self._connect()
+            if not self._vector_known:
+                with connection.cursor() as run:
+                    run.execute(_LOOK)
+                    ((pid, self._vector_known, path),) = run.fetchall()
+                self._pooler = None if pid != connection.get_backend_pid() else False
+                # A pooler takes no options: there the path is set on the role.
+                if path and self._pooler is False and not self.settings.pgbouncer:
+                    connection.close()
+                    self._vector_path = path
+                    connection = self._connect()
         except DRIVER_ERRORS as error:
             fault = connect_fault(error, self.settings)
         else:
-            connection.autocommit = True
             self.server_version = connection.server_version
             return connection
         raise fault
+
+    def shares_sessions(self) -> bool:
+        """Tell whether a pooler stands between that gives every transaction another session.
+
+        Nothing of a session lasts there: no LISTEN, no lock. A pooler makes up the number of the backend that it says
+        at login. If it pools sessions, a backend stays with its connection all the same.
+
+        Raises:
+            ConnectionFailed: The server cannot be reached or refuses the login.
+        """
+        if self.settings.pgbouncer:
+            return True
+        if self._pooler is None:
+            try:
+                self._pooler = self._meets_a_pooler()
+            except DRIVER_ERRORS as error:
+                fault = connect_fault(error, self.settings)
+                raise fault from None
+        return self._pooler
+
+    def _meets_a_pooler(self) -> bool:
+        with closing(self._connect()) as first, first.cursor() as run:
+            for _ in range(_TRIES):
+                run.execute(_BACKEND)
+                before = run.fetchall()
+                if before == [(first.get_backend_pid(),)]:
+                    return False
+                # A transaction of another connection takes the backend that this one had last.
+                with closing(self._connect()) as other, other.cursor() as second:
+                    other.autocommit = False
+                    second.execute(_BACKEND)
+                    if before == second.fetchall():
+                        return True
+                    run.execute(_BACKEND)
+                    if before != run.fetchall():
+                        return True
+        return False
+
+    def _connect(self) -> extensions.connection:
+        # No name for the arguments: tools that print the variables of a traceback would print the password.
+        connection: extensions.connection = psycopg2.connect(**self.settings.connect_kwargs(self._vector_path))
+        connection.autocommit = True
+        return connection
 
     def close_idle(self) -> None:
         """Close the connections that are not in use."""
@@ -327,7 +394,8 @@ class StoreDatabase(peewee.PostgresqlDatabase):
     def _fault(self, error: Exception, connection: extensions.connection, *, committing: bool) -> Exception:
         lost = connection.closed or connection.get_transaction_status() == extensions.TRANSACTION_STATUS_UNKNOWN
         if lost and isinstance(error, psycopg2.Error):
-            return lost_fault(error, self.settings, committing=committing)
+            pooled = self._pooler is not False
+            return lost_fault(error, self.settings, committing=committing, pooled=pooled)
         return statement_fault(error)
 
     def _new_cursor(self, *, named: bool) -> extensions.cursor:

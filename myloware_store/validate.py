@@ -12,7 +12,7 @@ import attrs
 
 from myloware_store.catalog import Home, expected_catalog, find_home, read_catalog, split_key, taken_names
 from myloware_store.errors import DatabaseFault
-from myloware_store.migration_database import find_obstacle
+from myloware_store.migration_database import UTF8, find_vector_obstacle
 from myloware_store.migration_history import HISTORY_TABLE, MigrationStatus, require_database, status
 from myloware_store.models.guards import TRIGGER_FUNCTIONS
 from myloware_store.remedies import Remedies, setting_remedy
@@ -130,8 +130,14 @@ def _check_server(versions: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def _check_settings(database: StoreDatabase, home: Home | None) -> Iterator[Finding]:
-    query = "SELECT name, setting FROM pg_settings WHERE name IN ('search_path', 'session_replication_role')"
+    query = """
+        SELECT name, setting FROM pg_settings
+        WHERE name IN ('search_path', 'session_replication_role', 'server_encoding')
+        """
     values = dict(database.execute_sql(query).fetchall())
+    encoding = values["server_encoding"]
+    if encoding != "UTF8":
+        yield Finding("setting", "server_encoding", "UTF8", encoding, f"-- {UTF8.format(encoding)}.")
     # A schema that the settings name is made by `migrate`.
     if not home.leads if home else database.settings.schema == "public":
         expected = f"{home.schema} first" if home else "a schema that exists"
@@ -157,7 +163,7 @@ def _check_vector(database: StoreDatabase, versions: Mapping[str, str], found: M
     query = "SELECT COALESCE(to_regnamespace('public')::text, quote_ident(current_schema()))"
     (reachable,) = database.execute_sql(query).fetchone()
     if vector is None:
-        obstacle = find_obstacle(database)
+        obstacle = find_vector_obstacle(database)
         if found.applied or obstacle:
             remedy = f"-- {obstacle}." if obstacle else f"CREATE EXTENSION vector SCHEMA {reachable};"
             yield Finding("extension", "vector", "0.5.0 or newer", None, remedy)
@@ -165,12 +171,16 @@ def _check_vector(database: StoreDatabase, versions: Mapping[str, str], found: M
     if _numbers(vector) < OLDEST_VECTOR:
         yield Finding("extension", "vector", "0.5.0 or newer", vector, "ALTER EXTENSION vector UPDATE;")
     query = """
-        SELECT quote_ident(nspname), current_setting('search_path') FROM pg_extension
+        SELECT quote_ident(nspname), current_setting('search_path'), has_schema_privilege(n.oid, 'USAGE'),
+            quote_ident(session_user), quote_ident(current_database())
+        FROM pg_extension
         JOIN pg_namespace AS n ON n.oid = extnamespace
         WHERE extname = 'vector' AND NOT nspname = ANY (current_schemas(true))
         """
-    for schema, path in database.execute_sql(query).fetchall():
-        remedy = f"ALTER EXTENSION vector SET SCHEMA {reachable};"
+    for schema, path, usable, role, place in database.execute_sql(query).fetchall():
+        remedy = f"ALTER ROLE {role} IN DATABASE {place} SET search_path = {path}, {schema};"
+        if not usable:
+            remedy = f"GRANT USAGE ON SCHEMA {schema} TO {role};"
         yield Finding("extension", "vector", f"in a schema on the search path ({path})", f"in {schema}", remedy)
 
 

@@ -412,10 +412,6 @@ DAMAGES = {
         {("table", "mem_docs"), ("table", "runs")},
     ),
     "the memory missing": ("DROP TABLE mem_docs", {("table", "mem_docs")}),
-    "pgvector out of reach": (
-        "CREATE SCHEMA apart; ALTER EXTENSION vector SET SCHEMA apart",
-        {("extension", "vector")},
-    ),
     "pgvector missing": (
         "DROP EXTENSION vector CASCADE",
         {
@@ -687,6 +683,20 @@ def test_a_database_without_public_is_mended_where_it_is(myloware_db: StoreDatab
     psql(myloware_db, finding.remedy)
     migrate(myloware_db)
     assert () == validate(myloware_db).findings
+
+
+def test_pgvector_out_of_reach_is_put_on_the_roles_path(myloware_db: StoreDatabase) -> None:
+    """Only behind a pooler: otherwise new connections find the extension wherever it is."""
+    psql(myloware_db, 'CREATE SCHEMA "a part"; ALTER EXTENSION vector SET SCHEMA "a part"')
+    pooled = attrs.evolve(myloware_db.settings, pgbouncer=True)
+    with closing(create_database(pooled)) as database:
+        (finding,) = validate(database).findings
+    assert ("extension", "vector", 'in "a part"') == (finding.kind, finding.name, finding.actual)
+    with closing(create_database(myloware_db.settings)) as database:
+        assert () == validate(database).findings
+    psql(myloware_db, finding.remedy)
+    with closing(create_database(pooled)) as database:
+        assert () == validate(database).findings
 
 
 def test_a_search_path_of_the_connections_own_is_named(myloware_dsn: str) -> None:

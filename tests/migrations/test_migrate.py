@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import uuid
@@ -9,8 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import numpy as np
 import pytest
 
+from myloware_store import MemDoc, Store
 from myloware_store.catalog import expected_catalog, read_catalog
 from myloware_store.embedded import EmbeddedServer
 from myloware_store.errors import (
@@ -37,6 +40,7 @@ from myloware_store.migration_database import MigrationDatabase, require_support
 from myloware_store.seed import seed
 from myloware_store.settings import Settings
 from myloware_store.validate import validate
+from myloware_store.vectors import DIMENSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -433,7 +437,7 @@ def test_a_role_that_may_not_create_is_told_what_to_grant(
 
     with pytest.raises(MigrationError, match=r"permission denied.*GRANT it CREATE and USAGE"):
         migrate(attrs.evolve(settings, user=role))
-    with pytest.raises(MigrationError, match=r"permission denied.*GRANT"):
+    with pytest.raises(MigrationError, match=r"tenant_a does not exist.*GRANT this role CREATE ON DATABASE"):
         migrate(attrs.evolve(settings, user=role, schema="tenant_a"))
 
 
@@ -461,15 +465,85 @@ def test_a_schema_that_came_before_ours_on_the_path_is_told(
     assert [] == database.get_tables("postgres")
 
 
-def test_a_pgvector_out_of_sight_is_told(settings: Settings, database: StoreDatabase) -> None:
-    """Where the extension is in a schema off the search path, the error says how to move it."""
-    database.execute_sql("CREATE SCHEMA extensions")
-    database.execute_sql("CREATE EXTENSION vector SCHEMA extensions")
+@pytest.mark.parametrize("schema", ["public", "the app"])
+@pytest.mark.parametrize("place", ["extensions", 'odd "place"', "app"])
+def test_pgvector_is_used_where_it_is(
+    settings: Settings, database: StoreDatabase, role: str, place: str, schema: str
+) -> None:
+    """In any schema, by a plain role, for migrations, validation, COPY, searches and the index."""
+    quoted = '"{}"'.format(place.replace('"', '""'))
+    (dbname,) = database.execute_sql("SELECT current_database()").fetchone()
+    database.execute_sql(f"CREATE SCHEMA {quoted}; CREATE EXTENSION vector SCHEMA {quoted}")
+    database.execute_sql(f"GRANT USAGE ON SCHEMA {quoted} TO {role}; ALTER DATABASE {dbname} OWNER TO {role}")
+    plain = attrs.evolve(settings, user=role, schema=schema)
 
-    with pytest.raises(MigrationError, match="ALTER EXTENSION vector SET SCHEMA public"):
-        migrate(settings)
-    database.execute_sql("ALTER EXTENSION vector SET SCHEMA public")
-    assert ("001_initial",) == migrate(settings).applied
+    assert migrate(plain, plan=True).obstacle is None
+    assert ("001_initial",) == migrate(plain).applied
+    with Store.open(settings=plain) as store:
+        assert () == validate(store.db).findings
+        vectors = np.eye(DIMENSIONS, dtype=np.float32)[:3]
+        docs = [{"type": "CONTEXT", "content": str(n), "embedding": vector} for n, vector in enumerate(vectors)]
+        store.memory.upsert(docs[:2])
+        assert 1 == store.memory.bulk_load(docs[2:])
+        assert ["1"] == [hit.content for hit in store.memory.similar(vectors[1], k=1)]
+        assert [vectors[2].tolist()] == [doc.embedding.tolist() for doc in MemDoc.select().where(MemDoc.content == "2")]
+        store.memory.index.rebuild()
+        assert () == validate(store.db).findings
+    assert ("001_initial",) == rollback(plain)
+
+
+OBSTACLES = {
+    "nothing": ("", "public", None),
+    "encoding": ("", "public", "the database's encoding is LATIN1.*ENCODING 'UTF8'"),
+    "extension": ("DROP EXTENSION vector", "public", "may not create the extension vector: have a superuser"),
+    "extension's schema": (
+        "CREATE SCHEMA apart; ALTER EXTENSION vector SET SCHEMA apart",
+        "public",
+        "may not use the schema apart, where the extension vector is: GRANT it USAGE",
+    ),
+    "no schema": ("ALTER DATABASE {database} OWNER TO postgres", "app", "the schema app does not exist.*GRANT"),
+    "schema": ("CREATE SCHEMA app", "app", "may not use the schema app, or create in it: GRANT it USAGE and CREATE"),
+    "path": (
+        "ALTER DATABASE {database} OWNER TO postgres; REVOKE USAGE ON SCHEMA public FROM PUBLIC",
+        "public",
+        "no schema on the search_path.*GRANT",
+    ),
+    "read-only": ("ALTER ROLE {role} SET default_transaction_read_only = on", "public", "the connection is read-only"),
+}
+
+
+@pytest.mark.parametrize("obstacle", OBSTACLES)
+def test_a_plan_names_each_obstacle(
+    settings: Settings, database: StoreDatabase, role: str, obstacle: str, request: pytest.FixtureRequest
+) -> None:
+    """With its remedy; whatever it names ends the migration, too, with nothing made."""
+    sql, schema, expected = OBSTACLES[obstacle]
+    if obstacle == "encoding":
+        database.execute_sql(f"CREATE DATABASE {role} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+        request.addfinalizer(lambda: database.execute_sql(f"DROP DATABASE {role} WITH (FORCE)"))
+        settings = attrs.evolve(settings, dbname=role)
+    else:
+        (dbname,) = database.execute_sql("SELECT current_database()").fetchone()
+        database.execute_sql(f"ALTER DATABASE {dbname} OWNER TO {role}; CREATE EXTENSION vector")
+        if sql:
+            database.execute_sql(sql.format(role=role, database=dbname))
+        settings = attrs.evolve(settings, user=role)
+    plain = attrs.evolve(settings, schema=schema)
+
+    found = migrate(plain, plan=True).obstacle
+    if expected is None:
+        assert found is None
+    else:
+        assert re.search(expected, found or "")
+        with pytest.raises((MigrationError, MissingExtension)):
+            migrate(plain)
+
+
+def test_obstacles_come_all_at_once(settings: Settings, role: str) -> None:
+    """One line each."""
+    lines = (migrate(attrs.evolve(settings, user=role, schema="app"), plan=True).obstacle or "").splitlines()
+    assert 2 == len(lines)
+    assert [True, True] == ["the schema app" in lines[0], "extension vector" in lines[1]]
 
 
 def test_a_services_own_history_is_left_alone(settings: Settings, database: StoreDatabase) -> None:

@@ -157,10 +157,10 @@ def open_session(database: StoreDatabase, progress: Progress) -> Iterator[IndexS
         MissingObject: The database is not migrated.
         ConnectionFailed: The server cannot be reached.
     """
-    if database.settings.pgbouncer:
+    if database.shares_sessions():
         raise VectorIndexError(
-            "the vector index is built through a direct connection, and this one goes through PgBouncer"
-            " (pgbouncer=true), which cannot hold its lock: name the PostgreSQL server itself, without pgbouncer=true"
+            "the vector index is built through a direct connection, and this one goes through a pooler in transaction"
+            " mode (PgBouncer), which cannot hold its lock: name the PostgreSQL server itself, without pgbouncer=true"
         )
     session = IndexSession(database.settings, database, progress)
     try:
