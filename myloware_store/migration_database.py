@@ -30,6 +30,7 @@ from myloware_store.migration_history import (
     history_table,
     make_status,
 )
+from myloware_store.statements import LIFT_DEADLINES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -239,6 +240,7 @@ class MigrationDatabase(StoreDatabase):
     def _prepare(self, opened: connection, run: cursor) -> None:
         require_supported(opened.server_version)
         require_utf8(opened.get_parameter_status("server_encoding"))
+        run.execute(LIFT_DEADLINES, (False,))
         run.execute(
             "SELECT set_config('application_name', 'myloware-store migrate', false),"
             " set_config('lock_timeout', %s, false), set_config('statement_timeout', %s, false)",

@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
     from psycopg2.extensions import cursor
 
-__all__ = ["Rows", "Stream", "copy", "may_store", "touches_session"]
+__all__ = ["LIFT_DEADLINES", "Rows", "Stream", "copy", "may_store", "touches_session"]
+
+# Servers older than PostgreSQL 17 know no transaction_timeout.
+LIFT_DEADLINES = """
+SELECT set_config(name, '0', %s) FROM pg_settings WHERE name IN
+    ('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout')
+"""
+"""For what runs long on purpose; its parameter is whether it holds to the end of the transaction, or of the session."""
 
 _LONG = 4096  # characters; longer statements are seldom seen twice
 # Statements that end with their transaction, whatever they do, as long as nothing in them names session state.

@@ -394,6 +394,29 @@ def test_a_bulk_load_streams(myloware: Store) -> None:
     assert 0 == myloware.memory.bulk_load([])
 
 
+def test_a_bulk_load_takes_its_time(myloware: Store) -> None:
+    """No time-out of the server's ends it, or lasts beyond it; those of the caller's own transaction stay."""
+    sql = """
+        SELECT DISTINCT setting FROM pg_settings
+        WHERE name IN ('transaction_timeout', 'statement_timeout', 'idle_in_transaction_session_timeout')
+        """
+    told: list[Any] = []
+
+    def each() -> Iterator[dict[str, Any]]:
+        told.append(myloware.db.execute_sql(sql).fetchall())
+        yield docs(1)[0]
+
+    with myloware.db.unit():
+        for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
+            myloware.db.execute_sql(f"SET {name} = 60000")
+        if myloware.db.server_version >= 170000:
+            myloware.db.execute_sql("SET transaction_timeout = 60000")
+        myloware.memory.bulk_load(each())
+        with myloware.db.atomic():
+            myloware.memory.bulk_load(each())
+    assert [[("0",)], [("60000",)]] == told
+
+
 def test_a_bulk_load_that_fails_stores_nothing(myloware: Store) -> None:
     """Whatever failed, the documents, their source, or who is told: its own error comes through."""
 

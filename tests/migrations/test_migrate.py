@@ -283,6 +283,18 @@ def test_a_statement_that_takes_too_long_is_ended(settings: Settings, folder: Fo
         migrate(settings, directory=place, limits=Limits(statement_timeout=0.5))
 
 
+def test_a_transaction_timeout_of_the_servers_ends_no_migration(
+    settings: Settings, database: StoreDatabase, folder: Folder
+) -> None:
+    """The limits of a migration are its own."""
+    (dbname,) = database.execute_sql("SELECT current_database()").fetchone()
+    if database.server_version >= 170000:
+        database.execute_sql(f"ALTER DATABASE {dbname} SET transaction_timeout = 100")
+    place = folder(_002_sleeps="migrator.sql('SELECT pg_sleep(0.3)')")
+
+    assert ("001_initial", "002_sleeps") == migrate(settings, directory=place).applied
+
+
 def test_limits_come_from_the_environment() -> None:
     """Each limit has a variable, in seconds."""
     given = {"MYLOWARE_MIGRATION_WAIT": "1.5", "MYLOWARE_LOCK_TIMEOUT": "0", "MYLOWARE_STATEMENT_TIMEOUT": "7"}

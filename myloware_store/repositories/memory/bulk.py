@@ -10,6 +10,7 @@ from myloware_store.errors import ConstraintViolation, InvalidInput, MemoryConfl
 from myloware_store.repositories.base import as_count
 from myloware_store.repositories.memory.rows import COLUMNS, pack, read_batch
 from myloware_store.repositories.memory.writer import MemoryWriter
+from myloware_store.statements import LIFT_DEADLINES
 
 if TYPE_CHECKING:
     from myloware_store.repositories.memory.rows import Batch
@@ -34,7 +35,8 @@ class BulkLoad(MemoryWriter):
         """Load new documents, as many as the iterable gives, in one transaction: all of them or none.
 
         The documents are drawn, checked, embedded where the store has an embedder, and sent a batch at a time, so that
-        memory stays as it is however many there are; between the batches `docs` may use the store. The server computes
+        memory stays as it is however many there are; between the batches `docs` may use the store. No
+        time-out of the server's ends the load, unless the transaction is the caller's. The server computes
         the search vector and the hash of the content, and keeps the indexes up to date. For a load that can be
         taken up where it stopped, call this once for each portion, or `upsert` with ids of your own.
 
@@ -59,7 +61,10 @@ class BulkLoad(MemoryWriter):
             raise InvalidInput(f"progress: {type(progress).__name__} cannot be called")
         size = as_count(batch_size, "batch_size")
         sent = 0
+        own = not self._db.transaction_open()
         with self._db.atomic():
+            if own:
+                self._db.execute_sql(LIFT_DEADLINES, (True,))
             for docs_of_batch in _batches(docs, size):
                 batch = read_batch(docs_of_batch, self._embedder, before=sent)
                 self._require_transaction()

@@ -17,6 +17,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray  # noqa: TC002  the annotations of results stay resolvable at run time
 
+from myloware_store.statements import LIFT_DEADLINES
 from myloware_store.vectors import Embedding, decode_binary, encode_text
 
 if TYPE_CHECKING:
@@ -75,11 +76,11 @@ SELECT distance FROM (
 ) AS found
 ORDER BY distance LIMIT %(k)s
 """
-_EXACTLY = "SELECT set_config('statement_timeout', '0', true), set_config('jit', 'off', true)"
+_EXACTLY = "SET LOCAL jit = off"
 # Every other plan is priced out: the index is measured, not the planner's choice.
 _THROUGH_INDEX = """
-SELECT set_config('statement_timeout', '0', true), set_config('jit', 'off', true),
-    set_config('enable_seqscan', 'off', true), set_config('enable_sort', 'off', true), set_config(%s, %s, true)
+SELECT set_config('jit', 'off', true), set_config('enable_seqscan', 'off', true),
+    set_config('enable_sort', 'off', true), set_config(%s, %s, true)
 """
 PARAMETERS = {"ivfflat": "ivfflat.probes", "hnsw": "hnsw.ef_search"}
 """What tunes a search through an index of each kind."""
@@ -134,6 +135,7 @@ def draw(
         tell(done)
         text = encode_text(_perturbed(vector, noise))
         with database.atomic():
+            database.execute_sql(LIFT_DEADLINES, (True,))
             database.execute_sql(_EXACTLY)
             queries.append(Query(text, _distances(database, EXACT, {"query": text, "k": k})))
     return queries
@@ -223,6 +225,7 @@ def _found(
 ) -> NDArray[np.float64]:
     method = state.method or "ivfflat"
     with database.atomic():
+        database.execute_sql(LIFT_DEADLINES, (True,))
         database.execute_sql(_THROUGH_INDEX, (PARAMETERS[method], str(tuning)))
         sql = APPROXIMATE if since is None else WITH_FRESH
         return _distances(database, sql, {"query": query.text, "k": len(query.nearest), "since": since})

@@ -11,6 +11,7 @@ import attrs
 import psycopg2
 
 from myloware_store.errors import DatabaseFault, VectorIndexError
+from myloware_store.statements import LIFT_DEADLINES
 from myloware_store.store_database import StoreDatabase
 
 if TYPE_CHECKING:
@@ -85,9 +86,9 @@ class IndexSession(StoreDatabase):
             )
         self.execute_sql(
             "SELECT set_config('application_name', 'myloware-store index', false),"
-            " set_config('statement_timeout', '0', false), set_config('lock_timeout', '0', false),"
-            " set_config('idle_session_timeout', '0', false)"
+            " set_config('lock_timeout', '0', false)"
         )
+        self.execute_sql(LIFT_DEADLINES, (False,))
         # The server looks whether the client is still there: a build whose program was killed ends. Some cannot look.
         with suppress(DatabaseFault):
             self.execute_sql("SELECT set_config('client_connection_check_interval', '2s', false)")

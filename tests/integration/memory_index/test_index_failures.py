@@ -222,21 +222,24 @@ def test_through_pgbouncer_nothing_is_built(loaded: Store) -> None:
 
 
 def test_deadlines_of_statements_do_not_end_a_build(loaded: Store) -> None:
-    """A statement_timeout is for searches, and not for a build of an hour."""
-    loaded.db.execute_sql(f"ALTER DATABASE {loaded.settings.dbname} SET statement_timeout = 2000")
+    """A statement_timeout, or PostgreSQL 17's transaction_timeout, is for searches, and not for a build of an hour."""
+    names = ["statement_timeout", *(["transaction_timeout"] if loaded.db.server_version >= 170000 else [])]
+    for name in names:
+        loaded.db.execute_sql(f"ALTER DATABASE {loaded.settings.dbname} SET {name} = 2000")
     waits = (
         "SELECT count(*) FROM pg_stat_activity WHERE pid = %s AND statement_timestamp() - query_start > interval '3 s'"
     )
     try:
         with ThreadPoolExecutor(1) as thread:
-            with open_transaction(loaded, WRITE):
+            with open_transaction(loaded, "".join(f"SET LOCAL {name} = 0; " for name in names) + WRITE):
                 building = thread.submit(loaded.memory.index.rebuild)
                 eventually(lambda: loaded.db.execute_sql(WAITING).fetchone(), "the build has begun")
                 pid = loaded.db.execute_sql(WAITING).fetchone()
                 eventually(lambda: loaded.db.execute_sql(waits, pid).fetchone() == (1,), "it is beyond the deadline")
             assert building.result(PATIENCE).status.used
     finally:
-        loaded.db.execute_sql(f"ALTER DATABASE {loaded.settings.dbname} RESET statement_timeout")
+        for name in names:
+            loaded.db.execute_sql(f"ALTER DATABASE {loaded.settings.dbname} RESET {name}")
 
 
 @pytest.fixture
