@@ -17,7 +17,7 @@ from uuid_utils.compat import uuid7
 from myloware_store.enums import ENUM_TYPES
 from myloware_store.errors import InvalidInput, NotFound
 from myloware_store.scalars import CheckedField, ServerDefault, field_name, passes
-from myloware_store.values import MAX_JSON_BYTES, dump_json, read_label, require_text, shown
+from myloware_store.values import MAX_JSON_BYTES, dump_json, is_uuid, read_label, require_text, require_uuid, shown
 from myloware_store.vectors import DIMENSIONS, Embedding, as_embedding, decode_binary, decode_text, encode_text
 
 __all__ = [
@@ -119,18 +119,13 @@ class EnumField(CheckedField):
 
 
 class UuidField(CheckedField):
-    """A UUID; `uuid.UUID` and its text forms are taken, `uuid.UUID` is given back."""
+    """A UUID; those of any library and their text forms are taken, `uuid.UUID` is given back."""
 
     field_type = "uuid"
     accessor_class = FinalAccessor
 
     def check(self, value: Any) -> str:
-        if isinstance(value, uuid.UUID):
-            return str(value)
-        try:
-            return str(uuid.UUID(value))
-        except (ValueError, TypeError, AttributeError):
-            raise InvalidInput(f"{field_name(self)}: {shown(value)} is not a UUID") from None
+        return str(require_uuid(value, field_name(self)))
 
     def python_value(self, value: Any) -> uuid.UUID | None:
         return value if value is None or isinstance(value, uuid.UUID) else uuid.UUID(value)
@@ -287,7 +282,7 @@ def _frozen(vector: Embedding) -> Embedding:
 
 
 def _final(field: peewee.Field, value: Any) -> Any:
-    if type(value) is str:
+    if type(value) is str or is_uuid(value):
         with suppress(ValueError):
-            return field.python_value(value)
+            return field.python_value(str(value))
     return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import reprlib
+import uuid
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -13,7 +14,17 @@ import orjson
 
 from myloware_store.errors import InvalidInput, SchemaMismatch
 
-__all__ = ["MAX_JSON_BYTES", "MAX_NAME_CHARS", "MAX_TEXT_BYTES", "dump_json", "read_label", "require_text", "shown"]
+__all__ = [
+    "MAX_JSON_BYTES",
+    "MAX_NAME_CHARS",
+    "MAX_TEXT_BYTES",
+    "dump_json",
+    "is_uuid",
+    "read_label",
+    "require_text",
+    "require_uuid",
+    "shown",
+]
 
 _Label = TypeVar("_Label", bound=StrEnum)
 
@@ -52,6 +63,21 @@ def read_label(enum: type[_Label], label: str) -> _Label:
             f"{enum.__name__}: this version of myloware_store does not know {shown(label)}, which the database has;"
             " install the version that the database was migrated with"
         ) from None
+
+
+def is_uuid(value: Any) -> bool:
+    """Tell whether a value is a UUID, of the standard library or of another one, such as uuid_utils."""
+    return isinstance(getattr(value, "hex", None), str)
+
+
+def require_uuid(value: Any, name: str) -> uuid.UUID:
+    """Return a UUID, of any library or as text, as the standard library's; else raise InvalidInput."""
+    if isinstance(value, uuid.UUID):
+        return value
+    try:
+        return uuid.UUID(value.hex if is_uuid(value) else value)
+    except (ValueError, TypeError, AttributeError):
+        raise InvalidInput(f"{name}: {shown(value)} is not a UUID") from None
 
 
 def require_text(

@@ -9,12 +9,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from psycopg2.errorcodes import SERIALIZATION_FAILURE
+from psycopg2.extensions import AsIs
 
 from myloware_store.database import current_actor, current_tenant, default_tenant
 from myloware_store.errors import ConstraintViolation, InvalidInput, NotFound, TransactionConflict
 from myloware_store.models.base import BaseModel, TenantEntity
 from myloware_store.transaction_blocks import again_after_conflicts
-from myloware_store.values import MAX_NAME_CHARS, require_text, shown
+from myloware_store.values import MAX_NAME_CHARS, is_uuid, require_text, require_uuid, shown
 
 if TYPE_CHECKING:
     from myloware_store.database import StoreDatabase
@@ -47,6 +48,9 @@ _MAX_COUNT = 100_000
 _MAX_CHARS = 250_000_000  # four bytes each at most: PostgreSQL ends a connection that sends a message of 1 GiB
 _MAX_SECONDS = 10 * 365 * 86400.0
 
+_NULL = AsIs("NULL")
+"""For None in a list of nothing else: psycopg2 would write '{NULL}', which array_nulls = off reads as a text."""
+
 
 class Repository:
     """Operations over one database; safe to share between threads."""
@@ -77,6 +81,9 @@ class Repository:
         size = sum(len(text) for value in values.values() if isinstance(value, list) for text in value if text)
         if size > _MAX_CHARS:
             raise InvalidInput(f"{size} characters are more than the {_MAX_CHARS} of one call: make smaller batches")
+        for name, value in values.items():
+            if isinstance(value, list) and value and all(each is None for each in value):
+                values[name] = [_NULL] * len(value)
 
         def run() -> list[tuple[Any, ...]]:
             try:
@@ -146,13 +153,7 @@ def as_choice(value: Any, choices: Iterable[str], name: str) -> str:
 
 def as_uuid(value: Any, name: str) -> uuid.UUID:
     """Return a UUID given as such, as text, or by a row that has it as its `id`; else raise InvalidInput."""
-    value = getattr(value, "id", value)
-    if isinstance(value, uuid.UUID):
-        return value
-    try:
-        return uuid.UUID(value)
-    except (ValueError, TypeError, AttributeError):
-        raise InvalidInput(f"{name}: {shown(value)} is not a UUID") from None
+    return require_uuid(getattr(value, "id", value), name)
 
 
 def named_or_id(value: Any, kind: str) -> tuple[str | None, str, str | None]:
@@ -168,7 +169,7 @@ def named_or_id(value: Any, kind: str) -> tuple[str | None, str, str | None]:
 
 def as_uuids(values: Any, name: str) -> list[str]:
     """Return the ids, as text for an array parameter, without repetitions."""
-    given = [values] if isinstance(values, str | uuid.UUID) else as_list(values, name)
+    given = [values] if isinstance(values, str) or is_uuid(values) else as_list(values, name)
     return list(dict.fromkeys(str(as_uuid(value, name)) for value in given))
 
 

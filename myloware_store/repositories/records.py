@@ -26,7 +26,7 @@ from myloware_store.repositories.base import (
 )
 from myloware_store.results import EvalSummary
 from myloware_store.scalars import as_instant
-from myloware_store.values import dump_json, shown
+from myloware_store.values import dump_json, is_uuid, shown
 
 __all__ = ["Audit", "Evals", "Runs"]
 
@@ -220,7 +220,7 @@ class Audit(Repository):
             user_id=actor if user_id is None else user_id,
             action=as_name(action, "action"),
             resource_type=as_name(resource_type, "resource_type"),
-            resource_id=str(resource_id) if isinstance(resource_id, UUID) else as_name(resource_id, "resource_id"),
+            resource_id=str(resource_id) if is_uuid(resource_id) else as_name(resource_id, "resource_id"),
             details=as_object(details, "details"),
             ip_address=ip_address,
         )
@@ -261,7 +261,7 @@ class Audit(Repository):
         if resource_type is not None:
             query = query.where(AuditLog.resource_type == as_name(resource_type, "resource_type"))
         if resource_id is not None:
-            wanted = str(resource_id) if isinstance(resource_id, UUID) else as_name(resource_id, "resource_id")
+            wanted = str(resource_id) if is_uuid(resource_id) else as_name(resource_id, "resource_id")
             query = query.where(AuditLog.resource_id == wanted)
         newest_first = query.order_by(AuditLog.created_at.desc(), AuditLog.id.desc())
         return [*newest_first.limit(as_count(limit, "limit"))]

@@ -33,7 +33,7 @@ from myloware_store.repositories.work_claims import Claims
 from myloware_store.repositories.work_rows import as_document, as_order
 from myloware_store.repositories.work_upkeep import Upkeep
 from myloware_store.scalars import as_instant
-from myloware_store.values import dump_json
+from myloware_store.values import dump_json, is_uuid
 
 if TYPE_CHECKING:
     from myloware_store.database import StoreDatabase
@@ -92,7 +92,7 @@ class Work(Claims, Upkeep):
         documents = [as_document(item, f"items[{n}]") for n, item in enumerate(as_list(items, "items"))]
         if not documents:
             raise InvalidInput("submit: an order needs at least one item")
-        workflow = str(workflow_id) if isinstance(workflow_id, UUID) else workflow_id
+        workflow = str(workflow_id) if is_uuid(workflow_id) else workflow_id
         key = None if idempotency_key is None else as_name(idempotency_key, "idempotency_key")
         values: dict[str, Any] = {
             "order_id": str(uuid7()),

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import uuid_utils
 
 from myloware_store import (
     DIMENSIONS,
@@ -286,3 +287,16 @@ def test_vectors_that_are_read_are_each_documents_own(myloware: Store) -> None:
     assert [vectors[2].tolist(), None, vectors[0].tolist()] == [
         None if doc.embedding is None else doc.embedding.tolist() for doc in found
     ]
+
+
+def test_ids_of_another_library_are_taken(myloware: Store) -> None:
+    """A native `uuid_utils.UUID` wherever there is room for an id: in calls, lists, models, conditions and records."""
+    made: Any = uuid_utils.uuid7()
+    expected = [uuid.UUID(str(made))]
+    assert expected == myloware.memory.upsert([{"id": made, "type": "CONTEXT", "content": "x"}])
+    assert expected == [doc.id for doc in myloware.memory.get(made)] == [doc.id for doc in myloware.memory.get([made])]
+    assert expected == [doc.id for doc in MemDoc.select().where(MemDoc.id == made)]
+    assert expected == [MemDoc(id=made).id]
+    myloware.audit.record("read", "mem_doc", made)
+    assert [str(made)] == [line.resource_id for line in myloware.audit.list(resource_id=made)]
+    assert str(made) == myloware.work.submit([{"type": "TICKET", "content": "x"}], workflow_id=made).workflow_id

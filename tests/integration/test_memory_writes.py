@@ -394,6 +394,17 @@ def test_a_bulk_load_streams(myloware: Store) -> None:
     assert 0 == myloware.memory.bulk_load([])
 
 
+def test_documents_without_item_or_embedding_are_stored_under_array_nulls_off(myloware: Store) -> None:
+    """No NULL is taken for a text."""
+    given = [{"type": "CONTEXT", "content": word} for word in "ab"]
+    with myloware.db.unit():
+        myloware.db.execute_sql("SET array_nulls = off")
+        ids = myloware.memory.upsert(given)
+        assert ids == myloware.memory.upsert(given, dedupe="content_hash")
+        assert set(ids) == myloware.memory.set_embeddings(zip(ids, vectors(2), strict=True))
+    assert [(None, True)] * 2 == [(doc.work_item_id, doc.has_embedding) for doc in myloware.memory.get(ids)]
+
+
 def test_a_bulk_load_takes_its_time(myloware: Store) -> None:
     """No time-out of the server's ends it, or lasts beyond it; those of the caller's own transaction stay."""
     sql = """

@@ -4,14 +4,35 @@ from __future__ import annotations
 
 import json
 import math
+import uuid
 from typing import Any
 
 import pytest
+import uuid_utils
+import uuid_utils.compat
 from hypothesis import given
 from hypothesis import strategies as st
 
 from myloware_store.errors import InvalidInput
-from myloware_store.values import MAX_TEXT_BYTES, dump_json, require_text
+from myloware_store.values import MAX_TEXT_BYTES, dump_json, is_uuid, require_text, require_uuid
+
+
+@pytest.mark.parametrize("made", [uuid_utils.uuid7(), uuid_utils.compat.uuid7(), uuid.uuid4()])
+def test_a_uuid_of_any_library_is_one(made: Any) -> None:
+    """With its text; it comes back as the standard library's."""
+    standard = uuid.UUID(str(made))
+    assert [standard] * 3 == [require_uuid(each, "id") for each in (made, str(made), standard)]
+    assert uuid.UUID is type(require_uuid(made, "id"))
+    assert is_uuid(made)
+
+
+@pytest.mark.parametrize("value", [None, 5, 5.0, b"5" * 16, "5", [], object(), uuid.UUID])
+def test_what_is_no_uuid_is_refused(value: Any) -> None:
+    """By its name; what only has a `hex` is none."""
+    assert not is_uuid(value)
+    with pytest.raises(InvalidInput, match=r"id: .* is not a UUID"):
+        require_uuid(value, "id")
+
 
 JSON = st.recursive(
     st.none()
