@@ -10,7 +10,7 @@ import attrs
 import psycopg2
 import pytest
 
-from myloware_store import InvalidInput, Store
+from myloware_store import DatabaseFault, InvalidInput, Store
 from myloware_store.database import create_database
 from myloware_store.listening import Listener
 from myloware_store.repositories.work import Work
@@ -53,6 +53,21 @@ def test_work_that_is_there_is_not_waited_for(myloware: Store) -> None:
     opened = myloware.db.pool.opened
     assert myloware.work.wait_for_work(600)
     assert opened == myloware.db.pool.opened
+
+
+def test_queued_work_is_prepared_only_while_nobody_listens(myloware: Store) -> None:
+    """PostgreSQL takes no NOTIFY into a two-phase commit, and says so; nothing is stored then."""
+
+    def prepare() -> None:
+        with myloware.db.atomic():
+            myloware.work.submit([INVOICE])
+            myloware.db.execute_sql("PREPARE TRANSACTION 'queued'")
+
+    with Listener(myloware.db) as listener:
+        assert listener.arm()
+        with pytest.raises(DatabaseFault, match=r"cannot PREPARE a transaction that has executed .* NOTIFY"):
+            prepare()
+    assert [] == myloware.work.claim("agent")
 
 
 def test_waiting_ends_with_the_time(myloware: Store) -> None:
