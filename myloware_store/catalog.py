@@ -156,6 +156,8 @@ _QUERIES = {
         """,
 }
 
+_PLAIN = {"quote_all_identifiers": "off"}
+"""The setting under which definitions are compared."""
 
 _HOME = """
 SELECT oid, quote_ident(nspname), nspname IS NOT DISTINCT FROM current_schema()
@@ -191,7 +193,7 @@ def find_home(database: StoreDatabase) -> Home | None:
         The schema, or None where there is none: then nothing of ours is there either.
     """
     named = None if database.settings.schema == "public" else database.settings.schema
-    row = database.execute_sql(_HOME, (named, history_table(database.settings))).fetchone()
+    row = database.execute_tuned(_PLAIN, _HOME, (named, history_table(database.settings))).fetchone()
     return Home(*row) if row else None
 
 
@@ -208,10 +210,10 @@ def read_catalog(database: StoreDatabase) -> dict[str, str]:
         home = find_home(database)
         if home is None:
             return {}
-        (vector,) = database.execute_sql(_VECTOR_SCHEMA).fetchone() or ("public",)
+        (vector,) = database.execute_tuned(_PLAIN, _VECTOR_SCHEMA).fetchone() or ("public",)
         where = {"schema": home.oid, "history": HISTORY_TABLE}
         for kind, query in _QUERIES.items():
-            for name, definition in database.execute_sql(query, where).fetchall():
+            for name, definition in database.execute_tuned(_PLAIN, query, where).fetchall():
                 found[f"{kind} {name}"] = _normal(definition, home.schema, vector)
     return found
 

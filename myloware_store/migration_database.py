@@ -22,6 +22,7 @@ from myloware_store.errors import (
     StoreError,
 )
 from myloware_store.migration_history import (
+    ENCODING,
     HISTORY_TABLE,
     MigrationStatus,
     available_migrations,
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from myloware_store.settings import Settings
 
 __all__ = [
-    "UTF8",
     "Limits",
     "MigrationDatabase",
     "explain",
@@ -80,10 +80,6 @@ _HINTS = {
 POOLED = (
     "migrations need a direct connection, and this one goes through a pooler in transaction mode (PgBouncer), which"
     " cannot hold their lock: name the PostgreSQL server itself, without pgbouncer=true"
-)
-UTF8 = (
-    "the database's encoding is {}, and documents are Unicode: create it anew with ENCODING 'UTF8' TEMPLATE template0,"
-    " and move the data by pg_dump"
 )
 _EXTENSION = re.compile(r"\s*CREATE EXTENSION (?:IF NOT EXISTS )?\"?([\w-]+)", re.IGNORECASE)
 
@@ -239,7 +235,8 @@ class MigrationDatabase(StoreDatabase):
 
     def _prepare(self, opened: connection, run: cursor) -> None:
         require_supported(opened.server_version)
-        require_utf8(opened.get_parameter_status("server_encoding"))
+        if self.server_encoding != "UTF8":
+            raise MigrationError(ENCODING.format(self.server_encoding))
         run.execute(LIFT_DEADLINES, (False,))
         run.execute(
             "SELECT set_config('application_name', 'myloware-store migrate', false),"
@@ -300,12 +297,6 @@ def require_supported(version: int) -> None:
         raise MigrationError(f"the server is PostgreSQL {version // 10_000}: 15 or newer is needed")
 
 
-def require_utf8(encoding: str | None) -> None:
-    """Raise MigrationError if a database has another encoding."""
-    if encoding != "UTF8":
-        raise MigrationError(UTF8.format(encoding))
-
-
 def find_obstacles(database: StoreDatabase) -> list[str]:
     """Return what keeps the migrations from being applied, each with how to mend it, as far as a look tells."""
     schema = database.settings.schema
@@ -318,7 +309,7 @@ def find_obstacles(database: StoreDatabase) -> list[str]:
     except MigrationError as error:
         obstacles.append(str(error))
     if encoding != "UTF8":
-        obstacles.append(UTF8.format(encoding))
+        obstacles.append(ENCODING.format(encoding))
     if database.shares_sessions():
         obstacles.append(POOLED)
     if standby:

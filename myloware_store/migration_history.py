@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = [
+    "ENCODING",
     "HISTORY_TABLE",
     "MigrationStatus",
     "available_migrations",
@@ -35,6 +36,11 @@ __all__ = [
 
 HISTORY_TABLE = "myloware_migratehistory"
 """The table of applied migrations; not peewee-migrate's default, which a service may use for its own."""
+
+ENCODING = (
+    "the database's encoding is {}, and documents are Unicode: create it anew with ENCODING 'UTF8' TEMPLATE template0,"
+    " and move the data by pg_dump"
+)
 
 _FILE = re.compile(r"\d{3}_[^.]+\.py")
 
@@ -158,7 +164,7 @@ def require_current(database: StoreDatabase, *, directory: Path | str | None = N
         directory: Another folder of migrations than the installed one.
 
     Raises:
-        SchemaMismatch: It is not migrated, lacks migrations, or is newer than this version.
+        SchemaMismatch: It is not migrated, lacks migrations, is newer than this version, or is not UTF-8.
         ConnectionFailed: The server cannot be reached.
     """
     known = available_migrations(migrations_folder(directory))
@@ -168,6 +174,8 @@ def require_current(database: StoreDatabase, *, directory: Path | str | None = N
     if pending:
         lacks = f"lacks {', '.join(pending)}" if applied else "is not migrated"
         raise SchemaMismatch(f"the database {database.settings.target} {lacks}: run `myloware-store migrate`")
+    if database.server_encoding not in {"UTF8", None}:
+        raise SchemaMismatch(ENCODING.format(database.server_encoding))
 
 
 def history_table(settings: Settings) -> str:

@@ -71,6 +71,7 @@ class StoreDatabase(peewee.PostgresqlDatabase):
         # The arguments of psycopg2.connect stay out of `connect_params`, where a password could be read.
         super().__init__(settings.dbname or "default")
         self._state = ThreadConnection(self.pool)
+        self.server_encoding: str | None = None
         self._vector_known = False
         self._vector_path: str | None = None
         self._pooler: bool | None = None
@@ -160,6 +161,7 @@ class StoreDatabase(peewee.PostgresqlDatabase):
             fault = connect_fault(error, self.settings)
         else:
             self.server_version = connection.server_version
+            self.server_encoding = connection.get_parameter_status("server_encoding")
             return connection
         raise fault
 

@@ -12,8 +12,8 @@ import attrs
 
 from myloware_store.catalog import Home, expected_catalog, find_home, read_catalog, split_key, taken_names
 from myloware_store.errors import DatabaseFault
-from myloware_store.migration_database import UTF8, find_vector_obstacle
-from myloware_store.migration_history import HISTORY_TABLE, MigrationStatus, require_database, status
+from myloware_store.migration_database import find_vector_obstacle
+from myloware_store.migration_history import ENCODING, HISTORY_TABLE, MigrationStatus, require_database, status
 from myloware_store.models.guards import TRIGGER_FUNCTIONS
 from myloware_store.remedies import Remedies, setting_remedy
 from myloware_store.renames import names_back
@@ -137,7 +137,7 @@ def _check_settings(database: StoreDatabase, home: Home | None) -> Iterator[Find
     values = dict(database.execute_sql(query).fetchall())
     encoding = values["server_encoding"]
     if encoding != "UTF8":
-        yield Finding("setting", "server_encoding", "UTF8", encoding, f"-- {UTF8.format(encoding)}.")
+        yield Finding("setting", "server_encoding", "UTF8", encoding, f"-- {ENCODING.format(encoding)}.")
     # A schema that the settings name is made by `migrate`.
     if not home.leads if home else database.settings.schema == "public":
         expected = f"{home.schema} first" if home else "a schema that exists"

@@ -685,6 +685,13 @@ def test_a_database_without_public_is_mended_where_it_is(myloware_db: StoreDatab
     assert () == validate(myloware_db).findings
 
 
+def test_quoted_identifiers_are_no_difference(myloware_db: StoreDatabase) -> None:
+    """Definitions are compared under the server's default."""
+    with myloware_db.unit():
+        myloware_db.execute_sql("SET quote_all_identifiers = on")
+        assert () == validate(myloware_db).findings
+
+
 def test_pgvector_out_of_reach_is_put_on_the_roles_path(myloware_db: StoreDatabase) -> None:
     """Only behind a pooler: otherwise new connections find the extension wherever it is."""
     psql(myloware_db, 'CREATE SCHEMA "a part"; ALTER EXTENSION vector SET SCHEMA "a part"')

@@ -7,6 +7,7 @@ import sys
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -15,6 +16,7 @@ import pytest
 
 from myloware_store import MemDoc, Store
 from myloware_store.catalog import expected_catalog, read_catalog
+from myloware_store.database import create_database
 from myloware_store.embedded import EmbeddedServer
 from myloware_store.errors import (
     ConnectionFailed,
@@ -506,7 +508,6 @@ def test_pgvector_is_used_where_it_is(
 
 OBSTACLES = {
     "nothing": ("", "public", None),
-    "encoding": ("", "public", "the database's encoding is LATIN1.*ENCODING 'UTF8'"),
     "extension": ("DROP EXTENSION vector", "public", "may not create the extension vector: have a superuser"),
     "extension's schema": (
         "CREATE SCHEMA apart; ALTER EXTENSION vector SET SCHEMA apart",
@@ -525,21 +526,14 @@ OBSTACLES = {
 
 
 @pytest.mark.parametrize("obstacle", OBSTACLES)
-def test_a_plan_names_each_obstacle(
-    settings: Settings, database: StoreDatabase, role: str, obstacle: str, request: pytest.FixtureRequest
-) -> None:
+def test_a_plan_names_each_obstacle(settings: Settings, database: StoreDatabase, role: str, obstacle: str) -> None:
     """With its remedy; whatever it names ends the migration, too, with nothing made."""
     sql, schema, expected = OBSTACLES[obstacle]
-    if obstacle == "encoding":
-        database.execute_sql(f"CREATE DATABASE {role} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
-        request.addfinalizer(lambda: database.execute_sql(f"DROP DATABASE {role} WITH (FORCE)"))
-        settings = attrs.evolve(settings, dbname=role)
-    else:
-        (dbname,) = database.execute_sql("SELECT current_database()").fetchone()
-        database.execute_sql(f"ALTER DATABASE {dbname} OWNER TO {role}; CREATE EXTENSION vector")
-        if sql:
-            database.execute_sql(sql.format(role=role, database=dbname))
-        settings = attrs.evolve(settings, user=role)
+    (dbname,) = database.execute_sql("SELECT current_database()").fetchone()
+    database.execute_sql(f"ALTER DATABASE {dbname} OWNER TO {role}; CREATE EXTENSION vector")
+    if sql:
+        database.execute_sql(sql.format(role=role, database=dbname))
+    settings = attrs.evolve(settings, user=role)
     plain = attrs.evolve(settings, schema=schema)
 
     found = migrate(plain, plan=True).obstacle
@@ -549,6 +543,25 @@ def test_a_plan_names_each_obstacle(
         assert re.search(expected, found or "")
         with pytest.raises((MigrationError, MissingExtension)):
             migrate(plain)
+
+
+def test_a_database_of_another_encoding_is_refused(settings: Settings, database: StoreDatabase, role: str) -> None:
+    """Documents would fail one by one there, also if another version has migrated it."""
+    database.execute_sql(f"CREATE DATABASE {role} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    try:
+        with closing(create_database(attrs.evolve(settings, dbname=role))) as latin:
+            (finding, *_) = validate(latin).findings
+            assert ("setting", "server_encoding", "LATIN1") == (finding.kind, finding.name, finding.actual)
+            assert "encoding is LATIN1" in (migrate(latin.settings, plan=True).obstacle or "")
+            with pytest.raises(MigrationError, match=r"encoding is LATIN1.*ENCODING 'UTF8'"):
+                migrate(latin.settings)
+            latin.execute_sql(
+                "CREATE TABLE myloware_migratehistory AS SELECT 1 AS id, '001_initial' AS name, null AS digest"
+            )
+            with pytest.raises(SchemaMismatch, match="encoding is LATIN1"):
+                require_current(latin)
+    finally:
+        database.execute_sql(f"DROP DATABASE {role} WITH (FORCE)")
 
 
 def test_obstacles_come_all_at_once(settings: Settings, role: str) -> None:
