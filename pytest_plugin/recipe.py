@@ -14,6 +14,7 @@ import pytest
 
 import myloware_store
 from myloware_store import Store
+from myloware_store.errors import MissingExtension
 from myloware_store.migrate import migrate, migrations_path
 from myloware_store.settings import Settings
 
@@ -110,10 +111,19 @@ class Recipe:
 
         Raises:
             StoreError: The library's own migrations failed; a function raises what it likes.
-            Unusable: A migration of a folder, or the SQL of a seed, failed; the message names the file.
+            Unusable: A migration of a folder, or the SQL of a seed, failed; the message names the file. Or the role may
+                not create the extension.
         """
         settings = Settings.load(url, environ={}, dotenv=None)
-        migrate(settings)
+        try:
+            migrate(settings)
+        except MissingExtension as error:
+            if settings.user and "may not create" in str(error):
+                raise Unusable(
+                    f"the role {settings.user} may not create the extension vector: have a superuser run `CREATE"
+                    " EXTENSION vector` in the database template1 of the server, of which databases of tests are copies"
+                ) from None
+            raise
         for step in self.migrations:
             if callable(step):
                 step(url)

@@ -133,6 +133,15 @@ def test_a_named_server_is_the_one_that_is_named(
         result.stdout.fnmatch_lines([f"*names *db.example.com:{port}/*, and PGHOSTADDR another server: unset it*"])
 
 
+def test_plain_role_without_vector(project: Project, plain_role: str) -> None:
+    """The error says where the extension is created: the database of the test is gone by then."""
+    with closing(psycopg2.connect(**project.server.connect_kwargs("template1"))) as connection, connection:
+        connection.cursor().execute("DROP EXTENSION vector")
+    result = project.run("def test_any(myloware): pass", f"--myloware-dsn={plain_role}")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*have a superuser run `CREATE EXTENSION vector` in the database template1*"])
+
+
 def test_fixture_of_pytest_postgresql(project: Project) -> None:
     """A project's own process or noproc fixture gives the server; of several, the ini key names one."""
     kwargs = project.server.connect_kwargs()
