@@ -7,6 +7,7 @@ import re
 import reprlib
 import uuid
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -42,6 +43,7 @@ _short.maxstring = _short.maxother = 80
 
 _OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 _DEPTH_TOLD = 8
+_LARGE = re.compile(rb'("(?:[^"\\]+|\\.)*")|-?[\d.]+e\+\d+')
 _ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
@@ -120,6 +122,8 @@ def require_text(
 def dump_json(value: Any, name: str, *, max_bytes: int | None = MAX_JSON_BYTES) -> str:
     """Return a value as JSON text that `jsonb` stores without changing its meaning.
 
+    Numbers come back equal and of the same type; of -0.0 the sign is lost.
+
     Raises:
         InvalidInput: Something in it is not JSON (NaN and infinities, keys that are not text, bytes, sets, dates,
             integers beyond 64 bits), holds a NUL or a lone surrogate, or it is larger than `max_bytes`.
@@ -128,6 +132,8 @@ def dump_json(value: Any, name: str, *, max_bytes: int | None = MAX_JSON_BYTES) 
         data = orjson.dumps(value, option=_OPTIONS)
     except (orjson.JSONEncodeError, RecursionError) as error:
         raise InvalidInput(f"{name}: not JSON: {error}{_place(value)}") from None
+    if b"e+" in data:
+        data = _LARGE.sub(_without_exponent, data)
     if max_bytes is not None and len(data) > max_bytes:
         raise InvalidInput(f"{name}: {len(data)} bytes of JSON are more than the {max_bytes} allowed")
     if _ESCAPED_NUL.search(data):
@@ -136,6 +142,11 @@ def dump_json(value: Any, name: str, *, max_bytes: int | None = MAX_JSON_BYTES) 
     if b"null" in data and not _is_finite(value):
         raise InvalidInput(f"{name}: the JSON holds NaN or an infinite number")
     return data.decode()
+
+
+def _without_exponent(found: re.Match[bytes]) -> bytes:
+    """Write a large float with all its digits and a fraction: of 1e+16 `jsonb` would make a whole number."""
+    return found[1] or f"{Decimal(found[0].decode()):f}.0".encode()
 
 
 def _place(value: Any) -> str:

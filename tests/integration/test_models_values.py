@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from peewee import fn
 from playhouse.shortcuts import update_model_from_dict
 from psycopg2.extras import Json
@@ -30,6 +32,7 @@ from myloware_store import (
     Priority,
     Run,
     Schema,
+    Store,
     Tool,
     ToolCapability,
     WorkflowTemplate,
@@ -37,6 +40,7 @@ from myloware_store import (
     WorkOrder,
 )
 from myloware_store.models import MODELS
+from myloware_store.values import dump_json
 
 if TYPE_CHECKING:
     from myloware_store.database import StoreDatabase
@@ -140,6 +144,32 @@ def test_an_expression_is_replaced_by_its_value(myloware_db: StoreDatabase) -> N
     bulk[0].created_by, bulk[1].metadata = WorkOrder.created_by.concat("+"), Json({})
     WorkOrder.bulk_update(bulk, ["created_by", "metadata"])
     assert [("a+", {}), ("B", {})] == [(row.created_by, row.metadata) for row in bulk]
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    numbers=st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**63), 2**64 - 1), max_size=20),
+    text=st.sampled_from(["1e+16", '"1e+16', '\\"-5.5e+20,\\', "[1e+300]"]),
+)
+@example(numbers=[5.657032079511973e16, 1e16, 1e22, -1.5e17, 1.7976931348623157e308, 5e-324, -0.0], text="1e+16")
+def test_numbers_come_back_equal_and_of_their_type(
+    myloware_db: StoreDatabase, numbers: list[float | int], text: str
+) -> None:
+    """Through jsonb, which keeps digits and no exponent; text beside them stays as it is."""
+    value = {text: [text, numbers]}
+    ((found,),) = myloware_db.execute_sql("SELECT %s::jsonb", (dump_json(value, "metadata"),)).fetchall()
+    assert value == found
+    assert [type(number) for number in numbers] == [type(number) for number in found[text][1]]
+
+
+def test_large_numbers_are_kept_by_rows_and_calls(myloware: Store) -> None:
+    """In models, results of work and metadata of documents."""
+    value = {"n": 5.657032079511973e16}
+    assert value == WorkOrder.get_by_id(WorkOrder.create(created_by="a", metadata=value).id).metadata
+    (doc_id,) = myloware.memory.upsert([{"type": "CONTEXT", "content": "x", "metadata": value}])
+    (doc,) = myloware.memory.get(doc_id)
+    assert value == doc.metadata
+    assert [doc_id] == [hit.id for hit in myloware.memory.search_text("x", filter={"metadata.n": value["n"]})]
 
 
 def test_json_is_watched_after_every_save() -> None:
