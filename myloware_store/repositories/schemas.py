@@ -11,9 +11,10 @@ import attrs
 import orjson
 from uuid_utils.compat import uuid7
 
+from myloware_store.enums import WorkItemType
 from myloware_store.errors import DocumentProblem, InvalidDocument, InvalidInput, NotFound, VersionConflict
 from myloware_store.models import Schema
-from myloware_store.repositories.base import as_list, as_name, stored_row
+from myloware_store.repositories.base import as_enum, as_list, as_name, stored_row
 from myloware_store.repositories.json_schemas import as_json_schema, broken_rules, compiled
 from myloware_store.repositories.versions import Versions
 from myloware_store.repositories.versions_sql import ACTIVE, DEFINITIONS, activation
@@ -95,13 +96,15 @@ class Schemas(Versions[Schema]):
         super().__init__(database)
         self._kept: dict[str, _Active] = {}
 
-    def register(self, name: str, version: str, document_type: str, schema_definition: Mapping[str, Any]) -> Schema:
+    def register(
+        self, name: str, version: str, document_type: WorkItemType | str, schema_definition: Mapping[str, Any]
+    ) -> Schema:
         """Store a version of a schema, not active yet.
 
         Args:
             name: What the schema is called.
             version: Which version of it, any text.
-            document_type: The type of the documents it is for, such as `INVOICE`.
+            document_type: The type of the work items it is for.
             schema_definition: A JSON Schema, of the draft that its `$schema` names, else of draft 2020-12; 4 MiB at
                 most. A `$ref` leads to a place inside of it: nothing is ever fetched.
 
@@ -116,7 +119,7 @@ class Schemas(Versions[Schema]):
             "id": str(uuid7()),
             "name": as_name(name, "name"),
             "version": as_name(version, "version"),
-            "document_type": as_name(document_type, "document_type"),
+            "document_type": as_enum(document_type, WorkItemType, "document_type").value,
             "definition": dump_json(as_json_schema(schema_definition, "schema_definition"), "schema_definition"),
         }
         rows = self._rows(REGISTER, values)

@@ -8,9 +8,10 @@ from uuid import NAMESPACE_OID, UUID, uuid5
 
 import orjson
 
+from myloware_store.enums import WorkItemType
 from myloware_store.errors import NotFound, VersionConflict
 from myloware_store.models import WorkflowTemplate
-from myloware_store.repositories.base import as_name, as_text, as_uuid, require_object, stored_row
+from myloware_store.repositories.base import as_enum, as_name, as_text, as_uuid, require_object, stored_row
 from myloware_store.repositories.versions import Versions
 from myloware_store.repositories.versions_sql import activation
 from myloware_store.values import dump_json
@@ -43,7 +44,7 @@ class Templates(Versions[WorkflowTemplate]):
     def register(
         self,
         name: str,
-        document_type: str,
+        document_type: WorkItemType | str,
         workflow_definition: Mapping[str, Any],
         *,
         description: str | None = None,
@@ -54,7 +55,7 @@ class Templates(Versions[WorkflowTemplate]):
 
         Args:
             name: What the workflow is called; templates of one name are versions of it.
-            document_type: The type of the documents it is for, such as `INVOICE`.
+            document_type: The type of the work items it is for.
             workflow_definition: The steps, a JSON object in the form of whoever runs them, 4 MiB at most.
             description: What it does.
 
@@ -65,7 +66,7 @@ class Templates(Versions[WorkflowTemplate]):
         definition = require_object(workflow_definition, "workflow_definition")
         values = {
             "name": as_name(name, "name"),
-            "document_type": as_name(document_type, "document_type"),
+            "document_type": as_enum(document_type, WorkItemType, "document_type").value,
             "description": as_text(description, "description"),
             "definition": dump_json(definition, "workflow_definition"),
         }

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from myloware_store import InvalidDocument, InvalidInput, NotFound, Schema, TransactionConflict, VersionConflict
+from myloware_store import (
+    InvalidDocument,
+    InvalidInput,
+    NotFound,
+    Schema,
+    TransactionConflict,
+    VersionConflict,
+    WorkItemType,
+)
 from myloware_store.repositories.schemas import ACTIVATE, Schemas
 from myloware_store.repositories.versions_sql import ACTIVE, DEFINITIONS
 
@@ -103,15 +111,22 @@ def test_what_is_no_schema_is_refused(myloware: Store, definition: Any, reason: 
     assert Schema.get_or_none(Schema.name == "invoice") is None
 
 
+def test_a_schema_is_for_a_type_of_work_items(myloware: Store) -> None:
+    """One of a type that is misspelt would check nothing."""
+    for wrong in ("FOO", "invoice", "", None, 1):
+        with pytest.raises(InvalidInput, match=r"document_type: .* is not one of INVOICE, TICKET, STATUS_REPORT"):
+            myloware.schemas.register("n", "1", wrong, {})  # type: ignore[arg-type]
+    assert "TICKET" == myloware.schemas.register("n", "1", WorkItemType.TICKET, {}).document_type
+
+
 def test_names_are_checked(myloware: Store) -> None:
     """Blank ones, long ones and those that are none."""
     for names in (
-        ("", "1", "T"),
-        ("n", " ", "T"),
-        ("n", "1", ""),
-        ("n" * 256, "1", "T"),
-        (None, "1", "T"),
-        ("n", 1, "T"),
+        ("", "1", "TICKET"),
+        ("n", " ", "TICKET"),
+        ("n" * 256, "1", "TICKET"),
+        (None, "1", "TICKET"),
+        ("n", 1, "TICKET"),
     ):
         with pytest.raises(InvalidInput):
             myloware.schemas.register(*names, {})  # type: ignore[call-arg]
@@ -187,7 +202,7 @@ def test_the_refused_second_active_row_is_a_conflict(myloware: Store) -> None:
 
 def test_versions_are_listed(myloware: Store) -> None:
     """By name, the newest first, narrowed as asked."""
-    for name, version, kind in (("a", "1", "A"), ("a", "2", "A"), ("b", "1", "B")):
+    for name, version, kind in (("a", "1", "TICKET"), ("a", "2", "TICKET"), ("b", "1", "STATUS_REPORT")):
         myloware.schemas.register(name, version, kind, {})
     myloware.schemas.activate("a", "1")
 
@@ -196,7 +211,7 @@ def test_versions_are_listed(myloware: Store) -> None:
 
     assert [("a", "2"), ("a", "1"), ("b", "1")] == [row for row in listed() if row[0] in {"a", "b"}]
     assert [("a", "2")] == listed(name="a", active=False)
-    assert [("a", "1")] == listed(document_type="A", active=True)
+    assert [("a", "1")] == listed(document_type="TICKET", active=True)
     assert 1 == len(listed(limit=1))
     for bad in ({"active": 1}, {"limit": 0}, {"name": ""}):
         with pytest.raises(InvalidInput):
@@ -270,11 +285,11 @@ def test_what_is_not_json_is_a_problem(strict: Schemas, content: str) -> None:
 
 def test_a_document_that_leads_the_schema_in_a_circle(myloware: Store) -> None:
     """Is a problem of that document."""
-    myloware.schemas.register("loop", "1", "LOOP", {"properties": {"a": {"$ref": "#/properties/a"}}})
+    myloware.schemas.register("loop", "1", "TICKET", {"properties": {"a": {"$ref": "#/properties/a"}}})
     myloware.schemas.activate("loop", "1")
-    myloware.schemas.validate("LOOP", '{"b": 1}')
+    myloware.schemas.validate("TICKET", '{"b": 1}')
     with pytest.raises(InvalidDocument, match="too deeply"):
-        myloware.schemas.validate("LOOP", '{"a": 1}')
+        myloware.schemas.validate("TICKET", '{"a": 1}')
 
 
 def test_every_active_name_must_be_satisfied(strict: Schemas) -> None:

@@ -84,12 +84,15 @@ def test_exactly_one_is_active_however_many_race(myloware: Store) -> None:
     assert myloware.templates.active("booking") is None
 
 
-@pytest.mark.parametrize("bad", [{"name": ""}, {"document_type": 1}, {"workflow_definition": None}, {"description": 1}])
+@pytest.mark.parametrize(
+    "bad",
+    [{"name": ""}, {"document_type": "FOO"}, {"document_type": 1}, {"workflow_definition": None}, {"description": 1}],
+)
 def test_a_bad_template_is_refused(myloware: Store, bad: dict[str, Any]) -> None:
     """And nothing is stored."""
     before = WorkflowTemplate.select().count()
     with pytest.raises(InvalidInput):
-        myloware.templates.register(**{"name": "n", "document_type": "t", "workflow_definition": {}, **bad})
+        myloware.templates.register(**{"name": "n", "document_type": "TICKET", "workflow_definition": {}, **bad})
     with pytest.raises(InvalidInput, match=r"template_id \(what `register` returned, or its id\): 'booking' is not"):
         myloware.templates.activate("booking")
     assert before == WorkflowTemplate.select().count()
