@@ -1,4 +1,7 @@
-"""What the repositories give back where a model says too much or too little."""
+"""What the repositories give back where a model says too much or too little.
+
+Without slots: FastAPI's encoder, like others, takes an object for what `vars()` returns.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,17 @@ from typing import Any
 from uuid import UUID
 
 import attrs
+import numpy as np
 
 from myloware_store.enums import MemDocType, WorkItemStatus, WorkItemType
 from myloware_store.vectors import Embedding
 
 __all__ = ["Claim", "EvalSummary", "Hit", "MemoryDoc", "NewDoc", "Outcome", "Pruned", "TenantStats", "WorkStats"]
 
+_SAME = attrs.cmp_using(eq=np.array_equal, require_same_type=False)
 
-@attrs.frozen
+
+@attrs.frozen(slots=False)
 class Claim:
     """One item held by one attempt of an agent, until the lease ends.
 
@@ -40,7 +46,7 @@ class Claim:
     lease_expires_at: datetime
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class Outcome:
     """What became of an item whose attempt failed or timed out.
 
@@ -57,7 +63,7 @@ class Outcome:
     dead_letter_id: UUID | None
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class EvalSummary:
     """What the evaluations of one type came to.
 
@@ -78,7 +84,7 @@ class EvalSummary:
     max_score: float
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class Hit:
     """A memory document found by a search.
 
@@ -101,7 +107,7 @@ class Hit:
     id: UUID
     content: str
     type: MemDocType
-    metadata: dict[str, Any]
+    metadata: dict[str, Any] = attrs.field(hash=False)
     work_item_id: UUID | None
     score: float
     similarity: float | None = None
@@ -111,7 +117,7 @@ class Hit:
     embedding: Embedding | None = attrs.field(default=None, eq=False, repr=False)
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(slots=False)
 class NewDoc:
     """A memory document to be stored; a mapping with these keys does as well.
 
@@ -126,13 +132,13 @@ class NewDoc:
 
     type: MemDocType | str
     content: str
-    embedding: Any = None
-    metadata: Mapping[str, Any] | None = None
+    embedding: Any = attrs.field(default=None, eq=_SAME, hash=False)
+    metadata: Mapping[str, Any] | None = attrs.field(default=None, hash=False)
     work_item_id: UUID | str | None = None
     id: UUID | str | None = None
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(slots=False)
 class MemoryDoc:
     """A memory document as it is stored.
 
@@ -153,15 +159,15 @@ class MemoryDoc:
     tenant_id: str
     content: str
     type: MemDocType
-    metadata: dict[str, Any]
+    metadata: dict[str, Any] = attrs.field(hash=False)
     work_item_id: UUID | None
     created_at: datetime
     updated_at: datetime
     has_embedding: bool
-    embedding: Embedding | None = None
+    embedding: Embedding | None = attrs.field(default=None, eq=_SAME, hash=False)
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class TenantStats:
     """What a tenant has open, and what has ended lately.
 
@@ -193,7 +199,7 @@ class TenantStats:
     timed_out: int
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class WorkStats:
     """What all tenants have open.
 
@@ -217,7 +223,7 @@ class WorkStats:
         return TenantStats(tenant_id="*", oldest_ready_seconds=max(ages, default=None), **counts)
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class Pruned:
     """How much was deleted.
 

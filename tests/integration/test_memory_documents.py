@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 import uuid_utils
@@ -21,6 +24,7 @@ from myloware_store import (
     MemDocType,
     MemoryConflict,
     MemoryDoc,
+    NewDoc,
     NotFound,
     Store,
 )
@@ -287,6 +291,38 @@ def test_vectors_that_are_read_are_each_documents_own(myloware: Store) -> None:
     assert [vectors[2].tolist(), None, vectors[0].tolist()] == [
         None if doc.embedding is None else doc.embedding.tolist() for doc in found
     ]
+
+
+def test_documents_that_are_equal_compare_and_hash_so(myloware: Store) -> None:
+    """New ones and stored ones, whatever kind of sequence their vectors are."""
+    ones, twos = np.ones(DIMENSIONS, dtype=np.float32), np.full(DIMENSIONS, 2.0)
+    same = [NewDoc("CONTEXT", "x", vector, {"a": 1}) for vector in (ones, ones.copy(), [1.0] * DIMENSIONS)]
+    assert [same[0]] * 3 == same
+    assert 1 == len(set(same))
+    other = [NewDoc("CONTEXT", "x", each, {"a": n}) for each, n in [(twos, 1), (None, 1), (ones, 2)]]
+    assert [True] * 3 == [same[0] != each for each in other]
+    assert NewDoc("CONTEXT", "x") == NewDoc(MemDocType.CONTEXT, "x")
+    (doc_id,) = myloware.memory.upsert(same[:1])
+    (one,), (two,), (bare,) = (myloware.memory.get(doc_id, with_embedding=with_it) for with_it in (True, True, False))
+    assert (True, False, 1) == (one == two, one == bare, len({one, two}))
+    assert 1 == len({*myloware.memory.search_text("x"), *myloware.memory.search_text("x")})
+
+
+def test_encoders_see_what_is_returned(myloware: Store) -> None:
+    """FastAPI takes an object for what `vars()` returns, and writes ids, types and times as text."""
+    myloware.memory.upsert([{"type": "CONTEXT", "content": "late fee", "metadata": {"a": [1]}}])
+    myloware.work.submit([{"type": "TICKET", "content": "x"}])
+    (hit,) = myloware.memory.search_text("late")
+    found: list[Any] = [
+        hit,
+        *myloware.memory.get(hit.id),
+        *myloware.work.claim("agent"),
+        myloware.work.stats().tenants[0],
+    ]
+    for each in found:
+        assert attrs.asdict(each) == vars(each)
+        assert vars(each) == vars(pickle.loads(pickle.dumps(each)))
+        json.dumps(vars(each), default=str)
 
 
 def test_ids_of_another_library_are_taken(myloware: Store) -> None:
