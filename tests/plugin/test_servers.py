@@ -142,6 +142,29 @@ def test_plain_role_without_vector(project: Project, plain_role: str) -> None:
     result.stdout.fnmatch_lines(["*have a superuser run `CREATE EXTENSION vector` in the database template1*"])
 
 
+def test_plain_role_with_vector_elsewhere(project: Project, plain_role: str) -> None:
+    """The extension is used where it is in template1, such as Supabase's `extensions`."""
+    with closing(psycopg2.connect(**project.server.connect_kwargs("template1"))) as connection, connection:
+        run = connection.cursor()
+        run.execute("CREATE SCHEMA extensions; GRANT USAGE ON SCHEMA extensions TO PUBLIC")
+        run.execute("ALTER EXTENSION vector SET SCHEMA extensions")
+    body = """
+import numpy as np
+import pytest
+
+@pytest.mark.parametrize("number", range(2))
+def test_search(myloware, number):
+    vector = np.eye(1536, dtype=np.float32)[0]
+    ids = myloware.memory.upsert([{"type": "CONTEXT", "content": "x", "embedding": vector}])
+    assert ids == [hit.id for hit in myloware.memory.similar(vector)]
+"""
+    try:
+        project.run(body, f"--myloware-dsn={plain_role}").assert_outcomes(passed=2)
+    finally:
+        with closing(psycopg2.connect(**project.server.connect_kwargs("template1"))) as connection, connection:
+            connection.cursor().execute("DROP SCHEMA extensions CASCADE")
+
+
 def test_fixture_of_pytest_postgresql(project: Project) -> None:
     """A project's own process or noproc fixture gives the server; of several, the ini key names one."""
     kwargs = project.server.connect_kwargs()
