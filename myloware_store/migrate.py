@@ -57,7 +57,7 @@ class MigrationReport:
         database: Which database, without secrets.
         applied: The migrations that were applied now.
         pending: Those that are still to be applied: all of them where it was a plan.
-        obstacle: What a plan has found to stand in their way, and how to mend it.
+        obstacle: What a plan has found to stand in their way, a line each, and how to mend it.
     """
 
     database: str

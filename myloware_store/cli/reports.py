@@ -138,8 +138,8 @@ def migrate(settings: Settings, report: MigrationReport, *, as_json: bool) -> No
         screen.line(f"applied {name}")
     for name in report.pending:
         screen.line(f"pending {name}")
-    if report.obstacle:
-        screen.line(f"They cannot be applied yet: {report.obstacle}.")
+    for obstacle in (report.obstacle or "").splitlines():
+        screen.line(f"They cannot be applied yet: {obstacle}.")
     if not report.applied and not report.pending:
         screen.line("Nothing is pending.")
 
