@@ -115,13 +115,21 @@ _CONFLICTS = {
 }
 
 
-def statement_fault(error: Exception) -> Exception:
+def statement_fault(error: Exception, *, returned: str | None = None) -> Exception:
     """Translate what a statement raised on a connection that still stands.
+
+    Args:
+        error: What it raised.
+        returned: The signal for which it was cancelled, though the handler returned.
 
     Returns:
         An error of `myloware_store.errors`, with the driver's own at `driver_error` and in no traceback; an error that
         is not about the database comes back as it is.
     """
+    if returned and isinstance(error, psycopg2.Error) and error.pgcode == errorcodes.QUERY_CANCELED:
+        message = f"the statement was cancelled, since {returned} came while it waited, and its handler returned"
+        conflict = errors.TransactionConflict(f"{message}; run it again", sqlstate=errorcodes.QUERY_CANCELED)
+        return _keeping(error, conflict)
     if isinstance(error, psycopg2.Error):
         return _keeping(error, _by_state(error, error.pgcode or ""))
     if isinstance(error, errors.StoreError) or not _of_the_driver(error):

@@ -167,7 +167,10 @@ class AmbiguousCommit(ConnectionFailed):
 
 
 class TransactionConflict(DatabaseFault, peewee.OperationalError):
-    """The transaction met another one (serialization failure, deadlock or lock timeout) and was rolled back."""
+    """The transaction met another one (serialization failure, deadlock or lock timeout) and was rolled back.
+
+    With the SQLSTATE 57014: a statement was cancelled for a signal whose handler returned.
+    """
 
 
 class MissingExtension(StoreError):

@@ -16,6 +16,7 @@ from psycopg2 import errorcodes, extensions
 
 from myloware_store.driver_errors import DRIVER_ERRORS, connect_fault, lost_fault, misuse, statement_fault
 from myloware_store.errors import ConnectionFailed, DatabaseFault, InvalidInput
+from myloware_store.interrupts import watch
 from myloware_store.pool import ConnectionPool
 from myloware_store.statements import Rows, Stream, copy, may_store, touches_session
 from myloware_store.thread_connection import ThreadConnection
@@ -376,29 +377,36 @@ class StoreDatabase(peewee.PostgresqlDatabase):
         connection = state.live()
         sent, in_transaction = not connection.closed, state.in_transaction()
         state.soiled |= soils
+        statement = watch(connection)
         try:
-            return action(self._new_cursor(named=named))
-        except DRIVER_ERRORS as error:
+            try:
+                return action(self._new_cursor(named=named))
+            except DRIVER_ERRORS as caught:
+                error = caught
+            # Outside of the handler: the driver's error, which may quote row values, becomes no __context__, also of
+            # what the handler of a signal raises at the next call.
             committing = sent and may_store(sql, in_transaction=in_transaction)
-            fault = self._fault(error, connection, committing=committing)
-            if fault is error:
-                raise
+            returned = statement.returned() if statement is not None else None
+            fault = self._fault(error, connection, committing=committing, returned=returned)
             state.doomed |= in_transaction and isinstance(fault, ConnectionFailed)
             if getattr(error, "pgcode", None) == errorcodes.READ_ONLY_SQL_TRANSACTION:
                 # After a failover this server may be a standby: a new connection finds the one that can be written.
                 state.reusable = False
                 self.pool.close_idle()
         finally:
+            if statement is not None:
+                statement.end()
             state.settle()
-        # Outside of the handler: the driver's error, which may quote row values, becomes no __context__.
         raise fault
 
-    def _fault(self, error: Exception, connection: extensions.connection, *, committing: bool) -> Exception:
+    def _fault(
+        self, error: Exception, connection: extensions.connection, *, committing: bool, returned: str | None = None
+    ) -> Exception:
         lost = connection.closed or connection.get_transaction_status() == extensions.TRANSACTION_STATUS_UNKNOWN
         if lost and isinstance(error, psycopg2.Error):
             pooled = self._pooler is not False
             return lost_fault(error, self.settings, committing=committing, pooled=pooled)
-        return statement_fault(error)
+        return statement_fault(error, returned=returned)
 
     def _new_cursor(self, *, named: bool) -> extensions.cursor:
         connection: extensions.connection = self._state.conn

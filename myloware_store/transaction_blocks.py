@@ -24,6 +24,7 @@ __all__ = ["Atomic", "Savepoint", "again_after_conflicts", "require_plain", "tra
 _Result = TypeVar("_Result")
 _Function = TypeVar("_Function")
 _random = random.SystemRandom()
+_AGAIN = {"40001", "40P01", "57014"}  # serialization failure, deadlock, cancelled for a signal whose handler returned
 _NOT_PLAIN = (
     "an async function or a generator would run after the call has ended: give a plain function"
     " (asyncio.run(...) in it runs an async one)"
@@ -84,7 +85,7 @@ def again_after_conflicts(fn: Callable[[], _Result], retries: int = 5) -> _Resul
         try:
             return fn()
         except TransactionConflict as conflict:
-            if not retries or conflict.sqlstate not in {"40001", "40P01"}:
+            if not retries or conflict.sqlstate not in _AGAIN:
                 raise
         retries -= 1
         time.sleep(_random.uniform(0, pause))

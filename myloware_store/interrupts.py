@@ -1,0 +1,166 @@
+"""Signals that come while the main thread waits for the server: the statement is cancelled, so that Python can act.
+
+Python runs its signal handlers in the main thread, between two of its own instructions. A thread that waits in libpq
+never gets there, whatever is typed. So while the main thread runs a statement, signals also go to a second thread
+(`signal.set_wakeup_fd`), which has the server cancel the statement if it still runs a moment later.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from contextlib import suppress
+from threading import get_ident
+from typing import TYPE_CHECKING, Any
+
+import psycopg2
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection
+
+__all__ = ["Statement", "expect_return", "watch"]
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+"""Those that end a program or what it does; handlers of the others seldom raise."""
+_PATIENCE = 0.2  # seconds in which a statement may still end by itself
+_NOBODY = -1  # as the wakeup file
+
+
+class Statement:
+    """A statement of the main thread that is under way.
+
+    Attributes:
+        cancelled: The signal for which it was cancelled.
+        insisted: Whether that signal had come before, to a handler that returns.
+    """
+
+    __slots__ = ("_others", "_outer", "_watcher", "cancelled", "connection", "heard", "insisted")
+
+    def __init__(self, watcher: _Watcher, connection: connection) -> None:
+        others: int = signal.set_wakeup_fd(watcher.mouth, warn_on_full_buffer=False)
+        self.connection = connection
+        self.cancelled: signal.Signals | None = None
+        self.insisted = False
+        self.heard = b""
+        self._watcher = watcher
+        self._outer = watcher.current
+        # If an exception kept an earlier statement from its end, the file is ours still.
+        self._others = _NOBODY if others == watcher.mouth and self._outer is None else others
+        watcher.current = self
+
+    def end(self) -> None:
+        """Leave the signals to whoever had them; a cancel that is on its way arrives first, and meets no other."""
+        watcher, others = self._watcher, self._others
+        signal.set_wakeup_fd(others, warn_on_full_buffer=False)
+        if others not in (_NOBODY, watcher.mouth):
+            with watcher.aiming, suppress(OSError):
+                os.write(others, self.heard + watcher.take())  # an event loop's
+        watcher.current = self._outer
+        if watcher.aiming.locked():
+            with watcher.aiming:
+                pass
+
+    def returned(self) -> str | None:
+        """Note that the handler has returned; name the signal, if the statement was cancelled to no purpose."""
+        number = self.cancelled
+        if number is None or self.insisted:
+            return None
+        if number != signal.SIGINT:  # a program may mean the second one, as asyncio does
+            expect_return(number, signal.getsignal(number))
+        return number.name
+
+
+class _Watcher:
+    """The thread that hears the signals.
+
+    Attributes:
+        current: The statement under way.
+        aiming: Held while a statement is being cancelled.
+        mouth: The file that signals are written to.
+    """
+
+    def __init__(self) -> None:
+        self.current: Statement | None = None
+        self.aiming = threading.Lock()
+        self._ears, self._mouth = socket.socketpair()
+        self._mouth.setblocking(False)
+        self.mouth = self._mouth.fileno()
+        threading.Thread(target=self._listen, name="myloware-signals", daemon=True).start()
+
+    def take(self) -> bytes:
+        """Take the signals that have come."""
+        try:
+            return self._ears.recv(4096, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return b""
+
+    def close(self) -> None:
+        """Let go of its files, in a process without its thread."""
+        self._ears.close()
+        self._mouth.close()
+
+    def _listen(self) -> None:
+        while True:
+            self._ears.recv(1, socket.MSG_PEEK)
+            with self.aiming:
+                heard, statement = self.take(), self.current
+                if statement is not None:
+                    before, statement.heard = statement.heard, statement.heard + heard
+            if statement is not None:
+                for number in _SIGNALS:
+                    if number in heard and _may_raise(number, insisted=number in before):
+                        self._cancel(statement, number, insisted=number in before)
+
+    def _cancel(self, statement: Statement, number: signal.Signals, *, insisted: bool) -> None:
+        time.sleep(_PATIENCE)
+        with self.aiming:
+            if self.current is statement:
+                statement.cancelled, statement.insisted = number, insisted
+                with suppress(psycopg2.Error):
+                    statement.connection.cancel()
+
+
+_watcher: _Watcher | None = None
+_main = threading.main_thread().ident
+_returning: dict[int, Any] = {}
+
+
+def watch(connection: connection) -> Statement | None:
+    """Begin to watch a statement of the main thread until its `end()`; None in other threads, which get no signals."""
+    global _watcher, _main  # noqa: PLW0603  one a process, as there is one main thread
+    if get_ident() != _main:
+        return None
+    if _watcher is None:
+        _watcher = _Watcher()
+    try:
+        return Statement(_watcher, connection)
+    except ValueError:  # in a subinterpreter, whose main thread gets no signals
+        _main = None
+        return None
+
+
+def expect_return(number: int, handler: Any) -> None:
+    """Have one signal of this kind cancel nothing as long as it has this handler, which is known not to raise."""
+    _returning[number] = handler
+
+
+def _may_raise(number: signal.Signals, *, insisted: bool) -> bool:
+    returns = number in _returning and _returning[number] is signal.getsignal(number)
+    return not returns or (insisted and number != signal.SIGALRM)
+
+
+def _begin_anew() -> None:
+    """Leave the parent's thread and files to it, in a forked child."""
+    global _watcher, _main  # noqa: PLW0603
+    _main = threading.main_thread().ident
+    watcher, _watcher = _watcher, None
+    if watcher is not None:
+        if watcher.current is not None:
+            signal.set_wakeup_fd(_NOBODY)
+        watcher.close()
+
+
+os.register_at_fork(after_in_child=_begin_anew)

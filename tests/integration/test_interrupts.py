@@ -1,0 +1,254 @@
+"""Signals while the main thread waits for the server: what they interrupt, what they leave alone, and what is left."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import closing, contextmanager, suppress
+from typing import TYPE_CHECKING, TypeAlias
+
+import psycopg2
+import pytest
+
+from myloware_store.errors import DatabaseFault, TransactionConflict
+from tests.integration.conftest import BLOCKED, PATIENCE, Pair, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from psycopg2.extensions import connection, cursor
+
+    from myloware_store.database import StoreDatabase
+
+Handlers: TypeAlias = "Callable[[int, Callable[[], object]], None]"
+
+PROGRAM = '''
+"""Statements that Ctrl-C ends, one after the other: prints what became of each, and then what still works."""
+
+import asyncio, os, signal, sys, threading, time
+import psycopg2
+from myloware_store import Store, WorkItem
+
+url = sys.argv[1]
+other = psycopg2.connect(url)
+other.autocommit = True
+watcher = other.cursor()
+
+
+def press(times=1):
+    """Press Ctrl-C once in each of the next statements that wait."""
+    pressed = set()
+    while len(pressed) < times:
+        watcher.execute(
+            "SELECT query_start FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
+        )
+        if begun := set(watcher.fetchall()) - pressed:
+            pressed |= begun
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+
+
+def interrupted(call, times=1):
+    typist = threading.Thread(target=press, args=(times,))
+    typist.start()
+    try:
+        call()
+    except KeyboardInterrupt as error:
+        context = type(error.__context__).__name__
+        return f"KeyboardInterrupt after {context}"
+    finally:
+        typist.join()
+
+
+with Store.open(url) as store:
+    sleep = lambda: store.db.execute_sql("SELECT pg_sleep(60)")
+
+    def inside():
+        with store.db.atomic():
+            store.work.submit([{"type": "TICKET", "content": "half"}])
+            sleep()
+
+    def streamed():
+        with open(os.devnull, "w") as file:
+            store.db.copy("COPY (SELECT pg_sleep(60)) TO STDOUT", file)
+
+    async def awaited():
+        try:
+            sleep()
+        except Exception as error:
+            print(type(error).__name__, getattr(error, "sqlstate", ""))
+        sleep()
+
+    print(interrupted(sleep))
+    print(interrupted(inside))
+    print(interrupted(streamed))
+    print(interrupted(lambda: asyncio.run(awaited()), times=2))
+    print(store.db.pool.in_use, store.db.pool.opened, WorkItem.select().where(WorkItem.content == "half").count())
+    print(signal.set_wakeup_fd(-1))
+    if (child := os.fork()) == 0:
+        other = psycopg2.connect(url)
+        other.autocommit = True
+        watcher = other.cursor()
+        print("child", interrupted(sleep), flush=True)
+        os._exit(0)
+    print(os.waitpid(child, 0)[1])
+    print(interrupted(sleep))
+'''
+
+
+def test_ctrl_c_ends_the_statement_that_the_main_thread_waits_for(myloware_dsn: str) -> None:
+    """KeyboardInterrupt comes out of the call, the connection goes on, and no transaction is left: also in a child."""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", PROGRAM, myloware_dsn]  # 3.12's of forks
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=PATIENCE)
+
+    out = "KeyboardInterrupt after NoneType"
+    lines = [out, out, out, "TransactionConflict 57014", out, "0 1 0", "-1", f"child {out}", "0", out]
+    assert ("", lines) == (done.stderr, done.stdout.splitlines())
+
+
+@pytest.fixture
+def handle() -> Iterator[Handlers]:
+    """Give a function that sets the handler of a signal until the end of the test."""
+    before = {}
+
+    def set_handler(number: int, act: Callable[[], object]) -> None:
+        before[number] = signal.signal(number, lambda *_: act())
+
+    yield set_handler
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def locked(db: StoreDatabase, pairs: type[Pair]) -> Iterator[connection]:
+    """Give a connection whose transaction has locked the one row of the table."""
+    pairs.create(name="a")
+    with closing(psycopg2.connect(**db.settings.connect_kwargs())) as other, other.cursor() as run:
+        run.execute("UPDATE pair SET number = 1")
+        yield other
+
+
+@contextmanager
+def kill(other: connection, *numbers: int, often: bool = False) -> Iterator[None]:
+    """Send signals to this process once its main thread waits for the other connection."""
+    over = threading.Event()
+
+    def send() -> None:
+        with other.cursor() as run:
+            until(lambda: ask(run, BLOCKED))
+        for number in numbers:
+            os.kill(os.getpid(), number)
+        while often and not over.wait(0.01):
+            os.kill(os.getpid(), numbers[0])
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        yield
+    finally:
+        over.set()
+        sender.join()
+
+
+def ask(run: cursor, sql: str) -> bool:
+    """Say whether a query returns any row."""
+    run.execute(sql)
+    return bool(run.fetchall())
+
+
+def update() -> None:
+    """Wait for the lock on the row."""
+    Pair.update(number=Pair.number + 1).execute()
+
+
+@pytest.mark.parametrize("number", [signal.SIGALRM, signal.SIGTERM])
+def test_what_a_handler_raises_comes_out_of_the_call(
+    db: StoreDatabase, locked: connection, handle: Handlers, number: int
+) -> None:
+    """A timeout of pytest-timeout's, or an exit, ends the wait for a lock, and the transaction is rolled back."""
+
+    def leave() -> None:
+        raise SystemExit
+
+    @db.atomic()
+    def work() -> None:
+        Pair.create(name="half")
+        update()
+
+    handle(number, leave)
+    with kill(locked, number), pytest.raises(SystemExit) as caught:
+        work()
+
+    assert (None, True, ["a"]) == (caught.value.__context__, db.is_closed(), Pair.names())
+
+
+def test_where_a_handler_returns_a_transaction_is_run_again(
+    db: StoreDatabase, pairs: type[Pair], locked: connection, handle: Handlers
+) -> None:
+    """The statement was cancelled to no purpose."""
+    handle(signal.SIGTERM, locked.commit)
+    with kill(locked, signal.SIGTERM):
+        db.transact(update)
+
+    assert 2 == pairs.get().number
+
+
+def test_a_handler_that_has_returned_is_not_made_way_for_again(
+    db: StoreDatabase, pairs: type[Pair], locked: connection, handle: Handlers
+) -> None:
+    """A single statement says that it was cancelled; from then on only a second signal cancels one."""
+    heard: list[str] = []
+    handle(signal.SIGTERM, lambda: heard.append("SIGTERM"))
+    handle(signal.SIGUSR1, lambda: heard.append("SIGUSR1"))
+    with kill(locked, signal.SIGTERM), pytest.raises(TransactionConflict, match="SIGTERM came") as caught:
+        update()
+    assert ("57014", ["SIGTERM"]) == (caught.value.sqlstate, heard)
+
+    with kill(locked, signal.SIGTERM, often=True), pytest.raises(DatabaseFault) as caught_again:
+        update()
+    assert ("57014", False) == (caught_again.value.sqlstate, isinstance(caught_again.value, TransactionConflict))
+
+    heard.clear()
+    threading.Timer(0.5, locked.commit).start()
+    with kill(locked, signal.SIGTERM, signal.SIGUSR1):
+        update()
+    assert ({"SIGTERM", "SIGUSR1"}, 2) == (set(heard), pairs.get().number)
+
+
+def test_an_event_loop_gets_the_signals_that_came_during_a_statement(db: StoreDatabase, locked: connection) -> None:
+    """Its own wakeup file is in force before and after, and it hears of every signal."""
+
+    async def main() -> list[str]:
+        heard: list[str] = []
+        called = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGUSR1, heard.append, "during")
+        loop.add_signal_handler(signal.SIGTERM, called.set)
+        with kill(locked, signal.SIGUSR1, signal.SIGTERM), suppress(TransactionConflict):
+            update()
+        await asyncio.wait_for(called.wait(), PATIENCE)
+        called.clear()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(called.wait(), PATIENCE)
+        return heard
+
+    assert (["during"], True) == (asyncio.run(main()), db.is_closed())
+    assert -1 == signal.set_wakeup_fd(-1)
+
+
+def test_threads_are_left_alone(db: StoreDatabase, pairs: type[Pair], locked: connection, handle: Handlers) -> None:
+    """The handler runs in the main thread, which waits for nothing, and other threads' statements go on."""
+    heard = threading.Event()
+    handle(signal.SIGTERM, heard.set)
+    waiting = threading.Thread(target=update)
+    with kill(locked, signal.SIGTERM):
+        waiting.start()
+        until(heard.is_set)
+    locked.commit()
+    waiting.join(PATIENCE)
+
+    assert 2 == pairs.get().number
