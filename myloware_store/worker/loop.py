@@ -9,9 +9,10 @@ import signal
 import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from myloware_store.errors import InvalidInput, SettingsError, StoreError
+from myloware_store.interrupts import expect_return
 from myloware_store.listening import Listener
 from myloware_store.repositories.base import as_count, as_flag, as_name, as_seconds
 from myloware_store.repositories.work_waiting import wanted
@@ -298,9 +299,29 @@ class Worker:
         if not wanted or threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, lambda *_: self.stop()) for number in _STOPS}
+
+        def stop(*_: object) -> None:
+            self.stop()
+
+        _before.update({number: signal.getsignal(number) for number in _STOPS})
         try:
+            for number in _STOPS:
+                signal.signal(number, stop)
+                expect_return(number, stop)
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            _hear_as_before()
+
+
+_before: dict[int, Any] = {}
+"""The handlers of the signals that a worker hears now."""
+
+
+def _hear_as_before() -> None:
+    while _before:
+        number, handler = _before.popitem()
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+# What a handler forks, such as a multiprocessing.Pool, is ended by SIGTERM.
+os.register_at_fork(after_in_child=_hear_as_before)

@@ -29,7 +29,7 @@ from myloware_store import (
     WorkItem,
     WorkItemStatus,
 )
-from tests.integration.conftest import until
+from tests.integration.conftest import BLOCKED, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -343,6 +343,29 @@ def test_what_does_not_end_is_given_back(
     assert process.stdout is not None
     assert "released=2" in process.stdout.read()
     assert {(WorkItemStatus.QUEUED, 0)} == {(item.status, item.attempt_count) for item in WorkItem.select()}
+
+
+def test_a_worker_whose_statement_waits_ends_at_further_signals(
+    myloware: Store, service: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """It does not wait for ever for what somebody has locked: the item is left to the end of its lease."""
+    myloware.work.submit([INVOICE])
+    process = service()
+    begun(process)
+    with myloware.db.atomic():
+        myloware.db.execute_sql("LOCK TABLE work_orders")
+        assert process.stdin is not None
+        process.stdin.write("go on\n")
+        process.stdin.flush()
+        until(lambda: myloware.db.execute_sql(BLOCKED).fetchone())
+
+        def ended() -> bool:
+            process.send_signal(signal.SIGTERM)  # also what ends the process once the worker has ended
+            return process.poll() is not None
+
+        until(ended)
+
+    assert [WorkItemStatus.PROCESSING] == states(myloware)
 
 
 def test_the_items_of_a_killed_worker_are_taken_over(

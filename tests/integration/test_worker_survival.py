@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -30,6 +32,35 @@ SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid()
 """
 INVOICE = {"type": "INVOICE", "content": "Invoice 17"}
+FORKING = """
+import multiprocessing, os, signal, sys, time
+from myloware_store import Store, Worker
+
+def forked():
+    ready, tell = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(tell, b"!")
+        time.sleep(40)
+        os._exit(0)
+    os.read(ready, 1)
+    os.kill(child, signal.SIGTERM)
+    return os.waitpid(child, 0)[1]
+
+def pooled():
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        names = pool.map(str, [signal.SIGTERM])
+        try:
+            pool.map_async(time.sleep, [40] * 4).get(timeout=0.2)
+        except multiprocessing.TimeoutError:
+            return names
+
+def handle(claim):
+    return {"forked": forked()} if claim.content == "forked" else {"pooled": pooled()}
+
+with Store.open(sys.argv[1]) as store:
+    print(Worker(store, handle, threads=1).run(drain=True).finished)
+    print(signal.getsignal(signal.SIGTERM).name, signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+"""
 
 
 class Unreadable(Exception):
@@ -211,3 +242,13 @@ def test_a_statement_that_breaks_its_connection_uses_up_a_try(myloware: Store) -
 
     assert WorkerReport(failed=1) == Worker(myloware, handle).run(drain=True)
     assert 1 == len(myloware.dead_letters.list())
+
+
+def test_what_a_handler_forks_ends_on_sigterm(myloware: Store, myloware_dsn: str) -> None:
+    """A pool's processes have the signal handlers of before, and so has the program when the worker has ended."""
+    myloware.work.submit([{"type": "TICKET", "content": content} for content in ("forked", "pooled")])
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKING, myloware_dsn]  # 3.12's of forks
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+    assert ("", ["2", "SIG_DFL True"]) == (done.stderr, done.stdout.splitlines())
+    assert {"forked": 15} == WorkItem.get(WorkItem.content == "forked").result
