@@ -23,16 +23,22 @@ __all__ = ["one_connection_kept", "open_control"]
 
 _CONTROL = """
     SET session_replication_role = replica; SET lock_timeout = '5s'; SET statement_timeout = '60s';
-    SET client_min_messages = error
+    SET client_min_messages = error; SET myloware_test.set = %s
     """
 
 
-def open_control(server: Server, name: str) -> connection:
-    """Connect to a test database as whoever puts it back: without triggers, and not waiting for ever."""
+def open_control(server: Server, name: str, setting: str) -> connection:
+    """Connect to a test database as whoever puts it back: without triggers, and not waiting for ever.
+
+    Args:
+        server: The server.
+        name: The database.
+        setting: The one setting that the database has, as the server keeps it; empty if there is none.
+    """
     control: connection = psycopg2.connect(**server.connect_kwargs(name))
     control.autocommit = True
     with control.cursor() as cursor:
-        cursor.execute(_CONTROL)
+        cursor.execute(_CONTROL, (setting,))
     return control
 
 

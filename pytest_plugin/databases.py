@@ -13,6 +13,7 @@ from .options import Unusable
 from .recipe import Recipe
 from .slot import Slot
 from .templates import Template, ensure_template, sweep
+from .waiting import Waits
 
 if TYPE_CHECKING:
     from .maintenance import Server
@@ -35,6 +36,7 @@ class Databases:
         shared: The database that a class or module uses now.
         kept: The databases of failed tests: the test's id and the URL.
         remaking: The tests that have left what only a new database does without.
+        waits: What has waited for locks.
     """
 
     def __init__(self, server: Server, run: str, migrations: Any, options: Options) -> None:
@@ -52,6 +54,8 @@ class Databases:
         self._fell_back = False
         self._worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
         self._process = os.getpid()
+        self._prefix = f"myloware_test_{run}_{self._worker}_"
+        self.waits = Waits(server, self._prefix)
         self.maintenance.hold(run)
         sweep(self.maintenance)
 
@@ -97,8 +101,11 @@ class Databases:
         self._fell_back |= mode == "restore" and marked is None
         source = marked or template.name
         if source not in self._slots:
-            name = f"myloware_test_{self.run}_{self._worker}_{len(self._slots)}"
-            self._slots[source] = Slot(self.maintenance, name, source, restorable=marked is not None)
+            name = f"{self._prefix}{len(self._slots)}"
+            limit = self.options.lock_timeout
+            self._slots[source] = Slot(
+                self.maintenance, name, source, restorable=marked is not None, lock_timeout=limit
+            )
         return self._slots[source]
 
     def keep(self, slot: Slot, test: str) -> None:
@@ -118,6 +125,7 @@ class Databases:
 
     def close(self) -> None:
         """Drop this worker's databases, and as the last worker what the run alone has used."""
+        self.waits.end()
         for slot in self._slots.values():
             slot.drop()
             self.maintenance.drop(f"{slot.name}_ref")

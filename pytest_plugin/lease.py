@@ -69,6 +69,11 @@ class Lease:
         """Whether the database is to be kept as the test has left it."""
         return self._databases.options.keep and self._test.stash.get(FAILED, False)
 
+    @property
+    def waits(self) -> str:
+        """What has waited for locks since the test began."""
+        return "\n".join(self._databases.waits.seen.copy().values())
+
     def hand_out(self) -> str:
         """Give the URL, by which others may write too."""
         self._handed_out = True
@@ -235,6 +240,7 @@ def lend(request: pytest.FixtureRequest, databases: Databases, default_seed: Any
     lease = Lease(slot, mode, databases, request.node)
     with _told():
         lease.begin()
+    databases.waits.seen.clear()
     request.node.stash[LEASE] = lease
     try:
         with scope_kept():

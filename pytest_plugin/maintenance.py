@@ -115,6 +115,10 @@ class Maintenance:
             self._run("ALTER DATABASE {name} IS_TEMPLATE false", name=name)
         self._run("DROP DATABASE IF EXISTS {name} WITH (FORCE)", name=name)
 
+    def configure(self, name: str, setting: str) -> None:
+        """Set a setting, such as `lock_timeout=10000`, for the sessions on a database that do not set it themselves."""
+        self._run(f"ALTER DATABASE {{name}} SET {setting}", name=name)
+
     def rename(self, name: str, to: str) -> None:
         """Rename a database, ending the sessions on it."""
         self.end_sessions(name)

@@ -31,6 +31,7 @@ Mode = Literal["restore", "rollback", "clone"]
 MODES = ("restore", "rollback", "clone")
 SEEDS = ("sample", "none")
 TEST_URL = "MYLOWARE_TEST_URL"
+_LOCK_TIMEOUT, _LONGEST = "10", 86400
 
 
 class Options(NamedTuple):
@@ -45,6 +46,7 @@ class Options(NamedTuple):
         recreate: Build the template anew.
         keep: Keep the databases of failed tests.
         timings: How many of the slowest tests to list; 0: none.
+        lock_timeout: Seconds that a statement waits for a lock before it fails; 0: for ever.
     """
 
     url: str | None
@@ -55,6 +57,7 @@ class Options(NamedTuple):
     recreate: bool
     keep: bool
     timings: int
+    lock_timeout: float
 
 
 OPTIONS = pytest.StashKey[Options]()
@@ -110,6 +113,7 @@ def add_options(parser: pytest.Parser) -> None:
     )
     parser.addini("myloware_mode", f"how tests are kept apart: {', '.join(MODES)} (default: restore)")
     parser.addini("myloware_seed", f"the data that tests begin with: {', '.join(SEEDS)} (default: sample)")
+    parser.addini("myloware_lock_timeout", "seconds that a statement waits for a lock; 0: for ever (default: 10)")
     parser.addini("myloware_server_fixture", "the name of a pytest-postgresql process or noproc fixture to use")
 
 
@@ -130,7 +134,19 @@ def read_options(config: pytest.Config) -> Options:
         recreate=config.getoption("--myloware-recreate"),
         keep=config.getoption("--myloware-keep") == "failed",
         timings=config.getoption("--myloware-timings"),
+        lock_timeout=_seconds(config, "myloware_lock_timeout", _LOCK_TIMEOUT),
     )
+
+
+def _seconds(config: pytest.Config, key: str, default: str) -> float:
+    value = config.getini(key) or default
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= _LONGEST:
+        raise pytest.UsageError(f"{key} is a number of seconds from 0 to {_LONGEST}, not {value!r}")
+    return seconds
 
 
 def _one_of(config: pytest.Config, key: str, values: tuple[str, ...]) -> str:

@@ -9,15 +9,19 @@ from .options import LEASE
 if TYPE_CHECKING:
     import pytest
 
-__all__ = ["add_changes", "summary_lines"]
+__all__ = ["add_sections", "summary_lines"]
 
 _NAMED = 3  # tests
 
 
-def add_changes(item: pytest.Item, report: pytest.TestReport) -> None:
-    """Add what the test has changed in its database to the report of its failure."""
+def add_sections(item: pytest.Item, report: pytest.TestReport) -> None:
+    """Add what waited for locks, and what the test has changed in its database, to the report of its failure."""
     lease = item.stash.get(LEASE, None)
-    if lease is not None and (changes := lease.changes()):
+    if lease is None:
+        return
+    if waits := lease.waits:
+        report.sections.append(("myloware: what waited for a lock", waits))
+    if changes := lease.changes():
         report.sections.append(("myloware: what the test changed in its database", changes))
 
 

@@ -103,9 +103,9 @@ def pytest_runtest_makereport(
         if call.excinfo is not None and isinstance(call.excinfo.value, Unusable):
             call.excinfo.value.told(item.nodeid)
         if call.when == "call":
-            from .outcome import add_changes
+            from .outcome import add_sections
 
-            add_changes(item, report)
+            add_sections(item, report)
     if call.when == "teardown" and item.config.stash[OPTIONS].timings:
         from .timings import add_timing
 

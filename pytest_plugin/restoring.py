@@ -91,7 +91,11 @@ SCHEMA = """
             OR EXISTS (TABLE myloware_test.large_objects EXCEPT TABLE myloware_test.made)
             OR EXISTS (
                 SELECT FROM pg_db_role_setting AS s JOIN pg_database AS d ON d.oid = s.setdatabase
-                WHERE d.datname = current_database()
+                WHERE d.datname = current_database() AND (
+                    s.setrole <> 0
+                    -- The plugin's own, which the session that puts things back knows.
+                    OR s.setconfig IS DISTINCT FROM ARRAY[current_setting('myloware_test.set', true)]
+                )
             )
             OR EXISTS (
                 SELECT FROM pg_prepared_xact() AS p JOIN pg_database AS d ON d.oid = p.dbid

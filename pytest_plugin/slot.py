@@ -55,6 +55,7 @@ class Slot:
         name: The database.
         template: What it is a copy of.
         restorable: Whether the template was marked, so that the copy can put itself back.
+        lock_timeout: Seconds that its sessions wait for a lock; 0: as the server says.
 
     Attributes:
         database: The Peewee database on it, whose connections outlive a test.
@@ -64,7 +65,7 @@ class Slot:
         doubtful: Whether something may be left of tests that were only rolled back, such as advanced sequences.
     """
 
-    def __init__(self, maintenance: Maintenance, name: str, template: str, *, restorable: bool) -> None:
+    def __init__(self, maintenance: Maintenance, name: str, template: str, *, restorable: bool, lock_timeout: float = 0) -> None:
         self.name = name
         self.restorable = self._marked = restorable
         self.url = maintenance.server.url(name)
@@ -73,6 +74,7 @@ class Slot:
         self.remade = 0
         self.doubtful = False
         self._maintenance = maintenance
+        self._setting = f"lock_timeout={round(lock_timeout * 1000)}" if lock_timeout else ""
         self._stale = True
         self._control: connection | None = None
         self._baseline = ""
@@ -222,6 +224,8 @@ class Slot:
         self._close()
         self._maintenance.drop(self.name)
         self._maintenance.create(self.name, template=self.template)
+        if self._setting:
+            self._maintenance.configure(self.name, self._setting)
         self.restorable = self._marked
         self.doubtful = False
         if self.restorable:
@@ -260,7 +264,7 @@ class Slot:
     def _connection(self) -> connection:
         """Give the connection that no test ever uses."""
         if self._control is None or self._control.closed:
-            self._control = open_control(self._maintenance.server, self.name)
+            self._control = open_control(self._maintenance.server, self.name, self._setting)
         return self._control
 
     def _take_back_connections(self) -> None:

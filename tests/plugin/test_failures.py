@@ -217,3 +217,48 @@ def test_timings(project: Project, workers: tuple[str, ...]) -> None:
     )
     all_of_them.stdout.no_fnmatch_line("* ms  test_project.py::test_without*")
     one.stdout.no_fnmatch_line("* ms  test_project.py::test_fast*")
+
+
+def test_a_test_that_locks_itself_out_fails(project: Project) -> None:
+    """A statement waits for a lock no longer than the ini file says, and the report names it and what it waited for."""
+    result = project.run(
+        HELPERS
+        + """
+def test_row(myloware, myloware_dsn):
+    add(myloware, "row")
+    with myloware.db.atomic():
+        myloware.db.execute_sql("UPDATE capabilities SET scope = 'a'")
+        connection = psycopg2.connect(myloware_dsn)
+        connection.cursor().execute("UPDATE capabilities SET scope = 'b'")
+
+def test_ddl(myloware, myloware_dsn):
+    connection = psycopg2.connect(myloware_dsn)
+    connection.cursor().execute("SELECT FROM capabilities")
+    myloware.db.execute_sql("ALTER TABLE capabilities ADD other int")
+
+def test_other_failures_have_no_such_section(myloware):
+    assert False
+
+def test_options_win(myloware, myloware_dsn):
+    connection = psycopg2.connect(myloware_dsn, options="-c lock_timeout=17min")
+    cursor = connection.cursor()
+    cursor.execute("SHOW lock_timeout")
+    assert ("1500ms",) == myloware.db.execute_sql("SHOW lock_timeout").fetchone()
+    assert ("17min",) == cursor.fetchone()
+""",
+        *("-o", "myloware_lock_timeout=1.5"),
+    )
+
+    result.assert_outcomes(failed=3, passed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "E * canceling statement due to lock timeout",
+            "*myloware: what waited for a lock*",
+            "session *: UPDATE capabilities SET scope = 'b'",
+            "  waited for session *, idle in transaction: UPDATE capabilities SET scope = 'a'",
+            "E * another transaction holds a lock it needs (lock timeout)*",
+            "session *: ALTER TABLE capabilities ADD other int",
+            "  waited for session *, idle in transaction: SELECT FROM capabilities",
+        ]
+    )
+    assert 2 == result.stdout.str().count("what waited for a lock")

@@ -33,12 +33,16 @@ def test_wrong_values(project: Project) -> None:
     """An ini key or option with a value that it cannot have ends pytest before a test runs."""
     wrong_mode = project.run(ONE, "-o", "myloware_mode=fast")
     wrong_seed = project.run(None, "-o", "myloware_seed=some")
+    wrong_timeout = project.run(None, "-o", "myloware_lock_timeout=soon")
     wrong_option = project.run(None, "--myloware-mode=fast")
 
     wrong_mode.stderr.fnmatch_lines(["ERROR: myloware_mode is one of restore, rollback, clone, not 'fast'"])
     wrong_seed.stderr.fnmatch_lines(["ERROR: myloware_seed is one of sample, none, not 'some'"])
+    wrong_timeout.stderr.fnmatch_lines(
+        ["ERROR: myloware_lock_timeout is a number of seconds from 0 to 86400, not 'soon'"]
+    )
     wrong_option.stderr.fnmatch_lines(["*--myloware-mode: invalid choice: 'fast'*"])
-    assert {4} == {int(result.ret) for result in (wrong_mode, wrong_seed, wrong_option)}
+    assert {4} == {int(result.ret) for result in (wrong_mode, wrong_seed, wrong_timeout, wrong_option)}
 
 
 def test_markers(project: Project) -> None:
