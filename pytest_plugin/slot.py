@@ -65,7 +65,9 @@ class Slot:
         doubtful: Whether something may be left of tests that were only rolled back, such as advanced sequences.
     """
 
-    def __init__(self, maintenance: Maintenance, name: str, template: str, *, restorable: bool, lock_timeout: float = 0) -> None:
+    def __init__(
+        self, maintenance: Maintenance, name: str, template: str, *, restorable: bool, lock_timeout: float = 0
+    ) -> None:
         self.name = name
         self.restorable = self._marked = restorable
         self.url = maintenance.server.url(name)
