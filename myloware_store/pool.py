@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import threading
+import weakref
 from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +43,7 @@ class ConnectionPool:
         self.timeout = timeout
         self._connect = connect
         self._start()
+        _inherited.add(self)
 
     def _start(self) -> None:
         self._lock = threading.Lock()
@@ -181,6 +183,17 @@ class Lease:
         # In a forked child the threads of the parent end too, and their connections are not the child's to close.
         if self._pool is not None and self._process == getpid():
             self.give_back(reuse=False)
+
+
+_inherited: weakref.WeakSet[ConnectionPool] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for pool in list(_inherited):
+        pool.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
 
 
 def as_new(connection: extensions.connection) -> bool:

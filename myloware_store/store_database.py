@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import peewee
 import psycopg2
-from peewee import _manual as _Manual  # noqa: N812 - a class
 from psycopg2 import errorcodes, extensions
 
 from myloware_store.driver_errors import DRIVER_ERRORS, connect_fault, lost_fault, misuse, statement_fault
@@ -20,12 +19,13 @@ from myloware_store.interrupts import watch
 from myloware_store.pool import ConnectionPool
 from myloware_store.statements import Rows, Stream, copy, may_store, touches_session
 from myloware_store.thread_connection import ThreadConnection
-from myloware_store.transaction_blocks import Atomic, Savepoint, transact
+from myloware_store.transaction_blocks import Blocks, Manual, transact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from myloware_store.settings import Settings
+    from myloware_store.thread_connection import Held
 
 __all__ = ["StoreDatabase"]
 
@@ -44,7 +44,7 @@ _BACKEND = "SELECT pg_backend_pid()"
 _TRIES = 3
 
 
-class StoreDatabase(peewee.PostgresqlDatabase):
+class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
     """A PostgreSQL database for Peewee, shared by all threads.
 
     A statement outside of every block takes a connection from the pool and returns it before its rows are handed over.
@@ -61,7 +61,6 @@ class StoreDatabase(peewee.PostgresqlDatabase):
         settings: Which database, and how many connections.
     """
 
-    _state: ThreadConnection
     _adapter: Any
     _isolation_level: Any
     _notify_hooks: Callable[..., None]
@@ -69,14 +68,21 @@ class StoreDatabase(peewee.PostgresqlDatabase):
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.pool = ConnectionPool(self.open_session, limit=settings.connection_limit, timeout=settings.pool_timeout)
+        self._threads = ThreadConnection(self.pool)
         # The arguments of psycopg2.connect stay out of `connect_params`, where a password could be read.
         super().__init__(settings.dbname or "default")
-        self._state = ThreadConnection(self.pool)
         self.server_encoding: str | None = None
         self._vector_known = False
         self._vector_path: str | None = None
         self._pooler: bool | None = None
-        self._state.orphan_after_fork()
+
+    @property
+    def _state(self) -> Held:
+        return self._threads.held
+
+    @_state.setter
+    def _state(self, _: object) -> None:
+        """Leave out Peewee's own."""
 
     @contextmanager
     def unit(self) -> Iterator[None]:
@@ -221,6 +227,7 @@ class StoreDatabase(peewee.PostgresqlDatabase):
     def dispose(self) -> None:
         """Forget all connections without a word to the server, as a forked child does by itself."""
         self._state.orphan()
+        self.pool.forget()
 
     def connection(self) -> extensions.connection:
         """Give psycopg2's connection, held as by `connect()`; nobody uses it again, whatever was done to it."""
@@ -345,14 +352,6 @@ class StoreDatabase(peewee.PostgresqlDatabase):
             self._state.doomed = False
             self._state.settle()
 
-    def atomic(self, *args: Any, **kwargs: Any) -> Atomic:
-        """Begin a transaction, or a savepoint inside one; its arguments are those of `begin`."""
-        return Atomic(self, *args, **kwargs)
-
-    def savepoint(self) -> Savepoint:
-        """Begin a savepoint."""
-        return Savepoint(self)
-
     def pop_transaction(self) -> Any:
         """Leave the innermost transaction, for Peewee's transaction blocks."""
         state = self._state
@@ -360,7 +359,7 @@ class StoreDatabase(peewee.PostgresqlDatabase):
             state.orphans -= 1
             return None
         popped = state.transactions.pop()
-        if isinstance(popped, _Manual) and not (state.closed or state.held):
+        if isinstance(popped, Manual) and not (state.closed or state.held):
             state.check_in()
         return popped
 
@@ -374,11 +373,13 @@ class StoreDatabase(peewee.PostgresqlDatabase):
     ) -> _Result:
         """Do something with a cursor, translate what the driver raises, and return a connection that nothing holds."""
         state = self._state
-        connection = state.live()
-        sent, in_transaction = not connection.closed, state.in_transaction()
-        state.soiled |= soils
-        statement = watch(connection)
+        statement = None
+        state.begin()
         try:
+            connection = state.live()
+            sent, in_transaction = not connection.closed, state.in_transaction()
+            state.soiled |= soils
+            statement = watch(connection)
             try:
                 return action(self._new_cursor(named=named))
             except DRIVER_ERRORS as caught:
@@ -396,7 +397,7 @@ class StoreDatabase(peewee.PostgresqlDatabase):
         finally:
             if statement is not None:
                 statement.end()
-            state.settle()
+            state.end()
         raise fault
 
     def _fault(

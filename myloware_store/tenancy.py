@@ -19,13 +19,15 @@ _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 
-@attrs.frozen
+@attrs.define
 class _Scope:
     tenant_id: str | None = None
     actor: str | None = None
+    outer: _Scope | None = None
+    ended: bool = False
 
 
-_scope: ContextVar[_Scope] = ContextVar("myloware_scope", default=_Scope())  # noqa: B039 - frozen
+_scope: ContextVar[_Scope] = ContextVar("myloware_scope", default=_Scope())  # noqa: B039 - never changed
 
 
 class TenantScope(AbstractContextManager[None]):
@@ -36,10 +38,14 @@ class TenantScope(AbstractContextManager[None]):
 
     def __enter__(self) -> None:
         tenant_id, actor = self._named
-        self._before = _scope.set(_Scope(tenant_id, current_actor() if actor is None else actor))
+        self._scope = _Scope(tenant_id, current_actor() if actor is None else actor, _current())
+        self._before = _scope.set(self._scope)
 
     def __exit__(self, *_error: object) -> None:
-        _scope.reset(self._before)
+        try:
+            _scope.reset(self._before)
+        except ValueError:  # another thread has ended it, whose context is another one
+            self._scope.ended = True
 
     def __call__(self, fn: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
         """Decorate a plain function."""
@@ -83,9 +89,16 @@ def scope_kept() -> Iterator[None]:
 
 def current_tenant() -> str | None:
     """Return the tenant in force, None where there is none."""
-    return _scope.get().tenant_id
+    return _current().tenant_id
 
 
 def current_actor() -> str | None:
     """Return who acts, None where nobody is named."""
-    return _scope.get().actor
+    return _current().actor
+
+
+def _current() -> _Scope:
+    scope = _scope.get()
+    while scope.ended and scope.outer is not None:
+        scope = scope.outer
+    return scope

@@ -6,6 +6,7 @@ import os
 import threading
 import weakref
 from contextlib import contextmanager, nullcontext
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import psycopg2
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from myloware_store.pool import ConnectionPool, Lease
 
-__all__ = ["ThreadConnection"]
+__all__ = ["Held", "ThreadConnection"]
 
 _IDLE = extensions.TRANSACTION_STATUS_IDLE
 _UNKNOWN = extensions.TRANSACTION_STATUS_UNKNOWN
@@ -31,8 +32,12 @@ class _Blocks(list[Any]):
         return super().pop(index) if self else nullcontext()
 
 
-class ThreadConnection(threading.local):
+class Held:
     """What one thread holds of a database.
+
+    A block that ends in another thread than it began in, as in a generator that a thread pool advances, returns what
+    its own thread holds. That thread may be at a statement: `busy` and the lock keep the two apart. Each thread says
+    what it is about to do before it looks at the other.
 
     Args:
         pool: Where its connections come from.
@@ -48,6 +53,8 @@ class ThreadConnection(threading.local):
         reusable: Whether nobody was given the connection itself.
         doomed: Whether an open transaction was lost with its connection: nothing runs until it is ended.
         orphans: How many transaction blocks of a parent process may still be left in this one.
+        busy: At how many statements the thread is, one inside the other.
+        left: Whether another thread has ended a block of this one, but could not return the connection.
     """
 
     def __init__(self, pool: ConnectionPool) -> None:
@@ -56,8 +63,17 @@ class ThreadConnection(threading.local):
         self.transactions: list[Any] = []
         self.commit_callbacks: list[Any] = []
         self.orphans = 0
-        self._units = 0
+        self._thread = get_ident()
         self._epoch = 0
+        self._begin_anew()
+        _inherited.add(self)
+
+    def _begin_anew(self) -> None:
+        self.busy = 0
+        self.left = False
+        self._lock = threading.RLock()  # the end of a block may come from the garbage collector, anywhere
+        self._units = 0
+        self._ended = 0  # of the units, those that ended in other threads
         self._let_go()
 
     def _let_go(self) -> None:
@@ -72,7 +88,7 @@ class ThreadConnection(threading.local):
     @property
     def held(self) -> bool:
         """Whether a block or `connect()` keeps the connection."""
-        return self.pinned or self._units > 0 or bool(self.transactions)
+        return self.pinned or self._units > self._ended or bool(self.transactions)
 
     @contextmanager
     def unit(self) -> Iterator[None]:
@@ -86,16 +102,23 @@ class ThreadConnection(threading.local):
         finally:
             # In a child that was forked inside the block there is nothing to return.
             if epoch == self._epoch:
-                self._units -= 1
-                if outermost and not self.pinned:
-                    self.check_in()
+                if get_ident() != self._thread:
+                    self.end_elsewhere()
                 else:
-                    self.settle()
+                    self._units -= 1
+                    if outermost and not self.pinned:
+                        self.check_in()
+                    else:
+                        self.settle()
 
     def live(self) -> extensions.connection:
         """Return the connection, a new one where it was lost between transactions."""
         if not (self.closed or self.soiled or self.doomed) and self._idle() and not alive(self.conn):
-            self._give_back(reuse=False)
+            pinned, lease = self.pinned, self._lease
+            self._let_go()
+            self.pinned = pinned
+            if lease is not None:
+                lease.give_back(reuse=False)
         if self.closed:
             self.check_out()
         connection: extensions.connection = self.conn
@@ -109,24 +132,59 @@ class ThreadConnection(threading.local):
 
     def check_in(self) -> None:
         """Return the connection, clean, or close it; an open transaction is rolled back."""
-        reuse = False
-        try:
-            reuse = self._clean()
-        finally:
+        with self._lock:
+            lease, soiled, reusable = self._lease, self.soiled, self.reusable
+            self._let_go()
+            self.left = False
             if self.transactions:
                 self.transactions.clear()
                 self.commit_callbacks.clear()
-            self.pinned = False
-            self._give_back(reuse=reuse)
+            if lease is not None:
+                reuse = False
+                try:
+                    reuse = reusable and _clean(lease.connection, soiled=soiled)
+                finally:
+                    lease.give_back(reuse=reuse)
 
     def settle(self) -> None:
         """Return the connection if nothing holds it, not even a transaction that was begun by hand."""
         if not (self.closed or self.held or self.doomed) and self._idle():
             self.check_in()
+        elif self.left:
+            self._return_what_is_left()
 
-    def orphan_after_fork(self) -> None:
-        """Have `orphan()` called in every child that is forked from now on."""
-        _inherited.add(self)
+    def begin(self) -> None:
+        """Say that this thread begins with a statement, and wait for one that returns its connection."""
+        self.busy += 1
+        with self._lock:
+            pass
+
+    def end(self) -> None:
+        """Say that the statement is over, and return the connection if nothing holds it."""
+        self.busy -= 1
+        self.settle()
+
+    def end_elsewhere(self, block: object = None) -> None:
+        """End a block of this thread from another one.
+
+        Args:
+            block: The block; None for a unit.
+        """
+        self.left = True
+        with self._lock:
+            if block is None:
+                self._ended += 1
+            elif block in self.ctx:
+                self.ctx.remove(block)
+                self.pinned = bool(self.ctx)
+            elif block in self.transactions:
+                self.transactions.remove(block)
+        self._return_what_is_left()
+
+    def _return_what_is_left(self) -> None:
+        with self._lock:
+            if not (self.busy or self.held):
+                self.check_in()
 
     def orphan(self) -> None:
         """Begin anew in a forked child: the connections are the parent's."""
@@ -134,46 +192,46 @@ class ThreadConnection(threading.local):
             self._lease.abandon()
         self.orphans = len(self.transactions)
         self._epoch += 1
-        self._units = 0
         self.transactions.clear()
         self.commit_callbacks.clear()
         self.ctx.clear()
-        self._let_go()
-        self.pool.forget()
+        self._begin_anew()
 
     def in_transaction(self) -> bool:
         """Tell whether the server has a transaction open, as far as the client knows."""
         return not (self.closed or self._idle())
 
-    def _give_back(self, *, reuse: bool) -> None:
-        lease, pinned = self._lease, self.pinned
-        self._let_go()
-        self.pinned = pinned
-        if lease is not None:
-            lease.give_back(reuse=reuse)
-
     def _idle(self) -> bool:
-        return bool(self.conn.closed) or self.conn.get_transaction_status() in (_IDLE, _UNKNOWN)
+        connection = self.conn  # another thread may be returning it
+        return connection is None or bool(connection.closed) or connection.get_transaction_status() in (_IDLE, _UNKNOWN)
 
-    def _clean(self) -> bool:
-        """Bring the connection back to how it was opened; False if it cannot be."""
-        if self.closed or not self.reusable or self.conn.closed:
-            return False
-        status = self.conn.get_transaction_status()
-        if status == _UNKNOWN:
-            return False
-        if status == _IDLE and not self.soiled:
-            return True
+
+class ThreadConnection(threading.local):
+    """What each thread holds of a database.
+
+    Args:
+        pool: Where the connections come from.
+    """
+
+    def __init__(self, pool: ConnectionPool) -> None:
+        self.held = Held(pool)
+
+
+def _clean(connection: extensions.connection, *, soiled: bool) -> bool:
+    """Bring a connection back to how it was opened; False if it cannot be."""
+    status = _UNKNOWN if connection.closed else connection.get_transaction_status()
+    if status == _UNKNOWN:
+        return False
+    if status != _IDLE:
         try:
-            if status != _IDLE:
-                with self.conn.cursor() as cursor:
-                    cursor.execute("ROLLBACK")
+            with connection.cursor() as cursor:
+                cursor.execute("ROLLBACK")
         except psycopg2.Error:
             return False
-        return not self.soiled or as_new(self.conn)
+    return not soiled or as_new(connection)
 
 
-_inherited: weakref.WeakSet[ThreadConnection] = weakref.WeakSet()
+_inherited: weakref.WeakSet[Held] = weakref.WeakSet()
 
 
 def _orphan_all() -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import inspect
 import random
 import time
+import weakref
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from peewee import ConnectionContext
 from peewee import _atomic as _PeeweeAtomic  # noqa: N812 - a class
-from peewee import _manual as _Manual  # noqa: N812 - a class
+from peewee import _manual as _PeeweeManual  # noqa: N812 - a class
 from peewee import _savepoint as _PeeweeSavepoint  # noqa: N812 - a class
+from peewee import _transaction as _PeeweeTransaction  # noqa: N812 - a class
 
 from myloware_store.driver_errors import misuse
 from myloware_store.errors import DatabaseFault, InvalidInput, TransactionConflict
@@ -19,7 +22,7 @@ from myloware_store.errors import DatabaseFault, InvalidInput, TransactionConfli
 if TYPE_CHECKING:
     from myloware_store.store_database import StoreDatabase
 
-__all__ = ["Atomic", "Savepoint", "again_after_conflicts", "require_plain", "transact"]
+__all__ = ["Atomic", "Blocks", "Manual", "Savepoint", "again_after_conflicts", "require_plain", "transact"]
 
 _Result = TypeVar("_Result")
 _Function = TypeVar("_Function")
@@ -31,15 +34,48 @@ _NOT_PLAIN = (
 )
 
 
-class Savepoint(_PeeweeSavepoint):
+class _OfOneThread:
+    """A block that returns its connection also if it ends in another thread than it began in."""
+
+    db: Any
+    _strict = True
+
+    def __enter__(self) -> Any:
+        self._held = weakref.ref(self.db._state)  # noqa: SLF001  a thread that ends lets go of its connection
+        return super().__enter__()  # type: ignore[misc]  # Peewee's block
+
+    def __exit__(self, exc_type: type[BaseException] | None, *error: object) -> None:
+        held = self._held()
+        if held is self.db._state:  # noqa: SLF001
+            super().__exit__(exc_type, *error)  # type: ignore[misc]
+            return
+        if held is not None:
+            held.end_elsewhere(self)
+        if exc_type is None and self._strict:
+            raise misuse(
+                "the transaction was rolled back: its block ended in another thread than it began in, and what other"
+                " threads did meanwhile was not in it (a generator was advanced by several threads, perhaps)"
+            )
+
+
+class _Connection(_OfOneThread, ConnectionContext):
+    _strict = False
+
+
+class _Transaction(_OfOneThread, _PeeweeTransaction):
+    pass
+
+
+class Manual(_OfOneThread, _PeeweeManual):
+    """A block in which transactions begin and end by hand."""
+
+
+class Savepoint(_OfOneThread, _PeeweeSavepoint):
     """A savepoint whose own failure never hides the error that ended its block."""
 
-    def __exit__(self, exc_type: type[BaseException] | None, *_error: object) -> None:
-        if exc_type is None:
-            super().__exit__(None, None, None)
-        else:
-            with suppress(DatabaseFault):
-                self.rollback(begin=False)
+    def __exit__(self, exc_type: type[BaseException] | None, *error: object) -> None:
+        with nullcontext() if exc_type is None else suppress(DatabaseFault):
+            super().__exit__(exc_type, *error)
 
 
 class Atomic(_PeeweeAtomic):
@@ -48,7 +84,7 @@ class Atomic(_PeeweeAtomic):
     db: Any
 
     def __enter__(self) -> Any:
-        manual = isinstance(self.db.top_transaction(), _Manual)
+        manual = isinstance(self.db.top_transaction(), Manual)
         if self.db.transaction_open() and (manual or self.db.transaction_depth() == 0):
             self._helper = self.db.savepoint()
             return self._helper.__enter__()
@@ -61,6 +97,30 @@ class Atomic(_PeeweeAtomic):
         decorate: Any = super().__call__
         decorated: Callable[..., _Result] = decorate(require_plain(fn))
         return decorated
+
+
+class Blocks:
+    """Begins blocks on a database, or on what stands for one."""
+
+    def connection_context(self) -> _Connection:
+        """Hold a connection while the block runs."""
+        return _Connection(self)
+
+    def manual_commit(self) -> Manual:
+        """Leave the begin and the end of transactions to the block."""
+        return Manual(self)
+
+    def transaction(self, *args: Any, **kwargs: Any) -> _Transaction:
+        """Begin a transaction; its arguments are those of `begin`."""
+        return _Transaction(self, *args, **kwargs)
+
+    def atomic(self, *args: Any, **kwargs: Any) -> Atomic:
+        """Begin a transaction, or a savepoint inside one; its arguments are those of `begin`."""
+        return Atomic(self, *args, **kwargs)
+
+    def savepoint(self) -> Savepoint:
+        """Begin a savepoint."""
+        return Savepoint(self)
 
 
 def transact(database: StoreDatabase, fn: Callable[[], _Result], retries: int) -> _Result:
