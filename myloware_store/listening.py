@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 import psycopg2
 
 from myloware_store.errors import StoreError
+from myloware_store.pool import readable
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -78,12 +78,9 @@ class Listener:
         Returns:
             False where `wake()` ended it.
         """
-        watch = select.poll()
-        watch.register(self._ears, select.POLLIN)
         if not self._heard():
-            if self._connection is not None:
-                watch.register(self._connection.fileno(), select.POLLIN)
-            watch.poll(max(seconds, 0.0) * 1000)
+            session = () if self._connection is None else (self._connection.fileno(),)
+            readable(self._ears, *session, seconds=max(seconds, 0.0))
             self._heard()
         with suppress(BlockingIOError):
             return not os.read(self._ears, _WAKE_BYTES)

@@ -19,7 +19,7 @@ from myloware_store.errors import PoolTimeout
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ConnectionPool", "Lease", "alive", "as_new"]
+__all__ = ["ConnectionPool", "Lease", "alive", "as_new", "readable"]
 
 
 class ConnectionPool:
@@ -214,6 +214,15 @@ def alive(connection: extensions.connection) -> bool:
     """
     if connection.closed:
         return False
-    watch = select.poll()
-    watch.register(connection.fileno(), select.POLLIN)
-    return not watch.poll(0)
+    return not readable(connection.fileno())
+
+
+def readable(*files: int, seconds: float = 0.0) -> bool:
+    """Wait until a file has something to read, and tell whether one has."""
+    try:
+        watch = select.poll()
+    except AttributeError:  # eventlet takes it away, and its select() serves
+        return bool(select.select(files, (), (), seconds)[0])
+    for file in files:
+        watch.register(file, select.POLLIN)
+    return bool(watch.poll(seconds * 1000))

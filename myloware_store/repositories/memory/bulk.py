@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from myloware_store.errors import ConstraintViolation, InvalidInput, MemoryConflict, NotFound
 from myloware_store.repositories.base import as_count
-from myloware_store.repositories.memory.rows import COLUMNS, pack, read_batch
+from myloware_store.repositories.memory.rows import COLUMNS, GIVEN, cut, may_copy, pack, read_batch
 from myloware_store.repositories.memory.writer import MemoryWriter
 from myloware_store.statements import LIFT_DEADLINES
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["BulkLoad"]
 
 COPY = f"COPY mem_docs ({COLUMNS}) FROM STDIN BINARY"
+INSERT = f"INSERT INTO mem_docs ({COLUMNS}) {GIVEN}"
 _BATCH_CHARS = 16_000_000
 
 
@@ -69,7 +70,7 @@ class BulkLoad(MemoryWriter):
                 batch = read_batch(docs_of_batch, self._embedder, before=sent)
                 self._require_transaction()
                 self._assign_tenants(batch.rows)
-                self._copy(batch)
+                self._send(batch)
                 sent += len(batch.rows)
                 if progress is not None:
                     progress(sent)
@@ -80,9 +81,13 @@ class BulkLoad(MemoryWriter):
         if not self._db.transaction_open():
             raise InvalidInput("bulk_load: the transaction was ended by what it calls: docs, progress or the embedder")
 
-    def _copy(self, batch: Batch) -> None:
+    def _send(self, batch: Batch) -> None:
         try:
-            self._db.copy(COPY, BytesIO(pack(batch)))
+            if may_copy():
+                self._db.copy(COPY, BytesIO(pack(batch)))
+            else:
+                for part in cut(batch):
+                    self._db.execute_sql(INSERT, part.arrays())
         except ConstraintViolation as error:
             conflicts = {
                 "mem_docs_pkey": MemoryConflict(_taken(batch, error)),

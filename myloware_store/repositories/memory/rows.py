@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import attrs
 import numpy as np
+from psycopg2 import extensions
 from uuid_utils.compat import uuid7
 
 from myloware_store.embedding import embed
@@ -22,10 +23,21 @@ from myloware_store.vectors import Embeddings, as_embeddings, encode_fields, enc
 if TYPE_CHECKING:
     from myloware_store.embedding import Embedder
 
-__all__ = ["COLUMNS", "EMBED_TEXTS", "Batch", "Row", "embedded", "pack", "read_batch"]
+__all__ = ["COLUMNS", "EMBED_TEXTS", "GIVEN", "Batch", "Row", "cut", "embedded", "may_copy", "pack", "read_batch"]
 
 COLUMNS = "id, tenant_id, work_item_id, type, content, metadata, embedding"
 """The columns that a document is stored in, in the order of `pack`."""
+
+GIVEN = """
+SELECT id, tenant_id, work_item_id, type, content, metadata, embedding::vector
+FROM unnest(
+    %(ids)s::uuid[], %(tenants)s::text[], %(items)s::uuid[], %(types)s::mem_doc_type[], %(contents)s::text[],
+    %(metadata)s::jsonb[], %(embeddings)s::text[]
+) AS given (id, tenant_id, work_item_id, type, content, metadata, embedding)
+"""
+"""The rows that are sent as parameters, those of `Batch.arrays`."""
+
+_STATEMENT_CHARS, _VECTOR_CHARS = 50_000_000, 20_000
 
 EMBED_TEXTS = 256
 """Most texts that the embedder is given in one call."""
@@ -158,6 +170,25 @@ def pack(batch: Batch) -> bytes:
         )
     parts.append(_END)
     return b"".join(parts)
+
+
+def cut(batch: Batch) -> Iterator[Batch]:
+    """Cut a batch into parts that one message can carry."""
+    rows: list[Row] = []
+    size = 0
+    for row in batch.rows:
+        row_size = len(row.content) + len(row.metadata) + _VECTOR_CHARS
+        if rows and size + row_size > _STATEMENT_CHARS:
+            yield batch.part(rows) if len(rows) < len(batch.rows) else batch
+            rows, size = [], 0
+        rows.append(row)
+        size += row_size
+    yield batch.part(rows)
+
+
+def may_copy() -> bool:
+    """Tell whether psycopg2 can COPY: not under a wait callback, such as psycogreen's."""
+    return extensions.get_wait_callback() is None
 
 
 def _field(text: str) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
@@ -12,7 +12,7 @@ import attrs
 
 from myloware_store.errors import InvalidInput, MemoryConflict
 from myloware_store.repositories.base import as_choice, as_list
-from myloware_store.repositories.memory.rows import COLUMNS, Batch, Row, pack, read_batch
+from myloware_store.repositories.memory.rows import COLUMNS, GIVEN, Batch, Row, cut, may_copy, pack, read_batch
 from myloware_store.repositories.memory.writer import MemoryWriter
 
 if TYPE_CHECKING:
@@ -22,15 +22,7 @@ __all__ = ["Upserts"]
 
 COPY_ROWS = 40
 """From so many documents on, COPY into a temporary table beats parameters of the statement (measured with vectors)."""
-_STATEMENT_CHARS, _VECTOR_CHARS = 50_000_000, 20_000
 
-GIVEN = """
-SELECT id, tenant_id, work_item_id, type, content, metadata, embedding::vector
-FROM unnest(
-    %(ids)s::uuid[], %(tenants)s::text[], %(items)s::uuid[], %(types)s::mem_doc_type[], %(contents)s::text[],
-    %(metadata)s::jsonb[], %(embeddings)s::text[]
-) AS given (id, tenant_id, work_item_id, type, content, metadata, embedding)
-"""
 CREATE_COPIED = """
 CREATE TEMPORARY TABLE copied_mem_docs WITH (toast_tuple_target = 8160) ON COMMIT DROP
 AS SELECT {columns} FROM mem_docs WITH NO DATA
@@ -184,12 +176,12 @@ class Upserts(MemoryWriter):
 
     def _insert(self, batch: Batch, action: str) -> set[UUID]:
         """Insert the documents, and return the ids of those that were written."""
-        if len(batch.rows) < COPY_ROWS or not self._may_make_tables():
+        if len(batch.rows) < COPY_ROWS or not may_copy() or not self._may_make_tables():
             sql = INSERT.format(columns=COLUMNS, source=GIVEN, action=action)
-            return {row_id for part in _parts(batch) for (row_id,) in self._rows(sql, part.arrays())}
+            return {row_id for part in cut(batch) for (row_id,) in self._rows(sql, part.arrays())}
         self._db.execute_sql(CREATE_COPIED.format(columns=COLUMNS))
         self._db.execute_sql(STORE_PLAIN)
-        for part in _parts(batch):
+        for part in cut(batch):
             self._db.copy(COPY, BytesIO(pack(part)))
         found = self._rows(INSERT.format(columns=COLUMNS, source=COPIED, action=action), {})
         self._db.execute_sql("DROP TABLE pg_temp.copied_mem_docs")
@@ -202,17 +194,3 @@ class Upserts(MemoryWriter):
 
 def _key(row: Row) -> tuple[Any, ...]:
     return row.tenant_id, row.type, row.item_id, row.content
-
-
-def _parts(batch: Batch) -> Iterator[Batch]:
-    """Cut a batch into parts that one message can carry."""
-    rows: list[Row] = []
-    size = 0
-    for row in batch.rows:
-        row_size = len(row.content) + len(row.metadata) + _VECTOR_CHARS
-        if rows and size + row_size > _STATEMENT_CHARS:
-            yield batch.part(rows) if len(rows) < len(batch.rows) else batch
-            rows, size = [], 0
-        rows.append(row)
-        size += row_size
-    yield batch.part(rows)
