@@ -251,7 +251,8 @@ _SESSION = """
         (SELECT count(*) FROM pg_prepared_statements), (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'
             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())),
         (SELECT count(*) FROM pg_stat_activity
-            WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle')
+            WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'
+                AND backend_type = 'client backend')
     """
 _SEQUENCES = "SELECT (SELECT last_value FROM numbers_id_seq), (SELECT last_value FROM loose)"
 
