@@ -140,6 +140,7 @@ def test_a_unit_is_a_decorator_too(db: StoreDatabase) -> None:
         "SELECT 1; SET work_mem = '77MB'",
     ],
 )
+@pytest.mark.usefixtures("pairs")
 def test_a_unit_leaves_nothing_in_the_session(db: StoreDatabase, outside: Callable[..., list[Any]], leave: str) -> None:
     """The next unit finds the connection as if it had just been opened."""
     before = session(db)
@@ -230,6 +231,7 @@ def test_streaming_without_a_unit_is_refused(db: StoreDatabase, pairs: type[Pair
     assert db.is_closed()
 
 
+@pytest.mark.usefixtures("pairs")
 def test_copy_moves_rows_and_returns_the_connection(db: StoreDatabase) -> None:
     """COPY runs as a unit of its own or inside one, and reports how many rows it moved."""
     moved = db.copy("COPY pair (name, number) FROM STDIN", io.StringIO("a\t1\nb\t2\n"))
@@ -240,6 +242,7 @@ def test_copy_moves_rows_and_returns_the_connection(db: StoreDatabase) -> None:
     assert (2, "a\t1\nb\t2\n", True) == (moved, out.getvalue(), db.is_closed())
 
 
+@pytest.mark.usefixtures("pairs")
 def test_a_copy_that_fails_is_translated(db: StoreDatabase) -> None:
     """COPY's errors are typed like any other's, and its input stays out of them."""
     with pytest.raises(InvalidInput) as caught:

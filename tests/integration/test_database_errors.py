@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import socket
 import traceback
+import uuid
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -227,14 +228,15 @@ def test_a_role_without_the_right_is_told_the_table(db: StoreDatabase) -> None:
 @pytest.fixture(scope="module")
 def guarded(reachable_tmp: Path) -> Iterator[Settings]:
     """Give settings for a server that asks for a password, and refuses some roles outright."""
-    with EmbeddedServer(reachable_tmp / "guarded", testing=True) as server:
+    with EmbeddedServer(reachable_tmp / f"guarded-{uuid.uuid4().hex[:8]}", testing=True) as server:
         rules = server.data_dir / "pg_hba.conf"
         rules.write_text("local all barred reject\nlocal all postgres trust\nlocal all all scram-sha-256\n")
         with closing(psycopg2.connect(**server.connect_kwargs("postgres"))) as connection:
             connection.autocommit = True
             with connection.cursor() as run:
                 run.execute("SELECT pg_reload_conf()")
-                run.execute("CREATE ROLE me LOGIN PASSWORD 'right' CONNECTION LIMIT 1")
+                run.execute("CREATE ROLE me LOGIN PASSWORD 'right'")
+                run.execute("CREATE ROLE single LOGIN PASSWORD 'right' CONNECTION LIMIT 1")
                 run.execute("CREATE ROLE barred LOGIN PASSWORD 'right'")
                 run.execute("CREATE ROLE idler NOLOGIN PASSWORD 'right'")
                 run.execute("CREATE DATABASE closed ALLOW_CONNECTIONS false")
@@ -293,8 +295,8 @@ def test_of_several_servers_the_one_that_answered_is_told(guarded: Settings) -> 
 
 def test_a_server_without_a_free_connection_is_told(guarded: Settings) -> None:
     """More connections than the role may have is a failed connection, and works once there is room."""
-    me = attrs.evolve(guarded, user="me", password="right")
-    first, second = create_database(me), create_database(me)
+    single = attrs.evolve(guarded, user="single", password="right")
+    first, second = create_database(single), create_database(single)
 
     with first.unit(), pytest.raises(errors.ConnectionFailed) as caught:
         second.execute_sql("SELECT 1")

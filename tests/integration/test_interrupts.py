@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import psycopg2
 import pytest
 
+from myloware_store import interrupts
 from myloware_store.errors import DatabaseFault, TransactionConflict
 from tests.integration.conftest import BLOCKED, PATIENCE, Pair, until
 
@@ -152,6 +153,8 @@ def kill(other: connection, *numbers: int, often: bool = False) -> Iterator[None
     finally:
         over.set()
         sender.join()
+        if (watcher := interrupts._watcher) is not None:
+            watcher.take()  # what came too late is not for the next statement
 
 
 def ask(run: cursor, sql: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -223,7 +224,7 @@ def test_a_statement_that_is_cut_off_is_told(db: StoreDatabase, settings: Settin
 
 def test_threads_work_through_a_restart_of_the_server(reachable_tmp: Path) -> None:
     """A server that restarts costs what was under way one typed error each; what was committed is there, once."""
-    server = EmbeddedServer(reachable_tmp / "restarted")
+    server = EmbeddedServer(reachable_tmp / f"restarted-{uuid.uuid4().hex[:8]}")
     server.start()
     settings = Settings.load(server.url("postgres"), environ={}, dotenv=None)
     database = create_database(attrs.evolve(settings, connection_limit=3))
