@@ -35,16 +35,16 @@ class Statement:
     Attributes:
         cancelled: The signal for which it was cancelled.
         insisted: Whether that signal had come before, to a handler that returns.
+        heard: The signals that came.
     """
 
-    __slots__ = ("_others", "_outer", "_watcher", "cancelled", "connection", "heard", "insisted")
+    cancelled: signal.Signals | None = None
+    insisted = False
+    heard = b""
 
     def __init__(self, watcher: _Watcher, connection: connection) -> None:
         others: int = signal.set_wakeup_fd(watcher.mouth, warn_on_full_buffer=False)
         self.connection = connection
-        self.cancelled: signal.Signals | None = None
-        self.insisted = False
-        self.heard = b""
         self._watcher = watcher
         self._outer = watcher.current
         # If an exception kept an earlier statement from its end, the file is ours still.
@@ -54,10 +54,13 @@ class Statement:
     def end(self) -> None:
         """Leave the signals to whoever had them; a cancel that is on its way arrives first, and meets no other."""
         watcher, others = self._watcher, self._others
-        signal.set_wakeup_fd(others, warn_on_full_buffer=False)
-        if others not in (_NOBODY, watcher.mouth):
-            with watcher.aiming, suppress(OSError):
-                os.write(others, self.heard + watcher.take())  # an event loop's
+        if others == _NOBODY:
+            signal.set_wakeup_fd(_NOBODY)
+        else:
+            signal.set_wakeup_fd(others, warn_on_full_buffer=False)
+            if others != watcher.mouth:
+                with watcher.aiming, suppress(OSError):
+                    os.write(others, self.heard + watcher.take())  # an event loop's
         watcher.current = self._outer
         if watcher.aiming.locked():
             with watcher.aiming:
