@@ -97,7 +97,7 @@ INSERT INTO audit_logs (tenant_id, user_id, action, resource_type, resource_id)
 PYTEST_POSTGRESQL = """
 import pathlib, pytest
 from pytest_postgresql import factories
-from myloware_store.migrate import migrate
+from myloware_store.ops.migrate import migrate
 from myloware_store.settings import Settings
 
 def load(host, port, user, dbname, password=None, **_):

@@ -16,8 +16,8 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from myloware_store import Store
-from myloware_store.models.claim_function import CLAIM_WORK_ITEMS
-from myloware_store.models.work_functions import FINISH_WORK_ITEMS, SUBMIT_WORK_ORDER
+from myloware_store.schema.claim_function import CLAIM_WORK_ITEMS
+from myloware_store.schema.work_functions import FINISH_WORK_ITEMS, SUBMIT_WORK_ORDER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import psycopg2
 from playhouse.pool import PooledPostgresqlDatabase
 
-from myloware_store.database import create_database
+from myloware_store.db.database import StoreDatabase
 from myloware_store.settings import Settings
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def per_second(work: Callable[[], object], threads: int) -> float:
 def main(url: str) -> None:
     """Print the table."""
     settings = Settings.load(url, environ={}, dotenv=None)
-    ours = create_database(settings)
+    ours = StoreDatabase(settings)
     arguments = settings.connect_kwargs()
     theirs = PooledPostgresqlDatabase(arguments.pop("dbname"), max_connections=10, timeout=10, **arguments)
     raw = psycopg2.connect(**settings.connect_kwargs())

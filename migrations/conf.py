@@ -1,7 +1,7 @@
 """The settings of `pw_migrate`: the project's own database, locked while a command runs."""
 
-from myloware_store.migration_history import HISTORY_TABLE
-from myloware_store.pw_migrate_command import command_database
+from myloware_store.ops.history import HISTORY_TABLE
+from myloware_store.ops.pw_migrate import command_database
 
 DATABASE = command_database()
 MIGRATE_TABLE = HISTORY_TABLE

@@ -8,8 +8,8 @@ with Store.open() as store:
 
 from __future__ import annotations
 
-from myloware_store.embedding import Embedder, HashingEmbedder
-from myloware_store.enums import (
+from myloware_store.core.embedding import Embedder, HashingEmbedder
+from myloware_store.core.enums import (
     ApprovalDecision,
     AttemptStatus,
     ConnectorStatus,
@@ -20,7 +20,7 @@ from myloware_store.enums import (
     WorkItemType,
     WorkOrderStatus,
 )
-from myloware_store.errors import (
+from myloware_store.core.errors import (
     AmbiguousCommit,
     ConnectionFailed,
     ConstraintViolation,
@@ -47,6 +47,19 @@ from myloware_store.errors import (
     VersionConflict,
     WaitTimeout,
 )
+from myloware_store.core.results import (
+    Claim,
+    EvalSummary,
+    Hit,
+    MemoryDoc,
+    NewDoc,
+    Outcome,
+    Pruned,
+    TenantStats,
+    WorkStats,
+)
+from myloware_store.core.vectors import DIMENSIONS
+from myloware_store.memory.index.report import IndexChange, IndexStatus, RecallMeasurement
 from myloware_store.models import (
     ApprovalEvent,
     Attempt,
@@ -64,11 +77,8 @@ from myloware_store.models import (
     WorkItem,
     WorkOrder,
 )
-from myloware_store.repositories.memory.index_report import IndexChange, IndexStatus, RecallMeasurement
-from myloware_store.results import Claim, EvalSummary, Hit, MemoryDoc, NewDoc, Outcome, Pruned, TenantStats, WorkStats
 from myloware_store.settings import Settings
 from myloware_store.store import Store
-from myloware_store.vectors import DIMENSIONS
 from myloware_store.worker import NeedsApproval, PermanentFailure, RetryLater, Worker, WorkerReport
 
 __all__ = [

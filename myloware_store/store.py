@@ -6,27 +6,29 @@ import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from myloware_store.database import StoreDatabase, create_database, proxy, tenant_scope
-from myloware_store.errors import InvalidInput, SettingsError, StoreError
-from myloware_store.repositories.approvals import Approvals
-from myloware_store.repositories.base import Repository
-from myloware_store.repositories.connectors import Connectors
-from myloware_store.repositories.dead_letters import DeadLetters
-from myloware_store.repositories.memory import Memory
-from myloware_store.repositories.records import Audit, Evals, Runs
-from myloware_store.repositories.schemas import Schemas
-from myloware_store.repositories.templates import Templates
-from myloware_store.repositories.tools import Capabilities, Tools
-from myloware_store.repositories.work import Work
+from myloware_store.core.errors import InvalidInput, SettingsError, StoreError
+from myloware_store.db.database import StoreDatabase
+from myloware_store.db.proxy import proxy
+from myloware_store.db.tenancy import tenant_scope
+from myloware_store.memory import Memory
+from myloware_store.orm.repository import Repository
+from myloware_store.platform.connectors import Connectors
+from myloware_store.platform.records import Audit, Evals, Runs
+from myloware_store.platform.schemas import Schemas
+from myloware_store.platform.templates import Templates
+from myloware_store.platform.tools import Capabilities, Tools
 from myloware_store.settings import Settings
+from myloware_store.work.approvals import Approvals
+from myloware_store.work.dead_letters import DeadLetters
+from myloware_store.work.orders import Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
     from types import TracebackType
 
+    from myloware_store.core.embedding import Embedder
     from myloware_store.embedded import EmbeddedServer
-    from myloware_store.embedding import Embedder
 
 __all__ = ["Store"]
 
@@ -47,7 +49,7 @@ class _Connection:
                 undo.callback(self.server.close)
                 settings = settings.with_server(**self.server.address())
             self.settings = settings
-            self.database = given or create_database(settings)
+            self.database = given or StoreDatabase(settings)
             if given is None:
                 undo.callback(self.database.close_all)
                 _make_current(self)
@@ -244,7 +246,7 @@ def _start_embedded(settings: Settings) -> EmbeddedServer:
 
 def _make_current(connection: _Connection) -> None:
     """See to it that the schema is this version's."""
-    from myloware_store.migrate import migrate, require_current
+    from myloware_store.ops.migrate import migrate, require_current
 
     if connection.server is not None:
         migrate(connection.settings)

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import psycopg2
 
-from myloware_store.errors import StoreError
-from myloware_store.pool import as_new
+from myloware_store.core.errors import StoreError
+from myloware_store.db.pool import as_new
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from psycopg2.extensions import connection
 
-    from myloware_store.pool import ConnectionPool
+    from myloware_store.db.pool import ConnectionPool
 
     from .maintenance import Server
 

@@ -23,8 +23,9 @@ from myloware_store import (
     WorkItem,
     WorkOrder,
 )
-from myloware_store.database import current_tenant, default_tenant
-from myloware_store.models.base import TenantEntity
+from myloware_store.db.proxy import default_tenant
+from myloware_store.db.tenancy import current_tenant
+from myloware_store.orm.base import TenantEntity
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from myloware_store import Store
-    from myloware_store.database import StoreDatabase
+    from myloware_store.db.database import StoreDatabase
 
     from .databases import Databases
     from .factory import Factory

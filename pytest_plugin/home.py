@@ -13,9 +13,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from myloware_store.core.errors import EmbeddedServerError
 from myloware_store.embedded import EmbeddedServer, find_binaries
 from myloware_store.embedded.start import LC_CTYPES
-from myloware_store.errors import EmbeddedServerError
 
 __all__ = ["HOME_VARIABLE", "KEPT_DAYS", "find_home", "keeps", "note_kept", "sweep_homes"]
 

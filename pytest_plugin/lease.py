@@ -10,11 +10,11 @@ import psycopg2
 import pytest
 
 from myloware_store import Store
-from myloware_store.database import proxy
-from myloware_store.errors import StoreError
+from myloware_store.core.errors import StoreError
+from myloware_store.db.proxy import proxy
+from myloware_store.db.tenancy import scope_kept
 from myloware_store.models import MODELS
 from myloware_store.settings import Settings
-from myloware_store.tenancy import scope_kept
 
 from .changes import describe_changes
 from .options import FAILED, LEASE, MODES, OPTIONS

@@ -15,7 +15,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from myloware_store.database import StoreDatabase
+    from myloware_store.db.database import StoreDatabase
 
 __all__ = ["AssertNumQueries", "Queries", "Query", "explain", "recorded"]
 

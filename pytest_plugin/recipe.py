@@ -14,8 +14,8 @@ import pytest
 
 import myloware_store
 from myloware_store import Store
-from myloware_store.errors import MissingExtension
-from myloware_store.migrate import migrate, migrations_path
+from myloware_store.core.errors import MissingExtension
+from myloware_store.ops.migrate import migrate, migrations_path
 from myloware_store.settings import Settings
 
 from .options import Unusable

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import psycopg2
 
+from myloware_store.core.errors import EmbeddedServerError, StoreError
 from myloware_store.embedded import EmbeddedServer
-from myloware_store.errors import EmbeddedServerError, StoreError
 from myloware_store.settings import Settings
 
 from .home import find_home, keeps, note_kept, sweep_homes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import psycopg2
 
-from myloware_store.database import StoreDatabase, create_database
+from myloware_store.db.database import StoreDatabase
 from myloware_store.settings import Settings
 
 from .connections import one_connection_kept, open_control
@@ -211,7 +211,7 @@ class Slot:
         self._maintenance.drop(self.name)
 
     def _new_database(self) -> StoreDatabase:
-        return create_database(Settings.load(self.url, environ={}, dotenv=None))
+        return StoreDatabase(Settings.load(self.url, environ={}, dotenv=None))
 
     def _make_ready(self, *, exact: bool) -> None:
         if self.doubtful and (exact or self.shared):

@@ -20,7 +20,7 @@ import psycopg2.extras
 
 from myloware_store import Store
 from myloware_store.embedded import EmbeddedServer
-from myloware_store.migrate import migrate
+from myloware_store.ops.migrate import migrate
 from myloware_store.settings import Settings
 
 _PREFIX = "myloware-bench-memory-"

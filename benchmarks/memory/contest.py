@@ -12,7 +12,7 @@ from benchmarks.memory.corpus import TOPICS, Corpus, draw, row_number
 from benchmarks.memory.peers import PEERS, Peer
 from benchmarks.memory.recall import Comparison, Row
 from myloware_store import Store
-from myloware_store.vectors import encode_text
+from myloware_store.core.vectors import encode_text
 
 K = 10
 DEPARTMENT = "1"

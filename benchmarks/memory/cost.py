@@ -12,8 +12,8 @@ from benchmarks.memory.bench import Bench, Raw, paired, timed
 from benchmarks.memory.corpus import TOPICS, VOCABULARY, Corpus, Vectors, draw, row_id
 from benchmarks.memory.recall import Row, load
 from myloware_store import Store
-from myloware_store.repositories.memory.index_state import IndexStates, Method
-from myloware_store.vectors import encode_text
+from myloware_store.core.vectors import encode_text
+from myloware_store.memory.index.state import IndexStates, Method
 
 SIMILAR_LIMIT, HYBRID_LIMIT, FETCH_LIMIT = 1.15, 1.2, 1.3
 HYBRID_MS = 50.0

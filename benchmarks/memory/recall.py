@@ -13,8 +13,8 @@ import orjson
 from benchmarks.memory.bench import Bench, Raw, timed
 from benchmarks.memory.corpus import EARLY_TOPICS, SHARES, TOPICS, Corpus, Truth, Vectors, draw, row_number
 from myloware_store import Store
-from myloware_store.repositories.memory.index_state import METHODS, IndexStates
-from myloware_store.vectors import encode_text
+from myloware_store.core.vectors import encode_text
+from myloware_store.memory.index.state import METHODS, IndexStates
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,10 +13,10 @@ from typing import ClassVar, Protocol
 
 import psycopg2
 
-from myloware_store.database import create_database
-from myloware_store.migrate import migrate
-from myloware_store.repositories.work import Work
+from myloware_store.db.database import StoreDatabase
+from myloware_store.ops.migrate import migrate
 from myloware_store.settings import Settings
+from myloware_store.work.orders import Work
 
 __all__ = ["Baseline", "Contender", "Ours"]
 
@@ -105,7 +105,7 @@ class Ours(Contender):
     tables = "work_orders, work_items, attempts"
 
     def __init__(self, url: str) -> None:
-        self._database = create_database(Settings.load(url, environ={}, dotenv=None))
+        self._database = StoreDatabase(Settings.load(url, environ={}, dotenv=None))
         self._work = Work(self._database)
 
     @staticmethod

@@ -62,7 +62,7 @@ def up(given: Given, *, migrate: bool, seed: bool | None, yes: bool, database: s
     from myloware_store.cli import reports
     from myloware_store.cli.consent import SAMPLE_DATA, refuse_production, require_consent
     from myloware_store.cli.console import progress
-    from myloware_store.up import bring_up
+    from myloware_store.ops.bring_up import bring_up
 
     settings = given.settings()
     if seed and settings.embedded:
@@ -147,7 +147,7 @@ def ping(given: Given) -> int:
     It starts none: where the embedded server does not run, that is the answer.
     """
     from myloware_store.cli import reports
-    from myloware_store.up import ping
+    from myloware_store.ops.bring_up import ping
 
     reports.ping(*ping(given.settings()), as_json=given.json)
     return DONE
@@ -162,10 +162,10 @@ def migrate(given: Given, *, plan: bool) -> int:
 
     One process at a time does so, under a lock and with time-outs; each migration is a transaction of its own.
     """
-    from myloware_store import migrate as work
     from myloware_store.cli import reports
     from myloware_store.cli.console import progress
-    from myloware_store.up import reach
+    from myloware_store.ops import migrate as work
+    from myloware_store.ops.bring_up import reach
 
     settings = given.settings()
     if plan:
@@ -184,8 +184,8 @@ def migrate(given: Given, *, plan: bool) -> int:
 @pass_given
 def migrations_path(given: Given) -> int:
     """Print the folder of the migrations, for pw_migrate."""
-    from myloware_store import migrate as work
     from myloware_store.cli import reports
+    from myloware_store.ops import migrate as work
 
     reports.path(work.migrations_path(), as_json=given.json)
     return DONE
@@ -199,9 +199,9 @@ def status(given: Given) -> int:
 
     Exit 1 where one is pending, edited since, or unknown to this version, or where the schema has drifted.
     """
-    from myloware_store import validate as work
     from myloware_store.cli import reports
-    from myloware_store.up import opened, reach
+    from myloware_store.ops import validate as work
+    from myloware_store.ops.bring_up import opened, reach
 
     with reach(given.settings()) as target, opened(target.settings) as database:
         report = work.validate(database)
@@ -217,9 +217,9 @@ def validate(given: Given) -> int:
 
     Exit 1 with a list of what differs, and how to mend it.
     """
-    from myloware_store import validate as work
     from myloware_store.cli import reports
-    from myloware_store.up import opened, reach
+    from myloware_store.ops import validate as work
+    from myloware_store.ops.bring_up import opened, reach
 
     with reach(given.settings()) as target, opened(target.settings) as database:
         report = work.validate(database)
@@ -238,9 +238,9 @@ def seed(given: Given, *, yes: bool, database: str | None) -> int:
     What is there already stays as it is. Where MYLOWARE_ENV is production, this is refused; where the server is not on
     this machine, the database's name must be typed.
     """
-    from myloware_store import up as work
     from myloware_store.cli import reports
     from myloware_store.cli.consent import SAMPLE_DATA, require_consent
+    from myloware_store.ops import bring_up as work
 
     settings = given.settings()
     require_consent(settings, SAMPLE_DATA, yes=yes, database=database)
@@ -261,10 +261,10 @@ def reset(given: Given, *, sample_data: bool, yes: bool, database: str | None) -
     Its tables are dropped and made anew; what others made in the database stays. Where MYLOWARE_ENV is production, this
     is refused; where the server is not on this machine, the database's name must be typed.
     """
-    from myloware_store import migrate as migrations
-    from myloware_store import up as work
     from myloware_store.cli import reports
     from myloware_store.cli.consent import DESTRUCTION, require_consent
+    from myloware_store.ops import bring_up as work
+    from myloware_store.ops import migrate as migrations
 
     settings = given.settings()
     require_consent(settings, DESTRUCTION, yes=yes, database=database)

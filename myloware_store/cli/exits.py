@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from myloware_store.errors import ConnectionFailed, EmbeddedServerError, InvalidInput, SettingsError, StoreError
+from myloware_store.core.errors import ConnectionFailed, EmbeddedServerError, InvalidInput, SettingsError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

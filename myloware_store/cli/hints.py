@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from myloware_store.errors import EmbeddedServerError
+from myloware_store.core.errors import EmbeddedServerError
 
 if TYPE_CHECKING:
     from uuid import UUID

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from myloware_store import IndexChange
-    from myloware_store.repositories.memory.index import MemoryIndex
-    from myloware_store.repositories.memory.index_session import Progress
+    from myloware_store.memory.index import MemoryIndex
+    from myloware_store.memory.index.session import Progress
     from myloware_store.settings import Settings
 
 __all__ = ["index"]
@@ -95,8 +95,8 @@ def _change(given: Given, work: Callable[[MemoryIndex, Progress], IndexChange]) 
 
 @contextmanager
 def _reached(given: Given) -> Iterator[tuple[Settings, MemoryIndex]]:
-    from myloware_store.repositories.memory import Memory
-    from myloware_store.up import opened, reach
+    from myloware_store.memory import Memory
+    from myloware_store.ops.bring_up import opened, reach
 
     with reach(given.settings()) as target, opened(target.settings) as database:
         yield target.settings, Memory(database).index

@@ -26,9 +26,9 @@ class Given:
 
     def settings(self) -> Settings:
         """Read the settings of the database that is meant."""
-        from myloware_store.errors import SettingsError
+        from myloware_store.core.errors import SettingsError
         from myloware_store.settings import Settings
-        from myloware_store.variables import DATABASE_VARIABLES, read_variables
+        from myloware_store.settings.environment import DATABASE_VARIABLES, read_variables
 
         if self.env_file is None:
             settings = Settings.load(self.url)
@@ -48,7 +48,7 @@ class Given:
         Returns:
             The settings, or None where an option names another database.
         """
-        from myloware_store.errors import SettingsError
+        from myloware_store.core.errors import SettingsError
         from myloware_store.settings import Settings
 
         named = self.url is not None or self.env_file is not None
@@ -62,7 +62,7 @@ class Given:
 
 
 def _tell_what_was_put_aside() -> None:
-    from myloware_store.variables import DATABASE_VARIABLES, put_aside
+    from myloware_store.settings.environment import DATABASE_VARIABLES, put_aside
 
     if names := put_aside(os.environ, ".env"):
         real = ", ".join(name for name in DATABASE_VARIABLES if os.environ.get(name, "").strip())

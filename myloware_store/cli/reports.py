@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from myloware_store.demo.report import DemoItem, DemoReport
-    from myloware_store.migrate import MigrationReport
+    from myloware_store.ops.bring_up import Answer, UpReport
+    from myloware_store.ops.migrate import MigrationReport
+    from myloware_store.ops.validate import Finding, ValidationReport
     from myloware_store.settings import Settings
-    from myloware_store.up import Answer, UpReport
-    from myloware_store.validate import Finding, ValidationReport
 
 __all__ = ["demo", "down", "migrate", "name_of", "path", "ping", "reset", "seed", "status", "up", "validate"]
 

@@ -16,19 +16,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from uuid import NAMESPACE_URL, UUID, uuid5
 
+from myloware_store.core.arguments import as_count
+from myloware_store.core.embedding import COMMON_WORDS, Embedder, HashingEmbedder, embed, fold
+from myloware_store.core.enums import ApprovalDecision, MemDocType, Priority, WorkItemType
+from myloware_store.core.errors import InvalidInput, LeaseLost, NotAwaitingApproval, StoreError
+from myloware_store.core.values import require_text
+from myloware_store.core.vectors import as_embedding
 from myloware_store.demo.reading import Document, Reading, Skipped, chunk
 from myloware_store.demo.report import TENANT, DemoItem, DemoReport, Passage, count_rows
-from myloware_store.embedding import COMMON_WORDS, Embedder, HashingEmbedder, embed, fold
-from myloware_store.enums import ApprovalDecision, MemDocType, Priority, WorkItemType
-from myloware_store.errors import InvalidInput, LeaseLost, NotAwaitingApproval, StoreError
-from myloware_store.repositories.base import as_count
-from myloware_store.values import require_text
-from myloware_store.vectors import as_embedding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from myloware_store.results import Claim
+    from myloware_store.core.results import Claim
     from myloware_store.store import Store
 
 __all__ = ["DEFAULT_QUERY", "TENANT", "DemoItem", "DemoReport", "Passage", "Progress", "run_demo"]

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from myloware_store.enums import WorkItemType
-from myloware_store.errors import InvalidInput
+from myloware_store.core.enums import WorkItemType
+from myloware_store.core.errors import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

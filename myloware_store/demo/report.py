@@ -7,8 +7,8 @@ from uuid import UUID
 
 import attrs
 
+from myloware_store.core.enums import WorkItemStatus, WorkItemType, WorkOrderStatus
 from myloware_store.demo.reading import Skipped
-from myloware_store.enums import WorkItemStatus, WorkItemType, WorkOrderStatus
 
 if TYPE_CHECKING:
     from myloware_store.store import Store

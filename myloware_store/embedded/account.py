@@ -10,7 +10,7 @@ from pathlib import Path
 
 import attrs
 
-from myloware_store.errors import EmbeddedServerError
+from myloware_store.core.errors import EmbeddedServerError
 
 __all__ = ["Account", "private_folder", "server_account"]
 

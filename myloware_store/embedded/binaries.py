@@ -12,10 +12,10 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from myloware_store.core.errors import EmbeddedServerError
 from myloware_store.embedded.account import Account
 from myloware_store.embedded.locks import locked
 from myloware_store.embedded.place import system_base
-from myloware_store.errors import EmbeddedServerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from myloware_store.errors import EmbeddedServerError
+from myloware_store.core.errors import EmbeddedServerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import attrs
 
+from myloware_store.core.errors import EmbeddedServerError
 from myloware_store.embedded.account import Account, server_account
 from myloware_store.embedded.locks import is_held, locked, open_lock
-from myloware_store.errors import EmbeddedServerError
 
 __all__ = ["SYSTEM_FOLDER", "Place", "find_place", "make_place", "write_new"]
 

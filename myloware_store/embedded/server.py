@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
-from myloware_store.dsn import EMBEDDED_PARAMETERS
-from myloware_store.errors import EmbeddedServerError, InvalidInput
+from myloware_store.core.errors import EmbeddedServerError, InvalidInput
+from myloware_store.settings.url import EMBEDDED_PARAMETERS
 
 if sys.platform != "win32":
     from myloware_store.embedded import locks

@@ -12,13 +12,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from myloware_store.core.errors import EmbeddedServerError
 from myloware_store.embedded import locks
 from myloware_store.embedded.account import private_folder
 from myloware_store.embedded.binaries import clean_environment, major_version, reachable_binaries
 from myloware_store.embedded.place import write_new
 from myloware_store.embedded.processes import interrupt_server, served_by
 from myloware_store.embedded.supervisor import STOP
-from myloware_store.errors import EmbeddedServerError
 
 if TYPE_CHECKING:
     from myloware_store.embedded.place import Place

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from myloware_store.embedding import HashingEmbedder
-from myloware_store.migration_history import require_current, require_database
+from myloware_store.core.embedding import HashingEmbedder
 from myloware_store.models import (
     ApprovalEvent,
     Attempt,
@@ -30,6 +29,7 @@ from myloware_store.models import (
     WorkItem,
     WorkOrder,
 )
+from myloware_store.ops.history import require_current, require_database
 from myloware_store.seed import platform, records, work
 from myloware_store.seed.ids import *  # noqa: F403  all of its names are meant to be found here
 from myloware_store.seed.ids import ACME_UNEMBEDDED_DOC_ID
@@ -37,7 +37,7 @@ from myloware_store.seed.ids import ACME_UNEMBEDDED_DOC_ID
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from myloware_store.database import StoreDatabase
+    from myloware_store.db.database import StoreDatabase
     from myloware_store.seed.ledger import Row
 
 

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import attrs
 
-from myloware_store.enums import AttemptStatus, Priority, WorkItemStatus, WorkItemType
+from myloware_store.core.enums import AttemptStatus, Priority, WorkItemStatus, WorkItemType
 from myloware_store.seed.ids import LEASED_UNTIL, attempt_id
 
 __all__ = ["Item", "Row", "Try", "new_order", "timed_out"]

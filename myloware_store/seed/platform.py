@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from myloware_store.enums import ConnectorStatus, ConnectorType
+from myloware_store.core.enums import ConnectorStatus, ConnectorType
 from myloware_store.seed import ids
 from myloware_store.seed.ids import ACME, GLOBEX, INITECH, at
 from myloware_store.seed.ledger import Row

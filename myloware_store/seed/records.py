@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from myloware_store.enums import ApprovalDecision, MemDocType, WorkOrderStatus
+from myloware_store.core.enums import ApprovalDecision, MemDocType, WorkOrderStatus
 from myloware_store.seed import ids
 from myloware_store.seed.ids import ACME, GLOBEX, INITECH, Kind, at, attempt_id, fixed_id, related_id
 from myloware_store.seed.ledger import Row

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from myloware_store.enums import Priority, WorkItemStatus, WorkItemType
+from myloware_store.core.enums import Priority, WorkItemStatus, WorkItemType
 from myloware_store.seed import ids
 from myloware_store.seed.ids import ACME, GLOBEX, INITECH, LEASED_UNTIL, at
 from myloware_store.seed.ledger import Item, Row, Try, new_order, timed_out

@@ -12,15 +12,15 @@ import attrs
 import orjson
 from psycopg2.errorcodes import CONNECTION_FAILURE, READ_ONLY_SQL_TRANSACTION
 
-from myloware_store.errors import ConnectionFailed, DatabaseFault, StoreError
-from myloware_store.repositories.base import as_seconds
-from myloware_store.values import dump_json
+from myloware_store.core.arguments import as_seconds
+from myloware_store.core.errors import ConnectionFailed, DatabaseFault, StoreError
+from myloware_store.core.values import dump_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from uuid import UUID
 
-    from myloware_store.results import Claim
+    from myloware_store.core.results import Claim
     from myloware_store.store import Store
 
 __all__ = ["Crew", "Handled", "Handler", "NeedsApproval", "PermanentFailure", "RetryLater"]

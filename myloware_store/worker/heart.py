@@ -7,13 +7,13 @@ import random
 import threading
 from typing import TYPE_CHECKING
 
-from myloware_store.errors import StoreError
+from myloware_store.core.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
-    from myloware_store.results import Claim
+    from myloware_store.core.results import Claim
     from myloware_store.store import Store
 
 __all__ = ["Heart"]

@@ -11,13 +11,13 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from myloware_store.errors import InvalidInput, SettingsError, StoreError
-from myloware_store.interrupts import expect_return
-from myloware_store.listening import Listener
-from myloware_store.repositories.base import as_count, as_flag, as_name, as_seconds
-from myloware_store.repositories.work_waiting import wanted
+from myloware_store.core.arguments import as_count, as_flag, as_name, as_seconds
+from myloware_store.core.errors import InvalidInput, SettingsError, StoreError
+from myloware_store.db.interrupts import expect_return
+from myloware_store.db.listening import Listener
+from myloware_store.db.transactions import require_plain
 from myloware_store.store import Store
-from myloware_store.transaction_blocks import require_plain
+from myloware_store.work.waiting import wanted
 from myloware_store.worker.handling import Crew, Handled
 from myloware_store.worker.heart import Heart
 from myloware_store.worker.settling import WorkerReport, hand_in, tolerate
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from uuid import UUID
 
-    from myloware_store.enums import WorkItemType
-    from myloware_store.results import Claim
+    from myloware_store.core.enums import WorkItemType
+    from myloware_store.core.results import Claim
     from myloware_store.worker.handling import Handler
 
 __all__ = ["Worker"]

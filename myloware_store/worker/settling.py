@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import attrs
 from psycopg2.errorcodes import READ_ONLY_SQL_TRANSACTION
 
-from myloware_store.errors import ConnectionFailed, DatabaseFault, StoreError, TransactionConflict
+from myloware_store.core.errors import ConnectionFailed, DatabaseFault, StoreError, TransactionConflict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from uuid import UUID
 
-    from myloware_store.repositories.work import Work
+    from myloware_store.work.orders import Work
     from myloware_store.worker.handling import Handled
 
 __all__ = ["WorkerReport", "hand_in", "tolerate"]

@@ -12,8 +12,8 @@ import peewee
 import psycopg2
 import pytest
 
-from myloware_store.database import StoreDatabase, create_database
-from myloware_store.listening import LISTENERS
+from myloware_store.db.database import StoreDatabase
+from myloware_store.db.listening import LISTENERS
 from myloware_store.settings import Settings
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def plain_url(myloware_server: Any) -> Iterator[str]:
 def db(plain_url: str) -> Iterator[StoreDatabase]:
     """Give a database of two connections."""
     settings = Settings.load(plain_url, environ={}, dotenv=None)
-    database = create_database(attrs.evolve(settings, connection_limit=2, pool_timeout=5))
+    database = StoreDatabase(attrs.evolve(settings, connection_limit=2, pool_timeout=5))
     yield database
     database.close_all()
 

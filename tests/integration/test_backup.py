@@ -13,17 +13,16 @@ from urllib.parse import quote
 
 import pytest
 
-from myloware_store.database import create_database
-from myloware_store.migrate import migrate
+from myloware_store.db.database import StoreDatabase
+from myloware_store.ops.migrate import migrate
+from myloware_store.ops.validate import validate
 from myloware_store.seed import seed
 from myloware_store.settings import Settings
 from myloware_store.store import Store
-from myloware_store.validate import validate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from myloware_store.database import StoreDatabase
     from myloware_store.embedded import EmbeddedServer
 
 CHECKOUT = Path(__file__).parents[2]
@@ -67,7 +66,7 @@ def contents(bins: str, url: str) -> str:
 @pytest.fixture
 def myloware_server_database(postgres: EmbeddedServer) -> Iterator[StoreDatabase]:
     """Give the database `myloware` of the role `myloware`, migrated and filled, on either server."""
-    server = create_database(Settings.load(postgres.url("postgres"), environ={}, dotenv=None))
+    server = StoreDatabase(Settings.load(postgres.url("postgres"), environ={}, dotenv=None))
     server.execute_sql("CREATE ROLE myloware LOGIN SUPERUSER")
     server.execute_sql("CREATE DATABASE myloware OWNER myloware")
     settings = Settings.load(postgres.url("myloware"), environ={}, dotenv=None)
@@ -89,7 +88,7 @@ def test_a_backup_of_a_server_restores_whole(
     (bins,) = myloware_server_database.execute_sql("SELECT setting FROM pg_config WHERE name = 'BINDIR'").fetchone()
     script = (DUMP + RESTORE).replace("-h localhost", f"-h '{place}'").replace("@localhost/", f"@{quote(place, '')}/")
     bash(script, tmp_path, bins)
-    restored = create_database(Settings.load(postgres.url("restored"), environ={}, dotenv=None))
+    restored = StoreDatabase(Settings.load(postgres.url("restored"), environ={}, dotenv=None))
     try:
         assert validate(restored).valid
         assert (0,) != restored.execute_sql("SELECT count(*) FROM mem_docs WHERE embedding IS NOT NULL").fetchone()
@@ -110,7 +109,7 @@ def test_a_schema_dump_makes_the_same_schema(
         "-h localhost", f"-h '{place}'"
     )
     bash(script, tmp_path, bins)
-    restored = create_database(Settings.load(postgres.url("restored"), environ={}, dotenv=None))
+    restored = StoreDatabase(Settings.load(postgres.url("restored"), environ={}, dotenv=None))
     try:
         assert ["migration"] == [finding.kind for finding in validate(restored).findings]
         assert (0,) == restored.execute_sql("SELECT count(*) FROM work_orders").fetchone()
@@ -212,7 +211,7 @@ def test_a_plain_role_restores_where_vector_is_there(
     psql -U {role} -q -v ON_ERROR_STOP=1 --single-transaction restored < backup.sql
     """
     bash(script, tmp_path, bins)
-    restored = create_database(Settings.load(postgres.url("restored"), environ={}, dotenv=None))
+    restored = StoreDatabase(Settings.load(postgres.url("restored"), environ={}, dotenv=None))
     try:
         assert validate(restored).valid
         assert contents(bins, postgres.url("myloware")) == contents(bins, postgres.url("restored"))

@@ -48,7 +48,7 @@ def tool(acme: Store) -> Tool:
 
 def race(call: Callable[[int], Any], count: int = 6) -> list[Any]:
     """What the calls return when all begin at once, each under acme."""
-    from myloware_store.database import tenant_scope
+    from myloware_store.db.tenancy import tenant_scope
 
     barrier = threading.Barrier(count)
 

@@ -14,8 +14,8 @@ import pytest
 from playhouse.postgres_ext import ServerSide
 from psycopg2.extensions import parse_dsn
 
-from myloware_store.database import StoreDatabase, create_database
-from myloware_store.errors import DatabaseFault, InvalidInput
+from myloware_store.core.errors import DatabaseFault, InvalidInput
+from myloware_store.db.database import StoreDatabase
 from myloware_store.settings import Settings
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ def test_a_schema_of_the_settings_leads_the_search_path(db: StoreDatabase, pairs
     """Tables are made and found in the schema that the URL names, however it is spelled."""
     schema = 'My "odd\\ näme'
     db.execute_sql('CREATE SCHEMA "{}"'.format(schema.replace('"', '""')))
-    other = create_database(attrs.evolve(db.settings, schema=schema))
+    other = StoreDatabase(attrs.evolve(db.settings, schema=schema))
 
     with other.bind_ctx([pairs]):
         other.create_tables([pairs])
@@ -274,7 +274,7 @@ def test_dates_are_read_where_the_server_writes_them_otherwise(db: StoreDatabase
     """A role whose dates are not ISO ones still gives the right day, also after its session was cleaned."""
     db.execute_sql("CREATE ROLE german LOGIN IN ROLE pg_read_all_data")
     db.execute_sql("ALTER ROLE german SET DateStyle = 'German'")
-    other = create_database(attrs.evolve(db.settings, user="german"))
+    other = StoreDatabase(attrs.evolve(db.settings, user="german"))
 
     for _ in range(2):
         with other.unit():
@@ -314,7 +314,7 @@ def test_hooks_hear_of_every_statement(db: StoreDatabase) -> None:
 
 def test_no_secret_shows_on_the_database(db: StoreDatabase) -> None:
     """Neither the database, its pool nor Peewee's connect_params shows the password."""
-    other = create_database(attrs.evolve(db.settings, password="hunter2"))
+    other = StoreDatabase(attrs.evolve(db.settings, password="hunter2"))
     other.execute_sql("SELECT 1")
 
     shown = f"{other!r} {other} {other.pool!r} {other.connect_params} {other.database} {other.settings!r}"
@@ -334,7 +334,7 @@ def test_a_service_file_and_the_environment_go_before_our_defaults(
     monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "pg_service.conf"))
 
     def named(service: str) -> tuple[str, str | None]:
-        with closing(create_database(Settings.load(f"postgresql:///?service={service}")).open_session()) as session:
+        with closing(StoreDatabase(Settings.load(f"postgresql:///?service={service}")).open_session()) as session:
             parameters = session.info.dsn_parameters
             return session.info.parameter_status("application_name") or "", parameters.get("connect_timeout")
 

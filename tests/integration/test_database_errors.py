@@ -14,8 +14,8 @@ import peewee
 import psycopg2
 import pytest
 
-from myloware_store import errors
-from myloware_store.database import StoreDatabase, create_database
+from myloware_store.core import errors
+from myloware_store.db.database import StoreDatabase
 from myloware_store.embedded import EmbeddedServer
 from myloware_store.settings import Settings
 
@@ -58,7 +58,7 @@ INSERT INTO child VALUES (1, 1, 'first', 'abc', 'RED');
 def db(plain_url: str) -> Iterator[StoreDatabase]:
     """Give a database with a few rules to break."""
     settings = Settings.load(plain_url, environ={}, dotenv=None)
-    database = create_database(attrs.evolve(settings, connection_limit=3))
+    database = StoreDatabase(attrs.evolve(settings, connection_limit=3))
     database.execute_sql(SCHEMA)
     yield database
     database.close_all()
@@ -275,7 +275,7 @@ def test_why_no_connection_came_about_is_told_without_the_password(
     guarded: Settings, changes: dict[str, Any], state: str, message: str
 ) -> None:
     """Every way to fail a login is one typed error that says who asked for what where, and no secret."""
-    database = create_database(attrs.evolve(guarded, **changes))
+    database = StoreDatabase(attrs.evolve(guarded, **changes))
 
     with pytest.raises(errors.ConnectionFailed, match=message) as caught:
         database.execute_sql("SELECT 1")
@@ -290,13 +290,13 @@ def test_of_several_servers_the_one_that_answered_is_told(guarded: Settings) -> 
     for host in (f"{guarded.host},/nowhere", f"/nowhere,{guarded.host}"):
         many = attrs.evolve(guarded, host=host, dbname="still", params={"target_session_attrs": "read-write"})
         with pytest.raises(errors.ConnectionFailed, match="is read-only, and target_session_attrs"):
-            create_database(many).execute_sql("SELECT 1")
+            StoreDatabase(many).execute_sql("SELECT 1")
 
 
 def test_a_server_without_a_free_connection_is_told(guarded: Settings) -> None:
     """More connections than the role may have is a failed connection, and works once there is room."""
     single = attrs.evolve(guarded, user="single", password="right")
-    first, second = create_database(single), create_database(single)
+    first, second = StoreDatabase(single), StoreDatabase(single)
 
     with first.unit(), pytest.raises(errors.ConnectionFailed) as caught:
         second.execute_sql("SELECT 1")
@@ -309,7 +309,7 @@ def test_a_server_that_accepts_and_never_answers_ends_in_an_error(guarded: Setti
     """`connect_timeout` bounds the wait for a server that takes the connection and says nothing."""
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         port = silent.getsockname()[1]
-        database = create_database(
+        database = StoreDatabase(
             attrs.evolve(guarded, host="127.0.0.1", port=port, params={"connect_timeout": "2", "sslmode": "disable"})
         )
         with pytest.raises(errors.ConnectionFailed, match="in time"):

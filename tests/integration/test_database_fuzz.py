@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg2
 import pytest
 
-from myloware_store.database import StoreDatabase, create_database
-from myloware_store.errors import ConnectionFailed, DatabaseFault
+from myloware_store.core.errors import ConnectionFailed, DatabaseFault
+from myloware_store.db.database import StoreDatabase
 from myloware_store.settings import Settings
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def end(plain_url: str) -> Iterator[Callable[[int], None]]:
 @pytest.mark.parametrize("seed", range(60))
 def test_what_was_committed_is_stored_and_nothing_else(plain_url: str, end: Callable[[int], None], seed: int) -> None:
     """Whatever a program did, the table has what it committed, no error hid another, and no connection is held."""
-    database = create_database(Settings.load(plain_url, environ={}, dotenv=None))
+    database = StoreDatabase(Settings.load(plain_url, environ={}, dotenv=None))
     database.execute_sql("CREATE TABLE IF NOT EXISTS fuzzed (number int PRIMARY KEY)")
     database.execute_sql("TRUNCATE fuzzed")
     program = Program(database, end, random.Random(seed))

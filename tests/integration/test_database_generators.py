@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from myloware_store.database import current_tenant, tenant_scope
-from myloware_store.errors import DatabaseFault
+from myloware_store.core.errors import DatabaseFault
+from myloware_store.db.tenancy import current_tenant, tenant_scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-    from myloware_store.database import StoreDatabase
+    from myloware_store.db.database import StoreDatabase
     from tests.integration.conftest import Pair
 
 ROUNDS = 5  # more than there are connections

@@ -11,14 +11,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 
-from myloware_store import (
-    AmbiguousCommit,
-    ConnectionFailed,
-    WorkItem,
-    WorkOrder,
-)
-from myloware_store.database import StoreDatabase, create_database
-from myloware_store.repositories.work import Work
+from myloware_store import AmbiguousCommit, ConnectionFailed, WorkItem, WorkOrder
+from myloware_store.db.database import StoreDatabase
+from myloware_store.work.orders import Work
 from tests.conftest import connected
 
 if TYPE_CHECKING:
@@ -117,7 +112,7 @@ def losing(reachable_tmp: Path, db: StoreDatabase) -> Iterator[Callable[..., Sto
 
     def through(needle: str, *, sent: bool = True, of: Settings | None = None) -> StoreDatabase:
         relay = Relay(reachable_tmp / "relay", of or db.settings, needle.encode(), sent=sent)
-        opened.append((relay, create_database(relay.__enter__())))
+        opened.append((relay, StoreDatabase(relay.__enter__())))
         return opened[-1][1]
 
     yield through

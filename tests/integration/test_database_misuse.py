@@ -10,10 +10,10 @@ import peewee
 import pytest
 from playhouse.postgres_ext import ServerSide
 
-from myloware_store.errors import DatabaseFault, InvalidInput, StoreError
+from myloware_store.core.errors import DatabaseFault, InvalidInput, StoreError
 
 if TYPE_CHECKING:
-    from myloware_store.database import StoreDatabase
+    from myloware_store.db.database import StoreDatabase
     from tests.integration.conftest import Pair
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg2
 import pytest
 
-from myloware_store.database import StoreDatabase
-from myloware_store.errors import InvalidInput, TransactionConflict
+from myloware_store.core.errors import InvalidInput, TransactionConflict
+from myloware_store.db.database import StoreDatabase
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from myloware_store.database import StoreDatabase
-from myloware_store.errors import ConstraintViolation, DatabaseFault, InvalidInput
-from myloware_store.store_proxy import StoreProxy
+from myloware_store.core.errors import ConstraintViolation, DatabaseFault, InvalidInput
+from myloware_store.db.database import StoreDatabase
+from myloware_store.db.proxy import StoreProxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

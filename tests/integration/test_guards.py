@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from myloware_store.errors import ConstraintViolation
+from myloware_store.core.errors import ConstraintViolation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from myloware_store.database import StoreDatabase
+    from myloware_store.db.database import StoreDatabase
 
 ITEM = ("QUEUED", "PROCESSING", "COMPLETED", "FAILED")
 LEGAL_ITEM = {

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import psycopg2
 import pytest
 
-from myloware_store import interrupts
-from myloware_store.errors import DatabaseFault, TransactionConflict
+from myloware_store.core.errors import DatabaseFault, TransactionConflict
+from myloware_store.db import interrupts
 from tests.integration.conftest import BLOCKED, PATIENCE, Pair, until
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from psycopg2.extensions import connection, cursor
 
-    from myloware_store.database import StoreDatabase
+    from myloware_store.db.database import StoreDatabase
 
 Handlers: TypeAlias = "Callable[[int, Callable[[], object]], None]"
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from myloware_store import InvalidInput, MemDocType, Store
-from myloware_store.repositories.memory.filters import Condition, compile_filter, scope
+from myloware_store.memory.filters import Condition, compile_filter, scope
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TENANTS = ("acme", "globex")

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from myloware_store import DIMENSIONS, InvalidInput, InvalidVector, Store
-from myloware_store.database import tenant_scope
-from myloware_store.migrate import migrate
-from myloware_store.repositories.memory import Memory, near, search
-from myloware_store.repositories.memory.index_state import METHODS
+from myloware_store.db.tenancy import tenant_scope
+from myloware_store.memory import Memory, near, search
+from myloware_store.memory.index.state import METHODS
+from myloware_store.ops.migrate import migrate
 from myloware_store.settings import Settings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from myloware_store.database import StoreDatabase
-    from myloware_store.repositories.memory.index_state import Method
+    from myloware_store.db.database import StoreDatabase
+    from myloware_store.memory.index.state import Method
 
 ROWS, TOPICS = 600, 12
 

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from myloware_store import InvalidInput, MemDocType, Store
-from myloware_store.repositories.memory import text
-from myloware_store.repositories.memory.hits import SETTINGS
+from myloware_store.memory import text
+from myloware_store.memory.hits import SETTINGS
 
 if TYPE_CHECKING:
     from uuid import UUID

@@ -24,9 +24,9 @@ from myloware_store import (
     NotFound,
     Store,
 )
-from myloware_store.migrate import migrate
-from myloware_store.repositories.memory import upserts
-from myloware_store.repositories.memory.upserts import COPY_ROWS
+from myloware_store.memory import upserts
+from myloware_store.memory.upserts import COPY_ROWS
+from myloware_store.ops.migrate import migrate
 from myloware_store.settings import Settings
 
 if TYPE_CHECKING:

@@ -34,11 +34,11 @@ from myloware_store import (
     WorkItemStatus,
     WorkOrder,
 )
-from myloware_store.database import tenant_scope
+from myloware_store.db.tenancy import tenant_scope
 from myloware_store.models import MODELS
 
 if TYPE_CHECKING:
-    from myloware_store.database import StoreDatabase
+    from myloware_store.db.database import StoreDatabase
 
 pytestmark = pytest.mark.usefixtures("myloware_db")
 

@@ -13,15 +13,7 @@ import numpy as np
 import pytest
 from peewee import Case, EnclosedNodeList, fn
 
-from myloware_store import (
-    Capability,
-    DeadLetter,
-    EvalResult,
-    InvalidInput,
-    Priority,
-    WorkItem,
-    WorkOrder,
-)
+from myloware_store import Capability, DeadLetter, EvalResult, InvalidInput, Priority, WorkItem, WorkOrder
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,7 +16,7 @@ from myloware_store.models import MODELS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from myloware_store.database import StoreDatabase
+    from myloware_store.db.database import StoreDatabase
 
 pytestmark = pytest.mark.usefixtures("myloware_db")
 

@@ -28,7 +28,7 @@ from myloware_store import (
 
 if TYPE_CHECKING:
     from myloware_store import Store
-    from myloware_store.database import StoreDatabase
+    from myloware_store.db.database import StoreDatabase
 
 pytestmark = pytest.mark.usefixtures("myloware_db")
 

@@ -20,13 +20,13 @@ from myloware_store import (
     WorkItem,
     WorkOrder,
 )
-from myloware_store.database import tenant_scope
+from myloware_store.db.tenancy import tenant_scope
 from myloware_store.models import Connector
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from myloware_store.database import StoreDatabase
+    from myloware_store.db.database import StoreDatabase
 
 pytestmark = pytest.mark.usefixtures("myloware_db")
 

@@ -39,11 +39,11 @@ from myloware_store import (
     WorkItem,
     WorkOrder,
 )
+from myloware_store.core.values import dump_json
 from myloware_store.models import MODELS
-from myloware_store.values import dump_json
 
 if TYPE_CHECKING:
-    from myloware_store.database import StoreDatabase
+    from myloware_store.db.database import StoreDatabase
 
 pytestmark = pytest.mark.usefixtures("myloware_db")
 

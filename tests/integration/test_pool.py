@@ -18,8 +18,8 @@ import attrs
 import psycopg2
 import pytest
 
-from myloware_store.database import StoreDatabase, create_database
-from myloware_store.errors import ConnectionFailed, PoolTimeout
+from myloware_store.core.errors import ConnectionFailed, PoolTimeout
+from myloware_store.db.database import StoreDatabase
 from myloware_store.settings import Settings
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def settings(plain_url: str) -> Settings:
 @pytest.fixture
 def db(settings: Settings) -> Iterator[StoreDatabase]:
     """Give a database of two connections."""
-    database = create_database(settings)
+    database = StoreDatabase(settings)
     yield database
     database.close_all()
 
@@ -83,7 +83,7 @@ def one(database: StoreDatabase, sql: str, *params: object) -> Any:
 
 def test_an_empty_pool_is_a_timeout_that_says_what_to_do(db: StoreDatabase, settings: Settings) -> None:
     """A thread that finds every connection in use gets one typed error after the deadline, and no connection leaks."""
-    impatient = create_database(attrs.evolve(settings, pool_timeout=0.05))
+    impatient = StoreDatabase(attrs.evolve(settings, pool_timeout=0.05))
     release = threading.Event()
     holding = threading.Barrier(3)
 
@@ -126,7 +126,7 @@ def test_no_more_connections_than_the_limit_are_ever_open(db: StoreDatabase, ses
 
 def test_turns_are_taken_in_the_order_they_were_asked_for(db: StoreDatabase, settings: Settings) -> None:
     """No thread that comes later, or comes back, is served before one that waits."""
-    single = create_database(attrs.evolve(settings, connection_limit=1))
+    single = StoreDatabase(attrs.evolve(settings, connection_limit=1))
     order: list[int] = []
 
     def wait_for_turn(number: int) -> None:
@@ -204,7 +204,7 @@ def test_the_pool_closes_what_comes_back_after_close_all(db: StoreDatabase, sess
 
 def test_an_interrupt_while_waiting_loses_no_place(db: StoreDatabase, settings: Settings) -> None:
     """Ctrl-C in a thread that waits for a connection leaves the pool as large as it was."""
-    single = create_database(attrs.evolve(settings, connection_limit=1, pool_timeout=math.inf))
+    single = StoreDatabase(attrs.evolve(settings, connection_limit=1, pool_timeout=math.inf))
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -233,7 +233,7 @@ def test_an_interrupt_while_waiting_loses_no_place(db: StoreDatabase, settings: 
 
 def test_a_failed_connection_keeps_no_place(settings: Settings) -> None:
     """A server that cannot be reached fails every time in the same way, not with an empty pool."""
-    nowhere = create_database(attrs.evolve(settings, host="/nowhere", connection_limit=1, pool_timeout=1))
+    nowhere = StoreDatabase(attrs.evolve(settings, host="/nowhere", connection_limit=1, pool_timeout=1))
 
     for _ in range(3):
         with pytest.raises(ConnectionFailed, match="cannot connect"):
@@ -346,9 +346,9 @@ def test_a_child_does_not_keep_the_parents_session_open(plain_url: str, sessions
     """When the parent is killed, its session ends though a child lives on, and with it the locks that it held."""
     script = """
 import os, sys, time
-from myloware_store.database import create_database
+from myloware_store.db.database import StoreDatabase
 from myloware_store.settings import Settings
-db = create_database(Settings.load(sys.argv[1], environ={}, dotenv=None))
+db = StoreDatabase(Settings.load(sys.argv[1], environ={}, dotenv=None))
 with db.atomic():
     db.execute_sql("SELECT pg_advisory_xact_lock(42)")
     child = os.fork()

@@ -15,9 +15,9 @@ import psycopg2
 import pytest
 from playhouse.postgres_ext import ServerSide
 
-from myloware_store.database import StoreDatabase, create_database
+from myloware_store.core.errors import AmbiguousCommit, ConnectionFailed
+from myloware_store.db.database import StoreDatabase
 from myloware_store.embedded import EmbeddedServer
-from myloware_store.errors import AmbiguousCommit, ConnectionFailed
 from myloware_store.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def settings(plain_url: str) -> Settings:
 @pytest.fixture
 def db(settings: Settings) -> Iterator[StoreDatabase]:
     """Give a database of two connections, with one empty table."""
-    database = create_database(settings)
+    database = StoreDatabase(settings)
     database.execute_sql("DROP TABLE IF EXISTS kept")
     database.execute_sql("CREATE TABLE kept (number int)")
     yield database
@@ -227,7 +227,7 @@ def test_threads_work_through_a_restart_of_the_server(reachable_tmp: Path) -> No
     server = EmbeddedServer(reachable_tmp / f"restarted-{uuid.uuid4().hex[:8]}")
     server.start()
     settings = Settings.load(server.url("postgres"), environ={}, dotenv=None)
-    database = create_database(attrs.evolve(settings, connection_limit=3))
+    database = StoreDatabase(attrs.evolve(settings, connection_limit=3))
     database.execute_sql("CREATE TABLE kept (number int PRIMARY KEY)")
     stop = threading.Event()
     failures: list[BaseException] = []

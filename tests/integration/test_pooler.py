@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from myloware_store import MigrationError, Settings
-from myloware_store.database import StoreDatabase, create_database
-from myloware_store.errors import ConnectionFailed, VectorIndexError
-from myloware_store.listening import Listener
-from myloware_store.migrate import migrate, rollback
-from myloware_store.repositories.memory.index_session import open_session
+from myloware_store.core.errors import ConnectionFailed, VectorIndexError
+from myloware_store.db.database import StoreDatabase
+from myloware_store.db.listening import Listener
+from myloware_store.memory.index.session import open_session
+from myloware_store.ops.migrate import migrate, rollback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -131,7 +131,7 @@ def settings(pooler: Pooler) -> Settings:
 @pytest.fixture
 def pooled(settings: Settings) -> Iterator[StoreDatabase]:
     """Give a database behind it."""
-    database = create_database(settings)
+    database = StoreDatabase(settings)
     yield database
     database.close_all()
 
@@ -168,7 +168,7 @@ def test_a_pooler_of_sessions_is_as_good_as_none(pooler: Pooler, settings: Setti
     """A session stays with its connection there."""
     pooler.mode = "session"
     assert ("001_initial",) == migrate(settings).applied
-    database = create_database(settings)
+    database = StoreDatabase(settings)
     with closing(Listener(database)) as listener:
         assert listener.arm()
         assert not database.shares_sessions()
@@ -177,7 +177,7 @@ def test_a_pooler_of_sessions_is_as_good_as_none(pooler: Pooler, settings: Setti
 
 def test_without_a_pooler_none_is_found(empty_database: str) -> None:
     """The server's own number is right."""
-    database = create_database(Settings.load(empty_database, environ={}, dotenv=None))
+    database = StoreDatabase(Settings.load(empty_database, environ={}, dotenv=None))
     assert not database.shares_sessions()
     database.close_all()
 

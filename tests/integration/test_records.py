@@ -26,7 +26,7 @@ from myloware_store import (
     WorkItemStatus,
     WorkOrderStatus,
 )
-from myloware_store.repositories.records import SUMMARY
+from myloware_store.platform.records import SUMMARY
 
 if TYPE_CHECKING:
     from myloware_store import Store

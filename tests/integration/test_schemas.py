@@ -18,8 +18,8 @@ from myloware_store import (
     VersionConflict,
     WorkItemType,
 )
-from myloware_store.repositories.schemas import ACTIVATE, Schemas
-from myloware_store.repositories.versions_sql import ACTIVE, DEFINITIONS
+from myloware_store.platform.schemas import ACTIVATE, Schemas
+from myloware_store.platform.versions_sql import ACTIVE, DEFINITIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

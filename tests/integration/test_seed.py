@@ -25,11 +25,12 @@ from myloware_store import (
     WorkOrder,
     WorkOrderStatus,
 )
-from myloware_store.database import StoreDatabase, create_database
-from myloware_store.enums import ENUM_TYPES
-from myloware_store.errors import ConstraintViolation, InvalidInput, SchemaMismatch
-from myloware_store.migrate import migrate
+from myloware_store.core.enums import ENUM_TYPES
+from myloware_store.core.errors import ConstraintViolation, InvalidInput, SchemaMismatch
+from myloware_store.db.database import StoreDatabase
 from myloware_store.models import MODELS
+from myloware_store.ops.migrate import migrate
+from myloware_store.ops.validate import validate
 from myloware_store.seed import (
     ACME,
     ACME_INVOICE_ORDER_ID,
@@ -48,7 +49,6 @@ from myloware_store.seed import (
     ids,
     seed,
 )
-from myloware_store.validate import validate
 
 TABLES = [model._meta.table_name for model in MODELS]
 NAMED_IDS = {name: value for name, value in vars(ids).items() if name.endswith("_ID")}
@@ -241,10 +241,10 @@ def test_two_processes_at_once(myloware_dsn: str) -> None:
     program = """
 import sys
 from myloware_store import Settings
-from myloware_store.database import create_database
+from myloware_store.db.database import StoreDatabase
 from myloware_store.seed import seed
 
-database = create_database(Settings.load(sys.argv[1]))
+database = StoreDatabase(Settings.load(sys.argv[1]))
 database.execute_sql("SELECT 1")
 print("ready", flush=True)
 sys.stdin.readline()
@@ -265,7 +265,7 @@ print(seed(database).total)
         process.stdin.flush()
     totals = [int(process.communicate(timeout=120)[0]) for process in processes]
 
-    with closing(create_database(Settings.load(myloware_dsn))) as database:
+    with closing(StoreDatabase(Settings.load(myloware_dsn))) as database:
         stored = sum(rows(database, f"SELECT count(*) FROM {table}")[0][0] for table in TABLES)
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert sorted(totals) == [0, 0, stored]
@@ -337,7 +337,7 @@ def test_a_replayed_item_kept_its_history(seeded: Store) -> None:
 @pytest.fixture
 def unbound(empty_database: str) -> Iterator[StoreDatabase]:
     """Give a database, of PostgreSQL 15 and of 18, that the models are not bound to."""
-    with closing(create_database(Settings.load(empty_database))) as database:
+    with closing(StoreDatabase(Settings.load(empty_database))) as database:
         yield database
 
 

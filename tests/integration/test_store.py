@@ -10,18 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from myloware_store import (
-    InvalidInput,
-    SchemaMismatch,
-    Settings,
-    SettingsError,
-    Store,
-    StoreError,
-    WorkOrder,
-)
-from myloware_store.database import create_database
+from myloware_store import InvalidInput, SchemaMismatch, Settings, SettingsError, Store, StoreError, WorkOrder
+from myloware_store.core.errors import NotOpen
+from myloware_store.db.database import StoreDatabase
 from myloware_store.embedded import EmbeddedServer
-from myloware_store.errors import NotOpen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,7 +121,7 @@ def test_a_password_is_never_shown(myloware_dsn: str) -> None:
 
 def test_a_database_may_be_given(myloware_dsn: str) -> None:
     """The store uses it as it is, and leaves its connections open for the next store."""
-    database = create_database(Settings.load(myloware_dsn))
+    database = StoreDatabase(Settings.load(myloware_dsn))
     with Store.open(database=database) as store:
         assert database is store.db
         pid = database.execute_sql("SELECT pg_backend_pid()").fetchone()
@@ -143,7 +135,7 @@ def test_another_database_is_not_the_one_that_is_open(myloware_dsn: str) -> None
     """Even with the same settings: the models are bound to the first."""
     settings = Settings.load(myloware_dsn)
     with Store.open(settings=settings), pytest.raises(SettingsError, match="a store is open on"):
-        Store.open(database=create_database(settings))
+        Store.open(database=StoreDatabase(settings))
 
 
 def test_a_database_is_a_store_database(myloware_dsn: str) -> None:

@@ -11,14 +11,14 @@ import attrs
 import psycopg2
 import pytest
 
-from myloware_store import validate as module
-from myloware_store.catalog import read_catalog
-from myloware_store.database import StoreDatabase, create_database
+from myloware_store.db.database import StoreDatabase
 from myloware_store.embedded import find_binaries
-from myloware_store.migrate import MigrationStatus, migrate
-from myloware_store.repositories.memory import Memory
+from myloware_store.memory import Memory
+from myloware_store.ops import validate as module
+from myloware_store.ops.catalog import read_catalog
+from myloware_store.ops.migrate import MigrationStatus, migrate
+from myloware_store.ops.validate import Finding, validate
 from myloware_store.settings import Settings
-from myloware_store.validate import Finding, validate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +57,7 @@ def tenant_db(myloware_dsn: str) -> Iterator[StoreDatabase]:
     """Give a database that is migrated in `public` and in a schema of a tenant's, connected to the latter."""
     settings = attrs.evolve(Settings.load(myloware_dsn, environ={}, dotenv=None), schema="Tenant A")
     migrate(settings)
-    database = create_database(settings)
+    database = StoreDatabase(settings)
     yield database
     database.close_all()
 
@@ -639,7 +639,7 @@ def test_what_has_a_name_of_ours_is_not_taken_for_the_schema(
 def test_a_schema_that_does_not_exist_is_not_taken_for_public(myloware_dsn: str) -> None:
     """With `?schema=` of a schema not made yet, `migrate` is the remedy, and it makes one, whole and apart."""
     settings = attrs.evolve(Settings.load(myloware_dsn, environ={}, dotenv=None), schema="not_there")
-    with closing(create_database(settings)) as database:
+    with closing(StoreDatabase(settings)) as database:
         assert {} == read_catalog(database)
         assert (Finding("migration", "all", "applied", None, "myloware-store migrate"),) == validate(database).findings
         migrate(settings)
@@ -696,20 +696,20 @@ def test_pgvector_out_of_reach_is_put_on_the_roles_path(myloware_db: StoreDataba
     """Only behind a pooler: otherwise new connections find the extension wherever it is."""
     psql(myloware_db, 'CREATE SCHEMA "a part"; ALTER EXTENSION vector SET SCHEMA "a part"')
     pooled = attrs.evolve(myloware_db.settings, pgbouncer=True)
-    with closing(create_database(pooled)) as database:
+    with closing(StoreDatabase(pooled)) as database:
         (finding,) = validate(database).findings
     assert ("extension", "vector", 'in "a part"') == (finding.kind, finding.name, finding.actual)
-    with closing(create_database(myloware_db.settings)) as database:
+    with closing(StoreDatabase(myloware_db.settings)) as database:
         assert () == validate(database).findings
     psql(myloware_db, finding.remedy)
-    with closing(create_database(pooled)) as database:
+    with closing(StoreDatabase(pooled)) as database:
         assert () == validate(database).findings
 
 
 def test_a_search_path_of_the_connections_own_is_named(myloware_dsn: str) -> None:
     """What the URL's options lead past is mended in the URL: no statement can."""
     settings = Settings.load(myloware_dsn, environ={}, dotenv=None).with_server(options="-csearch_path=nowhere")
-    with closing(create_database(settings)) as database:
+    with closing(StoreDatabase(settings)) as database:
         (finding,) = validate(database).findings
 
     assert ("setting", "search_path") == (finding.kind, finding.name)
@@ -793,7 +793,7 @@ def test_a_ctype_that_spoils_text_search_is_a_warning(myloware_server: Any, lc_c
         connection.autocommit = True
         with connection.cursor() as run:
             run.execute(f"CREATE DATABASE {name} TEMPLATE template0 LC_CTYPE '{lc_ctype}' STRATEGY file_copy")
-            database = create_database(Settings.load(myloware_server.url(name), environ={}, dotenv=None))
+            database = StoreDatabase(Settings.load(myloware_server.url(name), environ={}, dotenv=None))
             migrate(database.settings)
             report = validate(database)
             database.close_all()

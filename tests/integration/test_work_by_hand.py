@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from myloware_store import Attempt, DeadLetter, Store, WorkItem
-from myloware_store.errors import ConstraintViolation
+from myloware_store.core.errors import ConstraintViolation
 
 if TYPE_CHECKING:
     from collections.abc import Callable

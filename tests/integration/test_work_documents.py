@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from myloware_store import InvalidDocument, Schema, WorkOrder
-from myloware_store.repositories.schemas import Schemas
+from myloware_store.platform.schemas import Schemas
 
 if TYPE_CHECKING:
     from myloware_store import Store

@@ -22,7 +22,7 @@ from myloware_store import (
     WorkOrder,
     WorkOrderStatus,
 )
-from myloware_store.errors import ConstraintViolation
+from myloware_store.core.errors import ConstraintViolation
 from tests.integration.conftest import until_blocked
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import psycopg2
 import pytest
 
 from myloware_store import Store, WorkOrderStatus
-from myloware_store.migrate import migrate
+from myloware_store.ops.migrate import migrate
 from myloware_store.settings import Settings
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import psycopg2
 import pytest
 
 from myloware_store import DatabaseFault, InvalidInput, Store
-from myloware_store.database import create_database
-from myloware_store.listening import Listener
-from myloware_store.repositories.work import Work
+from myloware_store.db.database import StoreDatabase
+from myloware_store.db.listening import Listener
+from myloware_store.work.orders import Work
 from tests.integration.conftest import LISTENING, until, until_listening
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def test_a_wait_can_be_ended(myloware: Store) -> None:
 
 def test_where_nothing_can_be_heard_it_looks(myloware: Store) -> None:
     """Behind a pooler in transaction mode, where LISTEN would be somebody else's."""
-    pooled = create_database(attrs.evolve(myloware.settings, pgbouncer=True))
+    pooled = StoreDatabase(attrs.evolve(myloware.settings, pgbouncer=True))
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(Work(pooled).wait_for_work, 600)
         myloware.work.submit([INVOICE])
@@ -190,7 +190,7 @@ def test_where_nothing_can_be_heard_it_looks(myloware: Store) -> None:
 
 def test_how_often_it_looks_can_be_set(myloware: Store) -> None:
     """A long time leaves the server alone: one look before, one at the beginning and one at the end."""
-    pooled = create_database(attrs.evolve(myloware.settings, pgbouncer=True))
+    pooled = StoreDatabase(attrs.evolve(myloware.settings, pgbouncer=True))
     looks: list[str] = []
     pooled.query_hooks.append(lambda sql, *_: looks.append(sql))
 

@@ -18,7 +18,7 @@ import pytest
 from psycopg2 import sql
 
 from myloware_store import Attempt, Worker, WorkerReport, WorkItem, WorkItemStatus
-from myloware_store.database import create_database
+from myloware_store.db.database import StoreDatabase
 from myloware_store.settings import Settings
 from tests.integration.conftest import BLOCKED, until, until_blocked, until_listening
 
@@ -201,12 +201,12 @@ def test_a_server_that_is_read_only_is_one_that_is_away(
 def unreachable(_store: Store) -> None:
     """Use a database whose server is away."""
     away = Settings.load("postgresql://kim@127.0.0.1:1/away", environ={}, dotenv=None)
-    create_database(away).execute_sql("SELECT 1")
+    StoreDatabase(away).execute_sql("SELECT 1")
 
 
 def crowded(store: Store) -> None:
     """Ask a pool for a connection whose only one is in use."""
-    database = create_database(attrs.evolve(store.settings, connection_limit=1, pool_timeout=0.01))
+    database = StoreDatabase(attrs.evolve(store.settings, connection_limit=1, pool_timeout=0.01))
     with database.unit(), ThreadPoolExecutor(1) as pool:
         pool.submit(database.execute_sql, "SELECT 1").result()
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from myloware_store.database import StoreDatabase, create_database
-from myloware_store.migrate import migrations_path
+from myloware_store.db.database import StoreDatabase
+from myloware_store.ops.migrate import migrations_path
 from myloware_store.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def connect() -> Iterator[Connect]:
     databases: list[StoreDatabase] = []
 
     def make(settings: Settings) -> StoreDatabase:
-        databases.append(create_database(settings))
+        databases.append(StoreDatabase(settings))
         return databases[-1]
 
     yield make

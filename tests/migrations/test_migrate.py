@@ -15,10 +15,7 @@ import numpy as np
 import pytest
 
 from myloware_store import MemDoc, Store
-from myloware_store.catalog import expected_catalog, read_catalog
-from myloware_store.database import create_database
-from myloware_store.embedded import EmbeddedServer
-from myloware_store.errors import (
+from myloware_store.core.errors import (
     ConnectionFailed,
     InvalidInput,
     MigrationError,
@@ -27,7 +24,11 @@ from myloware_store.errors import (
     SettingsError,
     StoreError,
 )
-from myloware_store.migrate import (
+from myloware_store.core.vectors import DIMENSIONS
+from myloware_store.db.database import StoreDatabase
+from myloware_store.embedded import EmbeddedServer
+from myloware_store.ops.catalog import expected_catalog, read_catalog
+from myloware_store.ops.migrate import (
     Limits,
     MigrationReport,
     MigrationStatus,
@@ -38,17 +39,15 @@ from myloware_store.migrate import (
     rollback,
     status,
 )
-from myloware_store.migration_database import MigrationDatabase, require_supported
+from myloware_store.ops.migration_database import MigrationDatabase, require_supported
+from myloware_store.ops.validate import validate
 from myloware_store.seed import seed
 from myloware_store.settings import Settings
-from myloware_store.validate import validate
-from myloware_store.vectors import DIMENSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from myloware_store.database import StoreDatabase
 
 Connect = Any
 Folder = Any
@@ -549,7 +548,7 @@ def test_a_database_of_another_encoding_is_refused(settings: Settings, database:
     """Documents would fail one by one there, also if another version has migrated it."""
     database.execute_sql(f"CREATE DATABASE {role} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
     try:
-        with closing(create_database(attrs.evolve(settings, dbname=role))) as latin:
+        with closing(StoreDatabase(attrs.evolve(settings, dbname=role))) as latin:
             (finding, *_) = validate(latin).findings
             assert ("setting", "server_encoding", "LATIN1") == (finding.kind, finding.name, finding.actual)
             assert "encoding is LATIN1" in (migrate(latin.settings, plan=True).obstacle or "")

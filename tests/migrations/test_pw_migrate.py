@@ -16,14 +16,14 @@ import psycopg2
 import pytest
 
 from myloware_store.embedded import EmbeddedServer
-from myloware_store.migrate import migrate, status
-from myloware_store.migration_database import MigrationDatabase
-from myloware_store.validate import validate
+from myloware_store.ops.migrate import migrate, status
+from myloware_store.ops.migration_database import MigrationDatabase
+from myloware_store.ops.validate import validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from myloware_store.database import StoreDatabase
+    from myloware_store.db.database import StoreDatabase
     from myloware_store.settings import Settings
 
 CHECKOUT = Path(__file__).parents[2]

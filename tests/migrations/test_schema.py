@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 import attrs
 import pytest
 
-from myloware_store import catalog
-from myloware_store.catalog import CATALOG_FILE, expected_catalog, read_catalog
 from myloware_store.embedded import find_binaries
-from myloware_store.migrate import HISTORY_TABLE, migrate, migrations_path, rollback
-from myloware_store.models.ddl import create_all
-from myloware_store.validate import validate
+from myloware_store.ops import catalog
+from myloware_store.ops.catalog import CATALOG_FILE, expected_catalog, read_catalog
+from myloware_store.ops.ddl import create_all
+from myloware_store.ops.migrate import HISTORY_TABLE, migrate, migrations_path, rollback
+from myloware_store.ops.validate import validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from myloware_store.database import StoreDatabase
+    from myloware_store.db.database import StoreDatabase
     from myloware_store.settings import Settings
 
 # What the two documents of the setup name, to the letter.
@@ -102,7 +102,7 @@ def test_migrations_and_models_give_the_same_catalog(settings: Settings, databas
 
 
 def test_the_catalog_file_is_as_its_command_writes_it(tmp_path: Path) -> None:
-    """`python -m myloware_store.catalog` would change nothing, not even the order."""
+    """`python -m myloware_store.ops.catalog` would change nothing, not even the order."""
     catalog._write(tmp_path / "catalog.json")
 
     assert (tmp_path / "catalog.json").read_text(encoding="utf-8") == CATALOG_FILE.read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg2
 import pytest
 
-from myloware_store.errors import StoreError
+from myloware_store.core.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from myloware_store import ToolCapability, WorkItem, WorkOrder
-from myloware_store.enums import WorkItemStatus
+from myloware_store.core.enums import WorkItemStatus
 
 if TYPE_CHECKING:
     from myloware_store import Store

@@ -327,7 +327,7 @@ def test_markers_are_no_part_of_the_schema(project: Project) -> None:
     """`validate` finds nothing wrong with the database of a test, in any mode."""
     result = project.run("""
         import pytest
-        from myloware_store.validate import validate
+        from myloware_store.ops.validate import validate
 
         @pytest.mark.parametrize("mode", [
             pytest.param(mode, marks=pytest.mark.myloware_db(mode=mode)) for mode in ("restore", "rollback", "clone")

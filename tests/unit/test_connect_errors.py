@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from psycopg2 import OperationalError
 
-from myloware_store.database import create_database
-from myloware_store.driver_errors import connect_fault
-from myloware_store.errors import ConnectionFailed
+from myloware_store.core.errors import ConnectionFailed
+from myloware_store.db.database import StoreDatabase
+from myloware_store.db.driver_errors import connect_fault
 from myloware_store.settings import Settings
 
 
@@ -23,7 +23,7 @@ from myloware_store.settings import Settings
 )
 def test_a_password_is_masked_and_words_are_not(password: str, mode: str, shown: str) -> None:
     """A short password, which is part of many words, garbles none of them, and shows no more than a long one."""
-    database = create_database(Settings(host="h", password=password, params={"sslmode": mode}))
+    database = StoreDatabase(Settings(host="h", password=password, params={"sslmode": mode}))
 
     with pytest.raises(ConnectionFailed) as caught:
         database.connect()

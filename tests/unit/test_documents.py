@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from myloware_store.core.enums import WorkItemType
+from myloware_store.core.errors import InvalidInput
 from myloware_store.demo.reading import BUNDLED, Reading, chunk, guess_type, read_documents
-from myloware_store.enums import WorkItemType
-from myloware_store.errors import InvalidInput
 
 BUNDLED_TYPES = {
     "barcode-on-pear-chutney-does-not-scan.md": WorkItemType.TICKET,

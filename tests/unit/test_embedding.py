@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from myloware_store.embedding import Embedder, HashingEmbedder, _project
-from myloware_store.errors import InvalidInput
-from myloware_store.vectors import DIMENSIONS
+from myloware_store.core.embedding import Embedder, HashingEmbedder, _project
+from myloware_store.core.errors import InvalidInput
+from myloware_store.core.vectors import DIMENSIONS
 
 embed: Embedder = HashingEmbedder()
 
@@ -66,7 +66,7 @@ def test_neighbours_do_not_matter(several: list[str]) -> None:
 def test_processes_agree(seed: str) -> None:
     """Another process with another hash seed gives the same vectors, bit for bit."""
     program = (
-        "import hashlib, sys; from myloware_store.embedding import HashingEmbedder;"
+        "import hashlib, sys; from myloware_store.core.embedding import HashingEmbedder;"
         "print(hashlib.sha256(HashingEmbedder()(sys.argv[1:]).tobytes()).hexdigest())"
     )
     printed = subprocess.run(

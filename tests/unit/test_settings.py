@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 import pytest
 
-from myloware_store.errors import SettingsError
+from myloware_store.core.errors import SettingsError
 from myloware_store.settings import Settings
 
 URL = "postgresql://u:hunter2@db.example:5433/shop"

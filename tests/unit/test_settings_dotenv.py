@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from myloware_store.errors import SettingsError
+from myloware_store.core.errors import SettingsError
 from myloware_store.settings import Settings
-from myloware_store.variables import put_aside
+from myloware_store.settings.environment import put_aside
 
 if TYPE_CHECKING:
     from pathlib import Path

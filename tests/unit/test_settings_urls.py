@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from myloware_store.errors import SettingsError
+from myloware_store.core.errors import SettingsError
 from myloware_store.settings import Settings
 
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from psycopg2.sql import SQL
 
-from myloware_store.statements import may_store, touches_session
+from myloware_store.db.statements import may_store, touches_session
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from myloware_store.database import create_database, current_actor, current_tenant, default_tenant, proxy, tenant_scope
-from myloware_store.errors import InvalidInput, NotOpen
+from myloware_store.core.errors import InvalidInput, NotOpen
+from myloware_store.db.database import StoreDatabase
+from myloware_store.db.proxy import default_tenant, proxy
+from myloware_store.db.tenancy import current_actor, current_tenant, tenant_scope
 from myloware_store.settings import Settings
 
 
@@ -111,7 +113,7 @@ def test_the_default_tenant_is_that_of_the_open_stores_settings() -> None:
     try:
         proxy.initialize(None)
         without = default_tenant()
-        proxy.initialize(create_database(Settings(tenant_id="acme")))
+        proxy.initialize(StoreDatabase(Settings(tenant_id="acme")))
         within = default_tenant()
     finally:
         proxy.initialize(before)

@@ -13,8 +13,8 @@ import uuid_utils.compat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from myloware_store.errors import InvalidInput
-from myloware_store.values import MAX_TEXT_BYTES, dump_json, is_uuid, require_text, require_uuid
+from myloware_store.core.errors import InvalidInput
+from myloware_store.core.values import MAX_TEXT_BYTES, dump_json, is_uuid, require_text, require_uuid
 
 
 @pytest.mark.parametrize("made", [uuid_utils.uuid7(), uuid_utils.compat.uuid7(), uuid.uuid4()])

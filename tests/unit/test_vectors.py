@@ -13,8 +13,8 @@ from hypothesis.extra import numpy as hnp
 from pgvector import Vector
 from psycopg2.extensions import adapt
 
-from myloware_store.errors import InvalidVector
-from myloware_store.vectors import (
+from myloware_store.core.errors import InvalidVector
+from myloware_store.core.vectors import (
     DIMENSIONS,
     as_embedding,
     as_embeddings,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import peewee
 
-from myloware_store.database import proxy
+from myloware_store.db.proxy import proxy
 
 
 class Payment(peewee.Model):

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 from myloware_store.cli import cli
 from myloware_store.embedded import EmbeddedServer
-from myloware_store.migration_database import LOCK_CLASS
+from myloware_store.ops.migration_database import LOCK_CLASS
 
 if TYPE_CHECKING:
     from tests.integration.cli.conftest import Shell

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from myloware_store.migration_history import HISTORY_TABLE, available_migrations, migrations_path
+from myloware_store.ops.history import HISTORY_TABLE, available_migrations, migrations_path
 
 if TYPE_CHECKING:
     from tests.integration.cli.conftest import Shell

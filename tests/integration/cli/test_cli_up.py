@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from myloware_store.embedded import EmbeddedServer
-from myloware_store.migration_history import available_migrations, migrations_path
+from myloware_store.ops.history import available_migrations, migrations_path
 
 if TYPE_CHECKING:
     from tests.integration.cli.conftest import Shell

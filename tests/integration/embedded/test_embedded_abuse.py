@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import psycopg2
 import pytest
 
-from myloware_store.database import create_database
+from myloware_store.core.errors import ConnectionFailed, EmbeddedServerError
+from myloware_store.db.database import StoreDatabase
 from myloware_store.embedded import EmbeddedServer, locks, start, supervisor
 from myloware_store.embedded.binaries import find_binaries
-from myloware_store.errors import ConnectionFailed, EmbeddedServerError
 from myloware_store.settings import Settings
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def test_a_server_that_recovers_from_a_crash_stops_at_once(one_stage: Stage) -> 
 def refusal(server: EmbeddedServer) -> str | None:
     """Return the SQLSTATE of the error with which a connection fails."""
     try:
-        create_database(Settings.load(server.url("postgres"), environ={}, dotenv=None)).open_session().close()
+        StoreDatabase(Settings.load(server.url("postgres"), environ={}, dotenv=None)).open_session().close()
     except ConnectionFailed as error:
         return error.sqlstate
     return None

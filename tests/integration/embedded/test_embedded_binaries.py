@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from myloware_store.core.errors import EmbeddedServerError
 from myloware_store.embedded import EmbeddedServer, binaries, find_binaries
 from myloware_store.embedded.binaries import major_version
-from myloware_store.errors import EmbeddedServerError
 
 if TYPE_CHECKING:
     from tests.integration.embedded.conftest import Stage

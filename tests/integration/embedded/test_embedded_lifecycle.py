@@ -12,9 +12,9 @@ from urllib.parse import unquote
 import psycopg2
 import pytest
 
+from myloware_store.core.errors import EmbeddedServerError, InvalidInput
 from myloware_store.embedded import EmbeddedServer, start
 from myloware_store.embedded.locks import open_lock, try_lock
-from myloware_store.errors import EmbeddedServerError, InvalidInput
 
 if TYPE_CHECKING:
     from tests.integration.embedded.conftest import Line, Stage

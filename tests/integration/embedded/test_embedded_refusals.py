@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from myloware_store.core.errors import EmbeddedServerError
 from myloware_store.embedded import EmbeddedServer, server
 from myloware_store.embedded.place import make_place
-from myloware_store.errors import EmbeddedServerError
 
 if TYPE_CHECKING:
     from tests.integration.embedded.conftest import Stage

@@ -14,11 +14,11 @@ import attrs
 import psycopg2
 import pytest
 
+from myloware_store.core.errors import EmbeddedServerError
 from myloware_store.embedded import EmbeddedServer, account, find_binaries, place
 from myloware_store.embedded.account import server_account
 from myloware_store.embedded.binaries import major_version, reachable_binaries
 from myloware_store.embedded.place import find_place, make_place
-from myloware_store.errors import EmbeddedServerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from myloware_store import DIMENSIONS, Store
-from myloware_store.repositories.memory import Memory
+from myloware_store.memory import Memory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from myloware_store.database import StoreDatabase
+    from myloware_store.db.database import StoreDatabase
 
 
 class Corpus:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from myloware_store import InvalidInput, Store, VectorIndexError
-from myloware_store.repositories.memory.index_build import find_leftovers
-from myloware_store.repositories.memory.index_state import METHODS, IndexStates
+from myloware_store.memory.index.build import find_leftovers
+from myloware_store.memory.index.state import METHODS, IndexStates
 
 if TYPE_CHECKING:
-    from myloware_store.repositories.memory.index_state import Method
+    from myloware_store.memory.index.state import Method
     from tests.integration.memory_index.conftest import Corpus
 
 
@@ -61,7 +61,7 @@ def test_ensure_makes_the_index_good(loaded: Store, corpus: Corpus, method: Meth
 
 def test_the_measured_search_goes_through_the_index(loaded: Store, corpus: Corpus) -> None:
     """What is measured is a scan of the index and not another plan."""
-    from myloware_store.repositories.memory.index_recall import APPROXIMATE, EXACT
+    from myloware_store.memory.index.recall import APPROXIMATE, EXACT
 
     loaded.memory.index.ensure()
     query = {"query": str(corpus.clustered(1)[0].tolist()), "k": 10}

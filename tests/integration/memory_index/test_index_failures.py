@@ -17,20 +17,19 @@ import psycopg2
 import pytest
 
 from myloware_store import DIMENSIONS, ConnectionFailed, Store, VectorIndexError
-from myloware_store.database import create_database
-from myloware_store.migrate import migrate
-from myloware_store.repositories.memory import Memory
-from myloware_store.repositories.memory.index import MemoryIndex
-from myloware_store.repositories.memory.index_session import find_builder
-from myloware_store.repositories.memory.index_state import METHODS, IndexStates
+from myloware_store.db.database import StoreDatabase
+from myloware_store.memory import Memory
+from myloware_store.memory.index import MemoryIndex
+from myloware_store.memory.index.session import find_builder
+from myloware_store.memory.index.state import METHODS, IndexStates
+from myloware_store.ops.migrate import migrate
+from myloware_store.ops.validate import validate
 from myloware_store.settings import Settings
-from myloware_store.validate import validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from myloware_store.database import StoreDatabase
-    from myloware_store.repositories.memory.index_state import Method
+    from myloware_store.memory.index.state import Method
     from tests.integration.memory_index.conftest import Corpus
 
 PATIENCE = 60.0
@@ -161,7 +160,7 @@ def test_only_the_owner_builds(loaded: Store) -> None:
     loaded.db.execute_sql("DROP ROLE IF EXISTS index_reader")
     loaded.db.execute_sql("CREATE ROLE index_reader LOGIN")
     loaded.db.execute_sql("GRANT SELECT ON mem_docs TO index_reader")
-    plain = create_database(attrs.evolve(loaded.settings, user="index_reader"))
+    plain = StoreDatabase(attrs.evolve(loaded.settings, user="index_reader"))
     try:
         index = MemoryIndex(plain, IndexStates(plain))
         index.least_rows = 500
@@ -180,7 +179,7 @@ def test_only_the_owner_builds(loaded: Store) -> None:
 def test_where_everything_is_read_only_nothing_is_built(loaded: Store) -> None:
     """By one typed error before anything is measured; searches and the status are right."""
     loaded.db.execute_sql(f"ALTER DATABASE {loaded.settings.dbname} SET default_transaction_read_only = on")
-    reader = create_database(loaded.settings)
+    reader = StoreDatabase(loaded.settings)
     memory = Memory(reader)
     memory.index.least_rows = 500
     try:
@@ -210,7 +209,7 @@ def test_a_cancelled_build_is_a_typed_error(loaded: Store, corpus: Corpus) -> No
 
 def test_through_pgbouncer_nothing_is_built(loaded: Store) -> None:
     """It cannot hold the lock; the status can be read."""
-    pooled = create_database(attrs.evolve(loaded.settings, pgbouncer=True))
+    pooled = StoreDatabase(attrs.evolve(loaded.settings, pgbouncer=True))
     index = MemoryIndex(pooled, IndexStates(pooled))
     index.least_rows = 500
     try:
@@ -247,7 +246,7 @@ def old_and_new(empty_database: str, corpus: Corpus) -> Iterator[StoreDatabase]:
     """Give a loaded database on the oldest and on the newest server."""
     settings = Settings.load(empty_database, environ={}, dotenv=None)
     migrate(settings)
-    database = create_database(settings)
+    database = StoreDatabase(settings)
     corpus.load(database, corpus.clustered(corpus.rows))
     yield database
     database.close_all()

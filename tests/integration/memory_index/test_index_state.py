@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 
-from myloware_store.repositories.memory.index_state import IndexState, IndexStates, encode_record
+from myloware_store.memory.index.state import IndexState, IndexStates, encode_record
 
 if TYPE_CHECKING:
-    from myloware_store.database import StoreDatabase
+    from myloware_store.db.database import StoreDatabase
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 

@@ -1,0 +1,1 @@
+"""Plain values, errors and results: nothing here knows a database."""

@@ -1,0 +1,182 @@
+"""Checks of plain values before they reach SQL: text, names and JSON, with their limits."""
+
+from __future__ import annotations
+
+import math
+import re
+import reprlib
+import uuid
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import orjson
+
+from myloware_store.core.errors import InvalidInput, SchemaMismatch
+
+__all__ = [
+    "MAX_JSON_BYTES",
+    "MAX_NAME_CHARS",
+    "MAX_TEXT_BYTES",
+    "dump_json",
+    "is_uuid",
+    "read_label",
+    "require_text",
+    "require_uuid",
+    "shown",
+]
+
+_Label = TypeVar("_Label", bound=StrEnum)
+
+MAX_TEXT_BYTES = 1024 * 1024
+"""Largest text, in bytes of UTF-8: PostgreSQL's tsvector ends at 1 MB."""
+
+MAX_JSON_BYTES = 4 * 1024 * 1024
+"""Largest JSON document, in bytes of UTF-8."""
+
+MAX_NAME_CHARS = 255
+"""Longest name, identifier or key, in characters: they stand in B-tree indexes, whose rows end at 2.7 KB."""
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 80
+
+_OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
+_DEPTH_TOLD = 8
+_LARGE = re.compile(rb'("(?:[^"\\]+|\\.)*")|-?[\d.]+e\+\d+')
+_ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+
+
+def shown(value: Any) -> str:
+    """Return how a refused value looks in an error: short, whatever it is, and never an error itself."""
+    return _short.repr(value)
+
+
+def read_label(enum: type[_Label], label: str) -> _Label:
+    """Return the member of a label that the database sent.
+
+    Raises:
+        SchemaMismatch: A newer version has added the label.
+    """
+    try:
+        return enum(label)
+    except ValueError:
+        raise SchemaMismatch(
+            f"{enum.__name__}: this version of myloware_store does not know {shown(label)}, which the database has;"
+            " install the version that the database was migrated with"
+        ) from None
+
+
+def is_uuid(value: Any) -> bool:
+    """Tell whether a value is a UUID, of the standard library or of another one, such as uuid_utils."""
+    return isinstance(getattr(value, "hex", None), str)
+
+
+def require_uuid(value: Any, name: str) -> uuid.UUID:
+    """Return a UUID, of any library or as text, as the standard library's; else raise InvalidInput."""
+    if isinstance(value, uuid.UUID):
+        return value
+    try:
+        return uuid.UUID(value.hex if is_uuid(value) else value)
+    except (ValueError, TypeError, AttributeError):
+        raise InvalidInput(f"{name}: {shown(value)} is not a UUID") from None
+
+
+def require_text(
+    value: Any,
+    name: str,
+    *,
+    blank: bool = True,
+    max_chars: int | None = None,
+    max_bytes: int | None = MAX_TEXT_BYTES,
+) -> str:
+    """Return the text if PostgreSQL can store it as it is.
+
+    Args:
+        value: What should be a `str`.
+        name: What to call it in an error.
+        blank: Whether text without a visible character is allowed.
+        max_chars: Most characters allowed, None for no limit.
+        max_bytes: Most bytes of UTF-8 allowed, None for no limit.
+
+    Raises:
+        InvalidInput: It is not a `str`, is blank, too long, or holds a NUL or a lone surrogate.
+    """
+    if not isinstance(value, str):
+        raise InvalidInput(f"{name}: {type(value).__name__} is not text")
+    if not blank and not value.strip():
+        raise InvalidInput(f"{name}: the text is empty")
+    if max_chars is not None and len(value) > max_chars:
+        raise InvalidInput(f"{name}: {len(value)} characters are more than the {max_chars} allowed")
+    if "\x00" in value:
+        raise InvalidInput(f"{name}: the text holds a NUL character, which PostgreSQL cannot store")
+    try:
+        size = len(value) if value.isascii() else len(value.encode())
+    except UnicodeEncodeError:
+        raise InvalidInput(f"{name}: the text holds a lone surrogate, which is not valid Unicode") from None
+    if max_bytes is not None and size > max_bytes:
+        raise InvalidInput(f"{name}: {size} bytes are more than the {max_bytes} allowed")
+    return str(value)
+
+
+def dump_json(value: Any, name: str, *, max_bytes: int | None = MAX_JSON_BYTES) -> str:
+    """Return a value as JSON text that `jsonb` stores without changing its meaning.
+
+    Numbers come back equal and of the same type; of -0.0 the sign is lost.
+
+    Raises:
+        InvalidInput: Something in it is not JSON (NaN and infinities, keys that are not text, bytes, sets, dates,
+            integers beyond 64 bits), holds a NUL or a lone surrogate, or it is larger than `max_bytes`.
+    """
+    try:
+        data = orjson.dumps(value, option=_OPTIONS)
+    except (orjson.JSONEncodeError, RecursionError) as error:
+        raise InvalidInput(f"{name}: not JSON: {error}{_place(value)}") from None
+    if b"e+" in data:
+        data = _LARGE.sub(_without_exponent, data)
+    if max_bytes is not None and len(data) > max_bytes:
+        raise InvalidInput(f"{name}: {len(data)} bytes of JSON are more than the {max_bytes} allowed")
+    if _ESCAPED_NUL.search(data):
+        raise InvalidInput(f"{name}: the JSON holds a NUL character, which PostgreSQL cannot store")
+    # orjson writes NaN and the infinities as null.
+    if b"null" in data and not _is_finite(value):
+        raise InvalidInput(f"{name}: the JSON holds NaN or an infinite number")
+    return data.decode()
+
+
+def _without_exponent(found: re.Match[bytes]) -> bytes:
+    """Write a large float with all its digits and a fraction: of 1e+16 `jsonb` would make a whole number."""
+    return found[1] or f"{Decimal(found[0].decode()):f}.0".encode()
+
+
+def _place(value: Any) -> str:
+    """Say by which keys the first part that is not JSON is reached, as far as it is not deep down."""
+    place = ""
+    for _ in range(_DEPTH_TOLD):
+        parts = (
+            value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+        )
+        wrong = next(((key, part) for key, part in parts if not _is_json(part)), None)
+        if wrong is None:
+            break
+        place += f"[{shown(wrong[0])}]"
+        value = wrong[1]
+    return f", at {place}" if place else ""
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        orjson.dumps(value, option=_OPTIONS)
+    except (orjson.JSONEncodeError, RecursionError):
+        return False
+    return True
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return all(map(_is_finite, value))
+    return True

@@ -1,0 +1,1 @@
+"""PostgreSQL: connections, transactions, tenants, signals; no table."""

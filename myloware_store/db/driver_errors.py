@@ -1,0 +1,292 @@
+"""The one place where a driver's errors become the library's: names and codes pass, values and secrets do not."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, TypeVar
+
+import peewee
+import psycopg2
+from psycopg2 import errorcodes
+
+from myloware_store.core import errors
+from myloware_store.settings.url import SECRET_PARAMETERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from psycopg2.extensions import Diagnostics
+
+    from myloware_store.settings import Settings
+
+__all__ = ["DRIVER_ERRORS", "connect_fault", "lost_fault", "misuse", "readable", "statement_fault"]
+
+_Fault = TypeVar("_Fault", bound=errors.StoreError)
+_Rows = TypeVar("_Rows")
+
+DRIVER_ERRORS = (psycopg2.Error, ValueError, TypeError, LookupError, OverflowError, RecursionError)
+"""What psycopg2 raises: its own errors, and plain ones for what it cannot send or read."""
+
+
+class OperationalFault(errors.DatabaseFault, peewee.OperationalError):
+    """Something outside the statement stopped it."""
+
+
+class ProgrammingFault(errors.DatabaseFault, peewee.ProgrammingError):
+    """The statement is wrong."""
+
+
+class InternalFault(errors.DatabaseFault, peewee.InternalError):
+    """The server met a state it cannot work in, such as a failed transaction."""
+
+
+class UnreadableFault(errors.DatabaseFault, peewee.DataError):
+    """The server sent a value that Python has no room for; the statement itself was carried out."""
+
+
+class NotSupportedFault(errors.DatabaseFault, peewee.NotSupportedError):
+    """The server cannot do this."""
+
+
+class InterfaceFault(errors.DatabaseFault, peewee.InterfaceError):
+    """The driver was used in a way it does not allow."""
+
+
+_BY_DRIVER_CLASS: tuple[tuple[type[Exception], type[errors.DatabaseFault]], ...] = (
+    (psycopg2.InterfaceError, InterfaceFault),
+    (psycopg2.OperationalError, OperationalFault),
+    (psycopg2.ProgrammingError, ProgrammingFault),
+    (psycopg2.NotSupportedError, NotSupportedFault),
+    (psycopg2.InternalError, InternalFault),
+    (psycopg2.DatabaseError, errors.DatabaseFault),
+)
+# What libpq says when a connection fails, in words of ours, with the SQLSTATE that the server had meant: a login that
+# fails has no SQLSTATE in libpq. The first match counts, so what a server answered goes before what no server heard.
+_CONNECT_REASONS = (
+    (r"(password|SASL) authentication failed", "the server refused the password", "28P01"),
+    (r"no password supplied", "the server asks for a password and none is set", "28P01"),
+    (r"role .* (does not exist|is not permitted)", "the role does not exist or may not log in", "28000"),
+    (r"no pg_hba\.conf entry|pg_hba\.conf rejects", "the server's pg_hba.conf does not let this client in", "28000"),
+    (r"database .* does not exist", "the database does not exist", "3D000"),
+    (r"permission denied for database", "the role may not connect to this database", "42501"),
+    (
+        r"too many (clients|connections)|slots are reserved|no more connections allowed",
+        "the server has no connection left",
+        "53300",
+    ),
+    (
+        r"system is (starting up|shutting down|not (yet )?accepting connections)|in recovery mode",
+        "the server is starting up, recovering or shutting down",
+        "57P03",
+    ),
+    (r"terminating connection", "the server ended the connection", "57P01"),
+    (
+        r"session is read-only|server is in hot standby mode",
+        "the server is read-only, and target_session_attrs asks for one that is not",
+        "08001",
+    ),
+    (
+        r"session is not read-only|server is not in hot standby mode",
+        "the server is no standby, and target_session_attrs asks for one",
+        "08001",
+    ),
+    (
+        r"unsupported startup parameter: options",
+        "a pooler stands between that takes no options: add pgbouncer=true, and set the search_path on the role",
+        "08004",
+    ),
+    (r"not translate host name", "no such host is known", "08001"),
+    (r"timeout expired|timed out", "it did not answer in time", "08001"),
+    (r"Connection refused|\.s\.PGSQL\..*No such file", "no server listens there", "08001"),
+    (r"Network is unreachable|No route to host", "the network does not reach it", "08001"),
+    (r"server closed the connection", "the server closed the connection", "08006"),
+)
+# SQLSTATE classes whose messages are about names and resources. In the others, and in whatever a PL/pgSQL RAISE wrote,
+# messages may hold values.
+_TELLING = ("0A", "25", "26", "34", "3D", "3F", "42", "53", "55", "57", "58")
+_MISSING = {"42P01", "42703", "42704", "3F000"}  # a table, a column, a type or other object, a schema
+_MOVED = re.compile(r"\w+ (cannot move from [A-Z]+ to [A-Z]+[a-z ]*)")  # raised by the guards: labels and fixed words
+_LONG = 6  # characters of a password that is no everyday word
+_TOO_MUCH = "a text has more different words than its full-text entry of 1 MB has room for, or a value is too large"
+_CONFLICTS = {
+    errorcodes.SERIALIZATION_FAILURE: "it met a concurrent transaction (serialization failure)",
+    errorcodes.DEADLOCK_DETECTED: "it and another transaction waited for each other (deadlock)",
+    errorcodes.LOCK_NOT_AVAILABLE: "another transaction holds a lock it needs (lock timeout)",
+}
+
+
+def statement_fault(error: Exception, *, returned: str | None = None) -> Exception:
+    """Translate what a statement raised on a connection that still stands.
+
+    Args:
+        error: What it raised.
+        returned: The signal for which it was cancelled, though the handler returned.
+
+    Returns:
+        An error of `core.errors`, with the driver's own at `driver_error` and in no traceback; an error that is not
+        about the database comes back as it is.
+    """
+    if returned and isinstance(error, psycopg2.Error) and error.pgcode == errorcodes.QUERY_CANCELED:
+        message = f"the statement was cancelled, since {returned} came while it waited, and its handler returned"
+        conflict = errors.TransactionConflict(f"{message}; run it again", sqlstate=errorcodes.QUERY_CANCELED)
+        return _keeping(error, conflict)
+    if isinstance(error, psycopg2.Error):
+        return _keeping(error, _by_state(error, error.pgcode or ""))
+    if isinstance(error, errors.StoreError) or not _of_the_driver(error):
+        return error
+    return _keeping(error, _unsendable(error))
+
+
+def readable(fetch: Callable[[], _Rows]) -> _Rows:
+    """Return the rows that a cursor fetches.
+
+    Raises:
+        DatabaseFault: A value among them has no place in Python, such as a date after the year 9999.
+    """
+    try:
+        return fetch()
+    except (ValueError, OverflowError, RecursionError) as error:
+        fault = UnreadableFault(
+            "a value that the server sent cannot be read in Python: it is larger, deeper nested, or a date further off"
+            " than Python can hold (years 1 to 9999); read it as text, by a ::text cast"
+        )
+        fault = _keeping(error, fault)
+    raise fault
+
+
+def connect_fault(error: Exception, settings: Settings) -> errors.ConnectionFailed:
+    """Translate why a connection could not be opened."""
+    text = str(error)
+    known = ((reason, sqlstate) for pattern, reason, sqlstate in _CONNECT_REASONS if re.search(pattern, text))
+    # Certificates, Kerberos, service files: libpq's own words, but for any secret among them.
+    reason, sqlstate = next(known, (_without_secrets(text, settings), "08001"))
+    fault = errors.ConnectionFailed(f"cannot connect to {settings.target}: {reason}", sqlstate=sqlstate)
+    return _keeping(error, fault)
+
+
+def lost_fault(
+    error: Exception | None, settings: Settings, *, committing: bool, pooled: bool = False
+) -> errors.ConnectionFailed:
+    """Translate a connection that broke while it was in use.
+
+    Args:
+        error: The driver's.
+        settings: Which server it was.
+        committing: Whether the server may have committed what it was sent last.
+        pooled: Whether a pooler stands between.
+    """
+    sqlstate = getattr(error, "pgcode", None) or "08006"
+    lost = f"the connection to {settings.target} was lost"
+    if committing:
+        message = (
+            f"{lost} before the server's reply came: what was sent last (a COMMIT, or a statement outside of a"
+            " transaction) may have been stored or not; look for it before doing it again"
+        )
+        return _keeping(error, errors.AmbiguousCommit(message, sqlstate=sqlstate))
+    # It closes the connection, and libpq does not read why.
+    hint = "; if that happens at every transaction, PgBouncer is in statement mode, which has none" if pooled else ""
+    fault = errors.ConnectionFailed(f"{lost}; an open transaction was rolled back{hint}", sqlstate=sqlstate)
+    return _keeping(error, fault)
+
+
+def misuse(message: str) -> errors.DatabaseFault:
+    """Make the error for a call that cannot work as it was made."""
+    return InterfaceFault(message)
+
+
+def _keeping(error: Exception | None, fault: _Fault) -> _Fault:
+    # Not as __cause__ or __context__: a traceback would print the driver's message, and with it row values.
+    fault.driver_error = error.with_traceback(None) if error is not None else None
+    return fault
+
+
+def _of_the_driver(error: Exception) -> bool:
+    """Tell whether the driver raised this by itself, rather than an application's code that it called."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+    return str(module).startswith(("myloware_store.", "psycopg2."))
+
+
+def _unsendable(error: Exception) -> errors.StoreError:
+    if isinstance(error, UnicodeEncodeError):
+        return errors.InvalidInput("a text holds a lone surrogate, which is not valid Unicode")
+    if isinstance(error, RecursionError):
+        return errors.InvalidInput("a value is nested too deeply to be sent")
+    if isinstance(error, ValueError) and "NUL" in str(error):
+        return errors.InvalidInput("a text holds a NUL character, which PostgreSQL cannot store")
+    if isinstance(error, ValueError | OverflowError):
+        return errors.InvalidInput("a value cannot be sent: it is too large, perhaps")
+    return ProgrammingFault(
+        "the statement's placeholders do not fit its parameters (a '%' that is none is written '%%'), or it is no"
+        " statement"
+    )
+
+
+def _without_secrets(text: str, settings: Settings) -> str:
+    secrets = [settings.password, *(value for key, value in settings.params.items() if key in SECRET_PARAMETERS)]
+    for secret in map(re.escape, filter(None, secrets)):
+        # A short one is part of many words, and is meant only where it stands by itself, as libpq quotes values.
+        pattern = secret if len(secret) >= _LONG else rf"(?<=[\"'=:]){secret}(?=[\"'@\s]|$)"
+        text = re.sub(pattern, "***", text)
+    return " ".join(text.split())
+
+
+def _by_state(error: psycopg2.Error, state: str) -> errors.StoreError:
+    found = error.diag
+    kind, message = _kind_and_message(error, found, state)
+    return kind(message, sqlstate=state, constraint=found.constraint_name or "", table=found.table_name or "")
+
+
+def _kind_and_message(error: psycopg2.Error, found: Diagnostics, state: str) -> tuple[type[errors.DatabaseFault], str]:
+    if state.startswith(("23", "2F")) or state == errorcodes.RAISE_EXCEPTION:
+        return errors.ConstraintViolation, f"{_refused_by(found)} ({_condition(state)})"
+    if state in _CONFLICTS:
+        return errors.TransactionConflict, f"the transaction failed: {_CONFLICTS[state]}; run it again"
+    if state.startswith(("22", "54")):
+        cause = _TOO_MUCH if state == errorcodes.PROGRAM_LIMIT_EXCEEDED else "the server refused a value"
+        return errors.InvalidData, f"{cause}: {_condition(state)}{_type_named(found)}"
+    if state in _MISSING:
+        return errors.MissingObject, f"{_told(found)} ({state}); if it is not migrated, run `myloware-store migrate`"
+    kind = next(fault for driver, fault in _BY_DRIVER_CLASS if isinstance(error, driver))
+    if not state:
+        # The driver's own complaint, such as a type it cannot adapt: it names types and never values.
+        return kind, str(error).strip() or type(error).__name__
+    return kind, f"{_told(found)} ({_condition(state)})"
+
+
+def _condition(state: str) -> str:
+    try:
+        return f"{errorcodes.lookup(state).lower()}, {state}"
+    except KeyError:
+        return state
+
+
+def _refused_by(found: Diagnostics) -> str:
+    if found.constraint_name:
+        rule = f"constraint {found.constraint_name}"
+    elif found.sqlstate == errorcodes.NOT_NULL_VIOLATION:
+        rule = f"column {found.column_name}, which must not be null,"
+    else:
+        rule = "a trigger"
+    moved = _MOVED.fullmatch(found.message_primary or "")
+    return f"{rule} on {found.table_name or 'a table'} refused the row{f': it {moved[1]}' if moved else ''}"
+
+
+def _type_named(found: Diagnostics) -> str:
+    named = re.search(r"for (?:type|enum) ([\w. ]+)(?=$|:|\()", found.message_primary or "")
+    return f", for type {named[1].strip()}" if named else ""
+
+
+def _told(found: Diagnostics) -> str:
+    message = found.message_primary or "the server refused the statement"
+    state = found.sqlstate or ""
+    if found.source_file == "pl_exec.c" or not state.startswith(_TELLING):
+        return "the server refused the statement"
+    if message.startswith("COPY from stdin failed"):
+        return "the file to copy from could not be read"  # what an application raised there may quote values
+    if state == errorcodes.SYNTAX_ERROR:
+        # The word it stumbled on may be a value: only plain words and operators are shown.
+        return message if re.search(r'near "([A-Za-z_]\w*|[^\w\s\'"]+)"$', message) else "syntax error"
+    return message

@@ -1,0 +1,128 @@
+"""A session that hears when work is queued, for those who wait for it."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from contextlib import suppress
+from typing import TYPE_CHECKING, Self
+
+import psycopg2
+
+from myloware_store.core.errors import StoreError
+from myloware_store.db.pool import readable
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from psycopg2.extensions import connection
+
+    from myloware_store.db.database import StoreDatabase
+
+__all__ = ["LISTENERS", "Listener"]
+
+LISTENERS = 1836674167
+"""The first key of the advisory lock that listeners hold: work_items_roll_up() tells of new work where it is held."""
+
+_ARM = """
+SELECT n.nspname, pg_try_advisory_lock_shared(%s, hashtext(n.nspname))
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE c.oid = 'work_items'::regclass
+"""
+_WAKE_BYTES = 4096
+
+
+class Listener:
+    """Waits until work is queued, by LISTEN on a connection outside of the pool.
+
+    It misses nothing in this order: `arm()`, look whether there is work, and only then `wait()`. If it cannot listen
+    (behind a pooler in transaction mode, or while the server is away) `arm()` is False and the caller looks again by
+    the clock. One thread uses it at a time; only `wake()` may come from anywhere, a signal handler included.
+
+    Args:
+        database: The open database.
+    """
+
+    def __init__(self, database: StoreDatabase) -> None:
+        self._database = database
+        self._connection: connection | None = None
+        self._schema: str | None = None  # known once it is armed
+        self._ears, self._mouth = os.pipe()
+        os.set_blocking(self._ears, False)
+        os.set_blocking(self._mouth, False)
+        # Not closed as long as somebody may call `wake()`: the number would soon be that of another file.
+        weakref.finalize(self, _close, self._ears, self._mouth).atexit = False
+
+    def arm(self) -> bool:
+        """Have what is queued from now on heard by the next `wait()`; False where that cannot be."""
+        if self._schema is not None:
+            return True
+        try:
+            if self._database.shares_sessions():
+                return False
+            if self._connection is None:
+                self._connection = self._database.open_session()
+            with self._connection.cursor() as cursor:
+                cursor.execute("LISTEN myloware_work")
+                cursor.execute(_ARM, (LISTENERS,))
+                ((schema, free),) = cursor.fetchall()
+        except (psycopg2.Error, StoreError):
+            self._hang_up()
+            return False
+        self._schema = schema if free else None
+        return self._schema is not None
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until work is queued, or for some seconds; it may end early for other reasons.
+
+        Returns:
+            False where `wake()` ended it.
+        """
+        if not self._heard():
+            session = () if self._connection is None else (self._connection.fileno(),)
+            readable(self._ears, *session, seconds=max(seconds, 0.0))
+            self._heard()
+        with suppress(BlockingIOError):
+            return not os.read(self._ears, _WAKE_BYTES)
+        return True
+
+    def wake(self) -> None:
+        """Have the `wait()` that is going on, or the next one, end at once."""
+        with suppress(BlockingIOError):  # enough is written already
+            os.write(self._mouth, b"!")
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._hang_up()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _heard(self) -> bool:
+        """Take what the server has said, and tell whether it was about this schema; a lost session is given up."""
+        if self._connection is None:
+            return False
+        try:
+            self._connection.poll()
+        except psycopg2.Error:
+            self._hang_up()
+            return True
+        said = {notice.payload for notice in self._connection.notifies}
+        self._connection.notifies.clear()
+        return self._schema in said
+
+    def _hang_up(self) -> None:
+        if self._connection is not None:
+            with suppress(psycopg2.Error):
+                self._connection.close()
+        self._connection = self._schema = None
+
+
+def _close(*files: int) -> None:
+    for file in files:
+        os.close(file)

@@ -1,0 +1,191 @@
+"""What a statement leaves behind: its rows, read whole, and what it may have changed in session and database."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, Self
+
+import psycopg2
+
+from myloware_store.core.errors import InvalidInput
+from myloware_store.db.driver_errors import readable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from psycopg2.extensions import cursor
+
+__all__ = ["LIFT_DEADLINES", "Rows", "Stream", "copy", "may_store", "touches_session"]
+
+# Servers older than PostgreSQL 17 know no transaction_timeout.
+LIFT_DEADLINES = """
+SELECT set_config(name, '0', %s) FROM pg_settings WHERE name IN
+    ('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout')
+"""
+"""For what runs long on purpose; its parameter is whether it holds to the end of the transaction, or of the session."""
+
+_LONG = 4096  # characters; longer statements are seldom seen twice
+# Statements that end with their transaction, whatever they do, as long as nothing in them names session state.
+_HARMLESS = re.compile(
+    r"\s*(?:SELECT|INSERT|UPDATE|DELETE|MERGE|WITH|VALUES|TABLE|COPY|LOCK|TRUNCATE|EXPLAIN|SHOW|NOTIFY|COMMENT|GRANT|REVOKE"
+    r"|CREATE|ALTER|DROP|REINDEX|REFRESH|CLUSTER|ANALYZE|VACUUM|BEGIN|START|COMMIT|ROLLBACK|END|ABORT|SAVEPOINT|RELEASE"
+    r"|SET\s+(?:LOCAL|TRANSACTION|CONSTRAINTS))\b",
+    re.IGNORECASE,
+)
+# Not what ends with the transaction: pg_advisory_xact_lock() and set_config(..., true).
+_SESSION = re.compile(
+    r";\s*\S|advisory(?!_xact)|set_config(?!\s*\([^()]*,\s*true\s*\))|setseed|pg_temp|dblink|U&"
+    r"|\b(?:temp|temporary|hold)\b",
+    re.IGNORECASE,
+)
+_READS = re.compile(
+    r"[\s(]*(?:SELECT|VALUES|TABLE|WITH|SHOW|EXPLAIN|FETCH|BEGIN|START|ROLLBACK|ABORT|SET|RESET|DISCARD"
+    r"|COPY\b.*\bTO\s+STDOUT)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_WRITES = re.compile(
+    r";\s*\S|\b(?:INSERT|(?<!FOR\s)(?<!KEY\s)UPDATE|DELETE|MERGE|INTO|CREATE|EXECUTE"
+    r"|submit_work_order|claim_work_items|finish_work_items)\b",
+    re.IGNORECASE,
+)
+_COMMITS = re.compile(r"(?:^|;)\s*COMMIT\b|^\s*(?:END|PREPARE\s+TRANSACTION)\b", re.IGNORECASE)
+
+
+def touches_session(sql: object) -> bool:
+    """Tell whether a statement may leave something in its session: a setting, a lock, a temporary table, a listener.
+
+    It errs on the side of yes, but for one case: a user's own function that changes its session on the inside looks
+    like any other. Use `SET LOCAL` there, or a cursor of `StoreDatabase.cursor()`.
+    """
+    if not isinstance(sql, str):
+        return True
+    return _seen(sql) if len(sql) <= _LONG else _looks(sql)
+
+
+def may_store(sql: object, *, in_transaction: bool) -> bool:
+    """Tell whether the server may have committed something by running a statement whose reply never came.
+
+    It errs on the side of yes, but for one case: a SELECT counts as a read, whatever the functions that it calls do,
+    unless they are the work engine's.
+
+    Args:
+        sql: The statement.
+        in_transaction: Whether a transaction was open before it, which then has to be committed first.
+    """
+    if not isinstance(sql, str):
+        return not in_transaction
+    if in_transaction:
+        return bool(_COMMITS.search(sql))
+    return not _READS.match(sql) or bool(_WRITES.search(sql))
+
+
+class Rows:
+    """The result of one statement, read whole, with a cursor's interface.
+
+    It needs no connection: psycopg2's own cursors lose their rows when the connection they came from is closed, which
+    another thread's failure can do once it is back in the pool.
+    """
+
+    __slots__ = ("_left", "arraysize", "closed", "description", "rowcount", "statusmessage")
+
+    def __init__(self, source: cursor) -> None:
+        self.description = source.description
+        self.rowcount = source.rowcount
+        self.statusmessage = source.statusmessage
+        self.arraysize = 100
+        self.closed = False
+        self._left: Iterator[Any] = iter(readable(source.fetchall) if source.description else ())
+        source.close()
+
+    def fetchone(self) -> Any:
+        """Return the next row, None after the last."""
+        return next(self._left, None)
+
+    def fetchmany(self, size: int | None = None) -> list[Any]:
+        """Return up to `size` further rows."""
+        return [row for _, row in zip(range(size or self.arraysize), self._left, strict=False)]
+
+    def fetchall(self) -> list[Any]:
+        """Return all further rows."""
+        return list(self._left)
+
+    def close(self) -> None:
+        """Let go of the rows."""
+        self.closed = True
+        self._left = iter(())
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._left
+
+    def __next__(self) -> Any:
+        return next(self._left)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+
+class Stream:
+    """A cursor on the server, whose rows are fetched through its connection, with errors translated.
+
+    Args:
+        source: The driver's cursor.
+        perform: Does something on the connection, and translates what the driver raises.
+    """
+
+    def __init__(self, source: cursor, perform: Callable[[Callable[[cursor], Any]], Any]) -> None:
+        self.itersize = source.itersize
+        self._source = source
+        self._perform = perform
+
+    @property
+    def description(self) -> Any:
+        """The columns, known after the first rows were fetched."""
+        return self._source.description
+
+    @property
+    def closed(self) -> bool:
+        """Whether no more rows can be fetched."""
+        return bool(self._source.closed)
+
+    def fetchmany(self, size: int) -> list[Any]:
+        """Return up to `size` further rows."""
+        rows: list[Any] = self._perform(lambda _: readable(partial(self._source.fetchmany, size)))
+        return rows
+
+    def close(self) -> None:
+        """Close the cursor on the server, if the server is there."""
+        with suppress(psycopg2.Error):
+            self._source.close()
+
+
+def copy(source: cursor, sql: Any, stream: Any) -> int:
+    """Run a COPY from or to a file object, and return how many rows it moved.
+
+    Raises:
+        InvalidInput: There is no such file, or it is closed or of the wrong direction.
+    """
+    way = "read" if re.search("STDIN", str(sql), re.IGNORECASE) else "write"
+    if not callable(getattr(stream, way, None)) or getattr(stream, "closed", False):
+        raise InvalidInput(f"stream: this {type(stream).__name__} is not an open file to {way}")
+    try:
+        source.copy_expert(sql, stream)
+    except psycopg2.Error:
+        raise
+    except BaseException:
+        # The file failed, and rows are still on their way: another statement discards them.
+        with suppress(psycopg2.Error):
+            source.execute("SELECT 1")
+        raise
+    return source.rowcount
+
+
+def _looks(sql: str) -> bool:
+    return not _HARMLESS.match(sql) or bool(_SESSION.search(sql))
+
+
+_seen = lru_cache(maxsize=1024)(_looks)

@@ -1,0 +1,104 @@
+"""The tenant and the actor in force, kept in context variables so that threads and tasks do not meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import attrs
+
+from myloware_store.core.values import MAX_NAME_CHARS, require_text
+from myloware_store.db.transactions import require_plain
+
+__all__ = ["current_actor", "current_tenant", "scope_kept", "tenant_scope"]
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+
+@attrs.define
+class _Scope:
+    tenant_id: str | None = None
+    actor: str | None = None
+    outer: _Scope | None = None
+    ended: bool = False
+
+
+_scope: ContextVar[_Scope] = ContextVar("myloware_scope", default=_Scope())  # noqa: B039 - never changed
+
+
+class TenantScope(AbstractContextManager[None]):
+    """A tenant that is in force inside a `with` block, or in the calls of a plain function."""
+
+    def __init__(self, tenant_id: str, actor: str | None) -> None:
+        self._named = tenant_id, actor
+
+    def __enter__(self) -> None:
+        tenant_id, actor = self._named
+        self._scope = _Scope(tenant_id, current_actor() if actor is None else actor, _current())
+        self._before = _scope.set(self._scope)
+
+    def __exit__(self, *_error: object) -> None:
+        try:
+            _scope.reset(self._before)
+        except ValueError:  # another thread has ended it, whose context is another one
+            self._scope.ended = True
+
+    def __call__(self, fn: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+        """Decorate a plain function."""
+        require_plain(fn)
+
+        @wraps(fn)
+        def scoped(*args: _Arguments.args, **options: _Arguments.kwargs) -> _Result:
+            with TenantScope(*self._named):
+                return fn(*args, **options)
+
+        return scoped
+
+
+def tenant_scope(tenant_id: str, actor: str | None = None) -> TenantScope:
+    """Put a tenant in force while the block runs, for this thread or task.
+
+    A thread started inside the block begins without a tenant: open a scope there too.
+
+    Args:
+        tenant_id: 1 to 255 characters, not all of them blank.
+        actor: Who acts, for the audit trail; an enclosing scope's actor stays in force where it is None.
+
+    Raises:
+        InvalidInput: One of them is no such text.
+    """
+    require_text(tenant_id, "tenant_id", blank=False, max_chars=MAX_NAME_CHARS)
+    if actor is not None:
+        require_text(actor, "actor", blank=False, max_chars=MAX_NAME_CHARS)
+    return TenantScope(tenant_id, actor)
+
+
+@contextmanager
+def scope_kept() -> Iterator[None]:
+    """Put the tenant and actor of before in force again after the block, whatever scopes were left open in it."""
+    before = _scope.get()
+    try:
+        yield
+    finally:
+        _scope.set(before)
+
+
+def current_tenant() -> str | None:
+    """Return the tenant in force, None where there is none."""
+    return _current().tenant_id
+
+
+def current_actor() -> str | None:
+    """Return who acts, None where nobody is named."""
+    return _current().actor
+
+
+def _current() -> _Scope:
+    scope = _scope.get()
+    while scope.ended and scope.outer is not None:
+        scope = scope.outer
+    return scope

@@ -1,0 +1,242 @@
+"""The connection that each thread holds: taken from the pool when it is needed, and returned clean."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from contextlib import contextmanager, nullcontext
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, SupportsIndex
+
+import psycopg2
+from psycopg2 import extensions
+
+from myloware_store.db.pool import alive, as_new
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from myloware_store.db.pool import ConnectionPool, Lease
+
+__all__ = ["Held", "ThreadConnection"]
+
+_IDLE = extensions.TRANSACTION_STATUS_IDLE
+_UNKNOWN = extensions.TRANSACTION_STATUS_UNKNOWN
+
+
+class _Blocks(list[Any]):
+    """Open blocks; in a forked child also those of the parent may be left, and there is nothing to do for them."""
+
+    def pop(self, index: SupportsIndex = -1) -> Any:
+        return super().pop(index) if self else nullcontext()
+
+
+class Held:
+    """What one thread holds of a database.
+
+    A block that ends in another thread than it began in, as in a generator that a thread pool advances, returns what
+    its own thread holds. That thread may be at a statement: `busy` and the lock keep the two apart. Each thread says
+    what it is about to do before it looks at the other.
+
+    Args:
+        pool: Where its connections come from.
+
+    Attributes:
+        closed: Whether no connection is held.
+        conn: The connection.
+        ctx: The open `with db:` and `connection_context()` blocks; Peewee's, as are the next two.
+        transactions: The open transaction blocks.
+        commit_callbacks: What is called after the commit.
+        pinned: Whether `connect()` asked to hold the connection until `close()`.
+        soiled: Whether something may be left in the session.
+        reusable: Whether nobody was given the connection itself.
+        doomed: Whether an open transaction was lost with its connection: nothing runs until it is ended.
+        orphans: How many transaction blocks of a parent process may still be left in this one.
+        busy: At how many statements the thread is, one inside the other.
+        left: Whether another thread has ended a block of this one, but could not return the connection.
+    """
+
+    def __init__(self, pool: ConnectionPool) -> None:
+        self.pool = pool
+        self.ctx: list[Any] = _Blocks()
+        self.transactions: list[Any] = []
+        self.commit_callbacks: list[Any] = []
+        self.orphans = 0
+        self._thread = get_ident()
+        self._epoch = 0
+        self._begin_anew()
+        _inherited.add(self)
+
+    def _begin_anew(self) -> None:
+        self.busy = 0
+        self.left = False
+        self._lock = threading.RLock()  # the end of a block may come from the garbage collector, anywhere
+        self._units = 0
+        self._ended = 0  # of the units, those that ended in other threads
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self.closed = True
+        self.conn: Any = None
+        self.pinned = False
+        self.soiled = False
+        self.reusable = True
+        self.doomed = False
+        self._lease: Lease | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether a block or `connect()` keeps the connection."""
+        return self.pinned or self._units > self._ended or bool(self.transactions)
+
+    @contextmanager
+    def unit(self) -> Iterator[None]:
+        """Hold a connection while the block runs."""
+        outermost, epoch = self.closed, self._epoch
+        if outermost:
+            self.check_out()
+        self._units += 1
+        try:
+            yield
+        finally:
+            # In a child that was forked inside the block there is nothing to return.
+            if epoch == self._epoch:
+                if get_ident() != self._thread:
+                    self.end_elsewhere()
+                else:
+                    self._units -= 1
+                    if outermost and not self.pinned:
+                        self.check_in()
+                    else:
+                        self.settle()
+
+    def live(self) -> extensions.connection:
+        """Return the connection, a new one where it was lost between transactions."""
+        if not (self.closed or self.soiled or self.doomed) and self._idle() and not alive(self.conn):
+            pinned, lease = self.pinned, self._lease
+            self._let_go()
+            self.pinned = pinned
+            if lease is not None:
+                lease.give_back(reuse=False)
+        if self.closed:
+            self.check_out()
+        connection: extensions.connection = self.conn
+        return connection
+
+    def check_out(self) -> None:
+        """Take a connection from the pool."""
+        self._lease = self.pool.acquire()
+        self.conn = self._lease.connection
+        self.closed = False
+
+    def check_in(self) -> None:
+        """Return the connection, clean, or close it; an open transaction is rolled back."""
+        with self._lock:
+            lease, soiled, reusable = self._lease, self.soiled, self.reusable
+            self._let_go()
+            self.left = False
+            if self.transactions:
+                self.transactions.clear()
+                self.commit_callbacks.clear()
+            if lease is not None:
+                reuse = False
+                try:
+                    reuse = reusable and _clean(lease.connection, soiled=soiled)
+                finally:
+                    lease.give_back(reuse=reuse)
+
+    def settle(self) -> None:
+        """Return the connection if nothing holds it, not even a transaction that was begun by hand."""
+        if not (self.closed or self.held or self.doomed) and self._idle():
+            self.check_in()
+        elif self.left:
+            self._return_what_is_left()
+
+    def begin(self) -> None:
+        """Say that this thread begins with a statement, and wait for one that returns its connection."""
+        self.busy += 1
+        with self._lock:
+            pass
+
+    def end(self) -> None:
+        """Say that the statement is over, and return the connection if nothing holds it."""
+        self.busy -= 1
+        self.settle()
+
+    def end_elsewhere(self, block: object = None) -> None:
+        """End a block of this thread from another one.
+
+        Args:
+            block: The block; None for a unit.
+        """
+        self.left = True
+        with self._lock:
+            if block is None:
+                self._ended += 1
+            elif block in self.ctx:
+                self.ctx.remove(block)
+                self.pinned = bool(self.ctx)
+            elif block in self.transactions:
+                self.transactions.remove(block)
+        self._return_what_is_left()
+
+    def _return_what_is_left(self) -> None:
+        with self._lock:
+            if not (self.busy or self.held):
+                self.check_in()
+
+    def orphan(self) -> None:
+        """Begin anew in a forked child: the connections are the parent's."""
+        if self._lease is not None:
+            self._lease.abandon()
+        self.orphans = len(self.transactions)
+        self._epoch += 1
+        self.transactions.clear()
+        self.commit_callbacks.clear()
+        self.ctx.clear()
+        self._begin_anew()
+
+    def in_transaction(self) -> bool:
+        """Tell whether the server has a transaction open, as far as the client knows."""
+        return not (self.closed or self._idle())
+
+    def _idle(self) -> bool:
+        connection = self.conn  # another thread may be returning it
+        return connection is None or bool(connection.closed) or connection.get_transaction_status() in (_IDLE, _UNKNOWN)
+
+
+class ThreadConnection(threading.local):
+    """What each thread holds of a database.
+
+    Args:
+        pool: Where the connections come from.
+    """
+
+    def __init__(self, pool: ConnectionPool) -> None:
+        self.held = Held(pool)
+
+
+def _clean(connection: extensions.connection, *, soiled: bool) -> bool:
+    """Bring a connection back to how it was opened; False if it cannot be."""
+    status = _UNKNOWN if connection.closed else connection.get_transaction_status()
+    if status == _UNKNOWN:
+        return False
+    if status != _IDLE:
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("ROLLBACK")
+        except psycopg2.Error:
+            return False
+    return not soiled or as_new(connection)
+
+
+_inherited: weakref.WeakSet[Held] = weakref.WeakSet()
+
+
+def _orphan_all() -> None:
+    for held in list(_inherited):
+        held.orphan()
+
+
+os.register_at_fork(after_in_child=_orphan_all)

@@ -1,0 +1,170 @@
+"""Transactions and savepoints as blocks, and whole transactions that are run again after a conflict."""
+
+from __future__ import annotations
+
+import inspect
+import random
+import time
+import weakref
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from peewee import ConnectionContext
+from peewee import _atomic as _PeeweeAtomic  # noqa: N812 - a class
+from peewee import _manual as _PeeweeManual  # noqa: N812 - a class
+from peewee import _savepoint as _PeeweeSavepoint  # noqa: N812 - a class
+from peewee import _transaction as _PeeweeTransaction  # noqa: N812 - a class
+
+from myloware_store.core.errors import DatabaseFault, InvalidInput, TransactionConflict
+from myloware_store.db.driver_errors import misuse
+
+if TYPE_CHECKING:
+    from myloware_store.db.database import StoreDatabase
+
+__all__ = ["Atomic", "Blocks", "Manual", "Savepoint", "again_after_conflicts", "require_plain", "transact"]
+
+_Result = TypeVar("_Result")
+_Function = TypeVar("_Function")
+_random = random.SystemRandom()
+_AGAIN = {"40001", "40P01", "57014"}  # serialization failure, deadlock, cancelled for a signal whose handler returned
+_NOT_PLAIN = (
+    "an async function or a generator would run after the call has ended: give a plain function"
+    " (asyncio.run(...) in it runs an async one)"
+)
+
+
+class _OfOneThread:
+    """A block that returns its connection also if it ends in another thread than it began in."""
+
+    db: Any
+    _strict = True
+
+    def __enter__(self) -> Any:
+        self._held = weakref.ref(self.db._state)  # noqa: SLF001  a thread that ends lets go of its connection
+        return super().__enter__()  # type: ignore[misc]  # Peewee's block
+
+    def __exit__(self, exc_type: type[BaseException] | None, *error: object) -> None:
+        held = self._held()
+        if held is self.db._state:  # noqa: SLF001
+            super().__exit__(exc_type, *error)  # type: ignore[misc]
+            return
+        if held is not None:
+            held.end_elsewhere(self)
+        if exc_type is None and self._strict:
+            raise misuse(
+                "the transaction was rolled back: its block ended in another thread than it began in, and what other"
+                " threads did meanwhile was not in it (a generator was advanced by several threads, perhaps)"
+            )
+
+
+class _Connection(_OfOneThread, ConnectionContext):
+    _strict = False
+
+
+class _Transaction(_OfOneThread, _PeeweeTransaction):
+    pass
+
+
+class Manual(_OfOneThread, _PeeweeManual):
+    """A block in which transactions begin and end by hand."""
+
+
+class Savepoint(_OfOneThread, _PeeweeSavepoint):
+    """A savepoint whose own failure never hides the error that ended its block."""
+
+    def __exit__(self, exc_type: type[BaseException] | None, *error: object) -> None:
+        with nullcontext() if exc_type is None else suppress(DatabaseFault):
+            super().__exit__(exc_type, *error)
+
+
+class Atomic(_PeeweeAtomic):
+    """A transaction, or a savepoint inside one, also inside one that was begun by hand."""
+
+    db: Any
+
+    def __enter__(self) -> Any:
+        manual = isinstance(self.db.top_transaction(), Manual)
+        if self.db.transaction_open() and (manual or self.db.transaction_depth() == 0):
+            self._helper = self.db.savepoint()
+            return self._helper.__enter__()
+        if manual:
+            raise misuse("inside db.manual_commit() a transaction is begun by hand: call db.begin() first")
+        return super().__enter__()
+
+    def __call__(self, fn: Callable[..., _Result]) -> Callable[..., _Result]:
+        """Decorate a plain function, whose calls then are such blocks."""
+        decorate: Any = super().__call__
+        decorated: Callable[..., _Result] = decorate(require_plain(fn))
+        return decorated
+
+
+class Blocks:
+    """Begins blocks on a database, or on what stands for one."""
+
+    def connection_context(self) -> _Connection:
+        """Hold a connection while the block runs."""
+        return _Connection(self)
+
+    def manual_commit(self) -> Manual:
+        """Leave the begin and the end of transactions to the block."""
+        return Manual(self)
+
+    def transaction(self, *args: Any, **kwargs: Any) -> _Transaction:
+        """Begin a transaction; its arguments are those of `begin`."""
+        return _Transaction(self, *args, **kwargs)
+
+    def atomic(self, *args: Any, **kwargs: Any) -> Atomic:
+        """Begin a transaction, or a savepoint inside one; its arguments are those of `begin`."""
+        return Atomic(self, *args, **kwargs)
+
+    def savepoint(self) -> Savepoint:
+        """Begin a savepoint."""
+        return Savepoint(self)
+
+
+def transact(database: StoreDatabase, fn: Callable[[], _Result], retries: int) -> _Result:
+    """Run `fn()` in one transaction, and all of it again where it met a concurrent one."""
+    require_plain(fn)
+    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+        raise InvalidInput("retries must be a whole number, 0 or more")
+
+    def once() -> _Result:
+        with database.atomic():
+            result = fn()
+            _require_done(result)
+            return result
+
+    return again_after_conflicts(once, 0 if database.transaction_open() else retries)
+
+
+def again_after_conflicts(fn: Callable[[], _Result], retries: int = 5) -> _Result:
+    """Run a whole transaction or a statement of its own, and run it again where it met a concurrent one."""
+    pause = 0.02
+    while True:
+        try:
+            return fn()
+        except TransactionConflict as conflict:
+            if not retries or conflict.sqlstate not in _AGAIN:
+                raise
+        retries -= 1
+        time.sleep(_random.uniform(0, pause))
+        pause = min(1.0, 2 * pause)
+
+
+def require_plain(fn: _Function, name: str = "fn") -> _Function:
+    """Return a function as it is, but refuse one whose calls only give something to run later, and what is none."""
+    if not callable(fn):
+        raise InvalidInput(f"{name}: {type(fn).__name__} is not a function")
+    later = inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction
+    if any(kind(called) for called in (fn, getattr(fn, "__call__", None)) for kind in later):  # noqa: B004
+        raise InvalidInput(f"{name}: {_NOT_PLAIN}")
+    return fn
+
+
+def _require_done(result: object) -> None:
+    """Refuse a result that is still to run."""
+    if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
+        if inspect.iscoroutine(result) or inspect.isgenerator(result):
+            result.close()
+        raise InvalidInput(f"fn returned a {type(result).__name__}: {_NOT_PLAIN}")

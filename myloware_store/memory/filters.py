@@ -1,0 +1,280 @@
+"""The language of filters over memory documents, compiled to SQL in which every value is bound.
+
+A filter is a mapping of keys to conditions, all of which hold: `{"type": "CONTEXT", "metadata.amount": {"gt": 10}}`.
+
+- Keys: `type`, `work_item_id`, `created_at`, `tenant_id` and `metadata.<path>`, whose path names keys of objects.
+- Conditions: a value (`eq`), a list (`in`), or a mapping of operators that all hold: `eq`, `ne`, `gt`, `gte`, `lt`,
+  `lte`, `in`, `exists`. `created_at` takes aware datetimes or ISO texts with an offset; `type`, `work_item_id` and
+  `tenant_id` have no order.
+- `and` and `or` take a list of filters, `not` takes one.
+
+Every filter is true or false for every document, and `not` is its complement. So `ne` is exactly not `eq`, true also
+where the path is missing. Values compare with values of their own kind only: numbers as numbers (10 equals 10.0, 9 is
+less than 10), text by its code points, whatever the collation of the database; `gt` and the others are false for what
+is missing or of another kind. None stands for what is null or missing; `exists` asks for the path itself, null or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from myloware_store.core.arguments import as_enum, as_flag, as_time, as_uuid
+from myloware_store.core.enums import MemDocType
+from myloware_store.core.errors import InvalidInput
+from myloware_store.core.values import MAX_NAME_CHARS, dump_json, require_text, shown
+
+__all__ = ["Condition", "compile_filter", "scope"]
+
+MAX_CONDITIONS = 1_000
+"""Most comparisons in one filter, every value of an `in` counted."""
+MAX_DEPTH = 16
+"""How deep `and`, `or` and `not` may be nested, and how many keys a path may have."""
+_MAX_BYTES = 64 * 1024  # of one value
+
+_TRUE, _FALSE = "TRUE", "FALSE"
+_ORDERS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+_OPERATORS = ("eq", "ne", *_ORDERS, "in", "exists")
+# What a column's values are sent as. None of them but work_item_id is ever null.
+_COLUMNS = {"type": "mem_doc_type", "work_item_id": "uuid", "created_at": "timestamptz", "tenant_id": "text"}
+_METADATA = "metadata."
+
+
+@attrs.frozen
+class Condition:
+    """A boolean SQL expression over `mem_docs`, for a WHERE: where it is NULL it does not hold.
+
+    Attributes:
+        sql: The expression; `TRUE` where every document meets it.
+        parameters: Its values, named `f0`, `f1`... and `tenant`.
+    """
+
+    sql: str
+    parameters: dict[str, Any]
+
+
+def compile_filter(filter: Mapping[str, Any] | None, alias: str = "m") -> Condition:  # noqa: A002  the settled name
+    """Compile a filter.
+
+    Args:
+        filter: The filter as this module describes it; None and `{}` let every document pass.
+        alias: What the statement calls `mem_docs`.
+
+    Returns:
+        The condition, without the tenant in force: see `scope`. Equality on metadata is written `metadata @> ...`,
+        which the index `mem_docs_metadata_idx` serves.
+
+    Raises:
+        InvalidInput: A key, operator or value is none, or the filter has more than 1,000 comparisons or is nested
+            deeper than 16.
+    """
+    compiler = _Compiler(alias)
+    sql = compiler.all_of({} if filter is None else filter, "filter", negated=False, depth=0)
+    return Condition(sql, compiler.parameters)
+
+
+def scope(condition: Condition, tenant: str | None, alias: str = "m") -> Condition:
+    """Narrow a condition to the tenant in force, if one is: a plain equality, which an index can serve."""
+    if tenant is None:
+        return condition
+    return Condition(
+        _joined("AND", [f"{alias}.tenant_id = %(tenant)s", condition.sql]), {**condition.parameters, "tenant": tenant}
+    )
+
+
+class _Compiler:
+    """Compiles one filter, with negations pushed down to the comparisons: SQL's own NOT keeps what is NULL."""
+
+    def __init__(self, alias: str) -> None:
+        self.parameters: dict[str, Any] = {}
+        self._alias = alias
+        self._left = MAX_CONDITIONS
+
+    def all_of(self, given: Any, name: str, *, negated: bool, depth: int) -> str:
+        """Compile a mapping of keys to conditions."""
+        if not isinstance(given, Mapping):
+            raise InvalidInput(f"{name}: {type(given).__name__} is not a mapping")
+        if depth > MAX_DEPTH:
+            raise InvalidInput(f"{name}: it is nested deeper than {MAX_DEPTH}")
+        parts = [self._entry(key, value, name, negated=negated, depth=depth) for key, value in given.items()]
+        return _joined("OR" if negated else "AND", parts)
+
+    def _entry(self, key: Any, value: Any, name: str, *, negated: bool, depth: int) -> str:
+        if key in ("and", "or"):
+            if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+                raise InvalidInput(f"{name}.{key}: {type(value).__name__} is not a list of filters")
+            parts = [
+                self.all_of(part, f"{name}.{key}[{i}]", negated=negated, depth=depth + 1)
+                for i, part in enumerate(value)
+            ]
+            return _joined("AND" if (key == "and") is not negated else "OR", parts)
+        if key == "not":
+            return self.all_of(value, f"{name}.not", negated=not negated, depth=depth + 1)
+        if isinstance(key, str) and key in _COLUMNS:
+            target: _Column | _Path = _Column(self, key, self._alias, f"{name}.{key}")
+        elif isinstance(key, str) and key.startswith(_METADATA):
+            target = _Path(self, key, self._alias, name)
+        else:
+            known = ", ".join((*_COLUMNS, "metadata.<path>", "and", "or", "not"))
+            raise InvalidInput(f"{name}: unknown key {shown(key)}; there are {known}")
+        parts = [
+            _negated(part) if negate is not negated else part
+            for part, negate in (self._operation(target, *one) for one in _operations(target.name, value))
+        ]
+        return _joined("OR" if negated else "AND", parts)
+
+    def _operation(self, target: _Column | _Path, operator: str, value: Any) -> tuple[str, bool]:
+        """Compile one comparison, and tell whether it is to be negated."""
+        if operator == "exists":
+            return target.exists(), not as_flag(value, f"{target.name}.exists")
+        if operator == "in":
+            if isinstance(value, str | bytes | Mapping) or not isinstance(value, Sequence | set | frozenset):
+                raise InvalidInput(f"{target.name}.in: {type(value).__name__} is not a list")
+            parts = [target.is_null()] if any(one is None for one in value) else []
+            parts += target.equals_any([one for one in value if one is not None])
+            return _joined("OR", parts), False
+        if operator in _ORDERS:
+            return target.ordered(_ORDERS[operator], value), False
+        equal = [target.is_null()] if value is None else target.equals_any([value])
+        return _joined("OR", equal), operator == "ne"
+
+    def spend(self, comparisons: int) -> None:
+        """Count comparisons, up to the most allowed."""
+        self._left -= comparisons
+        if self._left < 0:
+            raise InvalidInput(f"filter: it has more than {MAX_CONDITIONS} comparisons")
+
+    def bind(self, value: Any) -> str:
+        """Bind a value, and return its placeholder."""
+        name = f"f{len(self.parameters)}"
+        self.parameters[name] = value
+        return f"%({name})s"
+
+
+class _Column:
+    """Comparisons of a column of its own."""
+
+    def __init__(self, compiler: _Compiler, key: str, alias: str, name: str) -> None:
+        self.name = name
+        self._key = key
+        self._compiler = compiler
+        self._sql = f"{alias}.{key}"
+
+    def exists(self) -> str:
+        self._compiler.spend(1)
+        return f"{self._sql} IS NOT NULL"
+
+    def is_null(self) -> str:
+        self._compiler.spend(1)
+        return f"{self._sql} IS NULL"
+
+    def equals_any(self, values: list[Any]) -> list[str]:
+        if not values:
+            return []
+        self._compiler.spend(len(values))
+        sent = [self._value(value) for value in values]
+        kind = _COLUMNS[self._key]
+        if len(sent) == 1:
+            return [f"{self._sql} = {self._compiler.bind(sent[0])}::{kind}"]
+        return [f"{self._sql} = ANY ({self._compiler.bind(sent)}::{kind}[])"]
+
+    def ordered(self, operator: str, value: Any) -> str:
+        if self._key != "created_at":
+            raise InvalidInput(f"{self.name}: it has no order; there are eq, ne, in and exists")
+        self._compiler.spend(1)
+        return f"{self._sql} {operator} {self._compiler.bind(self._value(value))}::timestamptz"
+
+    def _value(self, value: Any) -> str:
+        if self._key == "type":
+            return as_enum(value, MemDocType, self.name).value
+        if self._key == "work_item_id":
+            return str(as_uuid(value, self.name))
+        if self._key == "tenant_id":
+            return require_text(value, self.name, max_chars=MAX_NAME_CHARS)
+        return as_time(value, self.name)
+
+
+class _Path:
+    """Comparisons of what stands at a path of the metadata."""
+
+    def __init__(self, compiler: _Compiler, key: str, alias: str, name: str) -> None:
+        self.name = f"{name}.{require_text(key, name)}"
+        self._compiler = compiler
+        self._alias = alias
+        self._keys = key.removeprefix(_METADATA).split(".")
+        if not all(self._keys) or len(self._keys) > MAX_DEPTH or max(map(len, self._keys)) > MAX_NAME_CHARS:
+            raise InvalidInput(
+                f"{name}: {shown(key)} is not metadata.<path> of 1 to {MAX_DEPTH} keys,"
+                f" none empty or longer than {MAX_NAME_CHARS} characters"
+            )
+
+    def exists(self) -> str:
+        return f"{self._there()} IS NOT NULL"
+
+    def is_null(self) -> str:
+        return f"COALESCE({self._there()}, 'null') = 'null'"
+
+    def equals_any(self, values: list[Any]) -> list[str]:
+        return [self._equals(value) for value in values]
+
+    def ordered(self, operator: str, value: Any) -> str:
+        there, sent = self._there(), self._scalar(value)
+        if isinstance(value, bool):
+            raise InvalidInput(f"{self.name}: booleans have no order; there are eq, ne, in and exists")
+        # A CASE, because the server may compare before it looks at the kind.
+        if isinstance(value, str):
+            kind, compared = (
+                "string",
+                f"({there} #>> '{{}}') COLLATE \"C\" {operator} {self._compiler.bind(value)}::text",
+            )
+        else:
+            kind, compared = "number", f"{there} {operator} {self._compiler.bind(sent)}::jsonb"
+        return f"CASE jsonb_typeof({there}) WHEN '{kind}' THEN {compared} ELSE FALSE END"
+
+    def _equals(self, value: Any) -> str:
+        self._compiler.spend(1)
+        sent = self._scalar(value)
+        for key in reversed(self._keys):
+            sent = f"{{{dump_json(key, self.name)}:{sent}}}"
+        return f"{self._alias}.metadata @> {self._compiler.bind(sent)}::jsonb"
+
+    def _there(self) -> str:
+        """Return what stands at the path; text as a key finds nothing in a list, unlike `#>`."""
+        self._compiler.spend(1)
+        return f"({self._alias}.metadata" + "".join(f" -> {self._compiler.bind(key)}::text" for key in self._keys) + ")"
+
+    def _scalar(self, value: Any) -> str:
+        if not isinstance(value, str | int | float):
+            raise InvalidInput(f"{self.name}: {shown(value)} is neither text, a number nor a boolean")
+        return dump_json(value, self.name, max_bytes=_MAX_BYTES)
+
+
+def _operations(name: str, value: Any) -> list[tuple[str, Any]]:
+    """Return the operators of a condition with their values."""
+    if isinstance(value, Mapping):
+        unknown = [shown(operator) for operator in value if operator not in _OPERATORS]
+        if unknown or not value:
+            wrong = f"unknown operator {', '.join(unknown)}" if unknown else "no operator"
+            raise InvalidInput(f"{name}: {wrong}; there are {', '.join(_OPERATORS)}")
+        return list(value.items())
+    if isinstance(value, list | tuple | set | frozenset):
+        return [("in", value)]
+    return [("eq", value)]
+
+
+def _joined(word: str, parts: list[str]) -> str:
+    """Join expressions by AND or OR; none at all are TRUE under AND and FALSE under OR."""
+    neutral, absorbing = (_TRUE, _FALSE) if word == "AND" else (_FALSE, _TRUE)
+    if absorbing in parts:
+        return absorbing
+    parts = [part for part in parts if part != neutral]
+    if len(parts) <= 1:
+        return parts[0] if parts else neutral
+    return "(" + f" {word} ".join(parts) + ")"
+
+
+def _negated(sql: str) -> str:
+    constants = {_TRUE: _FALSE, _FALSE: _TRUE}
+    return constants.get(sql) or f"({sql}) IS NOT TRUE"

@@ -1,0 +1,262 @@
+"""The vector index of the memory: how it is, and whatever makes it good again."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from datetime import UTC
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from myloware_store.core.arguments import as_choice, as_count
+from myloware_store.core.errors import DatabaseFault, InvalidInput, VectorIndexError
+from myloware_store.core.values import shown
+from myloware_store.memory.index.build import build_index, drop_leftovers, find_leftovers, record
+from myloware_store.memory.index.plan import COMMAND, LEAST_ROWS, make_plan, read_status
+from myloware_store.memory.index.recall import KS, PARAMETERS, calibrate, draw, score
+from myloware_store.memory.index.report import IndexChange, IndexStatus, RecallMeasurement
+from myloware_store.memory.index.session import open_session
+from myloware_store.memory.index.state import METHODS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from myloware_store.db.database import StoreDatabase
+    from myloware_store.memory.index.recall import Query
+    from myloware_store.memory.index.session import IndexSession, Progress
+    from myloware_store.memory.index.state import IndexState, IndexStates, Method
+
+__all__ = ["MemoryIndex"]
+
+_SAMPLE = 100
+
+
+class MemoryIndex:
+    """The vector index of the memory documents of all tenants.
+
+    Searches are right whatever its state: it decides only how fast they are. Building and measuring run on a connection
+    of their own, and keep no one from reading or writing.
+
+    Args:
+        database: The open database.
+        states: What searches know of the index.
+
+    Attributes:
+        least_rows: How many rows with an embedding there must be before `ensure` builds for them.
+        sample: How many queries a recall is measured with: 100 give it a standard error of about .01.
+    """
+
+    def __init__(self, database: StoreDatabase, states: IndexStates) -> None:
+        self._db = database
+        self._states = states
+        self.least_rows = LEAST_ROWS
+        self.sample = _SAMPLE
+
+    def status(self) -> IndexStatus:
+        """Return how the index is, and whether searches go through it; only catalogs and a few rows are read."""
+        with self._db.unit():
+            return read_status(self._db, self._states.refresh(), self.least_rows)
+
+    def ensure(self, target_recall: float = 0.95, *, progress: Progress | None = None) -> IndexChange:
+        """Do what the index needs to be good, and nothing where it is: to be run after a large load, and now and then.
+
+        It is built where it is missing, invalid, or was never built on the data; built again where the table has
+        outgrown it, or where much has changed and its recall has gone; measured and tuned where rows have changed.
+        What killed builds have left is dropped. Below `least_rows`, a search compares all vectors, and nothing is
+        built. Where another process works on the index, this waits for it.
+
+        Args:
+            target_recall: Which share of the exact answer a search shall find, 0.5 to 1, at k = 10, 100 and 500.
+            progress: Told what is done, how many parts of it are done, and of how many where that is known.
+
+        Raises:
+            InvalidInput: The target is out of its bounds, or a transaction is open, for which the build would wait.
+            VectorIndexError: The role does not own the table, the connection goes through PgBouncer or to a standby,
+                or the build failed; the index in use stayed as it was.
+            ConnectionFailed: The connection was lost; run it again.
+        """
+        target = _as_recall(target_recall)
+        self._refuse_transaction("ensure")
+        with self._db.unit():
+            plan, reason = self._plan(self._states.refresh(), target)
+            idle = plan is None and not find_leftovers(self._db)
+        if idle:
+            return IndexChange((), reason, self.status())
+        with self._session("ensure", progress) as session:
+            actions = [f"dropped {name}" for name in drop_leftovers(session)]
+            state = self._states.refresh()
+            plan, reason = self._plan(state, target)
+            if plan == "measure" and not self._tuned(session, state, target, actions):
+                plan, reason = "build", f"{reason}; its recall has gone"
+            if plan == "build":
+                self._build(session, state.method or "ivfflat", target, actions)
+        return IndexChange(tuple(actions), reason, self.status())
+
+    def rebuild(self, *, progress: Progress | None = None) -> IndexChange:
+        """Build the index anew, of the same kind, and measure it.
+
+        Args:
+            progress: As of `ensure`.
+
+        Raises:
+            InvalidInput: A transaction is open.
+            VectorIndexError: As of `ensure`.
+            ConnectionFailed: The connection was lost; run it again.
+        """
+        return self._made(None, "it was asked for", "rebuild", progress)
+
+    def swap(self, method: Method, *, progress: Progress | None = None) -> IndexChange:
+        """Build the index anew as the other kind, and measure it.
+
+        Args:
+            method: `hnsw` or `ivfflat`.
+            progress: As of `ensure`.
+
+        Raises:
+            InvalidInput: There is no such method, or a transaction is open.
+            VectorIndexError: As of `ensure`.
+            ConnectionFailed: The connection was lost; run it again.
+        """
+        as_choice(method, METHODS, "method")
+        return self._made(method, f"{method} was asked for", "swap", progress)
+
+    def measure_recall(self, sample: int | None = None, *, progress: Progress | None = None) -> RecallMeasurement:
+        """Measure the recall of a search for the 10 nearest rows, as it is now, and write it down with the index.
+
+        Queries are stored vectors with noise added; each is searched for exactly, too, which takes one pass over the
+        table.
+
+        Args:
+            sample: How many queries (10 to 10,000); by default those of the attribute `sample`.
+            progress: As of `ensure`.
+
+        Raises:
+            InvalidInput: The sample is out of its bounds, or a transaction is open.
+            VectorIndexError: There is no valid index, or no row with an embedding.
+        """
+        count = as_count(self.sample if sample is None else sample, "sample", least=10, most=10_000)
+        self._refuse_transaction("measure_recall")
+        state = self._states.refresh()
+        if state.method is None or not state.valid:
+            raise VectorIndexError(f"there is no valid vector index to measure: run `{COMMAND}`")
+        tell = progress or _silent
+        queries = draw(self._db, count, lambda done: tell("Searching exactly", done, count), k=KS[0])
+        if not queries:
+            raise VectorIndexError("there is nothing to measure: no document has an embedding")
+        default = max(1, round((state.lists or 1) ** 0.5)) if state.method == "ivfflat" else 40
+        tuning = state.tuning_for(KS[0]) or default
+        found = score(self._db, state, queries, tuning, KS[0])
+        (now,) = self._db.execute_sql("SELECT clock_timestamp()").fetchone()
+        measured = attrs.evolve(
+            state, recall=found.recall, sample=len(queries), measured_at=now, measured_rows=state.live_rows
+        )
+        return RecallMeasurement(
+            k=KS[0],
+            recall=found.recall,
+            low=max(0.0, found.recall - 1.96 * found.error),
+            high=min(1.0, found.recall + 1.96 * found.error),
+            sample=len(queries),
+            tuning=tuning,
+            measured_at=now.astimezone(UTC),
+            recorded=bool(state.rows and state.tunings) and self._recorded(measured),
+        )
+
+    def _plan(self, state: IndexState, target: float) -> tuple[str | None, str]:
+        return make_plan(self._db, state, self.least_rows, target)
+
+    def _made(self, method: Method | None, reason: str, name: str, progress: Progress | None) -> IndexChange:
+        with self._session(name, progress) as session:
+            actions = [f"dropped {leftover}" for leftover in drop_leftovers(session)]
+            state = self._states.refresh()
+            self._build(session, method or state.method or "ivfflat", state.target_recall or 0.95, actions)
+        return IndexChange(tuple(actions), reason, self.status())
+
+    def _build(self, session: IndexSession, method: Method, target: float, actions: list[str]) -> None:
+        # The exact answers do not depend on the index: looked for now, they keep the time short in which it is there
+        # and not measured.
+        queries = self._drawn(session, None)
+        state = build_index(session, method)
+        actions.append(f"built {method} over {state.rows} rows")
+        self._measured(session, state, [queries], target, actions)
+        drop_leftovers(session)
+
+    def _tuned(self, session: IndexSession, state: IndexState, target: float, actions: list[str]) -> bool:
+        """Measure the index alone, and tune it; what came since the last time has to be found as well as the rest.
+
+        From then on, ivfflat answers for all rows that were there.
+        """
+        (now,) = session.execute_sql("SELECT clock_timestamp()").fetchone()
+        groups = [self._drawn(session, None), self._drawn(session, state.measured_at or state.built_at)]
+        moved = attrs.evolve(state, fresh_since=now if state.method == "ivfflat" else None)
+        return self._measured(session, moved, groups, target, actions, keep=False)
+
+    def _measured(
+        self,
+        session: IndexSession,
+        state: IndexState,
+        groups: list[list[Query]],
+        target: float,
+        actions: list[str],
+        *,
+        keep: bool = True,
+    ) -> bool:
+        """Find the tuning, and write down what was measured; False where the target cannot be met."""
+        if not any(groups):
+            return True
+        session.tell("Measuring", 0, None)
+        tunings, recall = calibrate(session, state, groups, target)
+        met = bool(tunings) and tunings[0][0] == KS[0]
+        if not met and not keep:
+            return False
+        (now,) = session.execute_sql("SELECT clock_timestamp()").fetchone()
+        measured = attrs.evolve(
+            state,
+            tunings=tunings if met else (),
+            target_recall=target,
+            recall=recall,
+            sample=sum(map(len, groups)),
+            measured_at=now,
+            measured_rows=state.live_rows,
+        )
+        record(session, measured)
+        self._states.refresh()
+        tuned = f" with {PARAMETERS[state.method or '']} = {tunings[0][1]}" if met else ", below the target"
+        actions.append(f"measured a recall of {recall:.3f} at k = {KS[0]}{tuned}")
+        return met
+
+    def _drawn(self, session: IndexSession, since: Any) -> list[Query]:
+        def tell(done: int) -> None:
+            session.tell("Searching exactly", done, self.sample)
+
+        return draw(session, self.sample, tell, since=since)
+
+    def _recorded(self, state: IndexState) -> bool:
+        try:
+            record(self._db, state)
+        except DatabaseFault:  # a standby, or a role that does not own the table
+            return False
+        self._states.refresh()
+        return True
+
+    @contextmanager
+    def _session(self, name: str, progress: Progress | None) -> Iterator[IndexSession]:
+        self._refuse_transaction(name)
+        try:
+            with open_session(self._db, progress or _silent) as session:
+                yield session
+        finally:
+            self._states.forget()
+
+    def _refuse_transaction(self, name: str) -> None:
+        if self._db.transaction_open():
+            raise InvalidInput(f"index.{name}: a transaction is open, which it would wait for; call it outside of one")
+
+
+def _silent(_what: str, _done: int, _total: int | None) -> None:
+    """Tell no one."""
+
+
+def _as_recall(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.5 <= value <= 1:  # noqa: PLR2004  documented
+        raise InvalidInput(f"target_recall: {shown(value)} is not a number from 0.5 to 1")
+    return float(value)

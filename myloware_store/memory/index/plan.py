@@ -1,0 +1,106 @@
+"""What the vector index needs, and its status: from the catalogs, and from a few rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from myloware_store.memory.index.build import find_leftovers
+from myloware_store.memory.index.report import IndexStatus
+from myloware_store.memory.index.session import find_builder
+from myloware_store.memory.index.state import INDEX_NAME, IndexFacts
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from myloware_store.db.database import StoreDatabase
+    from myloware_store.memory.index.state import IndexState
+
+__all__ = ["COMMAND", "LEAST_ROWS", "make_plan", "read_status"]
+
+COMMAND = "myloware-store index ensure"
+LEAST_ROWS = 5000
+"""Below, `ensure` builds nothing: comparing all vectors takes a few milliseconds (5 ms for 5,000, vectors in line)."""
+
+_MOST_COUNTED = 100_000
+_CHANGED = 0.1  # of the rows, since the last measurement, before `ensure` measures again
+
+# Index: mem_docs_updated_at_idx.
+_FRESH = """
+SELECT count(*) FROM (SELECT FROM mem_docs WHERE updated_at >= %(since)s LIMIT %(most)s) AS fresh
+"""
+_EMBEDDED = "SELECT count(*) FROM (SELECT FROM mem_docs WHERE embedding IS NOT NULL LIMIT %(most)s) AS embedded"
+# The table's name raises where the database is not migrated.
+_SIZE = "SELECT COALESCE(pg_relation_size(to_regclass(%s)), 0), 'mem_docs'::regclass"
+
+
+def read_status(database: StoreDatabase, state: IndexState, least_rows: int) -> IndexStatus:
+    """Return the status of an index.
+
+    Args:
+        database: Where it is.
+        state: As it was read now.
+        least_rows: How many rows with an embedding there must be before it is worth building.
+    """
+    plan, reason = make_plan(database, state, least_rows, state.target_recall)
+    counted = _embedded(database, least_rows)
+    builder = find_builder(database)
+    leftovers = () if builder else find_leftovers(database)
+    size, _ = database.execute_sql(_SIZE, (INDEX_NAME,)).fetchone()
+    stale = plan is not None or bool(leftovers)
+    return IndexStatus(
+        **{field.name: getattr(state, field.name) for field in attrs.fields(IndexFacts)},
+        used=state.usable,
+        problem=state.problem if plan or state.usable else reason,
+        remedy=COMMAND if stale else None,
+        stale=stale,
+        rows_at_build=state.rows,
+        rows_now=counted if counted < least_rows else state.live_rows,
+        fresh_rows=_fresh(database, state.fresh_since, _MOST_COUNTED) if state.fresh_since else None,
+        size_bytes=size,
+        pgvector=".".join(map(str, state.pgvector)),
+        lacks=() if state.iterative else ("iterative scans", "halfvec"),
+        leftovers=leftovers,
+        builder=builder,
+    )
+
+
+def make_plan(
+    database: StoreDatabase, state: IndexState, least_rows: int, target: float | None
+) -> tuple[str | None, str]:
+    """Return what the index needs, to be built or to be measured or nothing, and why."""
+    problem = state.problem or ""
+    if state.method is None or not state.valid:
+        return "build", problem
+    rows = _embedded(database, least_rows)
+    if rows < least_rows:
+        return None, f"of {rows} rows, fewer than {least_rows}, a search compares all vectors"
+    if not state.rows or (state.outgrown and state.method == "ivfflat"):
+        return "build", problem
+    if state.recall is None or state.outgrown:
+        return "measure", problem
+    return _plan_by_change(database, state, target)
+
+
+def _plan_by_change(database: StoreDatabase, state: IndexState, target: float | None) -> tuple[str | None, str]:
+    """Return what an index needs that was measured before."""
+    if target is not None and target != state.target_recall:
+        return "measure", f"its target was {state.target_recall:g}"
+    most = max(1, int(_CHANGED * state.measured_rows))
+    changed = max(_fresh(database, state.measured_at, most), abs(state.live_rows - state.measured_rows))
+    if changed >= most:
+        return "measure", f"more than {_CHANGED:.0%} of its rows have changed since it was measured"
+    if not state.usable:
+        return None, f"{state.problem}, and nothing has changed since: another target or method may do"
+    return None, "it is good"
+
+
+def _embedded(database: StoreDatabase, most: int) -> int:
+    (count,) = database.execute_sql(_EMBEDDED, {"most": most}).fetchone()
+    return int(count)
+
+
+def _fresh(database: StoreDatabase, since: datetime | None, most: int) -> int:
+    (count,) = database.execute_sql(_FRESH, {"since": since, "most": most}).fetchone()
+    return int(count)

@@ -1,0 +1,171 @@
+"""The connection on which the vector index is built: one of its own, without deadlines, under a lock of its own."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, TypeAlias
+
+import attrs
+import psycopg2
+
+from myloware_store.core.errors import DatabaseFault, VectorIndexError
+from myloware_store.db.database import StoreDatabase
+from myloware_store.db.statements import LIFT_DEADLINES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from myloware_store.settings import Settings
+
+__all__ = ["IndexSession", "Progress", "find_builder", "open_session"]
+
+Progress: TypeAlias = "Callable[[str, int, int | None], None]"
+"""Told what is done now, how many parts of it are done, and of how many, where that is known."""
+
+_POLL = 0.2  # seconds; waiting inside pg_advisory_lock would hold a snapshot that stalls CREATE INDEX CONCURRENTLY
+_LOCK_CLASS = 0x6D796C69
+"""The first half of the advisory lock's key ("myli"); the second is a hash of the table's number."""
+
+_LOCK = f"({_LOCK_CLASS}, hashtext('mem_docs'::regclass::oid::text))"
+
+# Whether someone builds, or changes the index otherwise, and which server process does.
+_BUSY = f"""
+SELECT pid FROM pg_locks
+WHERE locktype = 'advisory' AND granted AND objsubid = 2 AND classid = {_LOCK_CLASS}
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND objid = hashtext(to_regclass('mem_docs')::oid::text)::oid
+"""  # noqa: S608  constants
+
+_RIGHTS = """
+SELECT pg_has_role(c.relowner, 'USAGE'), pg_get_userbyid(c.relowner), quote_ident(current_user), pg_is_in_recovery(),
+    current_setting('transaction_read_only')::boolean
+FROM pg_class AS c
+WHERE c.oid = 'mem_docs'::regclass
+"""
+
+# The blocks or tuples of the phase, or the transactions that it waits for. Columns of other roles' builds are empty.
+_BUILDING = """
+SELECT phase, current_locker_pid,
+    CASE WHEN lockers_total > 0 THEN lockers_done WHEN tuples_total > 0 THEN tuples_done ELSE blocks_done END,
+    CASE WHEN lockers_total > 0 THEN lockers_total WHEN tuples_total > 0 THEN tuples_total ELSE blocks_total END
+FROM pg_stat_progress_create_index
+WHERE pid = %s
+"""
+
+
+class IndexSession(StoreDatabase):
+    """One connection that holds the lock of the index until it closes, and runs what takes an hour.
+
+    Args:
+        settings: Which database; the server must be reached directly, not through PgBouncer.
+        watcher: The caller's database, through which the server is asked how far a build is.
+        progress: Told what is done.
+    """
+
+    def __init__(self, settings: Settings, watcher: StoreDatabase, progress: Progress) -> None:
+        super().__init__(attrs.evolve(settings, connection_limit=1))
+        self.tell = progress
+        self._watcher = watcher
+
+    def prepare(self) -> None:
+        """Connect, see that the role may do it, and wait for the lock."""
+        self.connect()
+        allowed, owner, user, standby, read_only = self.execute_sql(_RIGHTS).fetchone()
+        if standby:
+            raise VectorIndexError("this is a read-only standby: its vector index is built on its primary")
+        if not allowed:
+            raise VectorIndexError(
+                f"the role {user} does not own mem_docs: have {owner} run `myloware-store index ensure`; until then"
+                " searches are right, and exact where the index is not good"
+            )
+        if read_only:
+            raise VectorIndexError(
+                f"the role {user} may only read here (default_transaction_read_only is on): connect with it off"
+            )
+        self.execute_sql(
+            "SELECT set_config('application_name', 'myloware-store index', false),"
+            " set_config('lock_timeout', '0', false)"
+        )
+        self.execute_sql(LIFT_DEADLINES, (False,))
+        # The server looks whether the client is still there: a build whose program was killed ends. Some cannot look.
+        with suppress(DatabaseFault):
+            self.execute_sql("SELECT set_config('client_connection_check_interval', '2s', false)")
+        while self.execute_sql(f"SELECT pg_try_advisory_lock{_LOCK}").fetchone() != (True,):
+            builder = find_builder(self)
+            self.tell(
+                f"Waiting for server process {builder}, which works on the index" if builder else "Waiting", 0, None
+            )
+            time.sleep(_POLL)
+
+    def command(self, sql: str, what: str) -> None:
+        """Run a statement that may take long outside of a transaction; it is cancelled where the caller is interrupted.
+
+        Args:
+            sql: The statement, without parameters.
+            what: What to tell while it runs.
+        """
+        connection = self._state.live()
+        self._state.soiled = True  # never replaced by another connection, which would not hold the lock
+
+        def run() -> None:
+            with connection.cursor() as cursor:
+                cursor.execute(sql)
+
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            running = thread.submit(run)
+            try:
+                while wait([running], timeout=_POLL).not_done:
+                    self._tell_phase(connection.info.backend_pid, what)
+            except BaseException:
+                with suppress(psycopg2.Error):
+                    connection.cancel()
+                raise
+        error = running.exception()
+        if isinstance(error, psycopg2.Error):
+            raise self._fault(error, connection, committing=False)
+        running.result()
+
+    def _tell_phase(self, pid: int, what: str) -> None:
+        found = None
+        with suppress(DatabaseFault):  # the caller's pool may be exhausted: the build goes on
+            found = self._watcher.execute_sql(_BUILDING, (pid,)).fetchone()
+        phase, locker, done, total = found or (None, None, 0, None)
+        told = f"{what}: {phase}" if phase else what
+        if locker:
+            told = f"{told} (server process {locker})"
+        self.tell(told, int(done or 0), int(total) if total else None)
+
+
+def find_builder(database: StoreDatabase) -> int | None:
+    """Return the server process that works on the index, None where none does."""
+    row = database.execute_sql(_BUSY).fetchone()
+    return row[0] if row else None
+
+
+@contextmanager
+def open_session(database: StoreDatabase, progress: Progress) -> Iterator[IndexSession]:
+    """Hold the lock of the index on a connection of its own while the block runs.
+
+    Args:
+        database: The caller's, with the settings of the connection.
+        progress: Told what is done.
+
+    Raises:
+        VectorIndexError: The role does not own the table or may only read, or the server is a standby, or behind
+            PgBouncer.
+        MissingObject: The database is not migrated.
+        ConnectionFailed: The server cannot be reached.
+    """
+    if database.shares_sessions():
+        raise VectorIndexError(
+            "the vector index is built through a direct connection, and this one goes through a pooler in transaction"
+            " mode (PgBouncer), which cannot hold its lock: name the PostgreSQL server itself, without pgbouncer=true"
+        )
+    session = IndexSession(database.settings, database, progress)
+    try:
+        session.prepare()
+        yield session
+    finally:
+        session.close_all()

@@ -1,0 +1,51 @@
+"""The agents' memory: documents with embeddings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from peewee import SQL, Check
+
+from myloware_store.core.enums import MemDocType
+from myloware_store.orm.base import TenantEntity, name_checks, object_checks
+from myloware_store.orm.fields import BytesField, EmbeddingField, EnumField, JsonField, SearchField, TenantForeignKey
+from myloware_store.orm.scalars import CheckedTextField, ServerDefault, TimestampField
+from myloware_store.work.models import WorkItem
+
+__all__ = ["MemDoc"]
+
+
+class MemDoc(TenantEntity):
+    """A passage an agent remembers; it goes with the item it was made for, or stands alone."""
+
+    if TYPE_CHECKING:
+        work_item_id: Any
+
+    work_item = TenantForeignKey(WorkItem, backref="mem_docs", null=True)
+    type = EnumField(MemDocType)
+    content = CheckedTextField(blank=False)
+    embedding = EmbeddingField(null=True)
+    metadata = JsonField(kind=dict, default=dict, constraints=[ServerDefault("'{}'::jsonb")])
+    content_hash = BytesField(null=True, constraints=[SQL("GENERATED ALWAYS AS (content_sha256(content)) STORED")])
+    search = SearchField(null=True, constraints=[SQL("GENERATED ALWAYS AS (content_search(content)) STORED")])
+    updated_at = TimestampField(constraints=[ServerDefault("now()")])
+
+    class Meta:
+        table_name = "mem_docs"
+        # What a row has beside its vector stays there as far as the page goes.
+        table_settings = ["WITH (toast_tuple_target = 8160)"]
+        constraints = [
+            *name_checks("mem_docs", "tenant_id"),
+            *object_checks("mem_docs", "metadata"),
+            Check("content <> ''", "mem_docs_content_check"),
+        ]
+        indexes = [
+            SQL("CREATE INDEX mem_docs_tenant_id_work_item_id_type_idx ON mem_docs (tenant_id, work_item_id, type)"),
+            SQL("CREATE INDEX mem_docs_tenant_id_type_created_at_idx ON mem_docs (tenant_id, type, created_at)"),
+            SQL("CREATE INDEX mem_docs_tenant_id_content_hash_idx ON mem_docs (tenant_id, content_hash)"),
+            SQL("CREATE INDEX mem_docs_updated_at_idx ON mem_docs (updated_at)"),
+            SQL("CREATE INDEX mem_docs_missing_embedding_idx ON mem_docs (created_at, id) WHERE embedding IS NULL"),
+            SQL("CREATE INDEX mem_docs_embedding_idx ON mem_docs USING ivfflat (embedding vector_cosine_ops)"),
+            SQL("CREATE INDEX mem_docs_search_idx ON mem_docs USING gin (search)"),
+            SQL("CREATE INDEX mem_docs_metadata_idx ON mem_docs USING gin (metadata jsonb_path_ops)"),
+        ]

@@ -1,0 +1,216 @@
+"""Memory documents on their way in: checked, embedded, and packed for the statements that store them."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import attrs
+import numpy as np
+from psycopg2 import extensions
+from uuid_utils.compat import uuid7
+
+from myloware_store.core.arguments import as_enum, as_object, as_uuid, known_keys
+from myloware_store.core.embedding import embed
+from myloware_store.core.enums import MemDocType
+from myloware_store.core.errors import InvalidInput
+from myloware_store.core.results import NewDoc
+from myloware_store.core.values import MAX_TEXT_BYTES, dump_json, require_text
+from myloware_store.core.vectors import Embeddings, as_embeddings, encode_fields, encode_texts
+
+if TYPE_CHECKING:
+    from myloware_store.core.embedding import Embedder
+
+__all__ = ["COLUMNS", "EMBED_TEXTS", "GIVEN", "Batch", "Row", "cut", "embedded", "may_copy", "pack", "read_batch"]
+
+COLUMNS = "id, tenant_id, work_item_id, type, content, metadata, embedding"
+"""The columns that a document is stored in, in the order of `pack`."""
+
+GIVEN = """
+SELECT id, tenant_id, work_item_id, type, content, metadata, embedding::vector
+FROM unnest(
+    %(ids)s::uuid[], %(tenants)s::text[], %(items)s::uuid[], %(types)s::mem_doc_type[], %(contents)s::text[],
+    %(metadata)s::jsonb[], %(embeddings)s::text[]
+) AS given (id, tenant_id, work_item_id, type, content, metadata, embedding)
+"""
+"""The rows that are sent as parameters, those of `Batch.arrays`."""
+
+_STATEMENT_CHARS, _VECTOR_CHARS = 50_000_000, 20_000
+
+EMBED_TEXTS = 256
+"""Most texts that the embedder is given in one call."""
+
+_KEYS = ("id", "type", "content", "embedding", "metadata", "work_item_id")
+
+# COPY's binary format: a signature, flags and the length of an extension; then for each row the number of fields, and
+# each field's size before its bytes (-1 for NULL); -1 in place of a number of fields at the end. An enum is its label,
+# jsonb a version number before the text (https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format", and
+# the `_recv` functions of the types).
+_SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_END = struct.pack(">h", -1)
+_NULL = struct.pack(">i", -1)
+_ROW = struct.pack(">hi", 7, 16)
+_UUID = struct.pack(">i", 16)
+_size = struct.Struct(">i").pack
+_jsonb = struct.Struct(">ib").pack
+_JSONB_VERSION = 1
+
+
+@attrs.define
+class Row:
+    """A checked document.
+
+    Attributes:
+        place: What to call it in an error.
+        vector: Where its embedding stands among the batch's; None where it has none.
+        tenant_id: Whose it will be, once that is known.
+    """
+
+    id: UUID
+    type: str
+    content: str
+    metadata: str
+    item_id: UUID | None
+    place: str
+    vector: int | None = None
+    tenant_id: str = ""
+
+
+@attrs.define
+class Batch:
+    """Checked documents with the embeddings of those that have one."""
+
+    rows: list[Row]
+    vectors: Embeddings
+
+    def part(self, rows: list[Row]) -> Batch:
+        """Return some of the documents as a batch of their own."""
+        at = [row.vector for row in rows if row.vector is not None]
+        now_at = {vector: n for n, vector in enumerate(at)}
+        moved = [attrs.evolve(row, vector=None if row.vector is None else now_at[row.vector]) for row in rows]
+        return Batch(moved, self.vectors[at])
+
+    def arrays(self) -> dict[str, list[Any]]:
+        """Return the columns as parameters of a statement."""
+        texts = encode_texts(self.vectors)
+        return {
+            "ids": [str(row.id) for row in self.rows],
+            "tenants": [row.tenant_id for row in self.rows],
+            "items": [None if row.item_id is None else str(row.item_id) for row in self.rows],
+            "types": [row.type for row in self.rows],
+            "contents": [row.content for row in self.rows],
+            "metadata": [row.metadata for row in self.rows],
+            "embeddings": [None if row.vector is None else texts[row.vector] for row in self.rows],
+        }
+
+
+def read_batch(docs: Iterable[Any], embedder: Embedder | None, *, before: int = 0) -> Batch:
+    """Check documents, and let the embedder make the vectors that are missing.
+
+    Args:
+        docs: The documents.
+        embedder: Embeds those that come without a vector.
+        before: How many documents of the same call came in earlier batches, for the errors.
+
+    Raises:
+        InvalidInput: A document cannot be stored, or an id comes twice.
+        InvalidVector: An embedding, given or made, cannot be compared.
+        StoreError: The embedder failed, which is this error's cause.
+    """
+    rows: list[Row] = []
+    given: list[Any] = []
+    places: list[str] = []
+    for n, doc in enumerate(docs, before):
+        row, embedding = _checked(doc, f"docs[{n}]")
+        rows.append(row)
+        if embedding is not None:
+            row.vector = len(given)
+            given.append(embedding)
+            places.append(f"{row.place}: embedding")
+    first: dict[UUID, Row] = {}
+    for row in rows:
+        if first.setdefault(row.id, row) is not row:
+            raise InvalidInput(f"{row.place}: the id {row.id} comes twice, first in {first[row.id].place}")
+    vectors = as_embeddings(given, places)
+    missing = [row for row in rows if row.vector is None]
+    if embedder is not None and missing:
+        for n, row in enumerate(missing, len(given)):
+            row.vector = n
+        vectors = np.concatenate([vectors, embedded(embedder, [row.content for row in missing])])
+    return Batch(rows, vectors)
+
+
+def embedded(embedder: Embedder, texts: Sequence[str]) -> Embeddings:
+    """Let the embedder make vectors, of 256 texts a call at most."""
+    parts = [texts[at : at + EMBED_TEXTS] for at in range(0, len(texts), EMBED_TEXTS)]
+    return np.concatenate([as_embeddings(embed(embedder, part), "the embedder's vector") for part in parts])
+
+
+def pack(batch: Batch) -> bytes:
+    """Return the documents in COPY's binary format, with the columns `COLUMNS`."""
+    vectors = encode_fields(batch.vectors)
+    tenants = {row.tenant_id: _field(row.tenant_id) for row in batch.rows}
+    types = {row.type: _field(row.type) for row in batch.rows}
+    parts: list[bytes | memoryview] = [_SIGNATURE]
+    for row in batch.rows:
+        content, metadata = row.content.encode(), row.metadata.encode()
+        parts += (
+            _ROW,
+            row.id.bytes,
+            tenants[row.tenant_id],
+            _NULL if row.item_id is None else _UUID + row.item_id.bytes,
+            types[row.type],
+            _size(len(content)),
+            content,
+            _jsonb(len(metadata) + 1, _JSONB_VERSION),
+            metadata,
+            _NULL if row.vector is None else vectors[row.vector],
+        )
+    parts.append(_END)
+    return b"".join(parts)
+
+
+def cut(batch: Batch) -> Iterator[Batch]:
+    """Cut a batch into parts that one message can carry."""
+    rows: list[Row] = []
+    size = 0
+    for row in batch.rows:
+        row_size = len(row.content) + len(row.metadata) + _VECTOR_CHARS
+        if rows and size + row_size > _STATEMENT_CHARS:
+            yield batch.part(rows) if len(rows) < len(batch.rows) else batch
+            rows, size = [], 0
+        rows.append(row)
+        size += row_size
+    yield batch.part(rows)
+
+
+def may_copy() -> bool:
+    """Tell whether psycopg2 can COPY: not under a wait callback, such as psycogreen's."""
+    return extensions.get_wait_callback() is None
+
+
+def _field(text: str) -> bytes:
+    data = text.encode()
+    return _size(len(data)) + data
+
+
+def _checked(doc: Any, place: str) -> tuple[Row, Any]:
+    """Return a document with every value in its final form, and its embedding as it was given."""
+    if isinstance(doc, NewDoc):
+        doc = attrs.asdict(doc, recurse=False)
+    row = known_keys(doc, _KEYS, place)
+    for key in ("type", "content"):
+        if key not in row:
+            raise InvalidInput(f"{place}: it needs a {key}")
+    given, item_id, metadata = row.get("id"), row.get("work_item_id"), row.get("metadata")
+    checked = Row(
+        id=uuid7() if given is None else as_uuid(given, f"{place}: id"),
+        type=as_enum(row["type"], MemDocType, f"{place}: type").value,
+        content=require_text(row["content"], f"{place}: content", blank=False, max_bytes=MAX_TEXT_BYTES),
+        metadata=dump_json(as_object(metadata, f"{place}: metadata"), f"{place}: metadata"),
+        item_id=None if item_id is None else as_uuid(item_id, f"{place}: work_item_id"),
+        place=place,
+    )
+    return checked, row.get("embedding")

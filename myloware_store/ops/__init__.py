@@ -1,0 +1,1 @@
+"""What an operator runs: migrations, validation, bringing a database up."""

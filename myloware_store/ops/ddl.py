@@ -1,0 +1,42 @@
+"""The whole schema as the models describe it: the yardstick that migrations are measured by."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from myloware_store.core.enums import ENUM_TYPES
+from myloware_store.models import MODELS
+from myloware_store.schema.guards import FUNCTIONS, TRIGGER_FUNCTIONS, TRIGGERS
+
+if TYPE_CHECKING:
+    import peewee
+
+__all__ = ["create_all"]
+
+
+def create_all(database: peewee.Database) -> None:
+    """Create extensions, enum types, functions, tables, indexes and triggers in the current schema of a database.
+
+    Databases that hold data are migrated instead; this serves the test that both ways give the same catalog, and the
+    catalog that `validate` compares with.
+    """
+    with database.bind_ctx(MODELS, bind_refs=False, bind_backrefs=False), database.atomic():
+        database.execute_sql("CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA public")
+        for name, enum in ENUM_TYPES.items():
+            labels = ", ".join(f"'{label}'" for label in enum)
+            database.execute_sql(f"CREATE TYPE {name} AS ENUM ({labels})")
+        database.execute_sql("SET LOCAL check_function_bodies = off")
+        for function in FUNCTIONS:
+            database.execute_sql(function)
+        for model in MODELS:
+            model.create_table(safe=False)
+            for field in model._meta.sorted_fields:
+                if storage := getattr(field, "storage", None):  # no clause of CREATE TABLE on PostgreSQL 15
+                    table, column = model._meta.table_name, field.column_name
+                    database.execute_sql(f"ALTER TABLE {table} ALTER COLUMN {column} SET STORAGE {storage}")
+        (schema,) = database.execute_sql("SELECT quote_ident(current_schema())").fetchone()
+        for name in TRIGGER_FUNCTIONS:
+            # Whatever search_path a session has, the guards find their tables.
+            database.execute_sql(f"ALTER FUNCTION {name}() SET search_path = {schema}, pg_temp")
+        for trigger in TRIGGERS:
+            database.execute_sql(trigger)

@@ -1,0 +1,218 @@
+"""Which migrations there are, which of them a database has, and whether a file changed after it was applied."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from myloware_store.core.errors import InvalidInput, MigrationError, MissingObject, SchemaMismatch
+from myloware_store.db.database import StoreDatabase
+from myloware_store.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "ENCODING",
+    "HISTORY_TABLE",
+    "MigrationStatus",
+    "available_migrations",
+    "file_digest",
+    "history_query",
+    "history_table",
+    "make_status",
+    "migrations_folder",
+    "migrations_path",
+    "require_current",
+    "require_database",
+    "status",
+    "target_settings",
+]
+
+HISTORY_TABLE = "myloware_migratehistory"
+"""The table of applied migrations; not peewee-migrate's default, which a service may use for its own."""
+
+ENCODING = (
+    "the database's encoding is {}, and documents are Unicode: create it anew with ENCODING 'UTF8' TEMPLATE template0,"
+    " and move the data by pg_dump"
+)
+
+_FILE = re.compile(r"\d{3}_[^.]+\.py")
+
+
+@attrs.frozen
+class MigrationStatus:
+    """How a database's migrations compare with those of this version of the library.
+
+    Attributes:
+        applied: Those that the database has, in the order they were applied.
+        pending: Those that it lacks.
+        unknown: Those that it has and this version does not know: it is newer, or the file was deleted.
+        edited: Those whose file changed after it was applied.
+    """
+
+    applied: tuple[str, ...]
+    pending: tuple[str, ...]
+    unknown: tuple[str, ...]
+    edited: tuple[str, ...]
+
+    @property
+    def current(self) -> bool:
+        """Whether the database is exactly as this version wants it."""
+        return not (self.pending or self.unknown or self.edited)
+
+    def require_known(self) -> None:
+        """Raise SchemaMismatch where the database has migrations that this version does not know."""
+        if self.unknown:
+            raise SchemaMismatch(
+                f"the database has migrations that this version of myloware-store does not know"
+                f" ({', '.join(self.unknown)}): it was migrated by a newer version; upgrade myloware-store"
+            )
+
+    def require_sound(self) -> None:
+        """Raise SchemaMismatch as `require_known` does, and MigrationError where an applied migration was edited."""
+        self.require_known()
+        if self.edited:
+            raise MigrationError(
+                f"{', '.join(self.edited)} changed after it was applied: restore the file as it was and write a new"
+                " migration, or, where the data may go, run `myloware-store reset`"
+            )
+
+
+def migrations_path() -> Path:
+    """Return the folder of the installed migrations, for `pw_migrate migrate --directory`."""
+    spec = importlib.util.find_spec("myloware_store_migrations")
+    if spec is None or not spec.submodule_search_locations:
+        raise MigrationError("the package myloware_store_migrations is missing: install myloware-store again")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def migrations_folder(directory: Path | str | None) -> Path:
+    """Return a folder of migrations, by default the installed one.
+
+    Raises:
+        InvalidInput: It is no path.
+        MigrationError: There is no migration in it.
+    """
+    if directory is not None and not isinstance(directory, Path | str):
+        raise InvalidInput(f"directory must be a path, not {type(directory).__name__}")
+    folder = migrations_path() if directory is None else Path(directory)
+    try:
+        if available_migrations(folder):
+            return folder
+        reason = ""
+    except (OSError, ValueError) as error:
+        reason = f": {error.strerror if isinstance(error, OSError) else error}"
+    raise MigrationError(f"there is no migration in {str(folder)[-255:]!r}{reason}")
+
+
+def target_settings(target: Settings | StoreDatabase) -> Settings:
+    """Return the settings of what is to be migrated, or raise InvalidInput where it is something else."""
+    if isinstance(target, StoreDatabase):
+        return target.settings
+    if not isinstance(target, Settings):
+        raise InvalidInput(f"target must be Settings or a StoreDatabase, not {type(target).__name__}")
+    return target
+
+
+def require_database(database: object) -> None:
+    """Raise InvalidInput where that is no database: a URL, say, which has a place of its own in the settings."""
+    if not isinstance(database, StoreDatabase):
+        raise InvalidInput(f"database must be a StoreDatabase, such as store.db, not {type(database).__name__}")
+
+
+def available_migrations(directory: Path) -> tuple[str, ...]:
+    """Return the names of the migrations in a folder, in their order."""
+    return tuple(sorted(path.stem for path in directory.glob("*.py") if _FILE.fullmatch(path.name)))
+
+
+def file_digest(path: Path) -> str:
+    """Return the digest of a migration's text, whatever the line endings of the checkout."""
+    return hashlib.sha256(path.read_text(encoding="utf-8").encode()).hexdigest()
+
+
+def status(target: Settings | StoreDatabase, *, directory: Path | str | None = None) -> MigrationStatus:
+    """Compare a database's migrations with those of this version; nothing is locked or written.
+
+    Args:
+        target: The database, or the settings of one whose server runs.
+        directory: Another folder of migrations than the installed one.
+
+    Raises:
+        ConnectionFailed: The server cannot be reached.
+    """
+    settings, folder = target_settings(target), migrations_folder(directory)
+    if isinstance(target, StoreDatabase):
+        return make_status(_history(target), folder)
+    database = StoreDatabase(settings)
+    try:
+        return make_status(_history(database), folder)
+    finally:
+        database.close_all()
+
+
+def require_current(database: StoreDatabase, *, directory: Path | str | None = None) -> None:
+    """Raise SchemaMismatch unless the database has exactly this version's migrations; one small query.
+
+    Args:
+        database: The database.
+        directory: Another folder of migrations than the installed one.
+
+    Raises:
+        SchemaMismatch: It is not migrated, lacks migrations, is newer than this version, or is not UTF-8.
+        ConnectionFailed: The server cannot be reached.
+    """
+    known = available_migrations(migrations_folder(directory))
+    applied = {name for name, _ in _history(database)}
+    pending = [name for name in known if name not in applied]
+    MigrationStatus((), (), tuple(sorted(applied.difference(known))), ()).require_known()
+    if pending:
+        lacks = f"lacks {', '.join(pending)}" if applied else "is not migrated"
+        raise SchemaMismatch(f"the database {database.settings.target} {lacks}: run `myloware-store migrate`")
+    if database.server_encoding not in {"UTF8", None}:
+        raise SchemaMismatch(ENCODING.format(database.server_encoding))
+
+
+def history_table(settings: Settings) -> str:
+    """Return the name of the table of applied migrations, qualified where the settings name a schema."""
+    # With a schema of its own a tenant must not be taken for migrated because `public`, next on its path, is.
+    schema = "" if settings.schema == "public" else '"{}".'.format(settings.schema.replace('"', '""'))
+    return schema + HISTORY_TABLE
+
+
+def history_query(settings: Settings) -> str:
+    """Return the SELECT of (name, digest) of the applied migrations, in their order, to be run with parameters."""
+    table = history_table(settings).replace("%", "%%")  # what else the driver would take for a placeholder
+    return f"SELECT name, digest FROM {table} ORDER BY id"  # noqa: S608  a quoted identifier
+
+
+def make_status(history: Iterable[tuple[str, str | None]], directory: Path) -> MigrationStatus:
+    """Compare what `history_query` gave with a folder of migrations."""
+    rows = list(history)
+    known = available_migrations(directory)
+    applied = tuple(name for name, _ in rows)
+    return MigrationStatus(
+        applied=applied,
+        pending=tuple(name for name in known if name not in applied),
+        unknown=tuple(name for name in applied if name not in known),
+        edited=tuple(
+            name
+            for name, digest in rows
+            if digest is not None and name in known and digest != file_digest(directory / f"{name}.py")
+        ),
+    )
+
+
+def _history(database: StoreDatabase) -> list[tuple[str, Any]]:
+    try:
+        rows: list[tuple[str, Any]] = database.execute_sql(history_query(database.settings)).fetchall()
+    except MissingObject as fault:
+        if fault.sqlstate not in {"42P01", "3F000"}:
+            raise
+        return []
+    return rows

@@ -1,0 +1,304 @@
+"""Migrate, roll back and reset a database, for the command line and for `Store.open()`."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from myloware_store.core.errors import DatabaseFault, InvalidInput, MigrationError, StoreError
+from myloware_store.db.database import StoreDatabase
+from myloware_store.ops.history import (
+    HISTORY_TABLE,
+    MigrationStatus,
+    available_migrations,
+    migrations_folder,
+    migrations_path,
+    require_current,
+    status,
+    target_settings,
+)
+from myloware_store.ops.migration_database import Limits, MigrationDatabase, explain, find_obstacles, require_direct
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from peewee_migrate.router import Router
+
+    from myloware_store.settings import Settings
+
+__all__ = [
+    "HISTORY_TABLE",
+    "Limits",
+    "MigrationReport",
+    "MigrationStatus",
+    "migrate",
+    "migrations_path",
+    "require_current",
+    "reset",
+    "rollback",
+    "status",
+]
+
+_logger = logging.getLogger(__name__)
+_logger.addHandler(logging.NullHandler())
+
+
+@attrs.frozen
+class MigrationReport:
+    """What `migrate` or `reset` did.
+
+    Attributes:
+        database: Which database, without secrets.
+        applied: The migrations that were applied now.
+        pending: Those that are still to be applied: all of them where it was a plan.
+        obstacle: What a plan has found to stand in their way, a line each, and how to mend it.
+    """
+
+    database: str
+    applied: tuple[str, ...] = ()
+    pending: tuple[str, ...] = ()
+    obstacle: str | None = None
+
+
+def migrate(
+    target: Settings | StoreDatabase,
+    *,
+    plan: bool = False,
+    directory: Path | str | None = None,
+    limits: Limits | None = None,
+) -> MigrationReport:
+    """Apply the pending migrations, each in a transaction of its own, while no one else migrates the database.
+
+    Where nothing is pending, nothing is locked or written. Embedded settings start their server for as long as it
+    takes. A schema that the settings name is created. A plan makes nothing.
+
+    Args:
+        target: The database, or its settings.
+        plan: Only say what is pending.
+        directory: Another folder of migrations than the installed one.
+        limits: How long to wait; read from the environment by default.
+
+    Returns:
+        What was applied, and what is pending still.
+
+    Raises:
+        MissingExtension: The server does not offer `vector`, or the role may not create it.
+        MigrationError: A migration failed, an applied one was edited, the lock did not come free in time, or the
+            connection goes through PgBouncer.
+        SchemaMismatch: The database is newer than this version.
+        ConnectionFailed: The server cannot be reached.
+    """
+    folder = _checked(directory, limits)
+    if plan:
+        return _plan(target, folder)
+    with _served(target) as settings:
+        # Said at once, and not on the day when something is pending.
+        require_direct(settings)
+        try:
+            before = status(settings, directory=folder)
+        except DatabaseFault as fault:
+            raise explain(fault) from None
+        before.require_sound()
+        if not before.pending:
+            return MigrationReport(settings.target)
+        with _session(settings, folder, limits, MigrationStatus.require_sound) as database:
+            return MigrationReport(settings.target, applied=_apply_pending(database))
+
+
+def rollback(
+    target: Settings | StoreDatabase,
+    *,
+    count: int = 1,
+    directory: Path | str | None = None,
+    limits: Limits | None = None,
+) -> tuple[str, ...]:
+    """Undo the last migrations, each in a transaction of its own; extensions and the history table stay.
+
+    Args:
+        target: The database, or its settings.
+        count: How many.
+        directory: Another folder of migrations than the installed one.
+        limits: How long to wait; read from the environment by default.
+
+    Returns:
+        The names of those that were undone, the last one first.
+
+    Raises:
+        InvalidInput: `count` is no whole number, or less than 1.
+        MigrationError: There are not so many, one of them cannot be undone, or it failed.
+        SchemaMismatch: The database is newer than this version.
+        ConnectionFailed: The server cannot be reached.
+    """
+    from peewee_migrate.router import void
+
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise InvalidInput("count must be a whole number, 1 or more")
+    folder = _checked(directory, limits)
+    with _served(target) as settings, _session(settings, folder, limits, MigrationStatus.require_known) as database:
+        applied = database.status().applied
+        if count > len(applied):
+            raise MigrationError(f"cannot undo {count} migrations: {len(applied)} are applied")
+        router = _router(database)
+        undone = tuple(reversed(applied))[:count]
+        for name in undone:
+            if router.read(name)[1] is void:
+                raise MigrationError(f"{name} has no rollback()")
+            undo = partial(router.run_one, name, router.migrator, fake=False, downgrade=True)
+            _run(undo, f"undoing {name}")
+        return undone
+
+
+def reset(
+    target: Settings | StoreDatabase, *, directory: Path | str | None = None, limits: Limits | None = None
+) -> MigrationReport:
+    """Drop everything of ours, with all its data, and migrate again; what others made in the schema stays.
+
+    Args:
+        target: The database, or its settings.
+        directory: Another folder of migrations than the installed one.
+        limits: How long to wait; read from the environment by default.
+
+    Raises:
+        MigrationError: Something that others made depends on ours, or tables of our names stand in a database that we
+            never migrated (the message names them): nothing was dropped.
+        ConnectionFailed: The server cannot be reached.
+    """
+    from myloware_store.ops.catalog import drop_statements, taken_names
+
+    folder = _checked(directory, limits)
+    with _served(target) as settings, _session(settings, folder, limits, lambda _: None) as database:
+        if not database.status().applied and (taken := taken_names(database)):
+            raise MigrationError(
+                f"no migration of ours is recorded, so these may be someone else's: {', '.join(taken)}; drop"
+                " them by hand, or record the migrations first (`pw_migrate migrate --fake`)"
+            )
+
+        def drop() -> None:
+            (name,) = database.execute_sql("SELECT quote_ident(current_schema())").fetchone()
+            schema = name.replace("%", "%%")  # what else the driver would take for a placeholder
+            with database.atomic():
+                for statement in drop_statements(schema):
+                    database.execute_sql(statement)
+                database.execute_sql(f"DELETE FROM {schema}.{HISTORY_TABLE}")  # noqa: S608  a quoted identifier
+
+        _run(drop, "dropping the schema")
+        return MigrationReport(settings.target, applied=_apply_pending(database))
+
+
+def _plan(target: Settings | StoreDatabase, folder: Path) -> MigrationReport:
+    from myloware_store.embedded import EmbeddedServer
+
+    settings = target_settings(target)
+    if settings.embedded and not settings.host and not EmbeddedServer.made(settings.embedded_home):
+        return MigrationReport(settings.target, pending=available_migrations(folder))
+    with _served(settings) as served:
+        database = StoreDatabase(served)
+        try:
+            try:
+                found = status(database, directory=folder)
+            except DatabaseFault as fault:
+                if fault.sqlstate != "42501":
+                    raise
+                reasons = find_obstacles(database) or [str(explain(fault))]
+                return MigrationReport(served.target, pending=available_migrations(folder), obstacle="\n".join(reasons))
+            found.require_sound()
+            obstacle = _obstacle(database, found) if found.pending else None
+        finally:
+            database.close_all()
+        return MigrationReport(served.target, pending=found.pending, obstacle=obstacle)
+
+
+def _obstacle(database: StoreDatabase, found: MigrationStatus) -> str | None:
+    from myloware_store.ops.catalog import taken_names
+
+    if not found.applied and (taken := taken_names(database)):
+        return f"{', '.join(taken)} are there already: `myloware-store validate` says whose they are, and what to do"
+    return "\n".join(find_obstacles(database)) or None
+
+
+@contextmanager
+def _served(target: Settings | StoreDatabase) -> Iterator[Settings]:
+    """Give the settings of a server that runs: the embedded one is held meanwhile."""
+    settings = target_settings(target)
+    if not settings.embedded or settings.host:
+        yield settings
+        return
+    from myloware_store.embedded import EmbeddedServer
+
+    with EmbeddedServer(settings.embedded_home) as server:
+        server.ensure_database()
+        yield settings.with_server(**server.address())
+
+
+@contextmanager
+def _session(
+    settings: Settings, directory: Path, limits: Limits | None, check: Callable[[MigrationStatus], None]
+) -> Iterator[MigrationDatabase]:
+    database = MigrationDatabase(settings, directory, limits=limits, check=check)
+    try:
+        _run(database.connect, "connecting")
+        yield database
+    finally:
+        database.close_all()
+
+
+def _apply_pending(database: MigrationDatabase) -> tuple[str, ...]:
+    router = _router(database)
+    applied: list[str] = []
+    for name in database.status().pending:
+        before = f"; {', '.join(applied)} was applied before it" if applied else ""
+        _run(partial(router.run_one, name, router.migrator, fake=False), name, before)
+        applied.append(name)
+    return tuple(applied)
+
+
+def _run(action: Callable[[], object], what: str, before: str = "") -> None:
+    try:
+        action()
+    except StoreError as error:
+        told = explain(error)
+        if isinstance(told, MigrationError) and told is not error:
+            told = MigrationError(f"{what} failed: {told}{before}")
+        raise told from None
+    except Exception as error:
+        raise MigrationError(f"{what} failed: {type(error).__name__}: {error}{before}") from error
+
+
+def _router(database: MigrationDatabase) -> Router:
+    """Make a router that leaves the rest of the process alone."""
+    from peewee_migrate.migrator import Migrator
+    from peewee_migrate.models import MigrateHistory
+    from peewee_migrate.router import Router
+
+    class PrivateRouter(Router):
+        """peewee-migrate's own binds one history class to one database, and mocks Peewee while it replays.
+
+        Both would be felt by every thread and by a service's own migrations. Ours are SQL, or declare their models
+        themselves: nothing has to be replayed.
+        """
+
+        @cached_property
+        def model(self) -> type[MigrateHistory]:
+            class History(MigrateHistory):
+                class Meta:
+                    table_name = HISTORY_TABLE
+
+            History._meta.set_database(database)
+            return History
+
+        @cached_property
+        def migrator(self) -> Migrator:
+            return Migrator(database)
+
+    return PrivateRouter(database, migrate_dir=database.directory, migrate_table=HISTORY_TABLE, logger=_logger)
+
+
+def _checked(directory: Path | str | None, limits: Limits | None) -> Path:
+    if not isinstance(limits, Limits | None):
+        raise InvalidInput(f"limits must be Limits, not {type(limits).__name__}")
+    return migrations_folder(directory)

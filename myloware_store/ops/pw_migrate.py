@@ -1,0 +1,125 @@
+"""What `migrations/conf.py` hands to `pw_migrate`: a database that answers in one line instead of a traceback."""
+
+from __future__ import annotations
+
+import atexit
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from peewee_migrate.logs import logger
+
+from myloware_store.core.errors import MigrationError, StoreError
+from myloware_store.ops.history import MigrationStatus, available_migrations, migrations_path
+from myloware_store.ops.migration_database import Limits, MigrationDatabase, explain
+from myloware_store.settings import Settings
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable, Iterator, Mapping
+
+    from psycopg2.extensions import connection
+
+__all__ = ["command_database"]
+
+
+def command_database() -> MigrationDatabase:
+    """Return the database for the `pw_migrate` command that is running, locked from its first statement on.
+
+    peewee-migrate runs conf.py for each of its commands: what would harm the project is refused here.
+
+    Raises:
+        click.ClickException: The command cannot run with the settings, or would do harm.
+    """
+    context = click.get_current_context(silent=True)
+    command = (context.info_name or "") if context else ""
+    options: Mapping[str, Any] = context.params if context else {}
+    directory = Path(options.get("directory") or migrations_path())
+    logger.addFilter(_without_traceback)
+    with _told():
+        _refuse_harm(command, options, directory)
+        settings = Settings.load(options.get("database"))
+        if command == "rollback" and settings.production:
+            raise MigrationError(
+                "MYLOWARE_ENV is production: a rollback drops tables with their data; unset it to go on"
+            )
+        return _CommandDatabase(settings, directory, limits=Limits.load(), check=_check(command, options))
+
+
+class _CommandDatabase(MigrationDatabase):
+    """A database that starts the embedded server where it is meant, and lives as long as the process."""
+
+    def __init__(self, settings: Settings, directory: Path, **options: Any) -> None:
+        super().__init__(settings, directory, **options)
+        # `pw_migrate` prints this.
+        self.database = "myloware" if settings.embedded else settings.target
+
+    def execute_sql(self, sql: str, params: Any = None, named_cursor: object = None) -> Any:
+        with _told():
+            return super().execute_sql(sql, params, named_cursor)
+
+    def begin(self, isolation_level: Any = None) -> None:
+        with _told():
+            super().begin(isolation_level)
+
+    def commit(self) -> None:
+        with _told():
+            super().commit()
+
+    def open_session(self) -> connection:
+        if self.settings.embedded and not self.settings.host:
+            from myloware_store.embedded import EmbeddedServer
+
+            server = EmbeddedServer(self.settings.embedded_home)
+            server.start()
+            atexit.register(server.close)
+            server.ensure_database()
+            self.settings = self.settings.with_server(**server.address())
+        opened = super().open_session()
+        atexit.register(self.close_all)
+        return opened
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except StoreError as error:
+        raise click.ClickException(str(explain(error))) from None
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Let peewee-migrate name the migration that failed; why is told once, by the error itself."""
+    if record.exc_info and isinstance(record.exc_info[1], click.ClickException):
+        record.exc_info = None
+    return True
+
+
+def _refuse_harm(command: str, options: Mapping[str, Any], directory: Path) -> None:
+    if command == "merge":
+        raise MigrationError("`merge` replaces the migrations by others that lose types, defaults and constraints")
+    if command == "create":
+        if options.get("auto"):
+            raise MigrationError("`--auto` loses types, defaults and constraints: write the migration by hand")
+        return
+    known = available_migrations(directory)
+    if not known:
+        raise MigrationError(
+            f"there is no migration in {directory}: name their folder with --directory"
+            " (`myloware-store migrations-path` prints it)"
+        )
+    if options.get("name") and options["name"] not in known:
+        raise MigrationError(f"there is no migration {options['name']} in {directory}; there are: {', '.join(known)}")
+
+
+def _check(command: str, options: Mapping[str, Any]) -> Callable[[MigrationStatus], None]:
+    def check(found: MigrationStatus) -> None:
+        if command == "migrate":
+            found.require_sound()
+        if command == "rollback":
+            found.require_known()
+            if not 0 < options["count"] <= len(found.applied):
+                raise MigrationError(f"cannot undo {options['count']} migrations: {len(found.applied)} are applied")
+
+    return check

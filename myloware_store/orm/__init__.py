@@ -1,0 +1,1 @@
+"""The base of the models and repositories: fields, rows, conditions."""

@@ -1,0 +1,288 @@
+"""Columns of PostgreSQL's own types: native enums, vectors, UUIDs, JSON, and foreign keys that keep tenants apart."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import peewee
+from pgvector.peewee import VectorField
+from psycopg2.extras import Json
+from uuid_utils.compat import uuid7
+
+from myloware_store.core.enums import ENUM_TYPES
+from myloware_store.core.errors import InvalidInput, NotFound
+from myloware_store.core.values import MAX_JSON_BYTES, dump_json, is_uuid, read_label, require_text, require_uuid, shown
+from myloware_store.core.vectors import DIMENSIONS, Embedding, as_embedding, decode_binary, decode_text, encode_text
+from myloware_store.orm.scalars import CheckedField, ServerDefault, field_name, passes
+
+__all__ = [
+    "BytesField",
+    "EmbeddingField",
+    "EnumField",
+    "JsonField",
+    "ParentKey",
+    "SearchField",
+    "TenantForeignKey",
+    "UuidField",
+]
+
+
+class DeferredAccessor(peewee.FieldAccessor):
+    """Read a column that `select()` left out when an instance is first asked for it, by one query."""
+
+    def __get__(self, instance: Any, instance_type: Any = None) -> Any:
+        if instance is None:
+            return self.field
+        if self.name not in instance.__data__ and instance.stored:
+            query = self.model.select(self.field.read()).where(instance._pk_expr())  # noqa: SLF001  Peewee offers no other
+            row = query.tuples().first()
+            if row is None:
+                raise NotFound(f"{self.model.__name__} {instance._pk}: no such row to read {self.name} of")
+            instance.__data__[self.name] = row[0]
+        return instance.__data__.get(self.name)
+
+
+class JsonAccessor(peewee.FieldAccessor):
+    """Remember what a JSON value was when it was first read, so that a change inside it is saved."""
+
+    def __get__(self, instance: Any, instance_type: Any = None) -> Any:
+        if instance is None:
+            return self.field
+        value = instance.__data__.get(self.name)
+        if isinstance(value, dict | list) and self.name not in instance.json_read:
+            instance.json_read[self.name] = dump_json(value, self.name, max_bytes=None)
+        return value
+
+
+class FinalAccessor(peewee.FieldAccessor):
+    """Give a text its final form, a member or a UUID, where it is assigned; `save()` refuses what has none."""
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        value = _final(self.field, value)
+        # The same key again is no change of it, which would be refused.
+        same = isinstance(value, uuid.UUID) and value == instance.__data__.get(self.name)
+        if not (same and self.field.primary_key):
+            super().__set__(instance, value)
+
+
+class ParentAccessor(peewee.ForeignKeyAccessor):
+    """The same for the key of a parent."""
+
+    def __set__(self, instance: Any, obj: Any) -> None:
+        super().__set__(instance, _final(self.field, obj))
+
+
+class EmbeddingAccessor(DeferredAccessor):
+    """Take a checked copy of a vector that is assigned, and give it read-only: a change inside would not be saved."""
+
+    def __get__(self, instance: Any, instance_type: Any = None) -> Any:
+        value = super().__get__(instance, instance_type)
+        if isinstance(value, np.ndarray):
+            _frozen(value)
+        return value
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        if not (passes(value) or (isinstance(value, np.ndarray) and not value.flags.writeable)):
+            value = _frozen(np.array(as_embedding(value, field_name(self.field))))
+        super().__set__(instance, value)
+
+
+class EnumField(CheckedField):
+    """A column of one of the native enum types; labels and members are taken, members are given back."""
+
+    accessor_class = FinalAccessor
+
+    def __init__(self, enum: type[StrEnum], **options: Any) -> None:
+        self.enum = enum
+        super().__init__(**options)
+
+    @property
+    def field_type(self) -> str:  # type: ignore[override]  # Peewee's stubs know class variables only
+        return next(name for name, known in ENUM_TYPES.items() if known is self.enum)
+
+    def check(self, value: Any) -> str:
+        if isinstance(value, StrEnum) and not isinstance(value, self.enum):
+            raise InvalidInput(f"{field_name(self)}: {shown(value)} is of another enum than {self.enum.__name__}")
+        try:
+            return str(self.enum(value).value)
+        except ValueError:
+            labels = ", ".join(self.enum)
+            raise InvalidInput(f"{field_name(self)}: {shown(value)} is not one of {labels}") from None
+
+    def python_value(self, value: Any) -> StrEnum | None:
+        return None if value is None else read_label(self.enum, value)
+
+
+class UuidField(CheckedField):
+    """A UUID; those of any library and their text forms are taken, `uuid.UUID` is given back."""
+
+    field_type = "uuid"
+    accessor_class = FinalAccessor
+
+    def check(self, value: Any) -> str:
+        return str(require_uuid(value, field_name(self)))
+
+    def python_value(self, value: Any) -> uuid.UUID | None:
+        return value if value is None or isinstance(value, uuid.UUID) else uuid.UUID(value)
+
+    @classmethod
+    def primary(cls) -> UuidField:
+        """A primary key made by the client as UUIDv7, so that inserts stay local in the index."""
+        return cls(primary_key=True, default=uuid7, constraints=[ServerDefault("gen_random_uuid()")])
+
+
+class BytesField(CheckedField):
+    """A stored generated `bytea`, read only."""
+
+    field_type = "bytea"
+    deferred = True
+    generated = True
+    accessor_class = DeferredAccessor
+
+    def check(self, value: Any) -> bytes:
+        if not isinstance(value, bytes):
+            raise InvalidInput(f"{field_name(self)}: {type(value).__name__} is not bytes")
+        return value
+
+    def python_value(self, value: Any) -> bytes | None:
+        return None if value is None else bytes(value)
+
+
+class SearchField(CheckedField):
+    """A stored generated `tsvector`: PostgreSQL fills it, a plain `select()` leaves it out."""
+
+    field_type = "tsvector"
+    deferred = True
+    generated = True
+    accessor_class = DeferredAccessor
+
+    def check(self, value: Any) -> str:
+        return require_text(value, field_name(self))
+
+
+class JsonField(peewee.JSONField):
+    """A `jsonb` column: 4 MiB at most, no NaN, infinity, NUL, lone surrogate or key that is not text.
+
+    Args:
+        kind: The Python type of the top level, `dict` or `list`; None allows any JSON value.
+    """
+
+    field_type = "jsonb"
+    bulky = True
+    accessor_class = JsonAccessor
+
+    def __init__(self, *, kind: type | None = None, **options: Any) -> None:
+        self.kind = kind
+        super().__init__(dumps=self.dump, **options)
+
+    def dump(self, value: Any) -> str:
+        return dump_json(value, field_name(self), max_bytes=None)
+
+    def db_value(self, value: Any) -> Any:
+        return value if passes(value) or isinstance(value, Json) else Json(value, dumps=self.dump)
+
+    def stored_value(self, value: Any) -> Any:
+        if passes(value) or isinstance(value, Json):
+            return value
+        if self.kind is not None and not isinstance(value, Mapping if self.kind is dict else self.kind):
+            raise InvalidInput(f"{field_name(self)}: {type(value).__name__} is not a {self.kind.__name__}")
+        text = dump_json(value, field_name(self), max_bytes=MAX_JSON_BYTES)
+        return Json(value, dumps=lambda _: text)
+
+    def to_value(self, value: Any) -> Any:
+        return peewee.Value(value, self.stored_value, unpack=False)
+
+    def case_value(self, value: Any) -> Any:
+        return peewee.Cast(self.to_value(value), "jsonb")
+
+
+class EmbeddingField(VectorField):
+    """A `vector(1536)` column, stored in its row, checked and encoded by `myloware_store.core.vectors`.
+
+    A plain `select()` leaves it out: it is read, in pgvector's binary form, when it is first asked for. An
+    instance has a read-only copy of it.
+    """
+
+    deferred = True
+    bulky = True
+    storage = "PLAIN"
+    accessor_class = EmbeddingAccessor
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(dimensions=DIMENSIONS, **options)
+
+    def db_value(self, value: Any) -> Any:
+        return value if passes(value) else encode_text(value, field_name(self))
+
+    def python_value(self, value: Any) -> Any:
+        return _frozen(decode_text(value)) if isinstance(value, str) else value
+
+    def case_value(self, value: Any) -> Any:
+        return peewee.Cast(self.to_value(value), f"vector({DIMENSIONS})")
+
+    def read(self) -> Any:
+        """Return what to select to read the column the cheap way: a `(1536,) float32` array, under the field's name."""
+        read = peewee.fn.vector_send(self).python_value(
+            lambda data: None if data is None else _frozen(decode_binary(data))
+        )
+        return read.alias(self.name)
+
+    # A list on the right would be unpacked into one parameter an element.
+    def __eq__(self, other: object) -> Any:
+        return peewee.Expression(self, peewee.OP.EQ if other is not None else peewee.OP.IS, self.to_value(other))
+
+    def __ne__(self, other: object) -> Any:
+        return peewee.Expression(self, peewee.OP.NE if other is not None else peewee.OP.IS_NOT, self.to_value(other))
+
+    __hash__ = peewee.Field.__hash__
+
+
+class ParentKey(peewee.ForeignKeyField):
+    """A foreign key to a row that all tenants share, without Peewee's own index."""
+
+    accessor_class = ParentAccessor
+
+    def __init__(self, model: type[peewee.Model], **options: Any) -> None:
+        super().__init__(model, index=False, **options)
+
+    def case_value(self, value: Any) -> Any:
+        return peewee.Cast(self.to_value(value), self.field_type)
+
+
+class TenantForeignKey(ParentKey):
+    """A foreign key to a row of the same tenant: `(tenant_id, parent_id) REFERENCES parent (tenant_id, id)`.
+
+    No statement can attach a row to another tenant's parent.
+
+    Args:
+        model: The parent.
+        on_delete: The action, by default `CASCADE`.
+    """
+
+    def __init__(self, model: type[peewee.Model], *, on_delete: str = "CASCADE", **options: Any) -> None:
+        super().__init__(model, on_delete=on_delete, **options)
+
+    def foreign_key_constraint(self, explicit_name: bool = False) -> peewee.NodeList:  # noqa: FBT001, FBT002, ARG002  Peewee's signature
+        table, parent = self.model._meta.table_name, self.rel_model._meta.table_name
+        constraint = peewee.SQL(
+            f"CONSTRAINT {table}_{self.column_name}_fkey FOREIGN KEY (tenant_id, {self.column_name})"
+            f" REFERENCES {parent} (tenant_id, id) ON DELETE {self.on_delete}"
+        )
+        return peewee.NodeList((constraint,))
+
+
+def _frozen(vector: Embedding) -> Embedding:
+    vector.flags.writeable = False
+    return vector
+
+
+def _final(field: peewee.Field, value: Any) -> Any:
+    if type(value) is str or is_uuid(value):
+        with suppress(ValueError):
+            return field.python_value(str(value))
+    return value

@@ -1,0 +1,97 @@
+"""What the repositories share: one statement a call, in the tenant in force."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from psycopg2.errorcodes import SERIALIZATION_FAILURE
+from psycopg2.extensions import AsIs
+
+from myloware_store.core.arguments import as_name, as_uuid
+from myloware_store.core.errors import ConstraintViolation, InvalidInput, NotFound, TransactionConflict
+from myloware_store.db.proxy import default_tenant
+from myloware_store.db.tenancy import current_actor, current_tenant
+from myloware_store.db.transactions import again_after_conflicts
+from myloware_store.orm.base import BaseModel, TenantEntity
+
+if TYPE_CHECKING:
+    from myloware_store.db.database import StoreDatabase
+
+__all__ = ["Repository", "named_or_id", "stored_row", "writer"]
+
+_Row = TypeVar("_Row", bound=TenantEntity)
+_Stored = TypeVar("_Stored", bound=BaseModel)
+_MAX_CHARS = 250_000_000  # four bytes each at most: PostgreSQL ends a connection that sends a message of 1 GiB
+
+_NULL = AsIs("NULL")
+"""For None in a list of nothing else: psycopg2 would write '{NULL}', which array_nulls = off reads as a text."""
+
+
+class Repository:
+    """Operations over one database; safe to share between threads."""
+
+    def __init__(self, database: StoreDatabase) -> None:
+        self._db = database
+
+    def _scoped(self, query: Any, model: Any) -> Any:
+        """Narrow a query to the tenant in force."""
+        tenant = current_tenant()
+        return query if tenant is None else query.where(model.tenant_id == tenant)
+
+    def _find(self, model: type[_Row], row_id: Any, name: str) -> _Row:
+        """Return the row of this id in the tenant in force, or raise NotFound."""
+        row: _Row | None = self._scoped(model.select().where(model.id == as_uuid(row_id, name)), model).first()
+        if row is None:
+            raise NotFound(f"{name}: there is no {model.__name__} {row_id}")
+        return row
+
+    def _rows(self, sql: str, parameters: Mapping[str, Any], *, contested: str = "") -> list[tuple[Any, ...]]:
+        """Run one statement and return its rows.
+
+        `tenant` is a parameter of every statement: the tenant in force, or None where there is none. Outside of a
+        transaction the statement is run again where it met another transaction (a deadlock); a row that the unique
+        index `contested` refuses has met one, too.
+        """
+        values = {"tenant": current_tenant(), **parameters}
+        size = sum(len(text) for value in values.values() if isinstance(value, list) for text in value if text)
+        if size > _MAX_CHARS:
+            raise InvalidInput(f"{size} characters are more than the {_MAX_CHARS} of one call: make smaller batches")
+        for name, value in values.items():
+            if isinstance(value, list) and value and all(each is None for each in value):
+                values[name] = [_NULL] * len(value)
+
+        def run() -> list[tuple[Any, ...]]:
+            try:
+                return list(self._db.execute_sql(sql, values).fetchall())
+            except ConstraintViolation as refused:
+                if not contested or refused.constraint != contested:
+                    raise
+            raise TransactionConflict("another transaction came first; run it again", sqlstate=SERIALIZATION_FAILURE)
+
+        return run() if self._db.transaction_open() else again_after_conflicts(run)
+
+
+def stored_row(model: type[_Stored], row: tuple[Any, ...]) -> _Stored:
+    """Return what a statement gave, all plain columns in the model's order, as the stored row it is."""
+    fields = model.plain_fields()
+    values = {field.name: field.python_value(value) for field, value in zip(fields, row, strict=True)}
+    stored = model(__no_default__=True, **values)
+    stored._dirty.clear()  # noqa: SLF001  as Peewee does with what it reads
+    return stored
+
+
+def writer() -> tuple[str, str]:
+    """Return the tenant that a new row belongs to, and who writes it."""
+    return current_tenant() or default_tenant(), current_actor() or "system"
+
+
+def named_or_id(value: Any, kind: str) -> tuple[str | None, str, str | None]:
+    """Tell what names a row: its id, the tenant that a name is looked for in, and its name; one of the two is None.
+
+    Text is a name, also where it looks like a UUID. A name is one of the tenant in force, else of the settings'.
+    """
+    owner, _ = writer()
+    if isinstance(value, str):
+        return None, owner, as_name(value, kind)
+    return str(as_uuid(value, kind)), owner, None

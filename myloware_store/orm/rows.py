@@ -1,0 +1,137 @@
+"""Rows on their way to a table: whatever was given as names and values becomes checked values by field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import peewee
+from psycopg2.extras import Json
+
+from myloware_store.core.errors import InvalidInput
+from myloware_store.core.values import shown
+from myloware_store.db.proxy import default_tenant
+from myloware_store.db.tenancy import current_tenant
+from myloware_store.orm.fields import TenantForeignKey
+from myloware_store.orm.scalars import passes
+
+__all__ = [
+    "Row",
+    "as_case",
+    "as_row",
+    "batches",
+    "by_field",
+    "checked",
+    "default",
+    "fields_named",
+    "is_sql",
+    "listed",
+    "with_tenant",
+]
+
+Row = dict[Any, Any]
+"""Values by field; a key may also be another piece of SQL that names a column."""
+
+_T = TypeVar("_T")
+_Model = type[peewee.Model]
+
+
+def by_field(model: _Model, data: Any, values: Mapping[str, Any] | None = None) -> Row:
+    """Return the values by field, whose names, columns or selves are the keys.
+
+    Raises:
+        InvalidInput: There is no such field, one is named twice, or `data` is no mapping.
+    """
+    if not isinstance(data, Mapping):
+        raise InvalidInput(f"{model.__name__}: {type(data).__name__} is not a mapping of fields to values")
+    row: Row = {}
+    for name, value in [*data.items(), *(values or {}).items()]:
+        field = name if isinstance(name, peewee.Node) else model._meta.combined.get(name)
+        if field is None or (isinstance(field, peewee.Field) and field.model is not model):
+            raise InvalidInput(f"{model.__name__} has no field {shown(name)}")
+        if field in row:
+            raise InvalidInput(f"{model.__name__}: {shown(name)} is given twice")
+        row[field] = value
+    return row
+
+
+def fields_named(model: _Model, names: Iterable[Any], what: str) -> list[Any]:
+    """Return the fields that these are the names of, or raise InvalidInput."""
+    given = listed(names, what)
+    if not all(isinstance(name, str | peewee.Field) for name in given):
+        raise InvalidInput(f"{what}: {shown(given)} holds what is no name of a field")
+    return list(by_field(model, dict.fromkeys(given)))
+
+
+def as_row(model: _Model, row: Any, fields: Sequence[Any] | None) -> Row:
+    """Return a row of `insert_many`, a mapping or as many values as there are `fields`, by field."""
+    if fields is None or isinstance(row, Mapping | str):
+        return by_field(model, row)
+    try:
+        pairs = list(zip(fields, row, strict=True))
+    except (TypeError, ValueError):
+        raise InvalidInput(f"{model.__name__}: a row does not have a value for each of the fields") from None
+    return by_field(model, dict(pairs))
+
+
+def with_tenant(model: _Model, row: Row) -> Row:
+    """Fill in `tenant_id`: the parent's, else the one in force, else the settings'."""
+    tenant = model._meta.fields.get("tenant_id")
+    if tenant is None or row.get(tenant) is not None:
+        return row
+    fallback = current_tenant() or default_tenant()
+    row[tenant] = fallback
+    for field in model._meta.refs:
+        parent = row.get(field)
+        if not isinstance(field, TenantForeignKey) or parent is None:
+            continue
+        above: Any = field.rel_model
+        if isinstance(parent, above) and parent.tenant_id is not None:
+            row[tenant] = parent.tenant_id
+        else:
+            # The parent was given by its id: the same statement looks its tenant up.
+            parent_id = above.id.db_value(getattr(parent, "id", parent))
+            row[tenant] = peewee.fn.COALESCE(above.select(above.tenant_id).where(above.id == parent_id), fallback)
+        break
+    return row
+
+
+def checked(row: Row) -> Row:
+    """Have the values checked as what they are, to be stored: Peewee would take them for operands."""
+    return {
+        field: field.to_value(value) if isinstance(field, peewee.Field) and not passes(value) else value
+        for field, value in row.items()
+    }
+
+
+def is_sql(value: Any) -> bool:
+    """Tell whether a value is written as it is, so that only the database knows what it becomes."""
+    return isinstance(value, Json) or (value is not None and passes(value))
+
+
+def as_case(field: peewee.Field, value: Any) -> Any:
+    """Return what stands for a value in a CASE."""
+    return value if is_sql(value) else field.case_value(value)
+
+
+def default(field: peewee.Field) -> Any:
+    """Return what a column gets for which a row has no value."""
+    if field.default is not None:
+        return field.default() if callable(field.default) else field.default
+    return peewee.SQL("DEFAULT")
+
+
+def listed(values: Iterable[_T], name: str) -> list[_T]:
+    """Return anything that is a sequence of values as a list, or raise InvalidInput."""
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        raise InvalidInput(f"{name}: {type(values).__name__} is not a list")
+    return list(values)
+
+
+def batches(values: list[_T], size: int | None) -> list[list[_T]]:
+    """Return the values in batches of a size, None for all in one, or raise InvalidInput."""
+    if size is None:
+        return [values] if values else []
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise InvalidInput(f"batch_size: {shown(size)} is not a whole number from 1")
+    return [values[start : start + size] for start in range(0, len(values), size)]

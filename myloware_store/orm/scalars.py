@@ -1,0 +1,255 @@
+"""Columns of plain scalars, which never convert or round silently."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import operator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import peewee
+
+from myloware_store.core.errors import InvalidInput
+from myloware_store.core.values import MAX_NAME_CHARS, MAX_TEXT_BYTES, require_text, shown
+
+__all__ = [
+    "CheckedBooleanField",
+    "CheckedField",
+    "CheckedFloatField",
+    "CheckedIntegerField",
+    "CheckedTextField",
+    "InetField",
+    "NameField",
+    "ServerDefault",
+    "TimestampField",
+    "as_instant",
+    "field_name",
+    "passes",
+]
+
+_ADDRESSES = ipaddress.IPv4Address | ipaddress.IPv6Address  # interfaces are addresses, too
+_INT4 = range(-(2**31), 2**31)
+_YEARS = range(2, 9999)
+
+
+class ServerDefault(peewee.SQL):
+    """A `DEFAULT` clause."""
+
+    def __init__(self, sql: str) -> None:
+        super().__init__(f"DEFAULT {sql}")
+
+
+def passes(value: Any) -> bool:
+    """Tell whether a value needs no check: NULL, and SQL expressions, but no rows of a model."""
+    return value is None or (isinstance(value, peewee.Node) and not isinstance(value, peewee.Model))
+
+
+def field_name(field: peewee.Field) -> str:
+    """Return what to call a field in an error."""
+    model = getattr(field, "model", None)
+    return f"{model.__name__}.{field.name}" if model is not None else type(field).__name__
+
+
+def as_instant(value: Any, name: str) -> datetime:
+    """Return an aware datetime of the years 2 to 9998, in UTC; else raise InvalidInput."""
+    instant = _aware(value, name)
+    # In some time zone the days before and after have no datetime, and could not be read.
+    if instant.year not in _YEARS:
+        raise InvalidInput(f"{name}: {shown(value)} is not of the years 2 to 9998")
+    return instant.astimezone(UTC)  # PostgreSQL knows offsets below 16 hours only
+
+
+class CheckedField(peewee.Field):
+    """A field whose values pass `check` before they are stored; NULL and SQL expressions pass freely.
+
+    Peewee asks `db_value` for what stands beside the field in a condition or an expression, and `to_value` for what is
+    stored.
+    """
+
+    deferred = False
+    """Whether a plain `select()` leaves the column out."""
+    generated = False
+    """Whether the database calculates the column from others."""
+    bulky = False
+    """Whether values can be too large to come back from every write."""
+
+    def read(self) -> Any:
+        """Return what to select to read the column."""
+        return self
+
+    def check(self, value: Any) -> Any:
+        """Return what is stored for this value, or raise InvalidInput."""
+        return value
+
+    def operand(self, value: Any) -> Any:
+        """Return what the column is compared or calculated with for this value, or raise InvalidInput."""
+        return self.check(value)
+
+    def db_value(self, value: Any) -> Any:
+        return value if passes(value) else self.operand(value)
+
+    def stored_value(self, value: Any) -> Any:
+        return value if passes(value) else self.check(value)
+
+    def to_value(self, value: Any) -> Any:
+        return peewee.Value(value, self.stored_value, unpack=False)
+
+    def python_value(self, value: Any) -> Any:
+        return value
+
+    def case_value(self, value: Any) -> Any:
+        # A CASE branch is untyped text to PostgreSQL; the cast gives it the column's type.
+        return peewee.Cast(self.to_value(value), self.field_type)
+
+
+class CheckedTextField(CheckedField):
+    """Text as PostgreSQL can store it: a `str` without NUL or lone surrogates, 1 MiB at most.
+
+    Args:
+        blank: Whether text without a visible character is allowed (default True).
+    """
+
+    field_type = "text"
+    bulky = True
+    max_chars: int | None = None
+
+    def __init__(self, *, blank: bool = True, **options: Any) -> None:
+        self.blank = blank
+        super().__init__(**options)
+
+    def check(self, value: Any) -> str:
+        return require_text(
+            value, field_name(self), blank=self.blank, max_chars=self.max_chars, max_bytes=MAX_TEXT_BYTES
+        )
+
+    def operand(self, value: Any) -> str:
+        return require_text(value, field_name(self), max_bytes=None)
+
+
+class NameField(CheckedTextField):
+    """A short text that names something: never blank, 255 characters at most."""
+
+    bulky = False
+    max_chars = MAX_NAME_CHARS
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(blank=False, **options)
+
+
+class CheckedIntegerField(CheckedField):
+    """A 32-bit integer; floats and booleans are refused, never rounded."""
+
+    field_type = "int4"
+
+    def check(self, value: Any) -> int:
+        try:
+            number = operator.index(value)
+        except TypeError:
+            raise InvalidInput(f"{field_name(self)}: {shown(value)} is not an integer") from None
+        if isinstance(value, bool) or number not in _INT4:
+            raise InvalidInput(f"{field_name(self)}: {shown(value)} is not a 32-bit integer")
+        return number
+
+    def operand(self, value: Any) -> int | float | Decimal:
+        return _number(self, value)
+
+
+class CheckedFloatField(CheckedField):
+    """A finite double."""
+
+    field_type = "float8"
+
+    def check(self, value: Any) -> float:
+        number = math.inf
+        with suppress(OverflowError):
+            number = float(_number(self, value))
+        if not math.isfinite(number):
+            raise InvalidInput(f"{field_name(self)}: {shown(value)} is not finite")
+        return number
+
+    def operand(self, value: Any) -> int | float | Decimal:
+        return _number(self, value)
+
+
+class CheckedBooleanField(CheckedField):
+    """A boolean; nothing else is taken for one."""
+
+    field_type = "bool"
+
+    def check(self, value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise InvalidInput(f"{field_name(self)}: {shown(value)} is not a boolean")
+        return value
+
+
+def _part_in_utc(name: str) -> Any:
+    """Return a property like those of Peewee's `DateTimeField`, which follow the session's time zone."""
+    return property(lambda field: peewee.fn.date_part(name, peewee.fn.timezone("UTC", field)))
+
+
+class TimestampField(CheckedField):
+    """An instant of the years 2 to 9998: aware datetimes are taken, UTC is given back."""
+
+    field_type = "timestamptz"
+
+    year = _part_in_utc("year")
+    month = _part_in_utc("month")
+    day = _part_in_utc("day")
+    hour = _part_in_utc("hour")
+    minute = _part_in_utc("minute")
+    second = _part_in_utc("second")
+
+    def truncate(self, part: str) -> Any:
+        return peewee.fn.date_trunc(part, self, "UTC").python_value(self.python_value)
+
+    def to_timestamp(self) -> Any:
+        return peewee.fn.date_part("epoch", self)
+
+    def check(self, value: Any) -> datetime:
+        return as_instant(value, field_name(self))
+
+    def operand(self, value: Any) -> datetime | timedelta:
+        # A span of time is added to an instant.
+        return value if isinstance(value, timedelta) else _aware(value, field_name(self))
+
+    def python_value(self, value: Any) -> Any:
+        with suppress(OverflowError):  # in UTC it would be of a year that Python does not have
+            return value.astimezone(UTC) if isinstance(value, datetime) else value
+        return value
+
+
+class InetField(CheckedField):
+    """An IPv4 or IPv6 address, with a prefix length or without."""
+
+    field_type = "inet"
+
+    def check(self, value: Any) -> str:
+        # A bare number or a pair would be taken for an address as well.
+        text = str(value) if isinstance(value, str | _ADDRESSES) else ""
+        try:
+            ipaddress.ip_interface(text)
+        except ValueError:
+            raise InvalidInput(f"{field_name(self)}: {shown(value)} is not an IP address") from None
+        return text
+
+
+def _aware(value: Any, name: str) -> datetime:
+    if not isinstance(value, datetime) or value.utcoffset() is None:
+        raise InvalidInput(f"{name}: {shown(value)} is not an aware datetime, such as datetime.now(UTC)")
+    return value
+
+
+def _number(field: peewee.Field, value: Any) -> int | float | Decimal:
+    """Return any number as one that the driver knows, or raise InvalidInput."""
+    if isinstance(value, Decimal):
+        return value
+    if not isinstance(value, bool | str | bytes | complex):
+        try:
+            return operator.index(value)
+        except TypeError:
+            with suppress(TypeError, ValueError, OverflowError):
+                return float(value)
+    raise InvalidInput(f"{field_name(field)}: {shown(value)} is not a number")

@@ -1,0 +1,1 @@
+"""The platform's catalogue: connectors, tools, schemas, templates, runs, evaluations, audit."""

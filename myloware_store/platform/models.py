@@ -1,0 +1,270 @@
+"""The platform's catalogue: connectors, tools and capabilities, schemas, workflow templates, runs, evaluations."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from peewee import SQL, Check, CompositeKey
+
+from myloware_store.core.enums import ConnectorStatus, ConnectorType, WorkOrderStatus
+from myloware_store.orm.base import BaseModel, Entity, TenantEntity, name_checks, object_checks
+from myloware_store.orm.fields import EnumField, JsonField, ParentKey, TenantForeignKey
+from myloware_store.orm.row_state import RowState
+from myloware_store.orm.scalars import (
+    CheckedBooleanField,
+    CheckedFloatField,
+    CheckedTextField,
+    InetField,
+    NameField,
+    ServerDefault,
+    TimestampField,
+)
+from myloware_store.work.models import WorkItem, WorkOrder
+
+if TYPE_CHECKING:
+    from peewee import ModelSelect
+
+__all__ = ["Capability", "Connector", "EvalResult", "Run", "Schema", "Tool", "ToolCapability", "WorkflowTemplate"]
+
+
+class Connector(TenantEntity):
+    """A system outside that a tenant's agents reach."""
+
+    if TYPE_CHECKING:
+        tools: ModelSelect[Tool]
+
+    name = NameField()
+    type = EnumField(ConnectorType)
+    config = JsonField(kind=dict, default=dict, constraints=[ServerDefault("'{}'::jsonb")])
+    status = EnumField(
+        ConnectorStatus, default=ConnectorStatus.INACTIVE, constraints=[ServerDefault("'INACTIVE'::connector_status")]
+    )
+    last_health_check = TimestampField(null=True)
+    updated_at = TimestampField(constraints=[ServerDefault("now()")])
+
+    __repr__ = RowState.__repr__
+
+    class Meta:
+        table_name = "connectors"
+        constraints = [
+            SQL("CONSTRAINT connectors_tenant_id_id_key UNIQUE (tenant_id, id)"),
+            SQL("CONSTRAINT connectors_tenant_id_name_key UNIQUE (tenant_id, name)"),
+            *name_checks("connectors", "tenant_id", "name"),
+            *object_checks("connectors", "config"),
+        ]
+
+
+class Tool(TenantEntity):
+    """Something an agent can call through a connector."""
+
+    if TYPE_CHECKING:
+        connector_id: Any
+        grants: ModelSelect[ToolCapability]
+
+    name = NameField()
+    description = CheckedTextField(null=True)
+    connector = TenantForeignKey(Connector, backref="tools")
+    schema = JsonField(kind=dict, default=dict, constraints=[ServerDefault("'{}'::jsonb")])
+    is_active = CheckedBooleanField(default=True, constraints=[ServerDefault("true")])
+    updated_at = TimestampField(constraints=[ServerDefault("now()")])
+
+    class Meta:
+        table_name = "tools"
+        constraints = [
+            SQL("CONSTRAINT tools_tenant_id_id_key UNIQUE (tenant_id, id)"),
+            SQL("CONSTRAINT tools_tenant_id_name_key UNIQUE (tenant_id, name)"),
+            *name_checks("tools", "tenant_id", "name"),
+            *object_checks("tools", "schema"),
+        ]
+        indexes = [SQL("CREATE INDEX tools_connector_id_idx ON tools (connector_id)")]
+
+    @property
+    def capabilities(self) -> ModelSelect[Capability]:
+        """The capabilities granted to this tool."""
+        granted: ModelSelect[Capability] = Capability.select().join(ToolCapability).where(ToolCapability.tool == self)
+        return granted
+
+
+class Capability(Entity):
+    """A permission that tools can be granted; all tenants share the list."""
+
+    if TYPE_CHECKING:
+        grants: ModelSelect[ToolCapability]
+
+    name = NameField()
+    description = CheckedTextField(null=True)
+    scope = NameField()
+    permissions = JsonField(kind=list, default=list, constraints=[ServerDefault("'[]'::jsonb")])
+    updated_at = TimestampField(constraints=[ServerDefault("now()")])
+
+    class Meta:
+        table_name = "capabilities"
+        constraints = [
+            SQL("CONSTRAINT capabilities_name_key UNIQUE (name)"),
+            *name_checks("capabilities", "name", "scope"),
+            Check("jsonb_typeof(permissions) = 'array'", "capabilities_permissions_check"),
+        ]
+
+    @property
+    def tools(self) -> ModelSelect[Tool]:
+        """The tools, of every tenant, that this capability is granted to."""
+        holders: ModelSelect[Tool] = Tool.select().join(ToolCapability).where(ToolCapability.capability == self)
+        return holders
+
+
+class ToolCapability(BaseModel):
+    """The grant of a capability to a tool."""
+
+    if TYPE_CHECKING:
+        tool_id: Any
+        capability_id: Any
+
+    tool = TenantForeignKey(Tool, backref="grants")
+    capability = ParentKey(
+        Capability,
+        backref="grants",
+        on_delete="CASCADE",
+        constraint_name="tool_capabilities_capability_id_fkey",
+    )
+    tenant_id = NameField()
+    created_at = TimestampField(constraints=[ServerDefault("now()")])
+
+    class Meta:
+        table_name = "tool_capabilities"
+        primary_key = CompositeKey("tool", "capability")
+        constraints = [*name_checks("tool_capabilities", "tenant_id")]
+        indexes = [SQL("CREATE INDEX tool_capabilities_capability_id_idx ON tool_capabilities (capability_id)")]
+
+
+class Schema(Entity):
+    """A version of the JSON Schema for a type of document; one version of a name is active at most."""
+
+    name = NameField()
+    version = NameField()
+    document_type = NameField()
+    schema_definition = JsonField(kind=dict)
+    is_active = CheckedBooleanField(default=False, constraints=[ServerDefault("false")])
+    updated_at = TimestampField(constraints=[ServerDefault("now()")])
+
+    class Meta:
+        table_name = "schemas"
+        constraints = [
+            SQL("CONSTRAINT schemas_name_version_key UNIQUE (name, version)"),
+            *name_checks("schemas", "name", "version", "document_type"),
+            *object_checks("schemas", "schema_definition"),
+        ]
+        indexes = [SQL("CREATE UNIQUE INDEX schemas_active_idx ON schemas (name) WHERE is_active")]
+
+
+class WorkflowTemplate(Entity):
+    """A reusable workflow; one template of a name is active at most."""
+
+    if TYPE_CHECKING:
+        runs: ModelSelect[Run]
+
+    name = NameField()
+    description = CheckedTextField(null=True)
+    document_type = NameField()
+    workflow_definition = JsonField(kind=dict)
+    is_active = CheckedBooleanField(default=False, constraints=[ServerDefault("false")])
+    updated_at = TimestampField(constraints=[ServerDefault("now()")])
+
+    class Meta:
+        table_name = "workflow_templates"
+        constraints = [
+            *name_checks("workflow_templates", "name", "document_type"),
+            *object_checks("workflow_templates", "workflow_definition"),
+        ]
+        indexes = [
+            SQL("CREATE UNIQUE INDEX workflow_templates_active_idx ON workflow_templates (name) WHERE is_active")
+        ]
+
+
+class Run(TenantEntity):
+    """One execution of a workflow over an order."""
+
+    if TYPE_CHECKING:
+        work_order_id: Any
+        workflow_template_id: Any
+
+    work_order = TenantForeignKey(WorkOrder, backref="runs")
+    workflow_template = ParentKey(
+        WorkflowTemplate,
+        backref="runs",
+        null=True,
+        on_delete="SET NULL",
+        constraint_name="runs_workflow_template_id_fkey",
+    )
+    status = EnumField(
+        WorkOrderStatus, default=WorkOrderStatus.PENDING, constraints=[ServerDefault("'PENDING'::work_order_status")]
+    )
+    context = JsonField(kind=dict, default=dict, constraints=[ServerDefault("'{}'::jsonb")])
+    error = CheckedTextField(null=True)
+    started_at = TimestampField(null=True)
+    finished_at = TimestampField(null=True)
+    updated_at = TimestampField(constraints=[ServerDefault("now()")])
+
+    __repr__ = RowState.__repr__
+
+    class Meta:
+        table_name = "runs"
+        constraints = [
+            *name_checks("runs", "tenant_id"),
+            *object_checks("runs", "context"),
+            Check("(status IN ('COMPLETED', 'FAILED')) = (finished_at IS NOT NULL)", "runs_finished_at_check"),
+        ]
+        indexes = [
+            SQL("CREATE INDEX runs_work_order_id_idx ON runs (work_order_id)"),
+            SQL("CREATE INDEX runs_workflow_template_id_idx ON runs (workflow_template_id)"),
+        ]
+
+
+class EvalResult(TenantEntity):
+    """How good the result of an item was, by one kind of evaluation."""
+
+    if TYPE_CHECKING:
+        work_item_id: Any
+
+    work_item = TenantForeignKey(WorkItem, backref="eval_results")
+    evaluation_type = NameField()
+    score = CheckedFloatField()
+    metrics = JsonField(kind=dict, default=dict, constraints=[ServerDefault("'{}'::jsonb")])
+    passed = CheckedBooleanField()
+
+    class Meta:
+        table_name = "eval_results"
+        constraints = [
+            *name_checks("eval_results", "tenant_id", "evaluation_type"),
+            *object_checks("eval_results", "metrics"),
+            Check("score BETWEEN 0 AND 1", "eval_results_score_check"),
+        ]
+        indexes = [SQL("CREATE INDEX eval_results_work_item_id_idx ON eval_results (work_item_id)")]
+
+
+class AuditLog(TenantEntity):
+    """One action of a user or service; append-only, and it outlives what it tells of.
+
+    Actions on tables that tenants share (capabilities, schemas, workflow templates) stand under tenant `*`.
+    """
+
+    user_id = NameField()
+    action = NameField()
+    resource_type = NameField()
+    resource_id = NameField()
+    details = JsonField(kind=dict, default=dict, constraints=[ServerDefault("'{}'::jsonb")])
+    ip_address = InetField(null=True)
+
+    class Meta:
+        table_name = "audit_logs"
+        constraints = [
+            *name_checks("audit_logs", "tenant_id", "user_id", "action", "resource_type", "resource_id"),
+            *object_checks("audit_logs", "details"),
+        ]
+        indexes = [
+            SQL("CREATE INDEX audit_logs_tenant_id_created_at_idx ON audit_logs (tenant_id, created_at)"),
+            SQL(
+                "CREATE INDEX audit_logs_resource_idx ON audit_logs (tenant_id, resource_type, resource_id, created_at)"
+            ),
+            SQL("CREATE INDEX audit_logs_action_idx ON audit_logs (tenant_id, action, created_at)"),
+            SQL("CREATE INDEX audit_logs_user_id_idx ON audit_logs (tenant_id, user_id, created_at)"),
+        ]

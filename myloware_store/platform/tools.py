@@ -1,0 +1,197 @@
+"""Tools that agents call through connectors, and the capabilities that they are granted."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterable, Mapping
+from typing import Any
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from myloware_store.core.arguments import as_count, as_flag, as_list, as_name, as_text
+from myloware_store.core.errors import NotFound
+from myloware_store.core.values import dump_json
+from myloware_store.orm.repository import Repository, named_or_id, stored_row
+from myloware_store.platform import tools_sql as sql
+from myloware_store.platform.json_schemas import as_json_schema
+from myloware_store.platform.models import Capability, Connector, Tool, ToolCapability
+
+__all__ = ["Capabilities", "Tools"]
+
+
+class Tools(Repository):
+    """Tools, by name within a tenant: the one in force, else the settings'.
+
+    Tools, connectors and capabilities are named by their names, or by their ids or rows.
+    """
+
+    def register(
+        self,
+        name: str,
+        connector: Connector | UUID | str,
+        *,
+        description: str | None = None,
+        schema: Mapping[str, Any] | None = None,
+        is_active: bool | None = None,
+    ) -> Tool:
+        """Store a tool in the tenant of its connector, or change the one of this name.
+
+        Registered again, a tool keeps its id and its grants. Its connector becomes the one given; everything else is
+        replaced where it is given, and stays where it is not.
+
+        Args:
+            name: Its name, one of its tenant's.
+            connector: What it is called through.
+            description: What it does, for the agents.
+            schema: A JSON Schema of its arguments, by default `{}` for a new one, which takes anything.
+            is_active: Whether it may be used at all, by default True for a new one.
+
+        Raises:
+            NotFound: There is no such connector, or it is another tenant's.
+            InvalidInput: The schema is no valid JSON Schema, or something cannot be stored.
+        """
+        connector_id, owner, connector_name = named_or_id(connector, "connector")
+        values = {
+            "id": str(uuid7()),
+            "owner": owner,
+            "connector_id": connector_id,
+            "connector_name": connector_name,
+            "name": as_name(name, "name"),
+            "description": as_text(description, "description"),
+            "schema": None if schema is None else dump_json(as_json_schema(schema, "schema"), "schema"),
+            "is_active": None if is_active is None else as_flag(is_active, "is_active"),
+        }
+        rows = self._rows(sql.REGISTER_TOOL, values)
+        if not rows:
+            raise NotFound(f"there is no connector {connector_name or connector_id}")
+        return stored_row(Tool, rows[0])
+
+    def grant(self, tool: Tool | UUID | str, capability: Capability | UUID | str) -> bool:
+        """Grant a capability to a tool.
+
+        Args:
+            tool: The tool.
+            capability: The capability.
+
+        Returns:
+            Whether the tool did not have it before.
+
+        Raises:
+            NotFound: There is no such tool (or it is another tenant's), or no such capability.
+        """
+        return self._of_pair(sql.GRANT, tool, capability)
+
+    def revoke(self, tool: Tool | UUID | str, capability: Capability | UUID | str) -> bool:
+        """Take a capability from a tool.
+
+        Args:
+            tool: The tool.
+            capability: The capability.
+
+        Returns:
+            Whether the tool had it.
+
+        Raises:
+            NotFound: There is no such tool (or it is another tenant's), or no such capability.
+        """
+        return self._of_pair(sql.REVOKE, tool, capability)
+
+    def allowed(self, tool: Tool | UUID | str, capability: Capability | UUID | str) -> bool:
+        """Tell whether a tool may use a capability now.
+
+        It may where it was granted the capability, is active, and its connector is not switched off (INACTIVE). A
+        connector whose last health check failed (ERROR) switches nothing off: an outage is not a matter of permission.
+
+        Args:
+            tool: The tool; one that there is not, or that is another tenant's, is allowed nothing.
+            capability: The capability; one that there is not is allowed to nobody.
+        """
+        ((allowed,),) = self._rows(sql.ALLOWED, _pair(tool, capability))
+        return bool(allowed)
+
+    def list(
+        self,
+        *,
+        connector: Connector | UUID | str | None = None,
+        capability: Capability | UUID | str | None = None,
+        limit: int = 100,
+    ) -> builtins.list[Tool]:
+        """Return tools by name, active or not.
+
+        Args:
+            connector: Only those that are called through it.
+            capability: Only those that were granted it.
+            limit: Most tools to return (1 to 100,000).
+        """
+        query = self._scoped(Tool.select(), Tool)
+        if connector is not None:
+            # Index: tools_connector_id_idx, connectors_tenant_id_name_key.
+            row_id, owner, name = named_or_id(connector, "connector")
+            named = Connector.select(Connector.id).where(Connector.tenant_id == owner, Connector.name == name)
+            query = query.where(Tool.connector.in_(named) if name else Tool.connector == row_id)
+        if capability is not None:
+            row_id, _, name = named_or_id(capability, "capability")
+            wanted = Capability.name == name if name else Capability.id == row_id
+            granted = ToolCapability.select(ToolCapability.tool).join(Capability).where(wanted)
+            query = query.where(Tool.id.in_(granted))
+        return [*query.order_by(Tool.name, Tool.tenant_id).limit(as_count(limit, "limit"))]
+
+    def _of_pair(self, statement: str, tool: Any, capability: Any) -> bool:
+        rows = self._rows(statement, _pair(tool, capability))
+        if not rows:
+            named = [name or row_id for row_id, _, name in (named_or_id(tool, "tool"), named_or_id(capability, ""))]
+            raise NotFound(f"there is no tool {named[0]}, or no capability {named[1]}")
+        return bool(rows[0][0])
+
+
+class Capabilities(Repository):
+    """Permissions that tools can be granted; all tenants share them."""
+
+    def register(
+        self, name: str, scope: str, permissions: Iterable[str] = (), *, description: str | None = None
+    ) -> Capability:
+        """Store a capability, or change the one of this name: its scope and permissions become those given.
+
+        Args:
+            name: Its name, such as `records.read`.
+            scope: What it is about, such as `records`.
+            permissions: What it permits, such as `read`, `search`.
+            description: What it is for; where none is given, the one stored before stays.
+
+        Raises:
+            InvalidInput: One of them cannot be stored.
+        """
+        permitted = [as_name(permission, "permissions") for permission in as_list(permissions, "permissions")]
+        values = {
+            "id": str(uuid7()),
+            "name": as_name(name, "name"),
+            "scope": as_name(scope, "scope"),
+            "description": as_text(description, "description"),
+            "permissions": dump_json(permitted, "permissions"),
+        }
+        return stored_row(Capability, self._rows(sql.REGISTER_CAPABILITY, values)[0])
+
+    def list(self, *, scope: str | None = None, limit: int = 100) -> builtins.list[Capability]:
+        """Return capabilities by name.
+
+        Args:
+            scope: Only those about this.
+            limit: Most capabilities to return (1 to 100,000).
+        """
+        query = Capability.select()
+        if scope is not None:
+            query = query.where(Capability.scope == as_name(scope, "scope"))
+        return [*query.order_by(Capability.name).limit(as_count(limit, "limit"))]
+
+
+def _pair(tool: Any, capability: Any) -> dict[str, str | None]:
+    tool_id, owner, tool_name = named_or_id(tool, "tool")
+    capability_id, _, capability_name = named_or_id(capability, "capability")
+    return {
+        "owner": owner,
+        "tool_id": tool_id,
+        "tool_name": tool_name,
+        "capability_id": capability_id,
+        "capability_name": capability_name,
+    }

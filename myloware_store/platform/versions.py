@@ -1,0 +1,59 @@
+"""What schemas and workflow templates share: versions of a name, of which one is active at most."""
+
+from __future__ import annotations
+
+import builtins
+from typing import Any, ClassVar, Generic, TypeVar
+
+from myloware_store.core.arguments import as_count, as_flag, as_name
+from myloware_store.orm.repository import Repository
+from myloware_store.platform.models import Schema, WorkflowTemplate
+
+__all__ = ["Versions"]
+
+_Version = TypeVar("_Version", Schema, WorkflowTemplate)
+
+
+class Versions(Repository, Generic[_Version]):
+    """Rows that all tenants share, in versions of a name."""
+
+    _model: ClassVar[Any]
+
+    def deactivate(self, name: str) -> bool:
+        """Leave a name without an active version.
+
+        Args:
+            name: What the versions are called.
+
+        Returns:
+            Whether a version was active.
+        """
+        model = self._model
+        return bool(model.update(is_active=False).where(model.name == as_name(name, "name"), model.is_active).execute())
+
+    def list(
+        self,
+        *,
+        name: str | None = None,
+        document_type: str | None = None,
+        active: bool | None = None,
+        limit: int = 100,
+    ) -> builtins.list[_Version]:
+        """Return versions by name, the newest first.
+
+        Args:
+            name: Only versions of this name.
+            document_type: Only those for this type of document; several names may be active for one type.
+            active: Only those that are active, or only those that are not.
+            limit: Most versions to return (1 to 100,000).
+        """
+        model = self._model
+        query: Any = model.select()
+        if name is not None:
+            query = query.where(model.name == as_name(name, "name"))
+        if document_type is not None:
+            query = query.where(model.document_type == as_name(document_type, "document_type"))
+        if active is not None:
+            query = query.where(model.is_active == as_flag(active, "active"))
+        query = query.order_by(model.name, model.created_at.desc(), model.id.desc())
+        return [*query.limit(as_count(limit, "limit"))]

@@ -1,0 +1,1 @@
+"""The functions and triggers of the database."""

@@ -1,0 +1,254 @@
+"""The function that claims items; `work_functions.py` tells why it is one."""
+
+from __future__ import annotations
+
+from myloware_store.schema.work_functions import KEPT_PLANS
+
+__all__ = ["CLAIM_WORK_ITEMS"]
+
+# In time that does not grow with the queue: an index gives the ready items of one priority in order, whatever is parked
+# beside them until later. So every branch goes from one such range to the next, most urgent first, and stops as soon as
+# it has enough: a LATERAL subquery under a LIMIT is run no further than it has to. NO KEY UPDATE: a child row that
+# someone is inserting does not make an item look locked.
+#
+# No item's time is NULL: asking for NULLS FIRST leaves the planner no index but the one of the tenant or type. It would
+# else take work_items_claim_idx where it hopes to meet a fitting item soon, and read past a million of others.
+CLAIM_WORK_ITEMS = f"""
+CREATE FUNCTION claim_work_items(
+    most int, agent text, lease float8, attempt_ids uuid[],
+    of_types text[], of_tenants text[], fairly bool, since timestamptz[], behind uuid[], known_types text[]
+) RETURNS TABLE (
+    item_id uuid, attempt_id uuid, attempt_number int, type text, content text, tenant_id text,
+    work_order_id uuid, lease_expires_at timestamptz, priority text, available_at timestamptz
+) LANGUAGE plpgsql
+{KEPT_PLANS}
+SET enable_sort = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    urgent_first CONSTANT priority[] := ARRAY['URGENT', 'HIGH', 'MEDIUM', 'LOW'];
+    ends CONSTANT timestamptz := statement_timestamp() + lease * interval '1 second';
+    front CONSTANT timestamptz[] := array_fill('-infinity'::timestamptz, ARRAY[4]);
+    -- Compared as text: neither the caller nor the database has to know all types of the other.
+    kinds CONSTANT text[] := COALESCE(of_types, known_types);
+    ready uuid[];
+    mended bool := false;
+BEGIN
+    -- Begin, in each priority, behind the time and id before which the caller says that nothing is left; where that
+    -- gives too few, begin at the front.
+    LOOP
+        IF fairly THEN
+            -- Every tenant gets its share before anyone gets more; what some leave goes to others. The order of the
+            -- tenants is drawn each time, so that also claims of one item each are shared out.
+            -- Index: work_items_claim_tenant_idx, which the recursion goes through from one tenant to the next.
+            ready := ARRAY(
+                WITH RECURSIVE found (name) AS (
+                    (
+                        SELECT w.tenant_id FROM work_items AS w
+                        WHERE w.status = 'QUEUED' AND of_tenants IS NULL
+                        ORDER BY w.tenant_id LIMIT 1
+                    )
+                    UNION ALL
+                    SELECT (
+                        SELECT w.tenant_id FROM work_items AS w
+                        WHERE w.status = 'QUEUED' AND w.tenant_id > found.name
+                        ORDER BY w.tenant_id LIMIT 1
+                    )
+                    FROM found WHERE found.name IS NOT NULL
+                ),
+                drawn AS MATERIALIZED (
+                    SELECT name FROM (SELECT name FROM found UNION SELECT unnest(of_tenants)) AS t (name)
+                    WHERE name IS NOT NULL
+                    ORDER BY random()
+                ),
+                sharing AS MATERIALIZED (
+                    SELECT name, (most + count(*) OVER () - 1) / count(*) OVER () AS share
+                    FROM (
+                        SELECT t.name FROM drawn AS t CROSS JOIN LATERAL (
+                            SELECT FROM unnest(urgent_first) AS lane (priority) CROSS JOIN LATERAL (
+                                SELECT FROM work_items AS w
+                                WHERE w.tenant_id = t.name AND w.type::text = ANY (kinds)
+                                    AND w.status = 'QUEUED' AND w.priority = lane.priority
+                                    AND w.available_at <= statement_timestamp() AND w.attempt_count < w.max_attempts
+                                ORDER BY w.available_at NULLS FIRST, w.id
+                                LIMIT 1
+                            ) AS r
+                            LIMIT 1
+                        ) AS any_ready
+                        LIMIT most
+                    ) AS t
+                ),
+                shared AS MATERIALIZED (
+                    SELECT r.id FROM sharing AS t CROSS JOIN LATERAL (
+                        SELECT r.id FROM unnest(urgent_first) AS lane (priority) CROSS JOIN LATERAL (
+                            SELECT w.id FROM work_items AS w
+                            WHERE w.tenant_id = t.name AND w.type::text = ANY (kinds)
+                                AND w.status = 'QUEUED' AND w.priority = lane.priority
+                                AND w.available_at <= statement_timestamp() AND w.attempt_count < w.max_attempts
+                            ORDER BY w.available_at NULLS FIRST, w.id
+                            LIMIT t.share
+                            FOR NO KEY UPDATE SKIP LOCKED
+                        ) AS r
+                        LIMIT t.share
+                    ) AS r
+                    LIMIT most
+                ),
+                others AS MATERIALIZED (
+                    SELECT r.id FROM drawn AS t CROSS JOIN unnest(urgent_first) AS lane (priority)
+                    CROSS JOIN LATERAL (
+                        SELECT w.id FROM work_items AS w
+                        WHERE w.tenant_id = t.name AND w.type::text = ANY (kinds)
+                            AND w.status = 'QUEUED' AND w.priority = lane.priority
+                            AND w.available_at <= statement_timestamp() AND w.attempt_count < w.max_attempts
+                            AND w.id <> ALL (SELECT id FROM shared)
+                        ORDER BY w.available_at NULLS FIRST, w.id
+                        LIMIT most
+                        FOR NO KEY UPDATE SKIP LOCKED
+                    ) AS r
+                    LIMIT most - (SELECT count(*) FROM shared)
+                )
+                (SELECT id FROM shared UNION ALL SELECT id FROM others) LIMIT most
+            );
+        ELSIF of_tenants IS NOT NULL THEN
+            -- See what each range would give, then take from each what is due from it: only what is taken is
+            -- locked. Where others hold the first of a range, those that come after them are taken.
+            -- Index: work_items_claim_tenant_idx, which has the type, too: other types are passed over in it.
+            ready := ARRAY(
+                WITH seen AS MATERIALIZED (
+                    SELECT t.name, lane.*, r.available_at, r.id
+                    FROM unnest(of_tenants) AS t (name)
+                    CROSS JOIN unnest(urgent_first, since, behind) AS lane (priority, start, after_id)
+                    CROSS JOIN LATERAL (
+                        SELECT w.available_at, w.id FROM work_items AS w
+                        WHERE w.tenant_id = t.name AND w.type::text = ANY (kinds)
+                            AND w.status = 'QUEUED' AND w.priority = lane.priority
+                            AND w.available_at <= statement_timestamp()
+                            AND (w.available_at, w.id) > (lane.start, lane.after_id)
+                            AND w.attempt_count < w.max_attempts
+                        ORDER BY w.available_at NULLS FIRST, w.id
+                        LIMIT most
+                    ) AS r
+                ),
+                lane AS MATERIALIZED (
+                    SELECT name, priority, start, after_id, count(*) AS due
+                    FROM (SELECT * FROM seen ORDER BY priority DESC, available_at, id LIMIT most) AS first
+                    GROUP BY name, priority, start, after_id
+                )
+                SELECT r.id FROM lane CROSS JOIN LATERAL (
+                    SELECT w.id FROM work_items AS w
+                    WHERE w.tenant_id = lane.name AND w.type::text = ANY (kinds)
+                        AND w.status = 'QUEUED' AND w.priority = lane.priority
+                        AND w.available_at <= statement_timestamp()
+                        AND (w.available_at, w.id) > (lane.start, lane.after_id)
+                        AND w.attempt_count < w.max_attempts
+                    ORDER BY w.available_at NULLS FIRST, w.id
+                    LIMIT lane.due
+                    FOR NO KEY UPDATE SKIP LOCKED
+                ) AS r
+                LIMIT most
+            );
+        ELSIF of_types IS NOT NULL THEN
+            -- Index: work_items_claim_type_idx, in the same way.
+            ready := ARRAY(
+                WITH seen AS MATERIALIZED (
+                    SELECT t.name, lane.*, r.available_at, r.id
+                    FROM unnest(of_types::work_item_type[]) AS t (name)
+                    CROSS JOIN unnest(urgent_first, since, behind) AS lane (priority, start, after_id)
+                    CROSS JOIN LATERAL (
+                        SELECT w.available_at, w.id FROM work_items AS w
+                        WHERE w.type = t.name AND w.status = 'QUEUED' AND w.priority = lane.priority
+                            AND w.available_at <= statement_timestamp()
+                            AND (w.available_at, w.id) > (lane.start, lane.after_id)
+                            AND w.attempt_count < w.max_attempts
+                        ORDER BY w.available_at NULLS FIRST, w.id
+                        LIMIT most
+                    ) AS r
+                ),
+                lane AS MATERIALIZED (
+                    SELECT name, priority, start, after_id, count(*) AS due
+                    FROM (SELECT * FROM seen ORDER BY priority DESC, available_at, id LIMIT most) AS first
+                    GROUP BY name, priority, start, after_id
+                )
+                SELECT r.id FROM lane CROSS JOIN LATERAL (
+                    SELECT w.id FROM work_items AS w
+                    WHERE w.type = lane.name AND w.status = 'QUEUED' AND w.priority = lane.priority
+                        AND w.available_at <= statement_timestamp()
+                        AND (w.available_at, w.id) > (lane.start, lane.after_id)
+                        AND w.attempt_count < w.max_attempts
+                    ORDER BY w.available_at NULLS FIRST, w.id
+                    LIMIT lane.due
+                    FOR NO KEY UPDATE SKIP LOCKED
+                ) AS r
+                LIMIT most
+            );
+        ELSE
+            -- Index: work_items_claim_idx.
+            ready := ARRAY(
+                SELECT r.id FROM unnest(urgent_first, since, behind) AS lane (priority, start, after_id)
+                CROSS JOIN LATERAL (
+                    SELECT w.id FROM work_items AS w
+                    WHERE w.status = 'QUEUED' AND w.priority = lane.priority
+                        AND w.available_at <= statement_timestamp()
+                        AND (w.available_at, w.id) > (lane.start, lane.after_id)
+                        AND w.attempt_count < w.max_attempts AND w.type::text = ANY (kinds)
+                    ORDER BY w.available_at, w.id
+                    LIMIT most
+                    FOR NO KEY UPDATE SKIP LOCKED
+                ) AS r
+                LIMIT most
+            );
+        END IF;
+        EXIT WHEN cardinality(ready) = most OR since = front;
+        since := front;
+        behind := array_fill('00000000-0000-0000-0000-000000000000'::uuid, ARRAY[4]);
+    END LOOP;
+
+    IF ready = '{{}}' THEN
+        RETURN;
+    END IF;
+    LOOP
+        BEGIN
+            RETURN QUERY
+            WITH claimed AS (
+                UPDATE work_items AS w
+                SET status = 'PROCESSING', attempt_count = w.attempt_count + 1, updated_at = statement_timestamp(),
+                    current_attempt_id = attempt_ids[array_position(ready, w.id)]
+                WHERE w.id = ANY (ready)
+                RETURNING w.*
+            ),
+            started AS (
+                INSERT INTO attempts
+                    (id, tenant_id, work_item_id, agent_id, attempt_number, started_at, lease_expires_at)
+                SELECT current_attempt_id, tenant_id, id, agent, attempt_count, statement_timestamp(), ends
+                FROM claimed
+                RETURNING id
+            )
+            -- Python has no times before the year 1. All attempts are stored before the first row is returned.
+            SELECT c.id, c.current_attempt_id, c.attempt_count, c.type::text, c.content, c.tenant_id,
+                c.work_order_id, ends, c.priority::text, greatest(c.available_at, '0002-01-01 00:00+00')
+            FROM claimed AS c
+            WHERE (SELECT count(*) FROM started) > 0
+            ORDER BY c.priority DESC, c.available_at, c.id;
+            RETURN;
+        EXCEPTION WHEN unique_violation THEN
+            IF mended THEN
+                RAISE;
+            END IF;
+            mended := true;
+            -- Rows were written by hand: a queued item has an attempt that has not ended, or its count was set
+            -- back. It keeps as many tries as it has left.
+            UPDATE attempts AS a
+            SET status = 'FAILED', error = 'its item was in the queue', finished_at = statement_timestamp(),
+                updated_at = statement_timestamp()
+            WHERE a.work_item_id = ANY (ready) AND a.finished_at IS NULL;
+            UPDATE work_items AS w
+            SET attempt_count = made.tries, max_attempts = w.max_attempts - w.attempt_count + made.tries
+            FROM unnest(ready) AS r (id) CROSS JOIN LATERAL (
+                SELECT max(a.attempt_number) AS tries FROM attempts AS a WHERE a.work_item_id = r.id
+            ) AS made
+            WHERE w.id = r.id AND w.id = ANY (ready) AND w.attempt_count < made.tries;
+        END;
+    END LOOP;
+END
+$$
+"""

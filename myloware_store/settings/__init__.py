@@ -1,0 +1,318 @@
+"""Settings: which database to use, from a URL, the environment or `.env`, with every secret kept out of sight."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self
+
+import attrs
+
+from myloware_store.core.errors import SettingsError
+from myloware_store.settings import url as dsn
+from myloware_store.settings.environment import DATABASE_VARIABLES, left_empty, read_variables
+
+__all__ = ["Settings"]
+
+_PLAIN = ("host", "port", "dbname", "user", "password")
+_EMBEDDED_HOME = ".myloware"
+_MAX_CONNECTIONS = 262_143  # what PostgreSQL itself can be set to
+_MAX_NAME = 63  # bytes of a PostgreSQL identifier
+_MAX_TENANT = 255
+_MAX_TIMEOUT = 10**9
+_MAX_PORT = 65_535
+_DEFAULT_LIMIT = 10
+_DEFAULT_TIMEOUT = 10.0
+# An unreachable server is an error after ten seconds an address, a peer that vanished after a minute.
+_TIMEOUTS = {
+    "connect_timeout": "10",
+    "keepalives": "1",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+}
+
+
+def _masked(params: Mapping[str, str]) -> str:
+    return repr({key: "***" if key in dsn.SECRET_PARAMETERS else value for key, value in params.items()})
+
+
+def _read_only(params: Mapping[str, str]) -> Mapping[str, str]:
+    if not isinstance(params, Mapping):
+        raise SettingsError(f"params must be a mapping of text to text, not {type(params).__name__}")
+    checked = {dsn.check_text("a name in params", key): value for key, value in params.items()}
+    return MappingProxyType({key: dsn.check_text(key, value, control=True) for key, value in checked.items()})
+
+
+def _folder(home: Path | str) -> Path:
+    if not isinstance(home, Path | str):
+        raise SettingsError(f"embedded_home must be a path, not {type(home).__name__}")
+    return Path(home)
+
+
+def _flag(_: object, attribute: attrs.Attribute[bool], value: object) -> None:
+    if not isinstance(value, bool):
+        raise SettingsError(f"{attribute.name} must be True or False, not {type(value).__name__}")
+
+
+@attrs.frozen
+class Settings:
+    """Where the database is and how it is used; `Settings.load()` reads them.
+
+    Only `password`, `url` and `connect_kwargs()` show the password: no representation, message or error does.
+
+    Args:
+        embedded: Whether the embedded server is meant; `with_server()` fills in its address once it runs.
+        embedded_home: The folder of the embedded server.
+        host: A name, an address, a socket folder, or several with commas; empty leaves it to libpq.
+        port: A number, or text with one number a host; empty leaves it to libpq.
+        dbname: The database; empty leaves it to libpq.
+        user: The role; empty leaves it to libpq.
+        password: Its password.
+        params: Every other libpq parameter (sslmode, options, ...); kept as a read-only copy.
+        schema: Where the tables are; any other than `public` leads the connection's search_path.
+        connection_limit: The most connections that one process opens.
+        pool_timeout: How many seconds a thread waits for a free connection; infinity waits for ever.
+        pgbouncer: Whether PgBouncer stands between, in transaction mode: then no startup options are sent, and a schema
+            other than `public` is set on the role.
+        tenant_id: The tenant of rows that name none.
+        production: Whether this is production: no embedded server by default, no reset, no sample data.
+        configured: Whether a database was named, rather than the embedded server.
+    """
+
+    embedded: bool = attrs.field(default=False, validator=_flag)
+    embedded_home: Path = attrs.field(default=Path(_EMBEDDED_HOME), converter=_folder)
+    host: str = ""
+    port: int | str = ""
+    dbname: str = ""
+    user: str = ""
+    password: str = attrs.field(default="", repr=False)
+    params: Mapping[str, str] = attrs.field(factory=dict, converter=_read_only, repr=_masked, hash=False)
+    schema: str = "public"
+    connection_limit: int = _DEFAULT_LIMIT
+    pool_timeout: float = _DEFAULT_TIMEOUT
+    pgbouncer: bool = attrs.field(default=False, validator=_flag)
+    tenant_id: str = "default"
+    production: bool = attrs.field(default=False, validator=_flag)
+    configured: bool = attrs.field(default=False, validator=_flag)
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what no server can be told."""
+        for name in ("host", "dbname", "user", "password", "schema", "tenant_id"):
+            dsn.check_text(name, getattr(self, name), control=name == "password")
+        if re.search(r"[^,]@", self.host):
+            raise SettingsError("the database's host must not hold '@': the user and password have places of their own")
+        # The port is not shown: a '/' left as it is in a URL's password makes a part of the password the port.
+        for part in str(self.port).split(","):
+            if part and not (re.fullmatch(r"[0-9]{1,5}", part) and 1 <= int(part) <= _MAX_PORT):
+                raise SettingsError(f"the database's port must be a whole number from 1 to {_MAX_PORT}")
+        if not 1 <= len(self.schema.encode()) <= _MAX_NAME:
+            raise SettingsError(f"schema must be a name of 1 to {_MAX_NAME} bytes")
+        limit, timeout = self.connection_limit, self.pool_timeout
+        if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= _MAX_CONNECTIONS:
+            raise SettingsError(f"connection_limit must be a whole number from 1 to {_MAX_CONNECTIONS}")
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+            raise SettingsError("pool_timeout must be a number of seconds above 0 (infinity waits for ever)")
+        if _MAX_TIMEOUT < timeout < math.inf:
+            raise SettingsError(f"pool_timeout must be {_MAX_TIMEOUT} seconds at most (infinity waits for ever)")
+        if not self.tenant_id.strip() or len(self.tenant_id) > _MAX_TENANT:
+            raise SettingsError(f"the tenant (MYLOWARE_TENANT) must be 1 to {_MAX_TENANT} characters")
+
+    @classmethod
+    def load(
+        cls,
+        url: str | None = None,
+        *,
+        environ: Mapping[str, str] | None = None,
+        dotenv: Path | str | None = ".env",
+    ) -> Self:
+        """Read the settings: `url`, else DATABASE_URL, else DATABASE_HOST and its kin, else `.env`, else embedded.
+
+        Args:
+            url: A libpq URL (Prisma's schema, connection_limit, pool_timeout and pgbouncer are understood), a libpq
+                key=value string, or `embedded:` with an optional folder.
+            environ: The environment; the process's own by default. It is never changed.
+            dotenv: A file of further variables, or None. A real DATABASE_* variable puts all of the file's aside.
+
+        Raises:
+            SettingsError: Something named there cannot be used or is empty, or nothing is named and MYLOWARE_ENV is
+                production.
+        """
+        values = read_variables(os.environ if environ is None else environ, dotenv, named=url is not None)
+        common: dict[str, Any] = {
+            "production": values.get("MYLOWARE_ENV", "").strip().lower() in {"production", "prod"},
+            "tenant_id": values.get("MYLOWARE_TENANT", "default"),
+        }
+        if url is not None:
+            return cls(**_from_text(url, "the database URL"), **common)
+        if "DATABASE_URL" in values:
+            return cls(**_from_text(values["DATABASE_URL"], "DATABASE_URL"), **common)
+        if any(name in values for name in DATABASE_VARIABLES):
+            return cls(**_from_variables(values), **common)
+        if empty := left_empty(os.environ if environ is None else environ, dotenv):
+            raise SettingsError(
+                f"{', '.join(empty)} {'is' if len(empty) == 1 else 'are'} set and empty: name a database, or unset them"
+                " for the embedded server"
+            )
+        if common["production"]:
+            raise SettingsError(
+                "MYLOWARE_ENV is production and no database is named: set DATABASE_URL, or DATABASE_HOST and its kin"
+            )
+        return cls(embedded=True, embedded_home=_home(_EMBEDDED_HOME), **common)
+
+    @property
+    def local(self) -> bool:
+        """Whether the server is on this machine: a socket or a loopback address, and nothing else."""
+        hosts = [*self.host.split(","), *self.params.get("hostaddr", "").split(",")]
+        return all(re.fullmatch(r"|[/@].*|localhost|127\.[0-9.]+|::1", host) for host in hosts)
+
+    @property
+    def target(self) -> str:
+        """Who is asked for what where, for messages: `user@host:port/dbname`."""
+        place = self.host + (f":{self.port}" if self.port else "") if self.host else "the local socket"
+        return f"{self.user + '@' if self.user else ''}{place}{'/' + self.dbname if self.dbname else ''}"
+
+    @property
+    def url(self) -> str:
+        """The address with its password: to hand on, and not to print unless the server is the embedded one."""
+        return dsn.format_url({**self._libpq(), **self._pool()})
+
+    @property
+    def safe_url(self) -> str:
+        """The address with its secrets masked."""
+        shown = {key: "***" if key in dsn.SECRET_PARAMETERS else value for key, value in self._libpq().items()}
+        return dsn.format_url({**shown, **self._pool()}).replace("%2A%2A%2A", "***")
+
+    @property
+    def libpq_url(self) -> str:
+        """The address for psql and pg_dump: no secrets (pass PGPASSWORD), and the schema as search_path."""
+        shown = {key: value for key, value in self._libpq().items() if key not in dsn.SECRET_PARAMETERS}
+        own = {"hostaddr": ""} if self._of_embedded_server() else {}  # else PGHOSTADDR would name another server
+        return dsn.format_url({**own, **shown, **self._options()})
+
+    def connect_kwargs(self, search_path: str | None = None) -> dict[str, Any]:
+        """Return the arguments for `psycopg2.connect`, password included.
+
+        Args:
+            search_path: What the connection's search_path is to be, None for what the schema asks for.
+
+        Raises:
+            SettingsError: The embedded server is meant and its address was not filled in.
+        """
+        if self.embedded and not self.host:
+            raise SettingsError("the embedded server is not running yet: open the store, or use with_server()")
+        defaults = {"fallback_application_name": "myloware_store", "client_encoding": "UTF8"}
+        # What we name goes before a service file and the environment, so these are left to libpq.
+        if not ("service" in self.params or "PGSERVICE" in os.environ):
+            defaults |= {key: value for key, value in _TIMEOUTS.items() if f"PG{key.upper()}" not in os.environ}
+        own = dsn.EMBEDDED_PARAMETERS if self._of_embedded_server() else {}
+        return {**defaults, **own, **self._libpq(), **self._options(search_path)}
+
+    def with_server(self, **parts: Any) -> Self:
+        """Return these settings with the address of a running server filled in.
+
+        Args:
+            parts: host, port, dbname, user, password; any other libpq parameter joins `params`.
+        """
+        given = {key: value for key, value in parts.items() if value is not None}
+        plain = {key: value for key, value in given.items() if key in _PLAIN}
+        rest = {key: str(value) for key, value in given.items() if key not in _PLAIN}
+        return attrs.evolve(self, **plain, params={**self.params, **rest})
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Make the same settings in another process; a read-only view cannot be pickled."""
+        values = {name: getattr(self, name) for name in attrs.fields_dict(type(self))}
+        return partial(type(self), **{**values, "params": dict(self.params)}), ()
+
+    def _of_embedded_server(self) -> bool:
+        """Tell whether these lead to an embedded server, also by a URL that was handed on; see `embedded/place.py`."""
+        far = re.fullmatch(r"/tmp/myloware-\d+-[0-9a-f]{16}", self.host)  # noqa: S108  a name that is only compared
+        near = self.host.startswith("/") and os.path.exists(f"{self.host}/../users.lock")  # noqa: PTH110  never raises
+        return self.embedded or bool(far) or near
+
+    def _libpq(self) -> dict[str, str]:
+        plain = {key: str(getattr(self, key)) for key in _PLAIN}
+        return {**{key: value for key, value in plain.items() if value}, **self.params}
+
+    def _options(self, path: str | None = None) -> dict[str, str]:
+        if path is None:
+            if self.pgbouncer or self.schema == "public":
+                return {}
+            path = '"{}",public'.format(self.schema.replace('"', '""'))
+        setting = "-c search_path=" + re.sub(r"([\\\s])", r"\\\1", path)
+        return {"options": f"{self.params['options']} {setting}" if "options" in self.params else setting}
+
+    def _pool(self) -> dict[str, str]:
+        return {
+            **({"schema": self.schema} if self.schema != "public" else {}),
+            **({"connection_limit": str(self.connection_limit)} if self.connection_limit != _DEFAULT_LIMIT else {}),
+            **({"pool_timeout": _seconds(self.pool_timeout)} if self.pool_timeout != _DEFAULT_TIMEOUT else {}),
+            **({"pgbouncer": "true"} if self.pgbouncer else {}),
+        }
+
+
+def _seconds(value: float) -> str:
+    return "0" if math.isinf(value) else repr(value)
+
+
+def _from_text(text: object, name: str) -> dict[str, Any]:
+    text = dsn.check_text(name, text, control=True).strip()
+    if text[:9].lower() == "embedded:":
+        return {"embedded": True, "embedded_home": _home(text[9:] or _EMBEDDED_HOME)}
+    libpq, pool = dsn.parse_url(dsn.check_text(name, text), name)
+    found: dict[str, Any] = {key: libpq.pop(key) for key in _PLAIN if key in libpq}
+    found["port"] = _plain_port(found.get("port", ""))
+    return {**found, **_pool_settings(pool, name), "params": libpq, "configured": True}
+
+
+def _from_variables(values: Mapping[str, str]) -> dict[str, Any]:
+    for name in ("DATABASE_HOST", "DATABASE_NAME"):
+        if "://" in values.get(name, ""):
+            raise SettingsError(f"{name} holds a URL: put it in DATABASE_URL")
+    if not re.fullmatch(r"\s*[0-9]{1,5}\s*", values.get("DATABASE_PORT", "5432")):
+        raise SettingsError(f"DATABASE_PORT must be a whole number from 1 to {_MAX_PORT}")
+    return {
+        "host": values.get("DATABASE_HOST", "localhost").strip(),
+        "port": int(values.get("DATABASE_PORT", "5432")),
+        "dbname": values.get("DATABASE_NAME", "myloware").strip(),
+        "user": values.get("DATABASE_USER", "").strip(),
+        "password": values.get("DATABASE_PASSWORD", ""),
+        "configured": True,
+    }
+
+
+def _plain_port(text: str) -> int | str:
+    return int(text) if re.fullmatch(r"[0-9]{1,5}", text) else text
+
+
+def _pool_settings(given: Mapping[str, str], name: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if given.get("schema"):
+        found["schema"] = given["schema"]
+    if "connection_limit" in given:
+        if not re.fullmatch(r"[0-9]{1,6}", given["connection_limit"]):
+            raise SettingsError(f"{name}: connection_limit must be a whole number above 0")
+        found["connection_limit"] = int(given["connection_limit"])
+    if "pool_timeout" in given:
+        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", given["pool_timeout"]):
+            raise SettingsError(f"{name}: pool_timeout must be a number of seconds (0 waits for ever)")
+        # As Prisma has it: 0 means no deadline.
+        found["pool_timeout"] = float(given["pool_timeout"]) or math.inf
+    if "pgbouncer" in given:
+        if given["pgbouncer"].lower() not in {"true", "false"}:
+            raise SettingsError(f"{name}: pgbouncer must be true or false")
+        found["pgbouncer"] = given["pgbouncer"].lower() == "true"
+    return found
+
+
+def _home(text: str) -> Path:
+    try:
+        return Path(os.path.abspath(os.path.expanduser(dsn.check_text("the embedded server's folder", text))))  # noqa: PTH100, PTH111 - keeps `..` as written
+    except OSError as error:
+        raise SettingsError(f"the embedded server's folder {text!r} cannot be found: {error.strerror}") from None

@@ -1,0 +1,1 @@
+"""Work orders, their items, attempts, approvals and dead letters."""

@@ -1,0 +1,88 @@
+"""The approval gate: items whose result waits for a person's decision."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from myloware_store.core.arguments import as_count, as_enum, as_name, as_text, as_uuid
+from myloware_store.core.enums import ApprovalDecision
+from myloware_store.core.errors import NotAwaitingApproval
+from myloware_store.orm.repository import Repository, stored_row
+from myloware_store.work.models import ApprovalEvent, WorkItem
+
+__all__ = ["Approvals"]
+
+# Index: the primary key. Of racing decisions the first locks the item; the others then find it decided.
+DECIDE = """
+WITH parked AS MATERIALIZED (
+    SELECT id, tenant_id FROM work_items
+    WHERE id = %(item_id)s AND awaiting_approval AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+    FOR NO KEY UPDATE
+),
+decided AS (
+    UPDATE work_items AS w
+    SET status = CASE %(decision)s WHEN 'APPROVED' THEN 'COMPLETED' ELSE 'FAILED' END::work_item_status,
+        awaiting_approval = false, processed_at = statement_timestamp(), updated_at = statement_timestamp()
+    FROM parked WHERE w.id = parked.id AND %(decision)s <> 'ESCALATED'
+)
+INSERT INTO approval_events (id, tenant_id, work_item_id, approver_id, decision, reason, policy_version, created_at)
+SELECT %(event_id)s, tenant_id, id, %(approver_id)s, %(decision)s, %(reason)s, %(policy_version)s,
+    statement_timestamp()
+FROM parked
+RETURNING id, created_at, tenant_id, work_item_id, approver_id, decision, reason, policy_version
+"""
+
+
+class Approvals(Repository):
+    """Decisions about items that `work.finish(..., gate=True)` has parked."""
+
+    def decide(
+        self,
+        item_id: UUID | str,
+        *,
+        approver_id: str,
+        decision: ApprovalDecision | str,
+        reason: str | None = None,
+        policy_version: str,
+    ) -> ApprovalEvent:
+        """Record a decision and act on it: APPROVED completes the item, REJECTED fails it, ESCALATED keeps it parked.
+
+        Args:
+            item_id: The parked item.
+            approver_id: Who decides.
+            decision: What was decided.
+            reason: Why.
+            policy_version: The version of the policy that the decision follows.
+
+        Returns:
+            The decision as it is stored, never to be changed again.
+
+        Raises:
+            NotFound: There is no such item, or it is another tenant's.
+            NotAwaitingApproval: The item is not parked, or someone else decided first.
+        """
+        values: dict[str, Any] = {
+            "event_id": str(uuid7()),
+            "item_id": str(as_uuid(item_id, "item_id")),
+            "approver_id": as_name(approver_id, "approver_id"),
+            "decision": as_enum(decision, ApprovalDecision, "decision").value,
+            "reason": as_text(reason, "reason"),
+            "policy_version": as_name(policy_version, "policy_version"),
+        }
+        for row in self._rows(DECIDE, values):
+            return stored_row(ApprovalEvent, row)
+        item = self._find(WorkItem, item_id, "item_id")
+        raise NotAwaitingApproval(f"item {item.id} does not await a decision: it is {item.status}")
+
+    def pending(self, limit: int = 100) -> list[WorkItem]:
+        """Return the items that wait for a decision, the oldest first.
+
+        Args:
+            limit: Most items to return (1 to 100,000).
+        """
+        # Index: work_items_approval_idx.
+        query = WorkItem.select().where(WorkItem.awaiting_approval).order_by(WorkItem.updated_at, WorkItem.id)
+        return list(self._scoped(query, WorkItem).limit(as_count(limit, "limit")))

@@ -1,0 +1,226 @@
+"""Work orders, their items, every attempt at them, and people's decisions and dead letters about them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from peewee import SQL, Check
+
+from myloware_store.core.enums import (
+    ApprovalDecision,
+    AttemptStatus,
+    Priority,
+    WorkItemStatus,
+    WorkItemType,
+    WorkOrderStatus,
+)
+from myloware_store.orm.base import TenantEntity, name_checks, object_checks
+from myloware_store.orm.fields import EnumField, JsonField, SearchField, TenantForeignKey, UuidField
+from myloware_store.orm.row_state import RowState
+from myloware_store.orm.scalars import (
+    CheckedBooleanField,
+    CheckedIntegerField,
+    CheckedTextField,
+    NameField,
+    ServerDefault,
+    TimestampField,
+)
+
+if TYPE_CHECKING:
+    from peewee import ModelSelect
+
+__all__ = ["ApprovalEvent", "Attempt", "DeadLetter", "WorkItem", "WorkOrder"]
+
+
+class WorkOrder(TenantEntity):
+    """A request to process documents.
+
+    The database keeps `open_items`, `failed_items` and `status` in step with the items: PENDING until the first
+    starts, COMPLETED or FAILED when the last has ended, open again when one is replayed.
+    """
+
+    if TYPE_CHECKING:
+        items: ModelSelect[WorkItem]
+        runs: ModelSelect[Any]
+
+    status = EnumField(
+        WorkOrderStatus, default=WorkOrderStatus.PENDING, constraints=[ServerDefault("'PENDING'::work_order_status")]
+    )
+    priority = EnumField(Priority, default=Priority.MEDIUM, constraints=[ServerDefault("'MEDIUM'::priority")])
+    workflow_id = NameField(null=True)
+    created_by = NameField()
+    metadata = JsonField(kind=dict, default=dict, constraints=[ServerDefault("'{}'::jsonb")])
+    idempotency_key = NameField(null=True)
+    open_items = CheckedIntegerField(constraints=[ServerDefault("0")])
+    failed_items = CheckedIntegerField(constraints=[ServerDefault("0")])
+    cancelled_at = TimestampField(null=True)
+    updated_at = TimestampField(constraints=[ServerDefault("now()")])
+
+    __repr__ = RowState.__repr__
+
+    class Meta:
+        table_name = "work_orders"
+        constraints = [
+            SQL("CONSTRAINT work_orders_tenant_id_id_key UNIQUE (tenant_id, id)"),
+            SQL("CONSTRAINT work_orders_tenant_id_idempotency_key_key UNIQUE (tenant_id, idempotency_key)"),
+            *name_checks("work_orders", "tenant_id", "workflow_id", "created_by", "idempotency_key"),
+            *object_checks("work_orders", "metadata"),
+            Check("open_items >= 0", "work_orders_open_items_check"),
+            Check("failed_items >= 0", "work_orders_failed_items_check"),
+            Check("status IN ('PENDING', 'PROCESSING') OR open_items = 0", "work_orders_status_check"),
+        ]
+        indexes = [
+            SQL("CREATE INDEX work_orders_tenant_status_created_at_idx ON work_orders (tenant_id, status, created_at)")
+        ]
+
+
+class WorkItem(TenantEntity):
+    """One document of an order, and what came of it."""
+
+    if TYPE_CHECKING:
+        work_order_id: Any
+        attempts: ModelSelect[Attempt]
+        mem_docs: ModelSelect[Any]
+        approval_events: ModelSelect[Any]
+        eval_results: ModelSelect[Any]
+        dead_letters: ModelSelect[Any]
+
+    work_order = TenantForeignKey(WorkOrder, backref="items")
+    type = EnumField(WorkItemType)
+    content = CheckedTextField(blank=False)
+    status = EnumField(
+        WorkItemStatus, default=WorkItemStatus.QUEUED, constraints=[ServerDefault("'QUEUED'::work_item_status")]
+    )
+    result = JsonField(null=True)
+    processed_at = TimestampField(null=True)
+    # Its order's, which a trigger fills in where an INSERT leaves it out.
+    priority = EnumField(Priority)
+    available_at = TimestampField(constraints=[ServerDefault("now()")])
+    attempt_count = CheckedIntegerField(constraints=[ServerDefault("0")])
+    max_attempts = CheckedIntegerField(constraints=[ServerDefault("5")])
+    # No foreign key: the attempt refers to the item, and stays named here after the end.
+    current_attempt_id = UuidField(null=True)
+    awaiting_approval = CheckedBooleanField(constraints=[ServerDefault("false")])
+    search = SearchField(null=True, constraints=[SQL("GENERATED ALWAYS AS (content_search(content)) STORED")])
+    updated_at = TimestampField(constraints=[ServerDefault("now()")])
+
+    __repr__ = RowState.__repr__
+
+    class Meta:
+        table_name = "work_items"
+        constraints = [
+            SQL("CONSTRAINT work_items_tenant_id_id_key UNIQUE (tenant_id, id)"),
+            *name_checks("work_items", "tenant_id"),
+            Check("content <> ''", "work_items_content_check"),
+            Check("(status IN ('COMPLETED', 'FAILED')) = (processed_at IS NOT NULL)", "work_items_processed_at_check"),
+            Check("attempt_count BETWEEN 0 AND max_attempts", "work_items_attempt_count_check"),
+            Check("max_attempts >= 1", "work_items_max_attempts_check"),
+            Check("NOT awaiting_approval OR status = 'PROCESSING'", "work_items_awaiting_approval_check"),
+        ]
+        indexes = [
+            SQL("CREATE INDEX work_items_work_order_status_type_idx ON work_items (work_order_id, status, type)"),
+            SQL(
+                "CREATE INDEX work_items_claim_idx ON work_items (priority DESC, available_at, id)"
+                " WHERE status = 'QUEUED'"
+            ),
+            SQL(
+                "CREATE INDEX work_items_claim_type_idx ON work_items"
+                " (type, priority DESC, available_at NULLS FIRST, id) WHERE status = 'QUEUED'"
+            ),
+            SQL(
+                "CREATE INDEX work_items_claim_tenant_idx ON work_items"
+                " (tenant_id, priority DESC, available_at NULLS FIRST, id, type) WHERE status = 'QUEUED'"
+            ),
+            SQL("CREATE INDEX work_items_approval_idx ON work_items (updated_at, id) WHERE awaiting_approval"),
+            SQL(
+                "CREATE INDEX work_items_content_fts_idx ON work_items USING gin (search)"
+                " WITH (gin_pending_list_limit = 65536)"
+            ),
+        ]
+
+
+class Attempt(TenantEntity):
+    """One try of an agent at an item; the lease on the item is the attempt's."""
+
+    if TYPE_CHECKING:
+        work_item_id: Any
+
+    work_item = TenantForeignKey(WorkItem, backref="attempts")
+    agent_id = NameField()
+    status = EnumField(
+        AttemptStatus, default=AttemptStatus.STARTED, constraints=[ServerDefault("'STARTED'::attempt_status")]
+    )
+    input = JsonField(null=True)
+    output = JsonField(null=True)
+    error = CheckedTextField(null=True)
+    duration_ms = CheckedIntegerField(null=True)
+    attempt_number = CheckedIntegerField(constraints=[ServerDefault("1")])
+    lease_expires_at = TimestampField(null=True)
+    started_at = TimestampField(constraints=[ServerDefault("now()")])
+    finished_at = TimestampField(null=True)
+    updated_at = TimestampField(constraints=[ServerDefault("now()")])
+
+    __repr__ = RowState.__repr__
+
+    class Meta:
+        table_name = "attempts"
+        constraints = [
+            SQL("CONSTRAINT attempts_work_item_id_attempt_number_key UNIQUE (work_item_id, attempt_number)"),
+            *name_checks("attempts", "tenant_id", "agent_id"),
+            Check("duration_ms >= 0", "attempts_duration_ms_check"),
+            Check("attempt_number >= 1", "attempts_attempt_number_check"),
+            Check("(status = 'STARTED') = (finished_at IS NULL)", "attempts_finished_at_check"),
+        ]
+        indexes = [
+            SQL("CREATE UNIQUE INDEX attempts_started_idx ON attempts (work_item_id) WHERE status = 'STARTED'"),
+            SQL("CREATE INDEX attempts_lease_idx ON attempts (lease_expires_at) WHERE status = 'STARTED'"),
+            SQL("CREATE INDEX attempts_finished_at_idx ON attempts (finished_at) WHERE finished_at IS NOT NULL"),
+        ]
+
+
+class ApprovalEvent(TenantEntity):
+    """One decision of a person about an item; append-only."""
+
+    if TYPE_CHECKING:
+        work_item_id: Any
+
+    work_item = TenantForeignKey(WorkItem, backref="approval_events")
+    approver_id = NameField()
+    decision = EnumField(ApprovalDecision)
+    reason = CheckedTextField(null=True)
+    policy_version = NameField()
+
+    class Meta:
+        table_name = "approval_events"
+        constraints = [*name_checks("approval_events", "tenant_id", "approver_id", "policy_version")]
+        indexes = [SQL("CREATE INDEX approval_events_work_item_id_idx ON approval_events (work_item_id)")]
+
+
+class DeadLetter(TenantEntity):
+    """An event that failed for good, kept until someone replays it."""
+
+    if TYPE_CHECKING:
+        work_item_id: Any
+
+    work_item = TenantForeignKey(WorkItem, backref="dead_letters", null=True, on_delete="SET NULL (work_item_id)")
+    source = NameField()
+    event_type = NameField()
+    payload = JsonField()
+    error = CheckedTextField()
+    retry_count = CheckedIntegerField(constraints=[ServerDefault("0")])
+    replayed_at = TimestampField(null=True)
+    replayed_by = NameField(null=True)
+    updated_at = TimestampField(constraints=[ServerDefault("now()")])
+
+    class Meta:
+        table_name = "dead_letters"
+        constraints = [
+            *name_checks("dead_letters", "tenant_id", "source", "event_type", "replayed_by"),
+            Check("retry_count >= 0", "dead_letters_retry_count_check"),
+            Check("(replayed_at IS NULL) = (replayed_by IS NULL)", "dead_letters_replayed_at_check"),
+        ]
+        indexes = [
+            SQL("CREATE INDEX dead_letters_work_item_id_idx ON dead_letters (work_item_id)"),
+            SQL("CREATE UNIQUE INDEX dead_letters_open_idx ON dead_letters (work_item_id) WHERE replayed_at IS NULL"),
+            SQL("CREATE INDEX dead_letters_tenant_id_created_at_idx ON dead_letters (tenant_id, created_at)"),
+        ]

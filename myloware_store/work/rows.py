@@ -1,0 +1,97 @@
+"""What goes into the work engine's statements, and what comes out of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC
+from typing import Any
+from uuid import UUID
+
+from myloware_store.core.arguments import as_enum, as_list, known_keys
+from myloware_store.core.enums import WorkItemStatus, WorkItemType
+from myloware_store.core.errors import InvalidInput
+from myloware_store.core.results import Claim, Outcome
+from myloware_store.core.values import MAX_TEXT_BYTES, read_label, require_text
+from myloware_store.orm.repository import stored_row
+from myloware_store.work.models import WorkOrder
+
+__all__ = [
+    "as_claims",
+    "as_document",
+    "as_order",
+    "as_outcomes",
+    "error_text",
+    "fence",
+    "paired",
+]
+
+
+def as_document(item: Any, place: str) -> tuple[str, str]:
+    """Return the type and content of an item to submit, or raise InvalidInput."""
+    row = known_keys(item, ("type", "content"), place)
+    if len(row) < 2:  # noqa: PLR2004  the two keys above
+        raise InvalidInput(f"{place}: it needs a type and a content")
+    content = require_text(row["content"], f"{place}: content", blank=False, max_bytes=MAX_TEXT_BYTES)
+    return as_enum(row["type"], WorkItemType, f"{place}: type").value, content
+
+
+def as_order(row: tuple[Any, ...]) -> WorkOrder:
+    """Return a row with all plain columns as the order it is."""
+    return stored_row(WorkOrder, row)
+
+
+def as_claims(claims: Iterable[Claim]) -> list[Claim]:
+    """Return the claims as a list in which no item comes twice, or raise InvalidInput."""
+    held = as_list(claims, "claims")
+    for claim in held:
+        if not isinstance(claim, Claim):
+            raise InvalidInput(f"claims: {type(claim).__name__} is not a Claim")
+        if not isinstance(claim.item_id, UUID) or not isinstance(claim.attempt_id, UUID):
+            raise InvalidInput("claims: the ids of a claim are UUIDs, not text")
+    if len({claim.item_id for claim in held}) != len(held):
+        raise InvalidInput("claims: an item is named twice")
+    return held
+
+
+def paired(values: Any, claims: Sequence[Claim], name: str) -> list[Any]:
+    """Return one value a claim, or raise InvalidInput."""
+    given = as_list(values, name)
+    if len(given) != len(claims):
+        raise InvalidInput(f"{name}: {len(given)} for {len(claims)} claims")
+    return given
+
+
+def fence(claims: Sequence[Claim]) -> dict[str, list[str]]:
+    """Return the ids by which only the attempt that holds an item can end it."""
+    return {
+        "item_ids": [str(claim.item_id) for claim in claims],
+        "attempt_ids": [str(claim.attempt_id) for claim in claims],
+    }
+
+
+def error_text(error: Any) -> str:
+    """Return an exception or text as text that always can be stored: what PostgreSQL has no room for is replaced."""
+    if isinstance(error, BaseException):
+        try:
+            told = str(error)
+        except BaseException:  # noqa: BLE001  whatever an application's __str__ raises: the attempt has failed anyway
+            told = ""
+        text = f"{type(error).__name__}: {told}" if told else type(error).__name__
+    elif isinstance(error, str):
+        text = error or "unknown error"
+    else:
+        raise InvalidInput(f"errors: {type(error).__name__} is neither an exception nor text")
+    return text[:10_000].replace("\x00", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+
+
+def as_outcomes(rows: list[tuple[Any, ...]]) -> dict[UUID, Outcome]:
+    """Return what a settling statement did, by item."""
+    return {
+        item_id: Outcome(
+            item_id=item_id,
+            status=read_label(WorkItemStatus, status),
+            available_at=None if available_at is None else available_at.astimezone(UTC),
+            dead_letter_id=letter_id,
+        )
+        for item_id, status, available_at, letter_id in rows
+    }
