@@ -16,8 +16,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from myloware_store import Store
-from myloware_store.schema.claim_function import CLAIM_WORK_ITEMS
-from myloware_store.schema.work_functions import FINISH_WORK_ITEMS, SUBMIT_WORK_ORDER
+from myloware_store.schema import read_sql
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from myloware_store import Claim
 
 PAGE = Path(__file__).parents[1] / "docs" / "plans.md"
+CLAIM_WORK_ITEMS, FINISH_WORK_ITEMS, SUBMIT_WORK_ORDER = map(read_sql, ("claim", "finish", "submit"))
 MARKERS = "<!-- made by benchmarks/plans.py: begin -->", "<!-- end -->"
 LOAD = """
 INSERT INTO work_orders (id, tenant_id, created_by)
@@ -53,7 +53,7 @@ _IN_CLAIM = {
     "most": ("int", 10),
     "agent": ("text", "agent"),
     "of_types": ("text[]", ["TICKET"]),
-    "kinds": ("work_item_type[]", ["TICKET"]),
+    "kinds": ("text[]", ["TICKET"]),
     "of_tenants": ("text[]", ["tenant-7"]),
     "urgent_first": ("priority[]", ["URGENT", "HIGH", "MEDIUM", "LOW"]),
     "ends": ("timestamptz", "infinity"),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from myloware_store.core.enums import ENUM_TYPES
 from myloware_store.models import MODELS
-from myloware_store.schema.guards import FUNCTIONS, TRIGGER_FUNCTIONS, TRIGGERS
+from myloware_store.schema import FUNCTIONS, TRIGGERS, read_sql
 
 if TYPE_CHECKING:
     import peewee
@@ -26,17 +26,19 @@ def create_all(database: peewee.Database) -> None:
             labels = ", ".join(f"'{label}'" for label in enum)
             database.execute_sql(f"CREATE TYPE {name} AS ENUM ({labels})")
         database.execute_sql("SET LOCAL check_function_bodies = off")
-        for function in FUNCTIONS:
-            database.execute_sql(function)
+        for name in FUNCTIONS:
+            database.execute_sql(read_sql(name))
         for model in MODELS:
             model.create_table(safe=False)
             for field in model._meta.sorted_fields:
                 if storage := getattr(field, "storage", None):  # no clause of CREATE TABLE on PostgreSQL 15
                     table, column = model._meta.table_name, field.column_name
                     database.execute_sql(f"ALTER TABLE {table} ALTER COLUMN {column} SET STORAGE {storage}")
-        (schema,) = database.execute_sql("SELECT quote_ident(current_schema())").fetchone()
-        for name in TRIGGER_FUNCTIONS:
-            # Whatever search_path a session has, the guards find their tables.
-            database.execute_sql(f"ALTER FUNCTION {name}() SET search_path = {schema}, pg_temp")
-        for trigger in TRIGGERS:
-            database.execute_sql(trigger)
+        # Whatever search_path a session has, the guards find their tables.
+        alter = """
+            SELECT format('ALTER FUNCTION %%s SET search_path = %%I, pg_temp', oid::regprocedure, current_schema())
+            FROM pg_proc WHERE pronamespace = current_schema()::regnamespace AND prorettype = 'trigger'::regtype
+            """
+        for (statement,) in database.execute_sql(alter).fetchall():
+            database.execute_sql(statement)
+        database.execute_sql(read_sql(TRIGGERS))

@@ -1,25 +1,19 @@
-"""Compare a live database with what this version of the library expects, and say how to mend what differs."""
+"""Compare a live database with what this version of the library expects."""
 
 from __future__ import annotations
 
 import re
-from contextlib import suppress
-from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import attrs
 
-from myloware_store.core.errors import DatabaseFault
 from myloware_store.memory.index.build import find_leftovers
 from myloware_store.memory.index.plan import COMMAND
 from myloware_store.memory.index.session import find_builder
 from myloware_store.ops.catalog import Home, expected_catalog, find_home, read_catalog, split_key, taken_names
 from myloware_store.ops.history import ENCODING, HISTORY_TABLE, MigrationStatus, require_database, status
 from myloware_store.ops.migration_database import find_vector_obstacle
-from myloware_store.ops.remedies import Remedies, setting_remedy
-from myloware_store.ops.renames import names_back
-from myloware_store.schema.guards import TRIGGER_FUNCTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +30,11 @@ _COSINE_INDEX = re.compile(
     r"CREATE INDEX mem_docs_embedding_idx ON mem_docs USING (ivfflat|hnsw) \(embedding vector_cosine_ops\)"
     r"( WITH \([^()]*\))?"
 )
+_RESTORE = (
+    "Bring it back as expected: a migration of `myloware-store migrations-path` makes it, 001_initial unless a later"
+    " one changed it."
+)
+_FOREIGN = "No migration made it. Ask who did; it can stand in the way of what the library writes."
 _SHOWN = 200  # characters of a definition; of longer ones, what is around the first difference
 
 
@@ -49,7 +48,7 @@ class Finding:
         name: What differs, such as `work_items.content`.
         expected: What this version expects, None where it expects nothing of that name.
         actual: What the database has, None where it is missing.
-        remedy: How to mend it: SQL for psql, or a command.
+        remedy: What to do: a sentence, a command, or SQL that only adds.
     """
 
     kind: str
@@ -137,14 +136,18 @@ def _check_settings(database: StoreDatabase, home: Home | None) -> Iterator[Find
     values = dict(database.execute_sql(query).fetchall())
     encoding = values["server_encoding"]
     if encoding != "UTF8":
-        yield Finding("setting", "server_encoding", "UTF8", encoding, f"-- {ENCODING.format(encoding)}.")
+        yield Finding("setting", "server_encoding", "UTF8", encoding, f"{ENCODING.format(encoding)}.")
     # A schema that the settings name is made by `migrate`.
     if not home.leads if home else database.settings.schema == "public":
         expected = f"{home.schema} first" if home else "a schema that exists"
-        remedy = setting_remedy(database, "search_path", home)
+        schema = home.schema if home else "public"
+        remedy = (
+            f"Set search_path for the role or the database so that it leads to {schema}, or name the schema in the URL"
+            f" (?schema={schema})."
+        )
         yield Finding("setting", "search_path", expected, values["search_path"], remedy)
     if values["session_replication_role"] != "origin":
-        remedy = setting_remedy(database, "session_replication_role", home)
+        remedy = "Reset session_replication_role of the role, the database or the server: no trigger runs."
         yield Finding("setting", "session_replication_role", "origin", values["session_replication_role"], remedy)
 
 
@@ -165,7 +168,7 @@ def _check_vector(database: StoreDatabase, versions: Mapping[str, str], found: M
     if vector is None:
         obstacle = find_vector_obstacle(database)
         if found.applied or obstacle:
-            remedy = f"-- {obstacle}." if obstacle else f"CREATE EXTENSION vector SCHEMA {reachable};"
+            remedy = f"{obstacle}." if obstacle else f"CREATE EXTENSION vector SCHEMA {reachable};"
             yield Finding("extension", "vector", "0.5.0 or newer", None, remedy)
         return
     if _numbers(vector) < OLDEST_VECTOR:
@@ -221,77 +224,49 @@ def _check_unrecorded(database: StoreDatabase, found: MigrationStatus) -> Findin
         "applied",
         f"not recorded; {', '.join(taken)} may be someone else's, or have lost {HISTORY_TABLE};"
         f" different: {_shorten(', '.join(different))}",
-        f"-- If {', '.join(taken)} are not the store's, rename them, or give the store a schema of its own"
+        f"If {', '.join(taken)} are not the store's, rename them, or give the store a schema of its own"
         f" (?schema=NAME), and run `myloware-store migrate`. If they are, restore {HISTORY_TABLE} from a backup.",
     )
 
 
 def _compare(database: StoreDatabase) -> Iterator[Finding]:
-    home = find_home(database)
-    schema = home.schema if home else "public"
-    expected, found = expected_catalog(), read_catalog(database)
-    remedies = Remedies(expected, found, schema, partial(_has_rows, database))
-    renamed, live = names_back(expected, found)
-    others = _check_others(expected, live, find_leftovers(database), building=find_builder(database) is not None)
-    for finding in (*_check_expected(remedies, renamed, live), *others):
-        # Remedies are written for the search path; psql's own leads to `public`.
-        plain = schema == "public" or finding.remedy.startswith(("--", COMMAND))
-        yield (
-            finding if plain else attrs.evolve(finding, remedy=f"SET search_path = {schema}, public;\n{finding.remedy}")
-        )
+    live = read_catalog(database)
+    yield from _check_expected(live)
+    yield from _check_others(live, find_leftovers(database), building=find_builder(database) is not None)
 
 
-def _check_expected(remedies: Remedies, renamed: Mapping[str, str], live: Mapping[str, str]) -> Iterator[Finding]:
+def _check_expected(live: Mapping[str, str]) -> Iterator[Finding]:
     missing: set[str] = set()
-    lost: list[tuple[str, str]] = []
-    for key, definition in remedies.expected.items():
+    for key, definition in expected_catalog().items():
         kind, table, name = split_key(key)
-        wanted = definition
-        actual = live.get(key)
+        wanted, actual = definition, live.get(key)
         if key == EMBEDDING_INDEX and _COSINE_INDEX.fullmatch((actual or "").removesuffix(" INVALID")):
             wanted = (actual or "").removesuffix(" INVALID")
-        if key in renamed:
-            yield Finding(kind, _full(table, name), wanted, f"named {renamed[key]}", remedies.rename(key, renamed[key]))
-        elif wanted == actual or table in missing:
+        if wanted == actual or table in missing:
             continue
-        elif kind == "table" and not (actual or "").startswith(("TABLE", "UNLOGGED TABLE")):
+        if kind == "table" and not (actual or "").startswith(("TABLE", "UNLOGGED TABLE")):
             missing.add(table)
-            yield Finding(kind, name, wanted, actual, remedies.make_table(table))
-        else:
-            invalid = key == EMBEDDING_INDEX and actual == f"{wanted} INVALID"
-            remedy = COMMAND if invalid else remedies.mend(key, wanted, actual)
-            if kind == "column" and actual is None and remedy.startswith("--"):
-                lost.append((table, name))
-            if kind != "column" and any(of == table and re.search(rf"\b{part}\b", wanted) for of, part in lost):
-                remedy = f"-- It goes with a column that {table} has lost: validate again when that is back."
-            yield Finding(kind, _full(table, name), *_excerpts(wanted, actual), remedy)
+        invalid = key == EMBEDDING_INDEX and actual == f"{wanted} INVALID"
+        yield Finding(kind, _full(table, name), *_excerpts(wanted, actual), COMMAND if invalid else _RESTORE)
 
 
-def _check_others(
-    expected: Mapping[str, str], live: Mapping[str, str], leftovers: Sequence[str], *, building: bool
-) -> Iterator[Finding]:
+def _check_others(live: Mapping[str, str], leftovers: Sequence[str], *, building: bool) -> Iterator[Finding]:
+    expected = expected_catalog()
     for key, actual in live.items():
         kind, table, name = split_key(key)
         if table == "mem_docs" and kind == "index" and name in leftovers:
             if not building:
                 yield Finding(kind, _full(table, name), None, actual, COMMAND)
         elif key not in expected and f"table {table}" in expected and _stands_in_the_way(kind, actual):
-            yield Finding(kind, _full(table, name), None, actual, Remedies.drop(key))
-
-
-def _has_rows(database: StoreDatabase, query: str) -> bool:
-    # What it asks for may be missing too, or hidden from this role.
-    with suppress(DatabaseFault), database.atomic():
-        (found,) = database.execute_sql(f"SELECT EXISTS ({query})".replace("%", "%%")).fetchone()
-        return bool(found)
-    return False
+            yield Finding(kind, _full(table, name), None, actual, _FOREIGN)
 
 
 def _stands_in_the_way(kind: str, definition: str) -> bool:
     if kind == "index":
         return definition.startswith("CREATE UNIQUE") or definition.endswith(" INVALID")
     if kind == "trigger":  # a second one of ours would count items twice
-        return any(f"EXECUTE FUNCTION {name}(" in definition for name in TRIGGER_FUNCTIONS)
+        ours = (split_key(key)[2] for key in expected_catalog() if key.startswith("function "))
+        return any(f"EXECUTE FUNCTION {name}" in definition for name in ours)
     return kind in {"column", "constraint", "rule", "child"}
 
 

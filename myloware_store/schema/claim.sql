@@ -1,19 +1,11 @@
-"""The function that claims items; `work_functions.py` tells why it is one."""
-
-from __future__ import annotations
-
-from myloware_store.schema.work_functions import KEPT_PLANS
-
-__all__ = ["CLAIM_WORK_ITEMS"]
-
-# In time that does not grow with the queue: an index gives the ready items of one priority in order, whatever is parked
-# beside them until later. So every branch goes from one such range to the next, most urgent first, and stops as soon as
-# it has enough: a LATERAL subquery under a LIMIT is run no further than it has to. NO KEY UPDATE: a child row that
-# someone is inserting does not make an item look locked.
-#
-# No item's time is NULL: asking for NULLS FIRST leaves the planner no index but the one of the tenant or type. It would
-# else take work_items_claim_idx where it hopes to meet a fitting item soon, and read past a million of others.
-CLAIM_WORK_ITEMS = f"""
+-- In time that does not grow with the queue: an index gives the ready items of one priority in order, whatever is parked
+-- beside them until later. So every branch goes from one such range to the next, most urgent first, and stops as soon as
+-- it has enough: a LATERAL subquery under a LIMIT is run no further than it has to. NO KEY UPDATE: a child row that
+-- someone is inserting does not make an item look locked.
+--
+-- No item's time is NULL: asking for NULLS FIRST leaves the planner no index but the one of the tenant or type. It would
+-- else take work_items_claim_idx where it hopes to meet a fitting item soon, and read past a million of others.
+-- Its plans are kept: see submit.sql.
 CREATE FUNCTION claim_work_items(
     most int, agent text, lease float8, attempt_ids uuid[],
     of_types text[], of_tenants text[], fairly bool, since timestamptz[], behind uuid[], known_types text[]
@@ -21,7 +13,7 @@ CREATE FUNCTION claim_work_items(
     item_id uuid, attempt_id uuid, attempt_number int, type text, content text, tenant_id text,
     work_order_id uuid, lease_expires_at timestamptz, priority text, available_at timestamptz
 ) LANGUAGE plpgsql
-{KEPT_PLANS}
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 SET enable_sort = off
 AS $$
 #variable_conflict use_column
@@ -203,7 +195,7 @@ BEGIN
         behind := array_fill('00000000-0000-0000-0000-000000000000'::uuid, ARRAY[4]);
     END LOOP;
 
-    IF ready = '{{}}' THEN
+    IF ready = '{}' THEN
         RETURN;
     END IF;
     LOOP
@@ -250,5 +242,4 @@ BEGIN
         END;
     END LOOP;
 END
-$$
-"""
+$$;

@@ -1,0 +1,99 @@
+-- What no constraint can keep: transitions, causes, append-only tables, counters that nobody sets by hand.
+
+CREATE FUNCTION refuse_transition() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION USING
+        ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME,
+        MESSAGE = TG_TABLE_NAME || ' cannot move from ' || OLD.status::text || ' to ' || NEW.status::text;
+END
+$$;
+
+CREATE FUNCTION require_cause() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    -- A failed item is queued again by the replay of its dead letter only, a queued one fails only when its order
+    -- is cancelled.
+    IF (CASE NEW.status
+        WHEN 'QUEUED' THEN NOT EXISTS (
+            SELECT FROM dead_letters
+            WHERE tenant_id = NEW.tenant_id AND work_item_id = NEW.id AND replayed_at >= OLD.processed_at
+        )
+        ELSE NOT EXISTS (
+            SELECT FROM work_orders WHERE id = NEW.work_order_id AND cancelled_at = NEW.processed_at
+        )
+    END) THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME,
+            MESSAGE = 'work_items cannot move from ' || OLD.status::text || ' to ' || NEW.status::text
+                || CASE NEW.status
+                    WHEN 'QUEUED' THEN ' except by replaying its dead letter' ELSE ' except by cancelling its order'
+                END;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION work_items_follow_hand() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    decided CONSTANT bool := EXISTS (
+        SELECT FROM approval_events
+        WHERE work_item_id = NEW.id
+            AND (NEW.status, decision) IN (('COMPLETED', 'APPROVED'), ('FAILED', 'REJECTED'))
+    ) OR EXISTS (
+        SELECT FROM work_orders WHERE id = NEW.work_order_id AND cancelled_at = NEW.processed_at
+    );
+BEGIN
+    IF NEW.status = 'QUEUED' THEN
+        -- An item is claimed only while it has tries left.
+        UPDATE work_items SET max_attempts = attempt_count + 1 WHERE id = NEW.id AND attempt_count >= max_attempts;
+    ELSIF OLD.awaiting_approval AND NOT decided THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME,
+            MESSAGE = 'work_items cannot move from PROCESSING to ' || NEW.status::text || ' without a decision';
+    ELSIF NEW.status = 'FAILED' AND NOT decided THEN
+        -- The way back is the replay of a letter.
+        INSERT INTO dead_letters (tenant_id, source, event_type, payload, error, retry_count, work_item_id)
+        SELECT NEW.tenant_id, 'work_items', NEW.type::text,
+            jsonb_build_object(
+                'work_item_id', NEW.id, 'attempt_id', NEW.current_attempt_id, 'content', NEW.content
+            ),
+            'the item was failed by hand', greatest(NEW.attempt_count - 1, 0), NEW.id
+        ON CONFLICT (work_item_id) WHERE replayed_at IS NULL DO NOTHING;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION USING
+        ERRCODE = 'restrict_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME,
+        MESSAGE = TG_TABLE_NAME || ' is append-only';
+END
+$$;
+
+CREATE FUNCTION work_orders_refuse_count() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION USING
+        ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME,
+        MESSAGE = 'open_items and failed_items of an order follow its items';
+END
+$$;
+
+CREATE FUNCTION work_orders_start_count() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    -- Counted are the items as they come in, also those of an order that comes back from a dump.
+    NEW.open_items := 0;
+    NEW.failed_items := 0;
+    RETURN NEW;
+END
+$$;
+
+CREATE FUNCTION work_items_inherit_priority() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    SELECT priority INTO NEW.priority FROM work_orders
+    WHERE tenant_id = NEW.tenant_id AND id = NEW.work_order_id;
+    -- Where there is no such order, the foreign key says so.
+    NEW.priority := COALESCE(NEW.priority, 'MEDIUM');
+    RETURN NEW;
+END
+$$;

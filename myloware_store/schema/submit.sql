@@ -1,0 +1,53 @@
+-- To plan the statements of these functions costs more than to run them: PL/pgSQL plans them once a session, whatever
+-- pooler is in between. A plan that is kept must not depend on how full the tables were when it was made, so each is
+-- given one way only: rows are found by `id = ANY (...)` of a variable, one by one in a LATERAL, or in the order of an
+-- index up to a LIMIT. What would read a table or a partial index as a whole is turned off or not offered:
+-- `finished_at IS NULL` and not the status that indexes are partial by; OFFSET 0 in an EXISTS, which keeps it from being
+-- hashed as a whole. A sort that is needed though it is turned off counts as a cost of 1e10, and a server with LLVM
+-- compiles plans of such a cost at every call, which takes 0.4 s: so `jit` is off, too.
+--
+-- Labels are text in what the functions take and return: an enum type that one of them named could not be made anew.
+
+-- Nothing is stored where the schemas that the documents were checked against (`stamps`, as `schemas.active` read them)
+-- are not the active ones any more: `holds` says so. No order comes back where its key was used before.
+-- Indexes: schemas_active_idx, work_orders_tenant_id_idempotency_key_key.
+CREATE FUNCTION submit_work_order(
+    order_id uuid, of_tenant text, of_priority text, workflow text, author text, details jsonb, key text,
+    item_ids uuid[], item_types text[], contents text[], available timestamptz, tries int,
+    document_types text[], stamps text[]
+) RETURNS TABLE (
+    holds bool, id uuid, created_at timestamptz, tenant_id text, status text, priority text,
+    workflow_id text, created_by text, metadata jsonb, idempotency_key text, open_items int, failed_items int,
+    cancelled_at timestamptz, updated_at timestamptz
+) LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH checked AS MATERIALIZED (
+        SELECT (
+            SELECT COALESCE(array_agg(s.stamp ORDER BY s.stamp COLLATE "C"), '{}') = stamps
+            FROM (
+                SELECT concat_ws(' ', id, xmin, ctid) AS stamp FROM schemas
+                WHERE is_active AND document_type = ANY (document_types)
+            ) AS s
+        ) AS holds
+    ),
+    made AS (
+        INSERT INTO work_orders (id, tenant_id, priority, workflow_id, created_by, metadata, idempotency_key)
+        SELECT order_id, of_tenant, of_priority::priority, workflow, author, details, key FROM checked WHERE holds
+        ON CONFLICT ON CONSTRAINT work_orders_tenant_id_idempotency_key_key DO NOTHING
+        RETURNING *
+    ),
+    items AS (
+        INSERT INTO work_items (id, tenant_id, work_order_id, type, content, priority, available_at, max_attempts)
+        SELECT given.id, made.tenant_id, made.id, given.type::work_item_type, given.content, made.priority,
+            COALESCE(available, statement_timestamp()), tries
+        FROM made, unnest(item_ids, item_types, contents) AS given (id, type, content)
+    )
+    SELECT c.holds, m.id, m.created_at, m.tenant_id, m.status::text, m.priority::text, m.workflow_id, m.created_by,
+        m.metadata, m.idempotency_key, m.open_items, m.failed_items, m.cancelled_at, m.updated_at
+    FROM checked AS c LEFT JOIN made AS m ON true;
+END
+$$;
