@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["CLAIM", "DUE", "DUE_BY_TENANT", "DUE_BY_TYPE"]
 
-# What it does is in `models/claim_function.py`.
+# The function is in `schema/claim.sql`.
 CLAIM = """
 SELECT * FROM claim_work_items(
     %(n)s, %(agent_id)s, %(lease)s, %(attempt_ids)s::uuid[], %(types)s::text[], %(tenants)s::text[], %(fair)s,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 __all__ = ["CANCEL", "FAIL", "FAILED_BEFORE", "FINISH", "HEARTBEAT", "LOCK_OPEN", "REAP", "RELEASE", "SUBMIT"]
 
-# What it does is in `models/work_functions.py`.
+# The function is in `schema/submit.sql`.
 SUBMIT = """
 SELECT * FROM submit_work_order(
     %(order_id)s::uuid, %(tenant_id)s, %(priority)s, %(workflow_id)s, %(created_by)s, %(metadata)s, %(key)s,
@@ -46,7 +46,7 @@ held AS MATERIALIZED (
 )
 """
 
-# What it does is in `models/work_functions.py`.
+# The function is in `schema/finish.sql`.
 FINISH = """
 SELECT * FROM finish_work_items(
     %(item_ids)s::uuid[], %(attempt_ids)s::uuid[], %(outputs)s::jsonb[], %(gate)s, %(tenant)s, %(whole)s

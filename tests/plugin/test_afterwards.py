@@ -124,7 +124,7 @@ def test_tenant_that_was_entered_by_hand(project: Project) -> None:
     """A scope that a test never leaves ends with it; that of a module's fixture goes on."""
     result = project.run("""
         import pytest
-        from myloware_store.database import current_tenant
+        from myloware_store.db.tenancy import current_tenant
 
         @pytest.fixture(scope="module")
         def of_module(myloware_module):
