@@ -17,7 +17,7 @@ from myloware_store.core.errors import ConnectionFailed, DatabaseFault, InvalidI
 from myloware_store.db.driver_errors import DRIVER_ERRORS, connect_fault, lost_fault, misuse, statement_fault
 from myloware_store.db.interrupts import watch
 from myloware_store.db.pool import ConnectionPool
-from myloware_store.db.statements import Rows, Stream, copy, may_store, touches_session
+from myloware_store.db.statements import Rows, Stream, copy, may_store
 from myloware_store.db.thread_connection import ThreadConnection
 from myloware_store.db.transactions import Blocks, Manual, transact
 
@@ -50,7 +50,8 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
     A statement outside of every block takes a connection from the pool and returns it before its rows are handed over.
     `unit()`, `atomic()`, `transaction()`, `manual_commit()`, `connection_context()` and `with db:` hold one connection
     for the thread until the outermost of them ends; `connect()` holds one until `close()`, or until the thread ends. A
-    connection goes back without an open transaction, and without what statements left in its session.
+    connection goes back without an open transaction. A setting, a session lock or a temporary table stays in its
+    session, for whoever uses it next: use `SET LOCAL`, or `cursor()`, after which the session is reset.
 
     Rows are read whole; to stream a large result, use `playhouse.postgres_ext.ServerSide` inside a transaction.
 
@@ -296,13 +297,14 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
             raise InvalidInput(f"params: {type(params).__name__} is neither a sequence nor a mapping")
 
         def run(cursor: extensions.cursor) -> Any:
+            self._state.soiled |= named  # rows are still to come from this connection, and no other
             cursor.execute(prefix + sql, params)
             return Stream(cursor, partial(self._perform, sql="FETCH")) if named else Rows(cursor)
 
         self._log_query(sql, params)
         start = time.perf_counter()
         try:
-            result = self._perform(run, sql, soils=named or touches_session(sql), named=named)
+            result = self._perform(run, sql, named=named)
         except Exception as error:
             if self.query_hooks:
                 self._notify_hooks(sql, params, start, error)
@@ -368,7 +370,6 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
         action: Callable[[extensions.cursor], _Result],
         sql: object,
         *,
-        soils: bool = False,
         named: bool = False,
     ) -> _Result:
         """Do something with a cursor, translate what the driver raises, and return a connection that nothing holds."""
@@ -378,7 +379,6 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
         try:
             connection = state.live()
             sent, in_transaction = not connection.closed, state.in_transaction()
-            state.soiled |= soils
             statement = watch(connection)
             try:
                 return action(self._new_cursor(named=named))

@@ -1,10 +1,10 @@
-"""What a statement leaves behind: its rows, read whole, and what it may have changed in session and database."""
+"""The rows of a statement, read whole, and whether it may have stored something."""
 
 from __future__ import annotations
 
 import re
 from contextlib import suppress
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import psycopg2
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from psycopg2.extensions import cursor
 
-__all__ = ["LIFT_DEADLINES", "Rows", "Stream", "copy", "may_store", "touches_session"]
+__all__ = ["LIFT_DEADLINES", "Rows", "Stream", "copy", "may_store"]
 
 # Servers older than PostgreSQL 17 know no transaction_timeout.
 LIFT_DEADLINES = """
@@ -26,20 +26,6 @@ SELECT set_config(name, '0', %s) FROM pg_settings WHERE name IN
 """
 """For what runs long on purpose; its parameter is whether it holds to the end of the transaction, or of the session."""
 
-_LONG = 4096  # characters; longer statements are seldom seen twice
-# Statements that end with their transaction, whatever they do, as long as nothing in them names session state.
-_HARMLESS = re.compile(
-    r"\s*(?:SELECT|INSERT|UPDATE|DELETE|MERGE|WITH|VALUES|TABLE|COPY|LOCK|TRUNCATE|EXPLAIN|SHOW|NOTIFY|COMMENT|GRANT|REVOKE"
-    r"|CREATE|ALTER|DROP|REINDEX|REFRESH|CLUSTER|ANALYZE|VACUUM|BEGIN|START|COMMIT|ROLLBACK|END|ABORT|SAVEPOINT|RELEASE"
-    r"|SET\s+(?:LOCAL|TRANSACTION|CONSTRAINTS))\b",
-    re.IGNORECASE,
-)
-# Not what ends with the transaction: pg_advisory_xact_lock() and set_config(..., true).
-_SESSION = re.compile(
-    r";\s*\S|advisory(?!_xact)|set_config(?!\s*\([^()]*,\s*true\s*\))|setseed|pg_temp|dblink|U&"
-    r"|\b(?:temp|temporary|hold)\b",
-    re.IGNORECASE,
-)
 _READS = re.compile(
     r"[\s(]*(?:SELECT|VALUES|TABLE|WITH|SHOW|EXPLAIN|FETCH|BEGIN|START|ROLLBACK|ABORT|SET|RESET|DISCARD"
     r"|COPY\b.*\bTO\s+STDOUT)\b",
@@ -51,17 +37,6 @@ _WRITES = re.compile(
     re.IGNORECASE,
 )
 _COMMITS = re.compile(r"(?:^|;)\s*COMMIT\b|^\s*(?:END|PREPARE\s+TRANSACTION)\b", re.IGNORECASE)
-
-
-def touches_session(sql: object) -> bool:
-    """Tell whether a statement may leave something in its session: a setting, a lock, a temporary table, a listener.
-
-    It errs on the side of yes, but for one case: a user's own function that changes its session on the inside looks
-    like any other. Use `SET LOCAL` there, or a cursor of `StoreDatabase.cursor()`.
-    """
-    if not isinstance(sql, str):
-        return True
-    return _seen(sql) if len(sql) <= _LONG else _looks(sql)
 
 
 def may_store(sql: object, *, in_transaction: bool) -> bool:
@@ -182,10 +157,3 @@ def copy(source: cursor, sql: Any, stream: Any) -> int:
             source.execute("SELECT 1")
         raise
     return source.rowcount
-
-
-def _looks(sql: str) -> bool:
-    return not _HARMLESS.match(sql) or bool(_SESSION.search(sql))
-
-
-_seen = lru_cache(maxsize=1024)(_looks)

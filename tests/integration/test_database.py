@@ -141,12 +141,14 @@ def test_a_unit_is_a_decorator_too(db: StoreDatabase) -> None:
     ],
 )
 @pytest.mark.usefixtures("pairs")
-def test_a_unit_leaves_nothing_in_the_session(db: StoreDatabase, outside: Callable[..., list[Any]], leave: str) -> None:
+def test_a_cursor_leaves_nothing_in_the_session(
+    db: StoreDatabase, outside: Callable[..., list[Any]], leave: str
+) -> None:
     """The next unit finds the connection as if it had just been opened."""
     before = session(db)
 
     with db.unit():
-        db.execute_sql(leave)
+        db.cursor().execute(leave)
 
     assert before == session(db)
     held = outside(
@@ -262,7 +264,7 @@ def test_a_schema_of_the_settings_leads_the_search_path(db: StoreDatabase, pairs
         other.create_tables([pairs])
         pairs.create(name="there")
         with other.unit():
-            other.execute_sql("SET search_path = public")
+            other.cursor().execute("SET search_path = public")
         found = other.execute_sql("SELECT current_schema(), current_schemas(false)").fetchone()
     other.close_all()
 

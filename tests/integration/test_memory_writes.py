@@ -24,7 +24,7 @@ from myloware_store import (
     NotFound,
     Store,
 )
-from myloware_store.memory import upserts
+from myloware_store.memory import rows
 from myloware_store.memory.upserts import COPY_ROWS
 from myloware_store.ops.migrate import migrate
 from myloware_store.settings import Settings
@@ -304,7 +304,7 @@ def test_a_role_without_temporary_tables_stores_large_batches_too(
     limited_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By parameters, in parts that a message can carry."""
-    monkeypatch.setattr(upserts, "_STATEMENT_CHARS", 100_000)
+    monkeypatch.setattr(rows, "_STATEMENT_CHARS", 100_000)
     with Store.open(limited_url) as store:
         given = [*docs(MANY), {"type": "CONTEXT", "content": "no vector"}]
         ids = store.memory.upsert(given)

@@ -165,7 +165,7 @@ def test_a_unit_goes_on_between_transactions(db: StoreDatabase, settings: Settin
 def test_a_unit_with_state_in_its_session_does_not_go_on_without_it(db: StoreDatabase, settings: Settings) -> None:
     """Where a lock or setting went with the connection, the rest of the unit fails, and the next one works."""
     with db.unit():
-        db.execute_sql("SELECT pg_advisory_lock(1)")
+        db.cursor().execute("SELECT pg_advisory_lock(1)")
         end(settings, backend(db))
         for _ in range(2):
             with pytest.raises(ConnectionFailed, match="lost"):
@@ -178,7 +178,7 @@ def test_a_unit_with_state_in_its_session_does_not_go_on_without_it(db: StoreDat
 def test_a_connection_that_cannot_be_cleaned_is_not_used_again(db: StoreDatabase, settings: Settings) -> None:
     """A unit whose connection went away unnoticed, with something left in its session, ends in peace."""
     with db.unit():
-        db.execute_sql("SET work_mem = '77MB'")
+        db.cursor().execute("SET work_mem = '77MB'")
         end(settings, backend(db))
 
     insert(db)
