@@ -58,13 +58,11 @@ class Statement:
             signal.set_wakeup_fd(_NOBODY)
         else:
             signal.set_wakeup_fd(others, warn_on_full_buffer=False)
-            if others != watcher.mouth:
-                with watcher.aiming, suppress(OSError):
+        with watcher.aiming:
+            if others not in (_NOBODY, watcher.mouth):
+                with suppress(OSError):
                     os.write(others, self.heard + watcher.take())  # an event loop's
-        watcher.current = self._outer
-        if watcher.aiming.locked():
-            with watcher.aiming:
-                pass
+            watcher.current = self._outer
 
     def returned(self) -> str | None:
         """Note that the handler has returned; name the signal, if the statement was cancelled to no purpose."""
@@ -87,7 +85,7 @@ class _Watcher:
 
     def __init__(self) -> None:
         self.current: Statement | None = None
-        self.aiming = threading.Lock()
+        self.aiming = threading.RLock()  # a handler that comes while the main thread has it may run statements
         self._ears, self._mouth = socket.socketpair()
         self._mouth.setblocking(False)
         self.mouth = self._mouth.fileno()
