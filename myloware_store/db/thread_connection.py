@@ -162,7 +162,8 @@ class Held:
     def end(self) -> None:
         """Say that the statement is over, and return the connection if nothing holds it."""
         self.busy -= 1
-        self.settle()
+        if not self.busy:  # the handler of a signal may have run its own amid another one
+            self.settle()
 
     def end_elsewhere(self, block: object = None) -> None:
         """End a block of this thread from another one.

@@ -255,3 +255,32 @@ def test_threads_are_left_alone(db: StoreDatabase, pairs: type[Pair], locked: co
     waiting.join(PATIENCE)
 
     assert 2 == pairs.get().number
+
+
+class Interrupting:
+    """A parameter that raises a signal on its way."""
+
+    def __conform__(self, _protocol: object) -> Interrupting:
+        """Stand for itself."""
+        return self
+
+    def getquoted(self) -> bytes:
+        """Give its text."""
+        signal.raise_signal(signal.SIGUSR1)
+        return b"1"
+
+
+def test_a_statement_of_a_handler_leaves_the_one_that_it_interrupts_its_connection(
+    db: StoreDatabase, handle: Handlers
+) -> None:
+    """It does not go back to the pool, for others to take, before both are over."""
+    seen: list[object] = []
+
+    def ask() -> None:
+        seen.append(db.execute_sql("SELECT 2").fetchone())
+        seen.append(db.pool.in_use)
+
+    handle(signal.SIGUSR1, ask)
+    seen.append(db.execute_sql("SELECT %s", (Interrupting(),)).fetchone())
+
+    assert ([(2,), 1, (1,)], 0) == (seen, db.pool.in_use)
