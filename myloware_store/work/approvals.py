@@ -10,30 +10,13 @@ from uuid_utils.compat import uuid7
 from myloware_store.core.arguments import as_count, as_enum, as_name, as_text, as_uuid
 from myloware_store.core.enums import ApprovalDecision
 from myloware_store.core.errors import NotAwaitingApproval
+from myloware_store.core.sql import queries_beside
 from myloware_store.orm.repository import Repository, stored_row
 from myloware_store.work.models import ApprovalEvent, WorkItem
 
 __all__ = ["Approvals"]
 
-# Index: the primary key. Of racing decisions the first locks the item; the others then find it decided.
-DECIDE = """
-WITH parked AS MATERIALIZED (
-    SELECT id, tenant_id FROM work_items
-    WHERE id = %(item_id)s AND awaiting_approval AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
-    FOR NO KEY UPDATE
-),
-decided AS (
-    UPDATE work_items AS w
-    SET status = CASE %(decision)s WHEN 'APPROVED' THEN 'COMPLETED' ELSE 'FAILED' END::work_item_status,
-        awaiting_approval = false, processed_at = statement_timestamp(), updated_at = statement_timestamp()
-    FROM parked WHERE w.id = parked.id AND %(decision)s <> 'ESCALATED'
-)
-INSERT INTO approval_events (id, tenant_id, work_item_id, approver_id, decision, reason, policy_version, created_at)
-SELECT %(event_id)s, tenant_id, id, %(approver_id)s, %(decision)s, %(reason)s, %(policy_version)s,
-    statement_timestamp()
-FROM parked
-RETURNING id, created_at, tenant_id, work_item_id, approver_id, decision, reason, policy_version
-"""
+_sql = queries_beside(__file__)
 
 
 class Approvals(Repository):
@@ -72,7 +55,7 @@ class Approvals(Repository):
             "reason": as_text(reason, "reason"),
             "policy_version": as_name(policy_version, "policy_version"),
         }
-        for row in self._rows(DECIDE, values):
+        for row in self._rows(_sql("decide"), values):
             return stored_row(ApprovalEvent, row)
         item = self._find(WorkItem, item_id, "item_id")
         raise NotAwaitingApproval(f"item {item.id} does not await a decision: it is {item.status}")

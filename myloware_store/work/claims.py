@@ -14,9 +14,8 @@ from myloware_store.core.arguments import as_count, as_flag, as_name, as_seconds
 from myloware_store.core.enums import WorkItemType
 from myloware_store.core.errors import LeaseLost
 from myloware_store.core.results import Claim, Outcome
+from myloware_store.core.sql import queries_beside
 from myloware_store.core.values import dump_json, read_label
-from myloware_store.work import work_sql as sql
-from myloware_store.work.claim_sql import CLAIM
 from myloware_store.work.horizon import Horizon, Horizons
 from myloware_store.work.rows import as_claims, as_outcomes, error_text, fence, paired
 from myloware_store.work.waiting import KNOWN_TYPES, Waiting, wanted
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
     from myloware_store.db.database import StoreDatabase
 
 __all__ = ["Claims"]
+
+_sql = queries_beside(__file__)
 
 _SHORTEST_LEASE = 0.001
 _LARGEST_BATCH = 1000
@@ -97,7 +98,7 @@ class Claims(Waiting):
         """Claim from where claims of this kind have come to; from the front of the queue where the kind is None."""
         horizon = Horizon() if kind is None else self._horizons.get(kind)
         begin = time.monotonic()
-        rows = self._rows(CLAIM, {**values, **horizon.as_parameters()})
+        rows = self._rows(_sql("claim"), {**values, **horizon.as_parameters()})
         # What a transaction claims comes back where it is rolled back.
         if kind is not None and rows and not self._db.transaction_open():
             item_id, *_, expires, priority, available_at = rows[-1]
@@ -126,7 +127,7 @@ class Claims(Waiting):
             "attempt_ids": [str(claim.attempt_id) for claim in held],
             "lease": as_seconds(lease, "lease", least=_SHORTEST_LEASE),
         }
-        return {item_id for (item_id,) in self._rows(sql.HEARTBEAT, values)}
+        return {item_id for (item_id,) in self._rows(_sql("heartbeat"), values)}
 
     def finish(self, claims: Iterable[Claim], results: Sequence[Any], *, gate: bool = False) -> set[UUID]:
         """Store results and complete the items, as far as these claims still hold them.
@@ -148,7 +149,7 @@ class Claims(Waiting):
         """
         held = as_claims(claims)
         outputs = [dump_json(result, f"results[{n}]") for n, result in enumerate(paired(results, held, "results"))]
-        return self._end(sql.FINISH, held, {"outputs": outputs, "gate": as_flag(gate, "gate")})
+        return self._end(_sql("finish"), held, {"outputs": outputs, "gate": as_flag(gate, "gate")})
 
     def fail(
         self,
@@ -192,12 +193,12 @@ class Claims(Waiting):
             return {**fence(claims), "errors": [error for _, error in batch], "letter_ids": letters, **options}
 
         given = [*zip(held, told, strict=True)]
-        rows = self._rows(sql.FAIL, values(given))
+        rows = self._rows(_sql("fail"), values(given))
         if len(rows) < len(held):
-            before = self._rows(sql.FAILED_BEFORE, values(given))
+            before = self._rows(_sql("failed_before"), values(given))
             known = {row[0] for row in before}
             if before and whole:
-                rows = self._rows(sql.FAIL, values([one for one in given if one[0].item_id not in known]))
+                rows = self._rows(_sql("fail"), values([one for one in given if one[0].item_id not in known]))
             rows += before
         _refuse_lost(held, {row[0] for row in rows}, whole=whole)
         return as_outcomes(rows)
@@ -219,7 +220,7 @@ class Claims(Waiting):
             LeaseLost: Inside the caller's transaction, where a claim no longer holds its item; none was given back.
         """
         released = self._end(
-            sql.RELEASE, as_claims(claims), {"delay": None if delay is None else as_seconds(delay, "delay")}
+            _sql("release"), as_claims(claims), {"delay": None if delay is None else as_seconds(delay, "delay")}
         )
         self._horizons.forget()
         return released
@@ -235,7 +236,7 @@ class Claims(Waiting):
         """
         count = as_count(limit, "limit", most=_LARGEST_BATCH)
         values = {"limit": count, "letter_ids": [str(uuid7()) for _ in range(count)], "delay": None}
-        return as_outcomes(self._rows(sql.REAP, values))
+        return as_outcomes(self._rows(_sql("reap"), values))
 
     def _end(self, statement: str, held: Sequence[Claim], values: dict[str, Any]) -> set[UUID]:
         """Run a statement that says the same when it is made again, and return the items that it accepted.

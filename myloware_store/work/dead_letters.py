@@ -8,6 +8,7 @@ from uuid import UUID
 
 from myloware_store.core.arguments import as_count, as_flag, as_name, as_uuids
 from myloware_store.core.errors import InvalidInput
+from myloware_store.core.sql import queries_beside
 from myloware_store.core.values import require_text
 from myloware_store.db.tenancy import tenant_scope
 from myloware_store.db.transactions import require_plain
@@ -16,56 +17,7 @@ from myloware_store.work.models import DeadLetter
 
 __all__ = ["DeadLetters"]
 
-# The items are locked first, as everywhere; what someone else has just replayed has not failed any more.
-REPLAY = """
-WITH items AS MATERIALIZED (
-    SELECT w.id, w.processed_at
-    FROM work_items AS w JOIN dead_letters AS d ON d.work_item_id = w.id AND d.tenant_id = w.tenant_id
-    WHERE d.id = ANY (%(ids)s::uuid[]) AND d.replayed_at IS NULL AND w.status = 'FAILED'
-        AND (%(tenant)s::text IS NULL OR d.tenant_id = %(tenant)s)
-    ORDER BY w.id
-    FOR NO KEY UPDATE OF w
-),
-replayed AS (
-    UPDATE dead_letters AS d
-    -- Not before the failure, even if the clock has stepped back since: work_items_replay compares the two.
-    SET replayed_at = greatest(statement_timestamp(), items.processed_at), replayed_by = %(by)s,
-        updated_at = statement_timestamp()
-    FROM items WHERE d.work_item_id = items.id AND d.id = ANY (%(ids)s::uuid[]) AND d.replayed_at IS NULL
-    RETURNING d.id
-),
-queued AS (
-    UPDATE work_items AS w
-    SET status = 'QUEUED', processed_at = NULL, available_at = statement_timestamp(),
-        max_attempts = w.attempt_count + %(extra_attempts)s, updated_at = statement_timestamp()
-    WHERE w.id IN (SELECT id FROM items)
-)
-SELECT id FROM replayed
-"""
-
-
-# A letter that someone else is replaying is left to them.
-HAND_OVER = """
-WITH free AS MATERIALIZED (
-    SELECT id FROM dead_letters
-    WHERE id = %(id)s AND work_item_id IS NULL AND replayed_at IS NULL
-        AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
-    FOR NO KEY UPDATE SKIP LOCKED
-)
-UPDATE dead_letters AS d
-SET replayed_at = statement_timestamp(), replayed_by = %(by)s, updated_at = statement_timestamp()
-FROM free WHERE d.id = free.id
-RETURNING d.id, d.created_at, d.tenant_id, d.work_item_id, d.source, d.event_type, d.payload, d.error, d.retry_count,
-    d.replayed_at, d.replayed_by, d.updated_at
-"""
-
-
-# Whether letters were named that wait for a handler, and none that do not. Index: the primary key.
-NEED_HANDLER = """
-SELECT COALESCE(bool_and(work_item_id IS NULL) AND bool_or(replayed_at IS NULL), false)
-FROM dead_letters
-WHERE id = ANY (%(ids)s::uuid[]) AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
-"""
+_sql = queries_beside(__file__)
 
 
 class DeadLetters(Repository):
@@ -137,9 +89,9 @@ class DeadLetters(Repository):
         }
         if handler is not None:
             require_plain(handler, "handler")
-        replayed = {letter_id for (letter_id,) in self._rows(REPLAY, values)}
+        replayed = {letter_id for (letter_id,) in self._rows(_sql("replay"), values)}
         if handler is None:
-            if not replayed and self._rows(NEED_HANDLER, {"ids": letter_ids}) == [(True,)]:
+            if not replayed and self._rows(_sql("need_handler"), {"ids": letter_ids}) == [(True,)]:
                 raise InvalidInput("handler: none of these letters has an item to queue again; give a handler for them")
         else:
             for letter_id in letter_ids:
@@ -148,7 +100,7 @@ class DeadLetters(Repository):
 
     def _hand_over(self, letter_id: str, by: str, handler: Callable[[DeadLetter], object]) -> set[UUID]:
         with self._db.atomic():
-            for row in self._rows(HAND_OVER, {"id": letter_id, "by": by}):
+            for row in self._rows(_sql("hand_over"), {"id": letter_id, "by": by}):
                 letter = stored_row(DeadLetter, row)
                 with tenant_scope(letter.tenant_id, by):
                     handler(letter)

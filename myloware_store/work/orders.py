@@ -17,11 +17,11 @@ from uuid_utils.compat import uuid7
 from myloware_store.core.arguments import as_count, as_enum, as_list, as_name, as_object, as_seconds, as_uuid
 from myloware_store.core.enums import Priority, WorkOrderStatus
 from myloware_store.core.errors import IdempotencyConflict, InvalidDocument, InvalidInput, NotFound, WaitTimeout
+from myloware_store.core.sql import queries_beside
 from myloware_store.core.values import dump_json, is_uuid
 from myloware_store.orm.repository import writer
 from myloware_store.orm.scalars import as_instant
 from myloware_store.platform.schemas import ActiveSchemas, Schemas
-from myloware_store.work import work_sql as sql
 from myloware_store.work.claims import Claims
 from myloware_store.work.models import WorkItem, WorkOrder
 from myloware_store.work.rows import as_document, as_order
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from myloware_store.db.database import StoreDatabase
 
 __all__ = ["Work"]
+
+_sql = queries_beside(__file__)
 
 _OPEN = (WorkOrderStatus.PENDING, WorkOrderStatus.PROCESSING)
 _SHORTEST_LOOK = 0.005
@@ -133,7 +135,7 @@ class Work(Claims, Upkeep):
                     raise
             else:
                 given = {**values, "document_types": [*types], "stamps": [*active.stamps]}
-                ((unchanged, *row),) = self._rows(sql.SUBMIT, given)
+                ((unchanged, *row),) = self._rows(_sql("submit"), given)
                 if unchanged:
                     return tuple(row) if row[0] else None
             active, asked = self._schemas.active(types), True
@@ -172,8 +174,8 @@ class Work(Claims, Upkeep):
 
         def end() -> list[tuple[Any, ...]]:
             # The items first, as everywhere; a statement that begins later sees what was done until they were locked.
-            self._rows(sql.LOCK_OPEN, values)
-            return self._rows(sql.CANCEL, values)
+            self._rows(_sql("lock_open"), values)
+            return self._rows(_sql("cancel"), values)
 
         rows = self._db.transact(end)
         if not rows:

@@ -9,12 +9,14 @@ from myloware_store.core.arguments import as_count, as_seconds
 from myloware_store.core.enums import WorkOrderStatus
 from myloware_store.core.errors import InvalidInput
 from myloware_store.core.results import Pruned, TenantStats, WorkStats
+from myloware_store.core.sql import queries_beside
 from myloware_store.orm.repository import Repository
 from myloware_store.orm.scalars import as_instant
-from myloware_store.work import upkeep_sql as sql
 from myloware_store.work.prometheus import exposition
 
 __all__ = ["Upkeep"]
+
+_sql = queries_beside(__file__)
 
 _MOST_ORDERS = 100
 _FIRST = (datetime(1, 1, 2, tzinfo=UTC), UUID(int=0))
@@ -40,7 +42,7 @@ class Upkeep(Repository):
             raise InvalidInput(f"window: {seconds:g} is more than an hour of 3600 seconds")
         return WorkStats(
             window_seconds=seconds,
-            tenants=tuple(TenantStats(*row) for row in self._rows(sql.STATS, {"window": seconds})),
+            tenants=tuple(TenantStats(*row) for row in self._rows(_sql("stats"), {"window": seconds})),
         )
 
     def metrics(self, window: float = 60.0) -> str:
@@ -73,11 +75,11 @@ class Upkeep(Repository):
         before = as_instant(before, "before")
         items = as_count(batch, "batch")
         pruned = Pruned(orders=0, items=0, dead_letters=0)
-        for (tenant,) in self._rows(sql.TENANTS, {}):
+        for (tenant,) in self._rows(_sql("tenants"), {}):
             for status in (WorkOrderStatus.COMPLETED, WorkOrderStatus.FAILED):
                 pruned += self._prune_orders(tenant, status, before, items)
             values = {"tenant_id": tenant, "before": before, "items": items}
-            while letters := len(self._rows(sql.PRUNE_LETTERS, values)):
+            while letters := len(self._rows(_sql("prune_letters"), values)):
                 pruned += Pruned(orders=0, items=0, dead_letters=letters)
         return pruned
 
@@ -95,7 +97,7 @@ class Upkeep(Repository):
                 "items": items,
             }
             after = None
-            for time, order_id, orders, gone in self._rows(sql.PRUNE_ORDERS, values):
+            for time, order_id, orders, gone in self._rows(_sql("prune_orders"), values):
                 after = (time, order_id)
                 pruned += Pruned(orders=orders, items=gone, dead_letters=0)
         return pruned

@@ -9,12 +9,14 @@ from typing import Any
 from myloware_store.core.arguments import as_enum, as_list, as_name, as_seconds
 from myloware_store.core.enums import WorkItemType
 from myloware_store.core.errors import InvalidInput
+from myloware_store.core.sql import queries_beside
 from myloware_store.db.listening import Listener
 from myloware_store.db.tenancy import current_tenant
 from myloware_store.orm.repository import Repository
-from myloware_store.work import claim_sql
 
 __all__ = ["KNOWN_TYPES", "Waiting", "wanted"]
+
+_sql = queries_beside(__file__)
 
 KNOWN_TYPES = [kind.value for kind in WorkItemType]
 """The types that this version can work on: a newer one may have added others to the database."""
@@ -84,9 +86,9 @@ class Waiting(Repository):
     def _due(self, values: dict[str, Any]) -> float:
         """Give the seconds until the first item can be claimed; infinity where none is queued."""
         if values["tenants"] is not None:
-            statement = claim_sql.DUE_BY_TENANT
+            statement = _sql("due_by_tenant")
         else:
-            statement = claim_sql.DUE if values["types"] is None else claim_sql.DUE_BY_TYPE
+            statement = _sql("due") if values["types"] is None else _sql("due_by_type")
         ((seconds,),) = self._rows(statement, values)
         return float("inf") if seconds is None else float(seconds)
 

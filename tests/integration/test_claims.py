@@ -13,7 +13,7 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from myloware_store import InvalidInput, Priority, WorkItem
-from myloware_store.work import claim_sql
+from myloware_store.work.claims import _sql
 from myloware_store.work.horizon import Horizon
 from myloware_store.work.orders import Work
 from myloware_store.work.waiting import KNOWN_TYPES
@@ -145,13 +145,13 @@ def blocks_read(store: Store, statement: str, **values: Any) -> int:
 def test_a_claim_reads_no_more_of_a_long_queue_than_of_a_short_one(myloware: Store) -> None:
     """Whatever waits before and beside what is wanted: other types, other tenants, parked urgent items."""
     calls: list[tuple[str, dict[str, Any]]] = [
-        (claim_sql.CLAIM, {}),
-        (claim_sql.CLAIM, {"types": ["TICKET"]}),
-        (claim_sql.CLAIM, {"tenants": ["a", "b"]}),
-        (claim_sql.CLAIM, {"fair": True}),
-        (claim_sql.DUE, {}),
-        (claim_sql.DUE_BY_TYPE, {"types": ["TICKET"]}),
-        (claim_sql.DUE_BY_TENANT, {"tenants": ["a", "b"]}),
+        (_sql("claim"), {}),
+        (_sql("claim"), {"types": ["TICKET"]}),
+        (_sql("claim"), {"tenants": ["a", "b"]}),
+        (_sql("claim"), {"fair": True}),
+        (_sql("due"), {}),
+        (_sql("due_by_type"), {"types": ["TICKET"]}),
+        (_sql("due_by_tenant"), {"tenants": ["a", "b"]}),
     ]
 
     def read() -> list[int]:

@@ -1,0 +1,32 @@
+"""SQL statements by name, from the file `queries.sql` beside the code that runs them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+
+__all__ = ["queries_beside"]
+
+
+def queries_beside(file: str) -> Callable[[str], str]:
+    """Return what gives the statement of a name, as it stands in `queries.sql` under a line `-- name: NAME`.
+
+    The file is read when the first statement is asked for.
+
+    Args:
+        file: The path of a module beside it, `__file__`.
+    """
+    return partial(_statement, Path(file).with_name("queries.sql"))
+
+
+def _statement(path: Path, name: str) -> str:
+    return _statements(path)[name]
+
+
+@cache
+def _statements(path: Path) -> dict[str, str]:
+    _, *parts = re.split(r"(?m)^-- name: (\w+)\n", path.read_text(encoding="utf-8"))
+    texts = (re.sub(r"(?m)^ *--.*\n", "", part).strip() for part in parts[1::2])
+    return dict(zip(parts[::2], texts, strict=True))

@@ -1,0 +1,426 @@
+-- The statements of the work engine, one round trip each.
+--
+-- Locks are always taken in the same order, items by id and then (by the roll-up trigger) orders by id, so that no two
+-- of these statements wait for each other in a circle. The functions are in schema/*.sql.
+
+-- name: submit
+SELECT * FROM submit_work_order(
+    %(order_id)s::uuid, %(tenant_id)s, %(priority)s, %(workflow_id)s, %(created_by)s, %(metadata)s, %(key)s,
+    %(item_ids)s::uuid[], %(types)s::text[], %(contents)s::text[], %(available_at)s, %(max_attempts)s,
+    %(document_types)s::text[], %(stamps)s::text[]
+)
+
+-- name: claim
+SELECT * FROM claim_work_items(
+    %(n)s, %(agent_id)s, %(lease)s, %(attempt_ids)s::uuid[], %(types)s::text[], %(tenants)s::text[], %(fair)s,
+    %(since)s::timestamptz[], %(behind)s::uuid[], %(known_types)s::text[]
+)
+
+-- name: due
+-- The seconds until the first item can be claimed: one look into an index for each name and priority. The indexes are
+-- those of the claims: no item's time is NULL, but NULLS FIRST leaves the planner no other index.
+SELECT min(extract(epoch FROM first.available_at - statement_timestamp()))::float8
+FROM unnest(ARRAY['URGENT', 'HIGH', 'MEDIUM', 'LOW']::priority[]) AS lane (priority)
+CROSS JOIN LATERAL (
+    SELECT w.available_at FROM work_items AS w
+    WHERE w.type::text = ANY (%(known_types)s::text[])
+        AND w.status = 'QUEUED' AND w.priority = lane.priority AND w.attempt_count < w.max_attempts
+    ORDER BY w.available_at, w.id
+    LIMIT 1
+) AS first
+
+-- name: due_by_type
+SELECT min(extract(epoch FROM first.available_at - statement_timestamp()))::float8
+FROM unnest(%(types)s::work_item_type[]) AS t (name) CROSS JOIN unnest(ARRAY['URGENT', 'HIGH', 'MEDIUM', 'LOW']::priority[]) AS lane (priority)
+CROSS JOIN LATERAL (
+    SELECT w.available_at FROM work_items AS w
+    WHERE w.type = t.name
+        AND w.status = 'QUEUED' AND w.priority = lane.priority AND w.attempt_count < w.max_attempts
+    ORDER BY w.available_at NULLS FIRST, w.id
+    LIMIT 1
+) AS first
+
+-- name: due_by_tenant
+SELECT min(extract(epoch FROM first.available_at - statement_timestamp()))::float8
+FROM unnest(%(tenants)s::text[]) AS t (name) CROSS JOIN unnest(ARRAY['URGENT', 'HIGH', 'MEDIUM', 'LOW']::priority[]) AS lane (priority)
+CROSS JOIN LATERAL (
+    SELECT w.available_at FROM work_items AS w
+    WHERE w.tenant_id = t.name AND w.type::text = ANY (COALESCE(%(types)s::text[], %(known_types)s::text[]))
+        AND w.status = 'QUEUED' AND w.priority = lane.priority AND w.attempt_count < w.max_attempts
+    ORDER BY w.available_at NULLS FIRST, w.id
+    LIMIT 1
+) AS first
+
+-- name: heartbeat
+-- The item is never touched: only the attempt's lease moves. Locked in the order of the items, as in the others.
+WITH held AS MATERIALIZED (
+    SELECT id FROM attempts
+    WHERE id = ANY (%(attempt_ids)s::uuid[]) AND status = 'STARTED' AND lease_expires_at > statement_timestamp()
+        AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+    ORDER BY work_item_id
+    FOR NO KEY UPDATE
+)
+UPDATE attempts AS a SET lease_expires_at = statement_timestamp() + %(lease)s * interval '1 second',
+    updated_at = statement_timestamp()
+FROM held WHERE a.id = held.id
+RETURNING a.work_item_id
+
+-- name: finish
+SELECT * FROM finish_work_items(
+    %(item_ids)s::uuid[], %(attempt_ids)s::uuid[], %(outputs)s::jsonb[], %(gate)s, %(tenant)s, %(whole)s
+)
+
+-- name: release
+-- The attempt is forgotten: what is left of it is its id on the item, by which a repeated call is known.
+WITH 
+held AS MATERIALIZED (
+    SELECT w.id, a.id AS attempt_id, given.n, w.attempt_count < w.max_attempts AS tries_left
+    FROM unnest(%(item_ids)s::uuid[], %(attempt_ids)s::uuid[]) WITH ORDINALITY AS given (item_id, attempt_id, n)
+    JOIN work_items AS w ON w.id = given.item_id AND w.current_attempt_id = given.attempt_id
+    JOIN attempts AS a ON a.id = given.attempt_id
+    WHERE w.status = 'PROCESSING' AND NOT w.awaiting_approval
+        AND a.status = 'STARTED' AND a.lease_expires_at > statement_timestamp()
+        AND (%(tenant)s::text IS NULL OR w.tenant_id = %(tenant)s)
+    ORDER BY w.id
+    FOR NO KEY UPDATE OF w, a
+)
+,
+released_before AS MATERIALIZED (
+    SELECT w.id
+    FROM unnest(%(item_ids)s::uuid[], %(attempt_ids)s::uuid[]) AS given (item_id, attempt_id)
+    JOIN work_items AS w ON w.id = given.item_id AND w.current_attempt_id = given.attempt_id
+    WHERE w.status = 'QUEUED' AND NOT EXISTS (SELECT FROM attempts WHERE id = given.attempt_id)
+        AND (%(tenant)s::text IS NULL OR w.tenant_id = %(tenant)s)
+),
+accepted AS MATERIALIZED (
+    SELECT * FROM held
+    WHERE NOT %(whole)s
+        OR (SELECT count(*) FROM held) + (SELECT count(*) FROM released_before) = cardinality(%(item_ids)s::uuid[])
+),
+queued AS (
+    UPDATE work_items AS w
+    SET status = 'QUEUED', attempt_count = w.attempt_count - 1, updated_at = statement_timestamp(),
+        available_at = CASE
+            WHEN %(delay)s::float8 IS NULL THEN w.available_at
+            ELSE statement_timestamp() + %(delay)s::float8 * interval '1 second'
+        END
+    FROM accepted WHERE w.id = accepted.id
+),
+forgotten AS (
+    DELETE FROM attempts AS a USING accepted WHERE a.id = accepted.attempt_id
+)
+SELECT id FROM held UNION SELECT id FROM released_before
+
+-- name: fail
+WITH 
+fenced AS MATERIALIZED (
+    SELECT w.id, a.id AS attempt_id, given.n, w.attempt_count < w.max_attempts AS tries_left
+    FROM unnest(%(item_ids)s::uuid[], %(attempt_ids)s::uuid[]) WITH ORDINALITY AS given (item_id, attempt_id, n)
+    JOIN work_items AS w ON w.id = given.item_id AND w.current_attempt_id = given.attempt_id
+    JOIN attempts AS a ON a.id = given.attempt_id
+    WHERE w.status = 'PROCESSING' AND NOT w.awaiting_approval
+        AND a.status = 'STARTED' AND a.lease_expires_at > statement_timestamp()
+        AND (%(tenant)s::text IS NULL OR w.tenant_id = %(tenant)s)
+    ORDER BY w.id
+    FOR NO KEY UPDATE OF w, a
+)
+,
+held AS (
+    SELECT id, attempt_id, n, %(retry)s AND tries_left AS again, (%(errors)s::text[])[n] AS error,
+        NOT %(whole)s OR (SELECT count(*) FROM fenced) = cardinality(%(item_ids)s::uuid[]) AS accepted
+    FROM fenced
+),
+moved AS (
+    UPDATE work_items AS w
+    SET status = CASE WHEN held.again THEN 'QUEUED' ELSE 'FAILED' END::work_item_status,
+        available_at = CASE
+            WHEN held.again THEN statement_timestamp() + interval '1 second' * COALESCE(
+                %(delay)s::float8, least(3600, power(2, least(w.attempt_count, 12))) * (0.5 + random())
+            )
+            ELSE w.available_at
+        END,
+        processed_at = CASE WHEN NOT held.again THEN statement_timestamp() END,
+        updated_at = statement_timestamp()
+    FROM held WHERE w.id = held.id AND held.accepted
+    RETURNING w.id, w.tenant_id, w.type, w.content, w.status, w.available_at, w.attempt_count,
+        held.attempt_id, held.n, held.again, held.error
+),
+ended AS (
+    UPDATE attempts AS a
+    SET status = 'FAILED', error = moved.error, finished_at = statement_timestamp(),
+        updated_at = statement_timestamp(),
+        duration_ms = least(greatest(0, extract(epoch FROM statement_timestamp() - a.started_at) * 1000), 2147483647)
+    FROM moved WHERE a.id = moved.attempt_id
+),
+buried AS (
+    INSERT INTO dead_letters (id, tenant_id, source, event_type, payload, error, retry_count, work_item_id)
+    SELECT (%(letter_ids)s::uuid[])[n], tenant_id, 'work_items', type::text,
+        jsonb_build_object('work_item_id', id, 'attempt_id', attempt_id, 'content', content),
+        error, attempt_count - 1, id
+    FROM moved WHERE NOT again
+    -- An item has one open letter, which somebody may have written by hand.
+    ON CONFLICT (work_item_id) WHERE replayed_at IS NULL DO UPDATE
+    SET source = EXCLUDED.source, event_type = EXCLUDED.event_type, payload = EXCLUDED.payload, error = EXCLUDED.error,
+        retry_count = EXCLUDED.retry_count, updated_at = statement_timestamp()
+    RETURNING id, work_item_id
+)
+SELECT held.id, moved.status, CASE WHEN moved.again THEN moved.available_at END, buried.id
+FROM held LEFT JOIN moved ON moved.id = held.id LEFT JOIN buried ON buried.work_item_id = held.id
+
+-- name: failed_before
+-- What an earlier call has failed in the same words, and where that left it: the reply was lost.
+SELECT w.id, w.status, CASE WHEN w.status = 'QUEUED' THEN w.available_at END, d.id
+FROM unnest(%(item_ids)s::uuid[], %(attempt_ids)s::uuid[], %(errors)s::text[]) AS given (item_id, attempt_id, error)
+JOIN work_items AS w ON w.id = given.item_id AND w.current_attempt_id = given.attempt_id
+JOIN attempts AS a ON a.id = given.attempt_id AND a.status = 'FAILED' AND a.error = given.error
+LEFT JOIN dead_letters AS d ON d.work_item_id = w.id AND d.replayed_at IS NULL
+WHERE %(tenant)s::text IS NULL OR w.tenant_id = %(tenant)s
+
+-- name: reap
+-- Index: attempts_lease_idx. A lease without an end is never taken back. An attempt that was written by hand may hold
+-- nothing: it is ended, and its item stays as it is.
+WITH expired AS MATERIALIZED (
+    SELECT w.id, a.id AS attempt_id, a.lease_expires_at, w.attempt_count < w.max_attempts AS again,
+        w.status = 'PROCESSING' AND NOT w.awaiting_approval AS holds
+    FROM attempts AS a JOIN work_items AS w ON w.id = a.work_item_id
+    WHERE a.status = 'STARTED' AND a.lease_expires_at <= statement_timestamp()
+        AND (%(tenant)s::text IS NULL OR w.tenant_id = %(tenant)s)
+    ORDER BY a.lease_expires_at
+    LIMIT %(limit)s
+    FOR NO KEY UPDATE OF w, a SKIP LOCKED
+),
+held AS (
+    SELECT id, attempt_id, row_number() OVER () AS n, again,
+        'the lease ran out at ' || lease_expires_at::text AS error, true AS accepted
+    FROM expired WHERE holds
+),
+strays AS (
+    UPDATE attempts AS a
+    SET status = 'TIMEOUT', error = 'it held no item', finished_at = statement_timestamp(),
+        updated_at = statement_timestamp()
+    FROM expired WHERE a.id = expired.attempt_id AND NOT expired.holds
+),
+moved AS (
+    UPDATE work_items AS w
+    SET status = CASE WHEN held.again THEN 'QUEUED' ELSE 'FAILED' END::work_item_status,
+        available_at = CASE
+            WHEN held.again THEN statement_timestamp() + interval '1 second' * COALESCE(
+                %(delay)s::float8, least(3600, power(2, least(w.attempt_count, 12))) * (0.5 + random())
+            )
+            ELSE w.available_at
+        END,
+        processed_at = CASE WHEN NOT held.again THEN statement_timestamp() END,
+        updated_at = statement_timestamp()
+    FROM held WHERE w.id = held.id AND held.accepted
+    RETURNING w.id, w.tenant_id, w.type, w.content, w.status, w.available_at, w.attempt_count,
+        held.attempt_id, held.n, held.again, held.error
+),
+ended AS (
+    UPDATE attempts AS a
+    SET status = 'TIMEOUT', error = moved.error, finished_at = statement_timestamp(),
+        updated_at = statement_timestamp(),
+        duration_ms = least(greatest(0, extract(epoch FROM statement_timestamp() - a.started_at) * 1000), 2147483647)
+    FROM moved WHERE a.id = moved.attempt_id
+),
+buried AS (
+    INSERT INTO dead_letters (id, tenant_id, source, event_type, payload, error, retry_count, work_item_id)
+    SELECT (%(letter_ids)s::uuid[])[n], tenant_id, 'work_items', type::text,
+        jsonb_build_object('work_item_id', id, 'attempt_id', attempt_id, 'content', content),
+        error, attempt_count - 1, id
+    FROM moved WHERE NOT again
+    -- An item has one open letter, which somebody may have written by hand.
+    ON CONFLICT (work_item_id) WHERE replayed_at IS NULL DO UPDATE
+    SET source = EXCLUDED.source, event_type = EXCLUDED.event_type, payload = EXCLUDED.payload, error = EXCLUDED.error,
+        retry_count = EXCLUDED.retry_count, updated_at = statement_timestamp()
+    RETURNING id, work_item_id
+)
+SELECT held.id, moved.status, CASE WHEN moved.again THEN moved.available_at END, buried.id
+FROM held LEFT JOIN moved ON moved.id = held.id LEFT JOIN buried ON buried.work_item_id = held.id
+
+-- name: lock_open
+-- Index: work_items_work_order_status_type_idx, for both.
+SELECT id FROM work_items
+WHERE work_order_id = %(order_id)s AND status IN ('QUEUED', 'PROCESSING')
+    AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+ORDER BY id
+FOR NO KEY UPDATE
+
+-- name: cancel
+-- A trigger lets queued items fail in the wake of the order's `cancelled_at` only.
+WITH asked AS MATERIALIZED (
+    SELECT id FROM work_orders
+    WHERE id = %(order_id)s AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+),
+ended AS (
+    UPDATE work_items AS w
+    SET status = 'FAILED', awaiting_approval = false, processed_at = statement_timestamp(),
+        updated_at = statement_timestamp()
+    FROM asked WHERE w.work_order_id = asked.id AND w.status IN ('QUEUED', 'PROCESSING')
+    RETURNING w.id
+),
+stopped AS (
+    UPDATE attempts AS a
+    SET status = 'FAILED', error = 'the order was cancelled', finished_at = statement_timestamp(),
+        updated_at = statement_timestamp(),
+        duration_ms = least(greatest(0, extract(epoch FROM statement_timestamp() - a.started_at) * 1000), 2147483647)
+    FROM ended WHERE a.work_item_id = ended.id AND a.status = 'STARTED'
+),
+marked AS (
+    UPDATE work_orders SET cancelled_at = statement_timestamp(), updated_at = statement_timestamp()
+    WHERE id IN (SELECT id FROM asked) AND (SELECT count(*) FROM ended) > 0
+)
+SELECT ended.id FROM asked LEFT JOIN ended ON true
+
+-- name: decide
+-- Index: the primary key. Of racing decisions the first locks the item; the others then find it decided.
+WITH parked AS MATERIALIZED (
+    SELECT id, tenant_id FROM work_items
+    WHERE id = %(item_id)s AND awaiting_approval AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+    FOR NO KEY UPDATE
+),
+decided AS (
+    UPDATE work_items AS w
+    SET status = CASE %(decision)s WHEN 'APPROVED' THEN 'COMPLETED' ELSE 'FAILED' END::work_item_status,
+        awaiting_approval = false, processed_at = statement_timestamp(), updated_at = statement_timestamp()
+    FROM parked WHERE w.id = parked.id AND %(decision)s <> 'ESCALATED'
+)
+INSERT INTO approval_events (id, tenant_id, work_item_id, approver_id, decision, reason, policy_version, created_at)
+SELECT %(event_id)s, tenant_id, id, %(approver_id)s, %(decision)s, %(reason)s, %(policy_version)s,
+    statement_timestamp()
+FROM parked
+RETURNING id, created_at, tenant_id, work_item_id, approver_id, decision, reason, policy_version
+
+-- name: replay
+-- The items are locked first, as everywhere; what someone else has just replayed has not failed any more.
+WITH items AS MATERIALIZED (
+    SELECT w.id, w.processed_at
+    FROM work_items AS w JOIN dead_letters AS d ON d.work_item_id = w.id AND d.tenant_id = w.tenant_id
+    WHERE d.id = ANY (%(ids)s::uuid[]) AND d.replayed_at IS NULL AND w.status = 'FAILED'
+        AND (%(tenant)s::text IS NULL OR d.tenant_id = %(tenant)s)
+    ORDER BY w.id
+    FOR NO KEY UPDATE OF w
+),
+replayed AS (
+    UPDATE dead_letters AS d
+    -- Not before the failure, even if the clock has stepped back since: work_items_replay compares the two.
+    SET replayed_at = greatest(statement_timestamp(), items.processed_at), replayed_by = %(by)s,
+        updated_at = statement_timestamp()
+    FROM items WHERE d.work_item_id = items.id AND d.id = ANY (%(ids)s::uuid[]) AND d.replayed_at IS NULL
+    RETURNING d.id
+),
+queued AS (
+    UPDATE work_items AS w
+    SET status = 'QUEUED', processed_at = NULL, available_at = statement_timestamp(),
+        max_attempts = w.attempt_count + %(extra_attempts)s, updated_at = statement_timestamp()
+    WHERE w.id IN (SELECT id FROM items)
+)
+SELECT id FROM replayed
+
+-- name: hand_over
+-- A letter that someone else is replaying is left to them.
+WITH free AS MATERIALIZED (
+    SELECT id FROM dead_letters
+    WHERE id = %(id)s AND work_item_id IS NULL AND replayed_at IS NULL
+        AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+    FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE dead_letters AS d
+SET replayed_at = statement_timestamp(), replayed_by = %(by)s, updated_at = statement_timestamp()
+FROM free WHERE d.id = free.id
+RETURNING d.id, d.created_at, d.tenant_id, d.work_item_id, d.source, d.event_type, d.payload, d.error, d.retry_count,
+    d.replayed_at, d.replayed_by, d.updated_at
+
+-- name: need_handler
+-- Whether letters were named that wait for a handler, and none that do not. Index: the primary key.
+SELECT COALESCE(bool_and(work_item_id IS NULL) AND bool_or(replayed_at IS NULL), false)
+FROM dead_letters
+WHERE id = ANY (%(ids)s::uuid[]) AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+
+-- name: stats
+-- Read is what is open, not what is over. Indexes: work_items_claim_tenant_idx, attempts_started_idx,
+-- work_items_approval_idx, dead_letters_open_idx, attempts_finished_at_idx.
+WITH queued AS (
+    SELECT tenant_id, count(*) FILTER (WHERE available_at <= statement_timestamp()) AS ready,
+        count(*) FILTER (WHERE available_at > statement_timestamp()) AS scheduled,
+        extract(epoch FROM statement_timestamp() - min(available_at))::float8 AS oldest
+    FROM work_items
+    WHERE status = 'QUEUED' AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+    GROUP BY tenant_id
+),
+held AS (
+    SELECT tenant_id, count(*) AS processing,
+        count(*) FILTER (WHERE lease_expires_at <= statement_timestamp()) AS expired
+    FROM attempts
+    WHERE status = 'STARTED' AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+    GROUP BY tenant_id
+),
+parked AS (
+    SELECT tenant_id, count(*) AS awaiting_approval FROM work_items
+    WHERE awaiting_approval AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+    GROUP BY tenant_id
+),
+letters AS (
+    SELECT tenant_id, count(*) AS dead_letters FROM dead_letters
+    WHERE replayed_at IS NULL AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+    GROUP BY tenant_id
+),
+ended AS (
+    SELECT tenant_id, count(*) FILTER (WHERE status = 'COMPLETED') AS completed,
+        count(*) FILTER (WHERE status = 'FAILED') AS failed, count(*) FILTER (WHERE status = 'TIMEOUT') AS timed_out
+    FROM attempts
+    WHERE finished_at > statement_timestamp() - %(window)s * interval '1 second'
+        AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+    GROUP BY tenant_id
+)
+SELECT tenant_id, COALESCE(ready, 0), COALESCE(scheduled, 0), COALESCE(processing, 0), COALESCE(expired, 0),
+    COALESCE(awaiting_approval, 0), COALESCE(dead_letters, 0), CASE WHEN ready > 0 THEN oldest END,
+    COALESCE(completed, 0), COALESCE(failed, 0), COALESCE(timed_out, 0)
+FROM queued FULL JOIN held USING (tenant_id) FULL JOIN parked USING (tenant_id) FULL JOIN letters USING (tenant_id)
+    FULL JOIN ended USING (tenant_id)
+ORDER BY tenant_id
+
+-- name: tenants
+SELECT tenant_id FROM work_orders WHERE %(tenant)s::text IS NULL OR tenant_id = %(tenant)s
+UNION
+SELECT tenant_id FROM dead_letters WHERE %(tenant)s::text IS NULL OR tenant_id = %(tenant)s
+ORDER BY tenant_id
+
+-- name: prune_orders
+-- Index: work_orders_tenant_status_created_at_idx. Of the next orders, as many as have a batch of items together;
+-- kept are those that ended later, or that a letter may open again.
+WITH following AS MATERIALIZED (
+    SELECT o.id, o.created_at, o.updated_at,
+        (SELECT count(*) FROM work_items AS w WHERE w.work_order_id = o.id) AS items
+    FROM work_orders AS o
+    WHERE o.tenant_id = %(tenant_id)s AND o.status = %(status)s AND o.created_at < %(before)s
+        AND (o.created_at, o.id) > (%(after_time)s, %(after_id)s)
+    ORDER BY o.created_at, o.id
+    LIMIT %(orders)s
+),
+batch AS MATERIALIZED (
+    SELECT * FROM (SELECT *, sum(items) OVER (ORDER BY created_at, id) - items AS items_before FROM following) AS f
+    WHERE items_before < %(items)s
+),
+over AS MATERIALIZED (
+    SELECT o.id, b.items FROM batch AS b JOIN work_orders AS o ON o.id = b.id
+    WHERE o.status = %(status)s AND o.updated_at < %(before)s AND NOT EXISTS (
+        SELECT FROM work_items AS w JOIN dead_letters AS d ON d.work_item_id = w.id AND d.replayed_at IS NULL
+        WHERE w.work_order_id = o.id
+    )
+    FOR UPDATE OF o SKIP LOCKED
+),
+gone AS (
+    DELETE FROM work_orders AS o USING over WHERE o.id = over.id RETURNING over.items
+)
+SELECT created_at, id, (SELECT count(*) FROM gone), (SELECT COALESCE(sum(items), 0)::bigint FROM gone)
+FROM batch ORDER BY created_at DESC, id DESC LIMIT 1
+
+-- name: prune_letters
+-- Index: dead_letters_tenant_id_created_at_idx.
+DELETE FROM dead_letters WHERE id IN (
+    SELECT id FROM dead_letters
+    WHERE tenant_id = %(tenant_id)s AND created_at < %(before)s AND replayed_at < %(before)s
+    ORDER BY created_at LIMIT %(items)s
+    FOR UPDATE SKIP LOCKED
+)
+RETURNING id
