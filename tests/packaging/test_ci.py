@@ -32,15 +32,15 @@ def test_ci_runs_the_readme_command_word_for_word() -> None:
 
 
 def test_ci_runs_the_checks_of_tox_ini() -> None:
-    """Style and types are checked in every run, as tox.ini defines them."""
-    assert '\nstep ".venv/bin/tox run -e lint,types"\n' in CI
+    """Style, types and the package are checked in every run, as tox.ini defines them."""
+    assert '\nstep ".venv/bin/tox run -e lint,types,packaging"\n' in CI
 
 
 @pytest.fixture
 def rehearsal(tmp_path: Path) -> Path:
     """Give a copy of .ci/run in a folder of its own, with quick commands in place of the real ones."""
     quick = re.sub("^test_command=.*$", "test_command='python3 -m venv --without-pip .venv'", CI, flags=re.MULTILINE)
-    quick = quick.replace('step ".venv/bin/tox run -e lint,types"', "step '.venv/bin/python --version'")
+    quick = quick.replace('step ".venv/bin/tox run -e lint,types,packaging"', "step '.venv/bin/python --version'")
     script = tmp_path / "clone" / ".ci" / "run"
     script.parent.mkdir(parents=True)
     script.write_text(quick)
