@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import peewee
 
@@ -69,7 +69,7 @@ class BaseModel(RowState, peewee.Model):
         super().__init__(**values)
 
     @classmethod
-    def select(cls, *fields: Any) -> Any:
+    def select(cls, *fields: Any) -> Select[Self]:
         """Select rows, leaving out the columns that are read when they are asked for (embeddings, tsvectors).
 
         Raises:

@@ -15,7 +15,7 @@ from psycopg2.extras import Json
 from uuid_utils.compat import uuid7
 
 from myloware_store.core.enums import ENUM_TYPES
-from myloware_store.core.errors import InvalidInput, NotFound
+from myloware_store.core.errors import InvalidInput, NotFound, SchemaMismatch
 from myloware_store.core.values import MAX_JSON_BYTES, dump_json, is_uuid, read_label, require_text, require_uuid, shown
 from myloware_store.core.vectors import DIMENSIONS, Embedding, as_embedding, decode_binary, decode_text, encode_text
 from myloware_store.orm.scalars import CheckedField, ServerDefault, field_name, passes
@@ -283,6 +283,6 @@ def _frozen(vector: Embedding) -> Embedding:
 
 def _final(field: peewee.Field, value: Any) -> Any:
     if type(value) is str or is_uuid(value):
-        with suppress(ValueError):
+        with suppress(ValueError, SchemaMismatch):  # save() refuses it
             return field.python_value(str(value))
     return value

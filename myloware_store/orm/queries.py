@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import peewee
 
@@ -13,8 +13,25 @@ from myloware_store.orm.rows import by_field, checked
 __all__ = ["Alias", "Insert", "Select"]
 
 
-class Select(peewee.ModelSelect):
-    """A SELECT whose `filter` says what it does not know."""
+_Row = TypeVar("_Row", bound=peewee.Model)
+
+if TYPE_CHECKING:
+    _ModelSelect = peewee.ModelSelect
+else:
+
+    class _ModelSelect(peewee.ModelSelect, Generic[_Row]):  # generic in Peewee's stubs only
+        pass
+
+
+class Select(_ModelSelect[_Row]):
+    """A SELECT of rows of a model, whose `filter` says what it does not know."""
+
+    if TYPE_CHECKING:
+        # They give no rows of the model, though Peewee's stubs say so.
+        tuples: Callable[..., Any]
+        dicts: Callable[..., Any]
+        namedtuples: Callable[..., Any]
+        objects: Callable[..., Any]
 
     def filter(self, *args: Any, **kwargs: Any) -> Any:
         """Add conditions, written as expressions or in Django's way."""

@@ -77,13 +77,15 @@ def test_joins_make_instances(myloware_db: StoreDatabase, orders: list[WorkOrder
         WorkOrder.select(WorkOrder, WorkItem).join(WorkItem, JOIN.LEFT_OUTER, attr="item").where(WorkItem.id.is_null())
     )
     assert [orders[2]] == list(outer)
-    named = MemDoc.select(MemDoc, WorkItem).join(WorkItem, on=(MemDoc.work_item == WorkItem.id).alias("about")).get()
+    named: Any = (
+        MemDoc.select(MemDoc, WorkItem).join(WorkItem, on=(MemDoc.work_item == WorkItem.id).alias("about")).get()
+    )
     assert ("late", "one") == (named.content, named.about.content)
     counted = WorkItem.select(WorkItem.work_order.alias("key"), fn.COUNT(WorkItem.id).alias("n")).group_by(
         WorkItem.work_order
     )
-    joined = list(WorkOrder.select(WorkOrder, counted.c.n).join(counted, on=WorkOrder.id == counted.c.key).objects())
-    assert {"ann": 2, "bob": 1} == {row.created_by: row.n for row in joined}
+    sums = WorkOrder.select(WorkOrder, counted.c.n).join(counted, on=WorkOrder.id == counted.c.key).objects()
+    assert {"ann": 2, "bob": 1} == {row.created_by: row.n for row in sums}
     assert 2 == WorkItem.select().join(WorkOrder).where(WorkItem.work_order.created_by == "ann").count()
 
 
@@ -119,7 +121,7 @@ def test_aliases_are_models(orders: list[WorkOrder]) -> None:
     """They select, filter, join and convert like the model itself, and leave out the same columns."""
     other = WorkOrder.alias("other")
     assert [orders[1]] == list(other.select().where(other.metadata["n"] == 1, other.priority == "MEDIUM"))
-    pairs = WorkOrder.select(WorkOrder, other).join(other, on=WorkOrder.created_by < other.created_by, attr="next")
+    pairs: Any = WorkOrder.select(WorkOrder, other).join(other, on=WorkOrder.created_by < other.created_by, attr="next")
     assert {("ann", "bob"), ("ann", "cas"), ("bob", "cas")} == {(row.created_by, row.next.created_by) for row in pairs}
     docs = MemDoc.alias()
     for query in (docs.select(), docs.select(docs), MemDoc.select(docs).from_(docs)):
@@ -234,7 +236,8 @@ def test_rows_are_locked(myloware_db: StoreDatabase, orders: list[WorkOrder]) ->
     """FOR UPDATE, its variants, and of one side of a join."""
 
     def free() -> int:
-        query = WorkOrder.select().for_update("FOR UPDATE SKIP LOCKED")
+        orders: Any = WorkOrder.select()
+        query = orders.for_update("FOR UPDATE SKIP LOCKED")
         with ThreadPoolExecutor(1) as other:
             return other.submit(lambda: len(list(query))).result()
 
