@@ -20,7 +20,7 @@ from myloware_store.platform.tools import Capabilities, Tools
 from myloware_store.settings import Settings
 from myloware_store.work.approvals import Approvals
 from myloware_store.work.dead_letters import DeadLetters
-from myloware_store.work.orders import Work
+from myloware_store.work.engine import Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,7 +16,7 @@ import psycopg2
 from myloware_store.db.database import StoreDatabase
 from myloware_store.ops.migrate import migrate
 from myloware_store.settings import Settings
-from myloware_store.work.orders import Work
+from myloware_store.work.engine import Work
 
 __all__ = ["Baseline", "Contender", "Ours"]
 

@@ -7,15 +7,17 @@ from datetime import UTC
 from typing import Any
 from uuid import UUID
 
-from myloware_store.core.arguments import as_enum, as_list, known_keys
+from myloware_store.core.arguments import as_enum, as_list, as_name, known_keys
 from myloware_store.core.enums import WorkItemStatus, WorkItemType
 from myloware_store.core.errors import InvalidInput
 from myloware_store.core.results import Claim, Outcome
 from myloware_store.core.values import MAX_TEXT_BYTES, read_label, require_text
+from myloware_store.db.tenancy import current_tenant
 from myloware_store.orm.repository import stored_row
 from myloware_store.work.models import WorkOrder
 
 __all__ = [
+    "KNOWN_TYPES",
     "as_claims",
     "as_document",
     "as_order",
@@ -23,7 +25,11 @@ __all__ = [
     "error_text",
     "fence",
     "paired",
+    "wanted",
 ]
+
+KNOWN_TYPES = [kind.value for kind in WorkItemType]
+"""The types that this version can work on: a newer one may have added others to the database."""
 
 
 def as_document(item: Any, place: str) -> tuple[str, str]:
@@ -94,4 +100,18 @@ def as_outcomes(rows: list[tuple[Any, ...]]) -> dict[UUID, Outcome]:
             dead_letter_id=letter_id,
         )
         for item_id, status, available_at, letter_id in rows
+    }
+
+
+def wanted(types: Iterable[WorkItemType | str] | None, tenants: Iterable[str] | None) -> dict[str, list[str] | None]:
+    """Return the types and tenants that a claim is narrowed to, each once, as parameters; None is all of them."""
+    current = current_tenant()
+    kinds = None if types is None else [as_enum(kind, WorkItemType, "types").value for kind in as_list(types, "types")]
+    names = None if current is None else [current]
+    if tenants is not None:
+        given = [as_name(name, "tenants") for name in as_list(tenants, "tenants")]
+        names = [name for name in given if current in {None, name}]
+    return {
+        "types": None if kinds is None else [*dict.fromkeys(kinds)],
+        "tenants": None if names is None else [*dict.fromkeys(names)],
     }

@@ -17,7 +17,7 @@ from myloware_store.db.interrupts import expect_return
 from myloware_store.db.listening import Listener
 from myloware_store.db.transactions import require_plain
 from myloware_store.store import Store
-from myloware_store.work.waiting import wanted
+from myloware_store.work.rows import wanted
 from myloware_store.worker.handling import Crew, Handled
 from myloware_store.worker.heart import Heart
 from myloware_store.worker.settling import WorkerReport, hand_in, tolerate

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from uuid import UUID
 
-    from myloware_store.work.orders import Work
+    from myloware_store.work.engine import Work
     from myloware_store.worker.handling import Handled
 
 __all__ = ["WorkerReport", "hand_in", "tolerate"]

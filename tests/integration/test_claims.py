@@ -13,10 +13,9 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from myloware_store import InvalidInput, Priority, WorkItem
-from myloware_store.work.claims import _sql
+from myloware_store.work.engine import Work, _sql
 from myloware_store.work.horizon import Horizon
-from myloware_store.work.orders import Work
-from myloware_store.work.waiting import KNOWN_TYPES
+from myloware_store.work.rows import KNOWN_TYPES
 from tests.integration.conftest import until
 
 if TYPE_CHECKING:

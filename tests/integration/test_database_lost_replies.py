@@ -13,7 +13,7 @@ import pytest
 
 from myloware_store import AmbiguousCommit, ConnectionFailed, WorkItem, WorkOrder
 from myloware_store.db.database import StoreDatabase
-from myloware_store.work.orders import Work
+from myloware_store.work.engine import Work
 from tests.conftest import connected
 
 if TYPE_CHECKING:

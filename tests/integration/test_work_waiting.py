@@ -13,7 +13,7 @@ import pytest
 from myloware_store import DatabaseFault, InvalidInput, Store
 from myloware_store.db.database import StoreDatabase
 from myloware_store.db.listening import Listener
-from myloware_store.work.orders import Work
+from myloware_store.work.engine import Work
 from tests.integration.conftest import LISTENING, until, until_listening
 
 if TYPE_CHECKING:
