@@ -44,6 +44,7 @@ def rehearsal(tmp_path: Path) -> Path:
     script = tmp_path / "clone" / ".ci" / "run"
     script.parent.mkdir(parents=True)
     script.write_text(quick)
+    shutil.copy(ROOT / "constraints.txt", script.parents[1])
     return script
 
 
