@@ -125,6 +125,18 @@ FUNCTIONS = (
     $$
     """,
     """
+    CREATE FUNCTION work_orders_cancel_items() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        -- work.cancel() ends the items in the statement that marks their order. Here the order was marked by hand.
+        UPDATE work_items
+        SET status = 'FAILED', awaiting_approval = false, processed_at = NEW.cancelled_at,
+            updated_at = statement_timestamp()
+        WHERE work_order_id = NEW.id AND status IN ('QUEUED', 'PROCESSING');
+        RETURN NULL;
+    END
+    $$
+    """,
+    """
     CREATE FUNCTION work_items_inherit_priority() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
         SELECT priority INTO NEW.priority FROM work_orders
@@ -646,6 +658,7 @@ FUNCTIONS = (
             'refuse_change',
             'work_orders_refuse_count',
             'work_orders_start_count',
+            'work_orders_cancel_items',
             'work_items_inherit_priority',
             'work_items_roll_up',
             'work_items_follow_hand'
@@ -1066,6 +1079,11 @@ TRIGGERS = (
     ) EXECUTE FUNCTION work_orders_refuse_count()
     """,
     """
+    CREATE TRIGGER work_orders_cancel AFTER UPDATE OF cancelled_at ON work_orders
+    FOR EACH ROW WHEN (OLD.cancelled_at IS NULL AND NEW.cancelled_at IS NOT NULL)
+    EXECUTE FUNCTION work_orders_cancel_items()
+    """,
+    """
     CREATE TRIGGER runs_transition AFTER UPDATE OF status ON runs
     FOR EACH ROW WHEN (
         (OLD.status IN ('COMPLETED', 'FAILED') AND NEW.status <> OLD.status)
@@ -1128,6 +1146,7 @@ ROLLBACK = (
     "DROP FUNCTION work_items_follow_hand()",
     "DROP FUNCTION work_items_roll_up()",
     "DROP FUNCTION work_items_inherit_priority()",
+    "DROP FUNCTION work_orders_cancel_items()",
     "DROP FUNCTION work_orders_start_count()",
     "DROP FUNCTION work_orders_refuse_count()",
     "DROP FUNCTION refuse_change()",

@@ -59,11 +59,20 @@ MODELS: tuple[type[BaseModel], ...] = (
 )
 """Every model, parents before children."""
 
-for _model in MODELS:
-    # What `get()` raises where there is no such row is a NotFound as well as Peewee's own error.
-    _model.DoesNotExist = type(
-        f"{_model.__name__}DoesNotExist",
+
+def _does_not_exist(model: type[BaseModel]) -> type[peewee.DoesNotExist]:
+    """Return what `get()` raises: a NotFound as well as Peewee's own error, without the values of the condition."""
+
+    def init(self: Exception, *_: object) -> None:
+        Exception.__init__(self, f"there is no {model.__name__} that meets the condition")
+
+    name = f"{model.__name__}.DoesNotExist"  # found under this name, it can be pickled
+    return type(
+        f"{model.__name__}DoesNotExist",
         (NotFound, peewee.DoesNotExist),
-        # Found under this name, it can be pickled.
-        {"__module__": _model.__module__, "__qualname__": f"{_model.__name__}.DoesNotExist"},
+        {"__module__": model.__module__, "__qualname__": name, "__init__": init},
     )
+
+
+for _model in MODELS:
+    _model.DoesNotExist = _does_not_exist(_model)

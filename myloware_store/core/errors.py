@@ -77,7 +77,7 @@ class InvalidVector(InvalidInput):
     """An embedding has the wrong shape, is zero, or holds NaN or infinite numbers."""
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class DocumentProblem:
     """One rule of a schema that a document breaks; it quotes the schema and the names of keys, never values.
 

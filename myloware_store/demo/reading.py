@@ -43,6 +43,7 @@ _SIGNS = {
     WorkItemType.INVOICE: re.compile(r"\b(?:invoice|bill|amount due|subtotal|vat|payment|iban|rechnung|facture)"),
     WorkItemType.STATUS_REPORT: re.compile(r"\b(?:status|progress|week|month|milestone|risk|budget)|週報"),
 }
+_CONTROL = re.compile("[\x01-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 _CUTS = ("\n\n", "\n", ". ", "。", " ")
 
 
@@ -202,8 +203,9 @@ def _read(path: Path, limit: int) -> str:
     except UnicodeDecodeError:
         guess = from_bytes(data).best()
         # UTF-16 without a byte order mark fits any data.
-        text = "\x00" if guess is None or (guess.encoding.startswith("utf_16") and not guess.bom) else str(guess)
-    if "\x00" in text or is_binary(data):
+        unlikely = guess is None or is_binary(data) or (guess.encoding.startswith("utf_16") and not guess.bom)
+        text = "\x00" if unlikely else str(guess)
+    if "\x00" in text or len(_CONTROL.findall(text)) * 100 > len(text):
         raise ValueError("looks like binary data")
     if not text.strip():
         raise ValueError("empty")

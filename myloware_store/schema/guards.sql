@@ -97,3 +97,14 @@ BEGIN
     RETURN NEW;
 END
 $$;
+
+CREATE FUNCTION work_orders_cancel_items() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    -- work.cancel() ends the items in the statement that marks their order. Here the order was marked by hand.
+    UPDATE work_items
+    SET status = 'FAILED', awaiting_approval = false, processed_at = NEW.cancelled_at,
+        updated_at = statement_timestamp()
+    WHERE work_order_id = NEW.id AND status IN ('QUEUED', 'PROCESSING');
+    RETURN NULL;
+END
+$$;

@@ -45,6 +45,10 @@ FOR EACH ROW WHEN (
     pg_trigger_depth() = 0 AND (OLD.open_items <> NEW.open_items OR OLD.failed_items <> NEW.failed_items)
 ) EXECUTE FUNCTION work_orders_refuse_count();
 
+CREATE TRIGGER work_orders_cancel AFTER UPDATE OF cancelled_at ON work_orders
+FOR EACH ROW WHEN (OLD.cancelled_at IS NULL AND NEW.cancelled_at IS NOT NULL)
+EXECUTE FUNCTION work_orders_cancel_items();
+
 CREATE TRIGGER runs_transition AFTER UPDATE OF status ON runs
 FOR EACH ROW WHEN (
     (OLD.status IN ('COMPLETED', 'FAILED') AND NEW.status <> OLD.status)

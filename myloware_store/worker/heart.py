@@ -53,11 +53,12 @@ class Heart:
         for thread in self._threads:
             thread.start()
 
-    def stop(self) -> None:
-        """Stop, once the statement that is under way has ended."""
+    def stop(self, waits: Callable[[], bool]) -> None:
+        """Stop once the statements under way have ended, or `waits()` is False: their threads are daemons."""
         self._stopped.set()
         for thread in self._threads:
-            thread.join()
+            while thread.is_alive() and waits():
+                thread.join(0.1)
 
     def _keep(self) -> None:
         """Beat again and again on one connection, on a new one after an error."""

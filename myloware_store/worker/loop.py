@@ -170,7 +170,8 @@ class Worker:
                 try:
                     self._wind_up(crew, listener, settled)
                 finally:
-                    heart.stop()
+                    deadline = time.monotonic() + self._grace
+                    heart.stop(lambda: self._stops < _HURRIED and time.monotonic() < deadline)
                     self._listener = None
                     self._stops = 0
                     _logger.info("%s has ended: %s", self.agent_id, settled)

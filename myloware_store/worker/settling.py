@@ -30,7 +30,7 @@ _SHORTAGE_SECONDS = (1.0, 3.0)
 _logger = logging.getLogger("myloware_store.worker")
 
 
-@attrs.define
+@attrs.define(slots=False)
 class WorkerReport:
     """What became of a worker's claims.
 

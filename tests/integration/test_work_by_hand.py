@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -176,6 +178,39 @@ def test_a_whole_queue_is_moved_at_once(myloware: Store) -> None:
     by_sql(myloware, "QUEUED")
 
     assert 4 == len(myloware.work.claim("other", n=10))
+
+
+def test_an_order_is_cancelled_by_hand(myloware: Store) -> None:
+    """Marking it ends its open items and their attempts, as cancelling does; what had ended stays."""
+    order = myloware.work.submit([ITEM] * 4)
+    held, waiting, done = myloware.work.claim("agent", n=3)
+    myloware.work.finish([waiting], [1], gate=True)
+    myloware.work.finish([done], [1])
+    myloware.db.execute_sql("UPDATE work_orders SET cancelled_at = now()")
+
+    assert ["COMPLETED", "FAILED", "FAILED", "FAILED"] == sorted(item.status for item in myloware.work.items(order.id))
+    order = myloware.work.get(order.id)
+    assert ("FAILED", 0, 3) == (order.status, order.open_items, order.failed_items)
+    assert set() == myloware.work.finish([held], [1])
+    assert ([], []) == (myloware.dead_letters.list(), myloware.work.claim("other"))
+
+
+@pytest.mark.parametrize(
+    ("state", "recipe", "status"), [(parked, 0, "COMPLETED"), (failed, 1, "QUEUED"), (queued, 2, "FAILED")]
+)
+def test_the_documented_statements_work(
+    myloware: Store, state: Callable[[Store], Any], recipe: int, status: str
+) -> None:
+    """Approving, replaying and cancelling in psql, as docs/schema.md has them."""
+    myloware.work.submit([ITEM])
+    state(myloware)
+    page = (Path(__file__).parents[2] / "docs" / "schema.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    item = WorkItem.get()
+    named = block.split("\n\n")[recipe].replace(":'item'", f"'{item.id}'")
+    myloware.db.execute_sql(named.replace(":'order'", f"'{item.work_order_id}'"))
+
+    assert status == WorkItem.get().status
 
 
 def test_a_decision_by_hand_completes_a_parked_item(myloware: Store) -> None:

@@ -353,11 +353,11 @@ def test_a_worker_whose_statement_waits_ends_at_further_signals(
     process = service()
     begun(process)
     with myloware.db.atomic():
-        myloware.db.execute_sql("LOCK TABLE work_orders")
+        myloware.db.execute_sql("LOCK TABLE work_orders, attempts")
         assert process.stdin is not None
         process.stdin.write("go on\n")
         process.stdin.flush()
-        until(lambda: myloware.db.execute_sql(BLOCKED).fetchone())
+        until(lambda: len(myloware.db.execute_sql(BLOCKED).fetchall()) > 1)  # the leases' statement, too
 
         def ended() -> bool:
             process.send_signal(signal.SIGTERM)  # also what ends the process once the worker has ended

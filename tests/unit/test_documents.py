@@ -56,6 +56,13 @@ def test_bundled_documents() -> None:
     assert {document.name: document.type for document in reading.documents} == BUNDLED_TYPES
 
 
+def test_documentation_is_text() -> None:
+    """Text that is full of identifiers and markup is not taken for binary data."""
+    docs = Path(__file__).parents[2] / "docs"
+
+    assert () == read_documents(docs).skipped
+
+
 def test_folders_are_walked_in_order(folder: Path) -> None:
     """A folder's text files come in the order of their names, then those of its folders, named from where it began."""
     for name in ("b.txt", "a.MD", "sub/z.markdown", "sub/deeper/c.text", "also/d.txt"):

@@ -11,7 +11,7 @@ from myloware_store.memory.index.state import IndexFacts
 __all__ = ["IndexChange", "IndexStatus", "RecallMeasurement"]
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, slots=False)
 class IndexStatus(IndexFacts):
     """The vector index, and whether searches go through it.
 
@@ -45,7 +45,7 @@ class IndexStatus(IndexFacts):
     builder: int | None
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class IndexChange:
     """What `ensure`, `rebuild` or `swap` did.
 
@@ -60,7 +60,7 @@ class IndexChange:
     status: IndexStatus
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class RecallMeasurement:
     """How much of the exact answer a search through the index finds.
 
