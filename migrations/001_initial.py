@@ -545,7 +545,7 @@ FUNCTIONS = (
                     UPDATE work_items AS w
                     SET status = 'PROCESSING', attempt_count = w.attempt_count + 1, updated_at = statement_timestamp(),
                         current_attempt_id = attempt_ids[array_position(ready, w.id)]
-                    WHERE w.id = ANY (ready)
+                    WHERE w.id = ANY (ready) AND w.attempt_count < w.max_attempts
                     RETURNING w.*
                 ),
                 started AS (
@@ -568,13 +568,15 @@ FUNCTIONS = (
                 END IF;
                 mended := true;
                 -- Rows were written by hand: a queued item has an attempt that has not ended, or its count was set
-                -- back. It keeps as many tries as it has left.
+                -- back. It keeps as many tries as it had left, as far as they can be counted; one without any is
+                -- left out.
                 UPDATE attempts AS a
                 SET status = 'FAILED', error = 'its item was in the queue', finished_at = statement_timestamp(),
                     updated_at = statement_timestamp()
                 WHERE a.work_item_id = ANY (ready) AND a.finished_at IS NULL;
                 UPDATE work_items AS w
-                SET attempt_count = made.tries, max_attempts = w.max_attempts - w.attempt_count + made.tries
+                SET attempt_count = made.tries,
+                    max_attempts = least(w.max_attempts::bigint - w.attempt_count + made.tries, 2147483647)
                 FROM unnest(ready) AS r (id) CROSS JOIN LATERAL (
                     SELECT max(a.attempt_number) AS tries FROM attempts AS a WHERE a.work_item_id = r.id
                 ) AS made

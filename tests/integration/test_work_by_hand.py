@@ -253,6 +253,18 @@ def test_a_claim_mends_rows_that_cannot_be(myloware: Store, *, kept: int, fair: 
     assert not Attempt.select().where(Attempt.status == "STARTED").exists()
 
 
+def test_a_claim_goes_on_where_tries_cannot_be_counted(myloware: Store) -> None:
+    """An item with all tries that an integer holds, set back to none used, is claimed; one without a number is not."""
+    order = myloware.work.submit([ITEM] * 3)
+    first, second, third = (item.id for item in myloware.work.items(order.id))
+    for item, number in ((first, 1), (second, 1), (second, 2**31 - 1)):
+        Attempt.create(work_item=item, agent_id="by hand", attempt_number=number, status="FAILED", finished_at=LONG_AGO)
+    myloware.db.execute_sql("UPDATE work_items SET max_attempts = 2147483647 WHERE id = %s", (first,))
+
+    assert {first: 2, third: 1} == {claim.item_id: claim.attempt_number for claim in myloware.work.claim("other", n=3)}
+    assert [] == myloware.work.claim("other", n=3)
+
+
 def test_the_reaper_ends_attempts_that_hold_nothing(myloware: Store) -> None:
     """An expired attempt of an item that is queued, done or parked is ended, and its item stays."""
     order = myloware.work.submit([ITEM])
