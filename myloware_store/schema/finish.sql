@@ -34,7 +34,10 @@ BEGIN
                     AND (of_tenant IS NULL OR w.tenant_id = of_tenant)
                     AND gated = (
                         w.awaiting_approval
-                        OR EXISTS (SELECT FROM approval_events WHERE work_item_id = w.id OFFSET 0)
+                        OR EXISTS (
+                            SELECT FROM approval_events
+                            WHERE work_item_id = w.id AND decision <> 'ESCALATED' OFFSET 0
+                        )
                     )
                 OFFSET 0
             ) AS f

@@ -265,6 +265,18 @@ def test_a_claim_goes_on_where_tries_cannot_be_counted(myloware: Store) -> None:
     assert [] == myloware.work.claim("other", n=3)
 
 
+def test_an_escalated_item_that_is_queued_again_is_finished_twice(myloware: Store) -> None:
+    """What was decided of the result before is no decision about the new one: finishing again changes nothing."""
+    myloware.work.submit([ITEM])
+    parked(myloware)
+    item = WorkItem.get()
+    myloware.approvals.decide(item.id, approver_id="kim", decision="ESCALATED", policy_version="1")
+    by_sql(myloware, "QUEUED")
+    claim = live(myloware)
+
+    assert [{item.id}, {item.id}] == [myloware.work.finish([claim], [2]) for _ in range(2)]
+
+
 def test_the_reaper_ends_attempts_that_hold_nothing(myloware: Store) -> None:
     """An expired attempt of an item that is queued, done or parked is ended, and its item stays."""
     order = myloware.work.submit([ITEM])
