@@ -319,7 +319,12 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
             raise misuse("a transaction is open already: db.atomic() makes a savepoint in it")
         level = self._adapter.isolation_level_str(isolation_level or self._isolation_level)
         statement = f"BEGIN TRANSACTION ISOLATION LEVEL {level}" if level else "BEGIN"
-        self._perform(lambda cursor: cursor.execute(statement), statement)
+        try:
+            self._perform(lambda cursor: cursor.execute(statement), statement)
+        except BaseException:  # such as KeyboardInterrupt, which comes when the server has begun
+            if self.transaction_open():
+                self.rollback()
+            raise
 
     def commit(self) -> None:
         """Commit the transaction.
