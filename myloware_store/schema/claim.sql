@@ -228,7 +228,8 @@ BEGIN
             END IF;
             mended := true;
             -- Rows were written by hand: a queued item has an attempt that has not ended, or its count was set
-            -- back. It keeps as many tries as it had left, as far as they can be counted; one without any is left out.
+            -- back. It keeps as many tries as it had left, as far as they can be counted; one without any is
+            -- left out.
             UPDATE attempts AS a
             SET status = 'FAILED', error = 'its item was in the queue', finished_at = statement_timestamp(),
                 updated_at = statement_timestamp()
