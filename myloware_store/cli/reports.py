@@ -31,7 +31,7 @@ _SHORT = 240
 def up(report: UpReport, *, as_json: bool) -> None:
     """Report a database that was brought up, and how to look at it."""
     settings, findings = report.settings, report.validation.findings
-    applied = report.validation.migrations.applied
+    applied, pending = report.validation.migrations.applied, report.validation.migrations.pending
     following = hints.look_at_orders(settings) if report.validation.migrations.current else {}
     if as_json:
         facts = {
@@ -49,7 +49,8 @@ def up(report: UpReport, *, as_json: bool) -> None:
     rows = {
         "Database": _url(settings),
         "Server": _server(report.answer),
-        "Migrations": f"{len(report.migrated) or 'none'} applied now, {len(applied)} in all",
+        "Migrations": f"{len(report.migrated) or 'none'} applied now, {len(applied)} in all"
+        + (f", {len(pending)} pending" if pending else ""),
         "Sample data": _seeded(report.seeded),
         "Schema": _verdict(findings),
         **({"Files": report.files} if report.files else {}),
@@ -100,7 +101,8 @@ def demo(settings: Settings, report: DemoReport, *, as_json: bool) -> None:
         buried = [(skipped.name, skipped.reason, letter_id) for skipped, letter_id in letters]
         screen.table(("skipped", "why", "dead letter"), buried)
     else:
-        screen.line(f"Dead letter: {', '.join(map(str, report.dead_letter_ids))}")
+        (letter_id,) = report.dead_letter_ids
+        screen.line(f"Dead letter: {letter_id} (simulated: a notification that nobody takes)")
     screen.line()
     screen.table(("table", "rows"), report.counts.items(), numbers=1)
     screen.line(f"\nMemory, asked: {report.query}", style="bold")

@@ -100,6 +100,8 @@ class RowState:
 
     def __repr__(self) -> str:
         """Name the row, and its state where it was read: for models with one. Peewee gives the others `<Model: id>`."""
+        if self.__data__ is None:  # while its values are being checked
+            return f"<{type(self).__name__}>"
         status = self.__data__.get("status")
         return f"<{type(self).__name__}: {self}{'' if status is None else f' {status}'}>"
 

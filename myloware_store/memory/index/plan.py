@@ -92,7 +92,8 @@ def _plan_by_change(database: StoreDatabase, state: IndexState, target: float | 
     if changed >= most:
         return "measure", f"more than {_CHANGED:.0%} of its rows have changed since it was measured"
     if not state.usable:
-        return None, f"{state.problem}, and nothing has changed since: another target or method may do"
+        way = "try `myloware-store index swap hnsw`, or a lower --target-recall"
+        return None, f"{state.problem}, and nothing has changed since: {way}"
     return None, "it is good"
 
 
