@@ -15,7 +15,7 @@ LIMIT = 1.6
 KINDS = {
     "nothing": "pass",
     "the libraries": "import peewee, psycopg2, numpy, attrs",
-    "myloware_store": "import myloware_store",
+    "myloware_store": "from myloware_store import *",
 }
 
 

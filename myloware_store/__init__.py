@@ -8,78 +8,82 @@ with Store.open() as store:
 
 from __future__ import annotations
 
-from myloware_store.core.embedding import Embedder, HashingEmbedder
-from myloware_store.core.enums import (
-    ApprovalDecision,
-    AttemptStatus,
-    ConnectorStatus,
-    ConnectorType,
-    MemDocType,
-    Priority,
-    WorkItemStatus,
-    WorkItemType,
-    WorkOrderStatus,
-)
-from myloware_store.core.errors import (
-    AmbiguousCommit,
-    ConnectionFailed,
-    ConstraintViolation,
-    DatabaseFault,
-    DocumentProblem,
-    EmbeddedServerError,
-    IdempotencyConflict,
-    InvalidDocument,
-    InvalidInput,
-    InvalidVector,
-    LeaseLost,
-    MemoryConflict,
-    MigrationError,
-    MissingExtension,
-    NotAwaitingApproval,
-    NotFound,
-    NotOpen,
-    PoolTimeout,
-    SchemaMismatch,
-    SettingsError,
-    StoreError,
-    TransactionConflict,
-    VectorIndexError,
-    VersionConflict,
-    WaitTimeout,
-)
-from myloware_store.core.results import (
-    Claim,
-    EvalSummary,
-    Hit,
-    MemoryDoc,
-    NewDoc,
-    Outcome,
-    Pruned,
-    TenantStats,
-    WorkStats,
-)
-from myloware_store.core.vectors import DIMENSIONS
-from myloware_store.memory.index.report import IndexChange, IndexStatus, RecallMeasurement
-from myloware_store.models import (
-    ApprovalEvent,
-    Attempt,
-    AuditLog,
-    Capability,
-    Connector,
-    DeadLetter,
-    EvalResult,
-    MemDoc,
-    Run,
-    Schema,
-    Tool,
-    ToolCapability,
-    WorkflowTemplate,
-    WorkItem,
-    WorkOrder,
-)
-from myloware_store.settings import Settings
-from myloware_store.store import Store
-from myloware_store.worker import NeedsApproval, PermanentFailure, RetryLater, Worker, WorkerReport
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from myloware_store.core.embedding import Embedder, HashingEmbedder
+    from myloware_store.core.enums import (
+        ApprovalDecision,
+        AttemptStatus,
+        ConnectorStatus,
+        ConnectorType,
+        MemDocType,
+        Priority,
+        WorkItemStatus,
+        WorkItemType,
+        WorkOrderStatus,
+    )
+    from myloware_store.core.errors import (
+        AmbiguousCommit,
+        ConnectionFailed,
+        ConstraintViolation,
+        DatabaseFault,
+        DocumentProblem,
+        EmbeddedServerError,
+        IdempotencyConflict,
+        InvalidDocument,
+        InvalidInput,
+        InvalidVector,
+        LeaseLost,
+        MemoryConflict,
+        MigrationError,
+        MissingExtension,
+        NotAwaitingApproval,
+        NotFound,
+        NotOpen,
+        PoolTimeout,
+        SchemaMismatch,
+        SettingsError,
+        StoreError,
+        TransactionConflict,
+        VectorIndexError,
+        VersionConflict,
+        WaitTimeout,
+    )
+    from myloware_store.core.results import (
+        Claim,
+        EvalSummary,
+        Hit,
+        MemoryDoc,
+        NewDoc,
+        Outcome,
+        Pruned,
+        TenantStats,
+        WorkStats,
+    )
+    from myloware_store.core.vectors import DIMENSIONS
+    from myloware_store.memory.index.report import IndexChange, IndexStatus, RecallMeasurement
+    from myloware_store.models import (
+        ApprovalEvent,
+        Attempt,
+        AuditLog,
+        Capability,
+        Connector,
+        DeadLetter,
+        EvalResult,
+        MemDoc,
+        Run,
+        Schema,
+        Tool,
+        ToolCapability,
+        WorkflowTemplate,
+        WorkItem,
+        WorkOrder,
+    )
+    from myloware_store.settings import Settings
+    from myloware_store.store import Store
+    from myloware_store.worker import NeedsApproval, PermanentFailure, RetryLater, Worker, WorkerReport
 
 __all__ = [
     "DIMENSIONS",
@@ -154,3 +158,24 @@ __all__ = [
     "WorkerReport",
     "WorkflowTemplate",
 ]
+
+_HOMES = (
+    *("core.enums", "core.errors", "core.vectors", "core.results", "core.embedding", "settings"),
+    *("models", "memory.index.report", "store", "worker"),
+)
+"""The modules that have these names, those that import the least first."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for, and no more: a command starts quickly."""
+    if name in __all__:
+        for home in _HOMES:
+            module = import_module(f"{__name__}.{home}")
+            if name in module.__all__:
+                globals()[name] = value = getattr(module, name)
+                return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
