@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
@@ -338,6 +339,8 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
 
         def run(cursor: extensions.cursor) -> str | None:
             cursor.execute("COMMIT")
+            if cursor.statusmessage != "ROLLBACK":
+                self._state.saves.clear()
             return cursor.statusmessage
 
         try:
@@ -353,11 +356,18 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
 
     def rollback(self) -> None:
         """Roll the transaction back; a connection that was lost, or is gone, counts as rolled back."""
+        self._state.take_back_saves()
         if not self._state.closed:
             with suppress(ConnectionFailed):
                 self._perform(lambda cursor: cursor.execute("ROLLBACK"), "ROLLBACK")
             self._state.doomed = False
             self._state.settle()
+
+    def note_save(self, row: peewee.Model, names: Sequence[str]) -> None:
+        """Remember that these fields were saved: they count as changed again if the block around is rolled back."""
+        state = self._state
+        if state.transactions and not isinstance(state.transactions[-1], Manual):
+            state.saves.append((weakref.ref(row), names))
 
     def pop_transaction(self) -> Any:
         """Leave the innermost transaction, for Peewee's transaction blocks."""

@@ -15,7 +15,7 @@ from psycopg2 import extensions
 from myloware_store.db.pool import alive, as_new
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from myloware_store.db.pool import ConnectionPool, Lease
 
@@ -48,6 +48,7 @@ class Held:
         ctx: The open `with db:` and `connection_context()` blocks; Peewee's, as are the next two.
         transactions: The open transaction blocks.
         commit_callbacks: What is called after the commit.
+        saves: The instances that were saved in the open transaction block, and the names of the fields.
         pinned: Whether `connect()` asked to hold the connection until `close()`.
         soiled: Whether something may be left in the session.
         reusable: Whether nobody was given the connection itself.
@@ -62,6 +63,7 @@ class Held:
         self.ctx: list[Any] = _Blocks()
         self.transactions: list[Any] = []
         self.commit_callbacks: list[Any] = []
+        self.saves: list[tuple[weakref.ref[Any], Sequence[str]]] = []
         self.orphans = 0
         self._thread = get_ident()
         self._epoch = 0
@@ -136,6 +138,7 @@ class Held:
             lease, soiled, reusable = self._lease, self.soiled, self.reusable
             self._let_go()
             self.left = False
+            self.take_back_saves()
             if self.transactions:
                 self.transactions.clear()
                 self.commit_callbacks.clear()
@@ -145,6 +148,13 @@ class Held:
                     reuse = reusable and _clean(lease.connection, soiled=soiled)
                 finally:
                     lease.give_back(reuse=reuse)
+
+    def take_back_saves(self, since: int = 0) -> None:
+        """Count what was saved since then as changed again: it was rolled back."""
+        for row, names in self.saves[since:]:
+            if (saved := row()) is not None:
+                saved._dirty.update(names)  # noqa: SLF001  Peewee's
+        del self.saves[since:]
 
     def settle(self) -> None:
         """Return the connection if nothing holds it, not even a transaction that was begun by hand."""
@@ -195,6 +205,7 @@ class Held:
         self._epoch += 1
         self.transactions.clear()
         self.commit_callbacks.clear()
+        self.saves.clear()
         self.ctx.clear()
         self._begin_anew()
 

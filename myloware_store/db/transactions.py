@@ -73,6 +73,15 @@ class Manual(_OfOneThread, _PeeweeManual):
 class Savepoint(_OfOneThread, _PeeweeSavepoint):
     """A savepoint whose own failure never hides the error that ended its block."""
 
+    def __enter__(self) -> Any:
+        self._saves = len(self.db._state.saves)  # noqa: SLF001
+        return super().__enter__()
+
+    def rollback(self, begin: bool = True) -> None:  # noqa: FBT001, FBT002  Peewee's signature
+        """Roll back to the savepoint."""
+        self.db._state.take_back_saves(self._saves)  # noqa: SLF001
+        super().rollback(begin)
+
     def __exit__(self, exc_type: type[BaseException] | None, *error: object) -> None:
         with nullcontext() if exc_type is None else suppress(DatabaseFault):
             super().__exit__(exc_type, *error)

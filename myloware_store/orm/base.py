@@ -13,7 +13,7 @@ from myloware_store.core.values import MAX_NAME_CHARS, shown
 from myloware_store.db.proxy import proxy
 from myloware_store.orm.fields import UuidField
 from myloware_store.orm.queries import Alias, Insert, Select
-from myloware_store.orm.row_state import RowState, settle
+from myloware_store.orm.row_state import RowState
 from myloware_store.orm.rows import (
     Row,
     as_case,
@@ -28,7 +28,6 @@ from myloware_store.orm.rows import (
     with_tenant,
 )
 from myloware_store.orm.scalars import NameField, ServerDefault, TimestampField
-from myloware_store.orm.unsettled import MARKS
 
 __all__ = ["BaseModel", "Entity", "TenantEntity", "name_checks", "object_checks"]
 
@@ -37,8 +36,8 @@ class BaseModel(RowState, peewee.Model):
     """A Peewee model whose writes never lose anything silently.
 
     Differences from Peewee's own: an unknown keyword raises; `save()` inserts a row that was made here and updates
-    one that was read, whatever its key, and raises `NotFound` where there is nothing to update; after a rollback it
-    writes again what the database lacks; a new row comes back with what the server filled in; changes inside a JSON
+    one that was read, whatever its key, and raises `NotFound` if there is no row to update; changes that a block rolled
+    back count as changed again; a new row comes back with what the server filled in; changes inside a JSON
     value are saved; `insert_many` takes rows with different keys; every update sets `updated_at`; rows take the tenant
     of their parent, else the one in force, else the settings'; `delete_instance(recursive=True)` is refused, since the
     database cascades.
@@ -59,7 +58,6 @@ class BaseModel(RowState, peewee.Model):
     def __init__(self, *args: Any, **values: Any) -> None:
         self.stored = "__no_default__" in values
         self.json_read = {}
-        self.unsettled = {}
         if args:
             raise InvalidInput(f"{type(self).__name__} takes its values by name")
         if not self.stored:
@@ -157,7 +155,6 @@ class BaseModel(RowState, peewee.Model):
             NotFound: A row is gone; no row was updated.
             InvalidInput: There is no such field, it is of the key, or an instance was read without it.
         """
-        database = cls._meta.database
         instances = {id(instance): instance for instance in cls._instances(model_list)}
         changed = fields_named(cls, fields, "fields")
         if cls._meta.composite_key or not changed or any(field.primary_key for field in changed):
@@ -165,12 +162,9 @@ class BaseModel(RowState, peewee.Model):
         if len({instance._pk for instance in instances.values()}) < len(instances):
             raise InvalidInput(f"model_list: two instances are the same {cls.__name__}")
         rows = [(instance, instance.values_of(field.name for field in changed)) for instance in instances.values()]
-        with database.atomic():
+        with cls._meta.database.atomic():
             for batch in batches(rows, batch_size):
                 cls._update_batch(batch, changed)
-        if database.is_closed():  # committed
-            for instance in instances.values():
-                instance.unsettled.clear()
         return len(instances)
 
     @classmethod
@@ -200,7 +194,6 @@ class BaseModel(RowState, peewee.Model):
             ConstraintViolation: The database refused it.
         """
         names = None if only is None else [field.name for field in fields_named(type(self), only, "only")]
-        settle([self], self._meta.database)
         if force_insert or not self.stored:
             data = self.row_to_insert(names)
             (row,) = self._written(type(self).insert(data), [data], self._meta.sorted_fields)
@@ -255,7 +248,7 @@ class BaseModel(RowState, peewee.Model):
     def _written(cls, query: Any, rows: Sequence[Row], fields: Sequence[peewee.Field]) -> list[dict[str, Any]]:
         """Run a statement that writes, and return what the database has in these fields now, but for large values.
 
-        Those come back only where they were given as SQL. The rows are marked where they can be rolled back.
+        Those come back only if they were given as SQL.
         """
         made = {name for row in rows for name, value in row.items() if is_sql(value)}
         returned = [
@@ -263,9 +256,7 @@ class BaseModel(RowState, peewee.Model):
             for field in fields
             if field.name in made or not (getattr(field, "bulky", False) or getattr(field, "generated", False))
         ]
-        # Outside of every block no connection is held, and the statement commits by itself.
-        marks = () if cls._meta.database.is_closed() else MARKS
-        return list(query.returning(*(returned or cls._meta.get_primary_keys()), *marks).dicts().execute())
+        return list(query.returning(*(returned or cls._meta.get_primary_keys())).dicts().execute())
 
     @classmethod
     def _instances(cls, model_list: Iterable[Any]) -> list[Any]:
@@ -273,7 +264,6 @@ class BaseModel(RowState, peewee.Model):
         for instance in instances:
             if not isinstance(instance, cls):
                 raise InvalidInput(f"model_list: {type(instance).__name__} is not a {cls.__name__}")
-        settle(instances, cls._meta.database)
         return instances
 
 

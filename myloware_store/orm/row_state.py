@@ -1,9 +1,9 @@
-"""What an instance knows of its row: whether it is stored, what has changed since, and what a rollback took back."""
+"""What an instance knows of its row: whether it is stored, and what has changed since."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Self
 
 import orjson
@@ -12,18 +12,16 @@ from myloware_store.core.errors import InvalidInput
 from myloware_store.core.values import dump_json
 from myloware_store.orm.fields import JsonField
 from myloware_store.orm.scalars import field_name
-from myloware_store.orm.unsettled import Write, outcomes, take_marks
 
-__all__ = ["RowState", "settle"]
+__all__ = ["RowState"]
 
 
 class RowState:
-    """The part of a model that follows its row through writes and rollbacks.
+    """The part of a model that follows its row through writes.
 
     Attributes:
-        stored: Whether the row is in the database, as far as is known.
+        stored: Whether the row was read or saved. A rollback leaves it as it is.
         json_read: The JSON text of the values in which changes are looked for.
-        unsettled: What was written in transactions that were open then, by the savepoint's id.
     """
 
     if TYPE_CHECKING:
@@ -34,7 +32,6 @@ class RowState:
 
     stored: bool
     json_read: dict[str, str]
-    unsettled: dict[str, Write]
 
     def row_to_insert(self, only: Iterable[str] | None = None) -> dict[str, Any]:
         """Return the row to insert, or some fields and its key, with parents that are there as instances."""
@@ -54,15 +51,8 @@ class RowState:
     def take(self, row: dict[str, Any], written: Iterable[str]) -> None:
         """Take over what the server returned, and count the fields that were written as clean and stored."""
         written = set(written)
-        marks = take_marks(row)
         # With `save(only=...)` some fields stay changed.
         row = {name: value for name, value in row.items() if name in written or name not in self._dirty}
-        if marks is not None:
-            top, xid = marks
-            write = self.unsettled.setdefault(xid, Write(top, self.stored))
-            write.names.update(written)
-            for name in row:
-                write.before.setdefault(name, self.__data__.get(name, ...))
         self.__data__.update(row)
         self._forget_generated()
         if not self.stored:
@@ -72,19 +62,8 @@ class RowState:
                     self.__data__.setdefault(field.name, None)
         self._dirty -= written
         self._watch_json(written)
-
-    def undo(self, write: Write) -> None:
-        """Be as before a write that was rolled back, but for what was assigned since."""
-        self.stored = write.stored
-        for name, value in write.before.items():
-            if name in self._dirty:
-                continue
-            if value is ...:
-                self.__data__.pop(name, None)
-            else:
-                self.__data__[name] = value
-        self._forget_generated()
-        self._dirty.update(write.names & self.__data__.keys())
+        keys = {key.name for key in self._meta.get_primary_keys()}
+        self._meta.database.note_save(self, tuple(written - keys))
 
     def is_dirty(self) -> bool:
         """Tell whether there is something to save."""
@@ -108,7 +87,6 @@ class RowState:
     def __copy__(self) -> Self:
         twin = type(self).__new__(type(self))
         twin.__dict__.update({name: copy.copy(value) for name, value in self.__dict__.items()})
-        twin.unsettled = copy.deepcopy(self.unsettled)
         return twin
 
     def _watch_json(self, written: Iterable[str]) -> None:
@@ -131,15 +109,3 @@ class RowState:
 
     def _named(self, name: str) -> str:
         return field_name(self._meta.fields[name])
-
-
-def settle(instances: Sequence[RowState], database: Any) -> None:
-    """Learn what became of the transactions in which these were written, and undo here what was undone there."""
-    known = outcomes(database, [instance.unsettled for instance in instances])
-    for instance in instances if known else ():
-        for xid in reversed(list(instance.unsettled)):
-            if known[xid] is None:
-                continue
-            write = instance.unsettled.pop(xid)
-            if not known[xid]:
-                instance.undo(write)
