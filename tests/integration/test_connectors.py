@@ -17,6 +17,7 @@ from myloware_store import (
     ConnectorType,
     InvalidInput,
     NotFound,
+    StoreError,
     Tool,
     ToolCapability,
 )
@@ -181,7 +182,7 @@ def test_a_configs_secrets_stay_out_of_sight(acme: Store, caplog: pytest.LogCapt
     acme.db.execute_sql("ALTER TABLE connectors ADD CONSTRAINT picky CHECK (name <> 'ledger') NOT VALID")
     with caplog.at_level(logging.DEBUG):
         for call in calls:
-            with pytest.raises(Exception, match=r".") as caught:
+            with pytest.raises(StoreError) as caught:
                 call()
             raised = caught.value
             assert "hunter2" not in f"{raised!r} {raised} {raised.__cause__} {raised.__context__}"

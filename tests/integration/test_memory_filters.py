@@ -292,3 +292,9 @@ def test_filters_up_to_the_bounds_compile() -> None:
     """A thousand comparisons, and sixteen levels."""
     assert compile_filter({"metadata.a": list(range(1_000))}).parameters["f999"] == '{"a":999}'
     assert compile_filter(nested(16)).sql == "m.type = %(f0)s::mem_doc_type"
+
+
+@pytest.mark.parametrize("operator", ["gt", "gte", "lt", "lte"])
+def test_text_is_ordered_by_code_points_in_every_database(operator: str) -> None:
+    """The comparison names its collation: the embedded servers have no other one, a configured server may."""
+    assert ') COLLATE "C" ' in compile_filter({"metadata.name": {operator: "a"}}).sql

@@ -143,6 +143,8 @@ def test_the_same_key_returns_the_first_order(myloware: Store) -> None:
     assert first == again
     with pytest.raises(IdempotencyConflict, match="mail-1"):
         myloware.work.submit([INVOICE], idempotency_key="mail-1")
+    with pytest.raises(IdempotencyConflict, match="mail-1"):
+        myloware.work.submit([INVOICE, {**TICKET, "type": "INVOICE"}], idempotency_key="mail-1")
     with myloware.tenant("globex"):
         assert first != myloware.work.submit([INVOICE], idempotency_key="mail-1")
     assert WorkItem.select().count() == 3
@@ -268,7 +270,8 @@ def test_finishing_completes_item_attempt_and_order(myloware: Store) -> None:
     assert ({"total": 12.5}, WorkItemStatus.COMPLETED) == (item.result, item.status)
     attempt = item.attempts.get()
     assert (AttemptStatus.COMPLETED, {"total": 12.5}) == (attempt.status, attempt.output)
-    assert attempt.duration_ms >= 0
+    lasted = attempt.finished_at - attempt.started_at
+    assert attempt.duration_ms == pytest.approx(lasted / timedelta(milliseconds=1), abs=0.5)
     assert {claims[0].item_id} == myloware.work.finish(claims[:1], [{"total": 99}])
     assert {"total": 12.5} == WorkItem.get_by_id(claims[0].item_id).result
     assert ledger_balances(myloware)
@@ -367,6 +370,17 @@ def test_a_failure_is_tried_again_later(myloware: Store) -> None:
     assert myloware.work.claim("agent") == []
     assert myloware.work.get(order.id).status is WorkOrderStatus.PROCESSING
     assert ledger_balances(myloware)
+
+
+def test_the_backoff_is_an_hour_at_most(myloware: Store) -> None:
+    """Half as much again at random, and half as much at least, however often an item has failed."""
+    myloware.work.submit([INVOICE] * 60, max_attempts=1000)
+    claims = myloware.work.claim("agent", n=60)
+    WorkItem.update(attempt_count=30).execute()
+    myloware.work.fail(claims, ["no luck"] * 60)
+    waits = [(item.available_at - item.updated_at).total_seconds() for item in WorkItem.select()]
+    assert len(waits) == 60
+    assert 1800 <= min(waits) < max(waits) <= 5400
 
 
 def test_tries_that_are_used_up_end_as_a_dead_letter(myloware: Store) -> None:

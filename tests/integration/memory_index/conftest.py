@@ -69,4 +69,5 @@ def corpus() -> Corpus:
 @pytest.fixture
 def loaded(myloware: Store, corpus: Corpus) -> Store:
     """Give a store with documents of 20 topics, which counts as large."""
+    myloware.db.execute_sql("TRUNCATE mem_docs CASCADE")  # rows are estimated by pages, also those of earlier tests
     return corpus.fill(myloware)

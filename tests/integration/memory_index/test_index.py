@@ -73,6 +73,16 @@ def test_the_measured_search_goes_through_the_index(loaded: Store, corpus: Corpu
     assert ["mem_docs_embedding_idx" in plan for plan in plans] == [True, False]
 
 
+@pytest.mark.parametrize("filter_", [None, {"type": "CONTEXT"}])
+def test_min_similarity_holds_through_the_index(loaded: Store, corpus: Corpus, filter_: Any) -> None:
+    """Less similar documents are left out, with a filter and without one."""
+    query = corpus.clustered(1)[0]
+    hits = loaded.memory.similar(query, mode="ann", filter=filter_)
+    least = (hits[4].score + hits[5].score) / 2
+    alike = loaded.memory.similar(query, mode="ann", filter=filter_, min_similarity=least)
+    assert [hit.id for hit in alike] == [hit.id for hit in hits[:5]]
+
+
 def test_growth_is_noticed(loaded: Store, corpus: Corpus) -> None:
     """Beyond twice its rows ivfflat is used no more, and `ensure` builds it anew with more lists."""
     loaded.memory.index.ensure()

@@ -107,13 +107,14 @@ def test_other_indexes_are_not_used(myloware_db: StoreDatabase, sql: str, proble
 
 
 def test_growth_and_low_recall_are_problems(myloware_db: StoreDatabase) -> None:
-    """Beyond twice the rows that it was measured on, or under its target, an index is not used."""
+    """An index is not used beyond twice its measured rows (eight times for hnsw), or under its target."""
     assert not recorded(myloware_db, recall=0.94).usable
     assert not recorded(myloware_db, recall=None).usable
     state = recorded(myloware_db)
     assert attrs.evolve(state, live_rows=2000).usable
     assert not attrs.evolve(state, live_rows=2001).usable
     assert attrs.evolve(state, live_rows=8000, method="hnsw").usable
+    assert not attrs.evolve(state, live_rows=8001, method="hnsw").usable
 
 
 def test_the_state_is_kept_for_a_few_seconds(myloware_db: StoreDatabase) -> None:
