@@ -96,7 +96,7 @@ class Hit:
         work_item_id: The item it was made for, if any.
         score: What the hits are ordered by, the best first: from `similar` the similarity, else a number that is
             comparable within one answer only.
-        similarity: Cosine similarity to the vector in -1 .. 1; None where the search had no vector, or the document
+        similarity: Cosine similarity to the vector in -1 .. 1; None if the search had no vector, or the document
             has none.
         vector_rank: `hybrid`: its place among the most similar documents, from 1; None where it is not one of them.
         text_rank: `hybrid`: its place among those that match the text, from 1; None where it is not one of them.

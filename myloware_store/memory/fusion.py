@@ -23,6 +23,13 @@ __all__ = ["HybridSearch"]
 
 _MOST = 1_000_000
 
+# A document outside of the vector's pool has no distance yet: it is NULL without a vector, and NaN for a zero vector.
+_SIMILARITY = """
+1 - COALESCE(r.distance, (
+    SELECT least(2, greatest(0, distance)) FROM asked, LATERAL (SELECT m.embedding <=> asked.v) AS d (distance)
+    WHERE distance <= %(furthest)s
+))"""
+
 FUSED = """
 fused AS MATERIALIZED (
     SELECT id, n.distance, n.place AS vector_rank, f.place AS text_rank,
@@ -91,7 +98,7 @@ class HybridSearch(Search, TextSearch):
                 "fused",
                 order="r.score DESC, r.id",
                 score="r.score",
-                similarity="1 - r.distance",
+                similarity=_SIMILARITY,
                 vector_rank="r.vector_rank",
                 text_rank="r.text_rank",
             ),

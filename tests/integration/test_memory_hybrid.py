@@ -91,6 +91,22 @@ def test_documents_of_one_side_are_found_too(myloware: Store) -> None:
     assert pytest.approx(1, abs=1e-6) == vector.similarity
 
 
+def test_a_hit_outside_of_the_vectors_pool_has_its_similarity(myloware: Store) -> None:
+    """None is for documents without a vector alone; a zero vector stored past the library has no direction."""
+    near, far = vectors(1, 2)[0], -vectors(1, 2)[0]
+    myloware.memory.upsert([{"type": "CONTEXT", "content": "other", "embedding": near}])
+    (found,) = myloware.memory.upsert([{"type": "CONTEXT", "content": "late fee", "embedding": far}])
+    hits = {hit.id: hit for hit in myloware.memory.hybrid(near, "late fee", k=2, pool=2)}
+    assert (2, 1) == (hits[found].vector_rank, hits[found].text_rank)
+    (hit,) = myloware.memory.hybrid(near, "late fee", k=1, pool=1, weights=(0.1, 1))
+    assert (found, None, 1) == (hit.id, hit.vector_rank, hit.text_rank)
+    assert pytest.approx(-1, abs=1e-6) == hit.similarity
+    myloware.db.execute_sql(
+        "UPDATE mem_docs SET embedding = array_fill(0::real, ARRAY[1536])::vector WHERE id = %s", (found,)
+    )
+    assert [None] == [hit.similarity for hit in myloware.memory.hybrid(near, "late fee", k=1, pool=1, weights=(0.1, 1))]
+
+
 def test_hybrid_keeps_to_the_tenant_and_answers_anything(myloware: Store) -> None:
     """What search_text answers with nothing leaves the similar ones."""
     fill(myloware)
