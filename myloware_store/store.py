@@ -129,8 +129,8 @@ class Store:
             url: A libpq URL (Prisma's parameters are understood), or `embedded:` or `embedded:FOLDER`. By default the
                 environment decides: `DATABASE_URL`, else `DATABASE_HOST` and so on, else `.env`, else embedded.
             settings: Settings that were read before, instead of a URL.
-            database: A database made before (`create_database`), instead of either. Whoever made it sees to its schema
-                and closes it: the store leaves its connections open, for the next one.
+            database: A `myloware_store.db.database.StoreDatabase(settings)` of your own, instead of either. The caller
+                must migrate it and close it (`close_all()`): the store leaves its connections open.
             embedder: Embeds memory documents that come without a vector.
 
         Returns:
