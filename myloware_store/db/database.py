@@ -226,11 +226,6 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
         self.close()
         self.pool.close_all()
 
-    def dispose(self) -> None:
-        """Forget all connections without a word to the server, as a forked child does by itself."""
-        self._state.orphan()
-        self.pool.forget()
-
     def connection(self) -> extensions.connection:
         """Give psycopg2's connection, held as by `connect()`; nobody uses it again, whatever was done to it."""
         if self._state.closed:

@@ -308,16 +308,6 @@ def test_children_forked_under_load_mix_nothing_up(db: StoreDatabase) -> None:
     assert [0] * 4 == [future.result() for future in asking]
 
 
-def test_dispose_forgets_what_a_process_holds(db: StoreDatabase, sessions: Callable[[], int]) -> None:
-    """After `dispose()`, which a child does by itself, no session is left, and the database can be used again."""
-    with db.unit(), db.atomic():
-        one(db, "SELECT 1")
-        db.dispose()
-
-    assert 0 == settled(sessions, 0)
-    assert (1, True) == (one(db, "SELECT 1"), db.is_closed())
-
-
 def in_worker(number: int) -> tuple[int, int]:
     """Ask the server something, in a process of a multiprocessing pool."""
     assert _shared is not None
