@@ -262,10 +262,10 @@ def _seconds(value: float) -> str:
 
 
 def _from_text(text: object, name: str) -> dict[str, Any]:
-    text = dsn.check_text(name, text, control=True).strip()
+    text = dsn.check_text(name, text.strip() if isinstance(text, str) else text)
     if text[:9].lower() == "embedded:":
         return {"embedded": True, "embedded_home": _home(text[9:] or _EMBEDDED_HOME)}
-    libpq, pool = dsn.parse_url(dsn.check_text(name, text), name)
+    libpq, pool = dsn.parse_url(text, name)
     found: dict[str, Any] = {key: libpq.pop(key) for key in _PLAIN if key in libpq}
     found["port"] = _plain_port(found.get("port", ""))
     return {**found, **_pool_settings(pool, name), "params": libpq, "configured": True}
@@ -313,6 +313,6 @@ def _pool_settings(given: Mapping[str, str], name: str) -> dict[str, Any]:
 
 def _home(text: str) -> Path:
     try:
-        return Path(os.path.abspath(os.path.expanduser(dsn.check_text("the embedded server's folder", text))))  # noqa: PTH100, PTH111 - keeps `..` as written
+        return Path(os.path.abspath(os.path.expanduser(text)))  # noqa: PTH100, PTH111 - keeps `..` as written
     except OSError as error:
         raise SettingsError(f"the embedded server's folder {text!r} cannot be found: {error.strerror}") from None
