@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import peewee
 
+from myloware_store.core.arguments import as_list
 from myloware_store.core.errors import InvalidInput, NotFound
 from myloware_store.core.values import MAX_NAME_CHARS, shown
 from myloware_store.db.proxy import proxy
@@ -24,7 +25,6 @@ from myloware_store.orm.rows import (
     default,
     fields_named,
     is_sql,
-    listed,
     with_tenant,
 )
 from myloware_store.orm.scalars import NameField, ServerDefault, TimestampField
@@ -120,7 +120,7 @@ class BaseModel(RowState, peewee.Model):
             InvalidInput: A key is not a field, or a row is neither a mapping nor as long as `fields`.
         """
         named = None if fields is None else fields_named(cls, fields, "fields")
-        prepared = [with_tenant(cls, as_row(cls, row, named)) for row in listed(rows, "rows")]
+        prepared = [with_tenant(cls, as_row(cls, row, named)) for row in as_list(rows, "rows")]
         columns = [field for field in cls._meta.sorted_fields if any(field in row for row in prepared)]
         for row in prepared:
             for field in columns:
@@ -260,7 +260,7 @@ class BaseModel(RowState, peewee.Model):
 
     @classmethod
     def _instances(cls, model_list: Iterable[Any]) -> list[Any]:
-        instances = listed(model_list, "model_list")
+        instances = as_list(model_list, "model_list")
         for instance in instances:
             if not isinstance(instance, cls):
                 raise InvalidInput(f"model_list: {type(instance).__name__} is not a {cls.__name__}")

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import peewee
 from psycopg2.extras import Json
 
+from myloware_store.core.arguments import as_list
 from myloware_store.core.errors import InvalidInput
 from myloware_store.core.values import shown
 from myloware_store.db.proxy import default_tenant
@@ -25,7 +26,6 @@ __all__ = [
     "default",
     "fields_named",
     "is_sql",
-    "listed",
     "with_tenant",
 ]
 
@@ -57,7 +57,7 @@ def by_field(model: _Model, data: Any, values: Mapping[str, Any] | None = None) 
 
 def fields_named(model: _Model, names: Iterable[Any], what: str) -> list[Any]:
     """Return the fields that these are the names of, or raise InvalidInput."""
-    given = listed(names, what)
+    given = as_list(names, what)
     if not all(isinstance(name, str | peewee.Field) for name in given):
         raise InvalidInput(f"{what}: {shown(given)} holds what is no name of a field")
     return list(by_field(model, dict.fromkeys(given)))
@@ -119,13 +119,6 @@ def default(field: peewee.Field) -> Any:
     if field.default is not None:
         return field.default() if callable(field.default) else field.default
     return peewee.SQL("DEFAULT")
-
-
-def listed(values: Iterable[_T], name: str) -> list[_T]:
-    """Return anything that is a sequence of values as a list, or raise InvalidInput."""
-    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
-        raise InvalidInput(f"{name}: {type(values).__name__} is not a list")
-    return list(values)
 
 
 def batches(values: list[_T], size: int | None) -> list[list[_T]]:
