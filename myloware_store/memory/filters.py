@@ -44,7 +44,7 @@ _METADATA = "metadata."
 
 @attrs.frozen
 class Condition:
-    """A boolean SQL expression over `mem_docs`, for a WHERE: where it is NULL it does not hold.
+    """A boolean SQL expression over `mem_docs AS m`, for a WHERE: if it is NULL it does not hold.
 
     Attributes:
         sql: The expression; `TRUE` where every document meets it.
@@ -55,12 +55,11 @@ class Condition:
     parameters: dict[str, Any]
 
 
-def compile_filter(filter: Mapping[str, Any] | None, alias: str = "m") -> Condition:  # noqa: A002  the settled name
+def compile_filter(filter: Mapping[str, Any] | None) -> Condition:  # noqa: A002  the settled name
     """Compile a filter.
 
     Args:
         filter: The filter as this module describes it; None and `{}` let every document pass.
-        alias: What the statement calls `mem_docs`.
 
     Returns:
         The condition, without the tenant in force: see `scope`. Equality on metadata is written `metadata @> ...`,
@@ -70,26 +69,24 @@ def compile_filter(filter: Mapping[str, Any] | None, alias: str = "m") -> Condit
         InvalidInput: A key, operator or value is none, or the filter has more than 1,000 comparisons or is nested
             deeper than 16.
     """
-    compiler = _Compiler(alias)
+    compiler = _Compiler()
     sql = compiler.all_of({} if filter is None else filter, "filter", negated=False, depth=0)
     return Condition(sql, compiler.parameters)
 
 
-def scope(condition: Condition, tenant: str | None, alias: str = "m") -> Condition:
+def scope(condition: Condition, tenant: str | None) -> Condition:
     """Narrow a condition to the tenant in force, if one is: a plain equality, which an index can serve."""
     if tenant is None:
         return condition
-    return Condition(
-        _joined("AND", [f"{alias}.tenant_id = %(tenant)s", condition.sql]), {**condition.parameters, "tenant": tenant}
-    )
+    sql = _joined("AND", ["m.tenant_id = %(tenant)s", condition.sql])
+    return Condition(sql, {**condition.parameters, "tenant": tenant})
 
 
 class _Compiler:
     """Compiles one filter, with negations pushed down to the comparisons: SQL's own NOT keeps what is NULL."""
 
-    def __init__(self, alias: str) -> None:
+    def __init__(self) -> None:
         self.parameters: dict[str, Any] = {}
-        self._alias = alias
         self._left = MAX_CONDITIONS
 
     def all_of(self, given: Any, name: str, *, negated: bool, depth: int) -> str:
@@ -113,9 +110,9 @@ class _Compiler:
         if key == "not":
             return self.all_of(value, f"{name}.not", negated=not negated, depth=depth + 1)
         if isinstance(key, str) and key in _COLUMNS:
-            target: _Column | _Path = _Column(self, key, self._alias, f"{name}.{key}")
+            target: _Column | _Path = _Column(self, key, f"{name}.{key}")
         elif isinstance(key, str) and key.startswith(_METADATA):
-            target = _Path(self, key, self._alias, name)
+            target = _Path(self, key, name)
         else:
             known = ", ".join((*_COLUMNS, "metadata.<path>", "and", "or", "not"))
             raise InvalidInput(f"{name}: unknown key {shown(key)}; there are {known}")
@@ -156,11 +153,11 @@ class _Compiler:
 class _Column:
     """Comparisons of a column of its own."""
 
-    def __init__(self, compiler: _Compiler, key: str, alias: str, name: str) -> None:
+    def __init__(self, compiler: _Compiler, key: str, name: str) -> None:
         self.name = name
         self._key = key
         self._compiler = compiler
-        self._sql = f"{alias}.{key}"
+        self._sql = f"m.{key}"
 
     def exists(self) -> str:
         self._compiler.spend(1)
@@ -199,10 +196,9 @@ class _Column:
 class _Path:
     """Comparisons of what stands at a path of the metadata."""
 
-    def __init__(self, compiler: _Compiler, key: str, alias: str, name: str) -> None:
+    def __init__(self, compiler: _Compiler, key: str, name: str) -> None:
         self.name = f"{name}.{require_text(key, name)}"
         self._compiler = compiler
-        self._alias = alias
         self._keys = key.removeprefix(_METADATA).split(".")
         if not all(self._keys) or len(self._keys) > MAX_DEPTH or max(map(len, self._keys)) > MAX_NAME_CHARS:
             raise InvalidInput(
@@ -238,12 +234,12 @@ class _Path:
         sent = self._scalar(value)
         for key in reversed(self._keys):
             sent = f"{{{dump_json(key, self.name)}:{sent}}}"
-        return f"{self._alias}.metadata @> {self._compiler.bind(sent)}::jsonb"
+        return f"m.metadata @> {self._compiler.bind(sent)}::jsonb"
 
     def _there(self) -> str:
         """Return what stands at the path; text as a key finds nothing in a list, unlike `#>`."""
         self._compiler.spend(1)
-        return f"({self._alias}.metadata" + "".join(f" -> {self._compiler.bind(key)}::text" for key in self._keys) + ")"
+        return "(m.metadata" + "".join(f" -> {self._compiler.bind(key)}::text" for key in self._keys) + ")"
 
     def _scalar(self, value: Any) -> str:
         if not isinstance(value, str | int | float):

@@ -174,14 +174,14 @@ def test_no_filter_lets_everything_pass() -> None:
     for nothing in nothings:
         assert Condition("TRUE", {}) == compile_filter(nothing)
     assert Condition("FALSE", {}) == compile_filter({"or": []})
-    assert Condition("x.tenant_id = %(tenant)s", {"tenant": "acme"}) == scope(compile_filter(None, "x"), "acme", "x")
+    assert Condition("m.tenant_id = %(tenant)s", {"tenant": "acme"}) == scope(compile_filter(None), "acme")
     assert Condition("TRUE", {}) == scope(compile_filter(None), None)
 
 
 def test_values_never_reach_the_sql() -> None:
     """Neither a value nor a key of the metadata, whatever is in it."""
     hostile = "'); DROP TABLE mem_docs; -- %s %(x)s"
-    compiled = compile_filter({f"metadata.{hostile}": {"gt": hostile, "eq": hostile, "exists": True}}, "d")
+    compiled = compile_filter({f"metadata.{hostile}": {"gt": hostile, "eq": hostile, "exists": True}})
     assert "DROP" not in compiled.sql
     assert all(name.startswith("f") and name[1:].isdigit() for name in compiled.parameters)
 
