@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import socket
 import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self
@@ -47,9 +47,10 @@ class Listener:
         self._database = database
         self._connection: connection | None = None
         self._schema: str | None = None  # known once it is armed
-        self._ears, self._mouth = os.pipe()
-        os.set_blocking(self._ears, False)
-        os.set_blocking(self._mouth, False)
+        # No pipe: eventlet has os.read() and os.write() wait, also where they must not.
+        self._ears, self._mouth = socket.socketpair()
+        self._ears.setblocking(False)
+        self._mouth.setblocking(False)
         # Not closed as long as somebody may call `wake()`: the number would soon be that of another file.
         weakref.finalize(self, _close, self._ears, self._mouth).atexit = False
 
@@ -80,16 +81,16 @@ class Listener:
         """
         if not self._heard():
             session = () if self._connection is None else (self._connection.fileno(),)
-            readable(self._ears, *session, seconds=max(seconds, 0.0))
+            readable(self._ears.fileno(), *session, seconds=max(seconds, 0.0))
             self._heard()
         with suppress(BlockingIOError):
-            return not os.read(self._ears, _WAKE_BYTES)
+            return not self._ears.recv(_WAKE_BYTES)
         return True
 
     def wake(self) -> None:
         """Have the `wait()` that is going on, or the next one, end at once."""
         with suppress(BlockingIOError):  # enough is written already
-            os.write(self._mouth, b"!")
+            self._mouth.send(b"!")
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -123,6 +124,6 @@ class Listener:
         self._connection = self._schema = None
 
 
-def _close(*files: int) -> None:
-    for file in files:
-        os.close(file)
+def _close(*ends: socket.socket) -> None:
+    for end in ends:
+        end.close()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = '''
 import select, sys, threading
 import numpy as np
@@ -59,3 +61,26 @@ def test_memory_and_work_do_without_copy(myloware_dsn: str) -> None:
 
     lines = ["50 True", "50 100", "['changed 7', 'loaded 7']", TAKEN, "100 0", "1 True"]
     assert ("", lines) == (done.stderr, done.stdout.splitlines())
+
+
+UNDER_EVENTLET = """
+import eventlet
+eventlet.monkey_patch()
+
+import sys
+from myloware_store import Store, Worker
+
+with Store.open(sys.argv[1]) as store:
+    store.work.submit([{"type": "TICKET", "content": "x"}] * 50)
+    print(Worker(store, lambda claim: 1, threads=3).run(drain=True).finished)
+    print(store.work.wait_for_work(0.1))
+"""
+
+
+def test_a_worker_runs_under_eventlet(myloware_dsn: str) -> None:
+    """Its threads, which all wake the same loop, do not stand in each other's way, and a wait for work ends in time."""
+    pytest.importorskip("eventlet")
+    command = [sys.executable, "-W", "ignore", "-c", UNDER_EVENTLET, myloware_dsn]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+
+    assert ("", ["50", "False"]) == (done.stderr, done.stdout.splitlines())
