@@ -63,7 +63,14 @@ class _Connection(_OfOneThread, ConnectionContext):
 
 
 class _Transaction(_OfOneThread, _PeeweeTransaction):
-    pass
+    def __exit__(self, exc_type: type[BaseException] | None, *error: object) -> None:
+        try:
+            super().__exit__(exc_type, *error)
+        except BaseException:
+            # A signal's handler can raise between any two steps: what follows is not to be part of this transaction.
+            if not self.db.transaction_depth() and self.db.transaction_open():
+                self.db.rollback()
+            raise
 
 
 class Manual(_OfOneThread, _PeeweeManual):

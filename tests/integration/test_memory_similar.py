@@ -76,9 +76,19 @@ def plans(store: Store, monkeypatch: pytest.MonkeyPatch, **options: Any) -> list
         patched.setattr(store.db, "execute_tuned", record)
         store.memory.similar(QUERY, **options)
     return [
-        "\n".join(line for (line,) in tuned(settings, f"EXPLAIN (ANALYZE, VERBOSE) {sql}", params))
+        "\n".join(line for (line,) in tuned(settings, f"EXPLAIN (ANALYZE, VERBOSE, SETTINGS) {sql}", params))
         for settings, sql, params in sent
     ]
+
+
+@pytest.mark.parametrize("mode", ["exact", "ann"])
+def test_no_search_is_compiled(myloware: Store, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    """A sort that is turned off can make a plan look dear enough for JIT, which takes .4 s."""
+    build(myloware, "hnsw")
+
+    for filtered in ({}, {"filter": {"type": "CONTEXT"}}):
+        (plan,) = plans(myloware, monkeypatch, mode=mode, **filtered)
+        assert "jit = 'off'" in plan
 
 
 def through(plan: str) -> bool:

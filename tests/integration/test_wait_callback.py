@@ -5,8 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import pytest
-
 PROGRAM = '''
 import select, sys, threading
 import numpy as np
@@ -79,7 +77,6 @@ with Store.open(sys.argv[1]) as store:
 
 def test_a_worker_runs_under_eventlet(myloware_dsn: str) -> None:
     """Its threads, which all wake the same loop, do not stand in each other's way, and a wait for work ends in time."""
-    pytest.importorskip("eventlet")
     command = [sys.executable, "-W", "ignore", "-c", UNDER_EVENTLET, myloware_dsn]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
 

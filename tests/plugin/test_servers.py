@@ -314,7 +314,7 @@ def test_coverage_is_not_hidden(project: Project) -> None:
     """Lines that run when the library is imported count, although the plugin was loaded before."""
     tests = """
         def test_import():
-            import myloware_store
+            from myloware_store import Store
     """
 
     result = project.run(tests, "--cov=myloware_store", "--cov-report=term")
