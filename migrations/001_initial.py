@@ -225,7 +225,10 @@ FUNCTIONS = (
                     error = 'its item was moved by hand', finished_at = statement_timestamp(),
                     updated_at = statement_timestamp(),
                     duration_ms = least(
-                        greatest(0, extract(epoch FROM statement_timestamp() - a.started_at) * 1000), 2147483647
+                        greatest(
+                            0, (extract(epoch FROM statement_timestamp()) - extract(epoch FROM a.started_at)) * 1000
+                        ),
+                        2147483647
                     )
                 WHERE a.finished_at IS NULL AND a.work_item_id = ANY (
                     ARRAY(SELECT id FROM new_rows WHERE status <> 'PROCESSING' OR awaiting_approval)
@@ -644,7 +647,10 @@ FUNCTIONS = (
         SET status = 'COMPLETED', output = outputs[array_position(attempt_ids, a.id)],
             finished_at = statement_timestamp(), updated_at = statement_timestamp(),
             duration_ms = least(
-                greatest(0, extract(epoch FROM statement_timestamp() - a.started_at) * 1000), 2147483647
+                greatest(
+                    0, (extract(epoch FROM statement_timestamp()) - extract(epoch FROM a.started_at)) * 1000
+                ),
+                2147483647
             )
         WHERE a.id = ANY (holders);
         RETURN QUERY SELECT unnest(held || finished_before);

@@ -59,7 +59,10 @@ BEGIN
     SET status = 'COMPLETED', output = outputs[array_position(attempt_ids, a.id)],
         finished_at = statement_timestamp(), updated_at = statement_timestamp(),
         duration_ms = least(
-            greatest(0, extract(epoch FROM statement_timestamp() - a.started_at) * 1000), 2147483647
+            greatest(
+                0, (extract(epoch FROM statement_timestamp()) - extract(epoch FROM a.started_at)) * 1000
+            ),
+            2147483647
         )
     WHERE a.id = ANY (holders);
     RETURN QUERY SELECT unnest(held || finished_before);

@@ -77,7 +77,10 @@ BEGIN
                 error = 'its item was moved by hand', finished_at = statement_timestamp(),
                 updated_at = statement_timestamp(),
                 duration_ms = least(
-                    greatest(0, extract(epoch FROM statement_timestamp() - a.started_at) * 1000), 2147483647
+                    greatest(
+                        0, (extract(epoch FROM statement_timestamp()) - extract(epoch FROM a.started_at)) * 1000
+                    ),
+                    2147483647
                 )
             WHERE a.finished_at IS NULL AND a.work_item_id = ANY (
                 ARRAY(SELECT id FROM new_rows WHERE status <> 'PROCESSING' OR awaiting_approval)

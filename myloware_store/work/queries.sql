@@ -149,7 +149,7 @@ ended AS (
     UPDATE attempts AS a
     SET status = 'FAILED', error = moved.error, finished_at = statement_timestamp(),
         updated_at = statement_timestamp(),
-        duration_ms = least(greatest(0, extract(epoch FROM statement_timestamp() - a.started_at) * 1000), 2147483647)
+        duration_ms = least(greatest(0, (extract(epoch FROM statement_timestamp()) - extract(epoch FROM a.started_at)) * 1000), 2147483647)
     FROM moved WHERE a.id = moved.attempt_id
 ),
 buried AS (
@@ -219,7 +219,7 @@ ended AS (
     UPDATE attempts AS a
     SET status = 'TIMEOUT', error = moved.error, finished_at = statement_timestamp(),
         updated_at = statement_timestamp(),
-        duration_ms = least(greatest(0, extract(epoch FROM statement_timestamp() - a.started_at) * 1000), 2147483647)
+        duration_ms = least(greatest(0, (extract(epoch FROM statement_timestamp()) - extract(epoch FROM a.started_at)) * 1000), 2147483647)
     FROM moved WHERE a.id = moved.attempt_id
 ),
 buried AS (
@@ -262,7 +262,7 @@ stopped AS (
     UPDATE attempts AS a
     SET status = 'FAILED', error = 'the order was cancelled', finished_at = statement_timestamp(),
         updated_at = statement_timestamp(),
-        duration_ms = least(greatest(0, extract(epoch FROM statement_timestamp() - a.started_at) * 1000), 2147483647)
+        duration_ms = least(greatest(0, (extract(epoch FROM statement_timestamp()) - extract(epoch FROM a.started_at)) * 1000), 2147483647)
     FROM ended WHERE a.work_item_id = ended.id AND a.status = 'STARTED'
 ),
 marked AS (

@@ -42,6 +42,17 @@ def test_an_attempt_ends_before_it_began(
     assert {None, 0} >= {attempt.duration_ms for attempt in Attempt.select()}
 
 
+@pytest.mark.parametrize("began", ["infinity", "-infinity"])
+def test_an_attempt_that_never_began_ends(myloware: Store, began: str) -> None:
+    """Whatever stands in the table, it ends, and stops no reaping."""
+    myloware.work.submit([ITEM] * 2)
+    finished, _ = myloware.work.claim("agent", n=2)
+    myloware.db.execute_sql("UPDATE attempts SET started_at = %s", (began,))
+
+    assert {finished.item_id} == myloware.work.finish([finished], [1])
+    assert 1 == len(expire(myloware).work.reap())
+
+
 def test_a_letter_is_replayed_before_its_item_failed(myloware: Store) -> None:
     """The item is queued again at once."""
     myloware.work.submit([ITEM])
@@ -81,5 +92,7 @@ def move_time(store: Store, table: str, *columns: str) -> None:
 
 def expire(store: Store) -> Store:
     """Let all leases run out."""
-    Attempt.update(lease_expires_at=datetime.now(UTC) - timedelta(minutes=1)).execute()
+    Attempt.update(lease_expires_at=datetime.now(UTC) - timedelta(minutes=1)).where(
+        Attempt.finished_at.is_null()
+    ).execute()
     return store
