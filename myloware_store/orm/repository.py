@@ -34,14 +34,23 @@ class Repository:
     def __init__(self, database: StoreDatabase) -> None:
         self._db = database
 
-    def _scoped(self, query: Any, model: Any) -> Any:
-        """Narrow a query to the tenant in force."""
+    def _select(self, model: type[BaseModel], *fields: Any) -> Any:
+        """Select rows of this database, of the tenant in force where the table is tenant-owned."""
+        query = model.select(*fields).bind(self._db)
         tenant = current_tenant()
-        return query if tenant is None else query.where(model.tenant_id == tenant)
+        return (
+            query if tenant is None or not issubclass(model, TenantEntity) else query.where(model.tenant_id == tenant)
+        )
+
+    def _create(self, model: type[_Stored], **values: Any) -> _Stored:
+        """Insert a row into this database, and return it as it is stored."""
+        (row,) = model.insert(**values).returning(model).bind(self._db).execute()
+        stored: _Stored = row
+        return stored
 
     def _find(self, model: type[_Row], row_id: Any, name: str) -> _Row:
         """Return the row of this id in the tenant in force, or raise NotFound."""
-        row: _Row | None = self._scoped(model.select().where(model.id == as_uuid(row_id, name)), model).first()
+        row: _Row | None = self._select(model).where(model.id == as_uuid(row_id, name)).first()
         if row is None:
             raise NotFound(f"{name}: there is no {model.__name__} {row_id}")
         return row

@@ -104,7 +104,7 @@ class Connectors(Repository):
         """
         row_id, owner, name = named_or_id(connector, "connector")
         wanted = (Connector.tenant_id == owner) & (Connector.name == name) if name else Connector.id == row_id
-        found: Connector | None = self._scoped(Connector.select().where(wanted), Connector).first()
+        found: Connector | None = self._select(Connector).where(wanted).first()
         if found is None:
             raise _not_found(row_id, name)
         return found
@@ -123,7 +123,7 @@ class Connectors(Repository):
             status: Only those of this status.
             limit: Most connectors to return (1 to 100,000).
         """
-        query = self._scoped(Connector.select(), Connector)
+        query = self._select(Connector)
         if type is not None:
             query = query.where(Connector.type == as_enum(type, ConnectorType, "type"))
         if status is not None:

@@ -143,7 +143,8 @@ class Evals(Repository):
         """
         if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
             raise InvalidInput(f"score: {shown(score)} is not a number from 0 to 1")
-        return EvalResult.create(
+        return self._create(
+            EvalResult,
             work_item=self._find(WorkItem, item_id, "item_id"),
             evaluation_type=as_name(evaluation_type, "evaluation_type"),
             score=score,
@@ -206,7 +207,8 @@ class Audit(Repository):
             ip_address: Where from, IPv4 or IPv6.
         """
         tenant, actor = writer()
-        return AuditLog.create(
+        return self._create(
+            AuditLog,
             tenant_id=tenant,
             user_id=actor if user_id is None else user_id,
             action=as_name(action, "action"),
@@ -241,7 +243,7 @@ class Audit(Repository):
             limit: Most lines to return (1 to 100,000).
         """
         # Index: audit_logs_tenant_id_created_at_idx, and audit_logs_<resource, action, user_id>_idx.
-        query = self._scoped(AuditLog.select(), AuditLog)
+        query = self._select(AuditLog)
         for field, name in ((AuditLog.action, action), (AuditLog.user_id, user_id)):
             if name is not None:
                 query = query.where(field == as_name(name, field.name))

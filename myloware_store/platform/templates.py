@@ -100,5 +100,5 @@ class Templates(Versions[WorkflowTemplate]):
             name: What the workflow is called.
         """
         named = WorkflowTemplate.name == as_name(name, "name")
-        found: WorkflowTemplate | None = WorkflowTemplate.get_or_none(named, WorkflowTemplate.is_active)
+        found: WorkflowTemplate | None = self._select(WorkflowTemplate).where(named, WorkflowTemplate.is_active).first()
         return found

@@ -124,7 +124,7 @@ class Tools(Repository):
             capability: Only those that were granted it.
             limit: Most tools to return (1 to 100,000).
         """
-        query = self._scoped(Tool.select(), Tool)
+        query = self._select(Tool)
         if connector is not None:
             # Index: tools_connector_id_idx, connectors_tenant_id_name_key.
             row_id, owner, name = named_or_id(connector, "connector")
@@ -179,7 +179,7 @@ class Capabilities(Repository):
             scope: Only those about this.
             limit: Most capabilities to return (1 to 100,000).
         """
-        query = Capability.select()
+        query = self._select(Capability)
         if scope is not None:
             query = query.where(Capability.scope == as_name(scope, "scope"))
         return [*query.order_by(Capability.name).limit(as_count(limit, "limit"))]

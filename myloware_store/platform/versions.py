@@ -29,7 +29,8 @@ class Versions(Repository, Generic[_Version]):
             Whether a version was active.
         """
         model = self._model
-        return bool(model.update(is_active=False).where(model.name == as_name(name, "name"), model.is_active).execute())
+        query = model.update(is_active=False).where(model.name == as_name(name, "name"), model.is_active)
+        return bool(query.bind(self._db).execute())
 
     def list(
         self,
@@ -48,7 +49,7 @@ class Versions(Repository, Generic[_Version]):
             limit: Most versions to return (1 to 100,000).
         """
         model = self._model
-        query: Any = model.select()
+        query: Any = self._select(model)
         if name is not None:
             query = query.where(model.name == as_name(name, "name"))
         if document_type is not None:

@@ -67,5 +67,5 @@ class Approvals(Repository):
             limit: Most items to return (1 to 100,000).
         """
         # Index: work_items_approval_idx.
-        query = WorkItem.select().where(WorkItem.awaiting_approval).order_by(WorkItem.updated_at, WorkItem.id)
-        return list(self._scoped(query, WorkItem).limit(as_count(limit, "limit")))
+        parked = self._select(WorkItem).where(WorkItem.awaiting_approval)
+        return list(parked.order_by(WorkItem.updated_at, WorkItem.id).limit(as_count(limit, "limit")))

@@ -38,7 +38,8 @@ class DeadLetters(Repository):
         from psycopg2.extras import Json
 
         tenant, _ = writer()
-        letter: DeadLetter = DeadLetter.create(
+        return self._create(
+            DeadLetter,
             tenant_id=tenant,
             source=as_name(source, "source"),
             event_type=as_name(event_type, "event_type"),
@@ -46,9 +47,6 @@ class DeadLetters(Repository):
             payload=Json(None) if payload is None else payload,
             error=require_text(error, "error"),
         )
-        letter.payload = payload
-        letter._dirty.clear()  # noqa: SLF001  the stored row says so, too
-        return letter
 
     def replay(
         self,
@@ -114,6 +112,6 @@ class DeadLetters(Repository):
             replayed: Whether to return those that were replayed, instead of those that were not.
             limit: Most letters to return (1 to 100,000).
         """
-        query = DeadLetter.select().where(DeadLetter.replayed_at.is_null(not as_flag(replayed, "replayed")))
+        query = self._select(DeadLetter).where(DeadLetter.replayed_at.is_null(not as_flag(replayed, "replayed")))
         newest_first = query.order_by(DeadLetter.created_at.desc(), DeadLetter.id.desc())
-        return [*self._scoped(newest_first, DeadLetter).limit(as_count(limit, "limit"))]
+        return [*newest_first.limit(as_count(limit, "limit"))]

@@ -202,7 +202,7 @@ class Work(Repository):
         while (order := self.get(order_id)).status in _OPEN:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise WaitTimeout(f"order {order.id} has {_open(order)} after {timeout:g} s")
+                raise WaitTimeout(f"order {order.id} has {_open(order, self._db)} after {timeout:g} s")
             time.sleep(min(pause, left))
             pause = min(2 * pause, _LONGEST_LOOK)
         return order
@@ -221,9 +221,8 @@ class Work(Repository):
         Raises:
             NotFound: There is no such order, or it is another tenant's.
         """
-        order = self.get(order_id)
-        items: Iterable[WorkItem] = order.items.order_by(WorkItem.created_at, WorkItem.id)
-        return [*items]
+        of_order = self._select(WorkItem).where(WorkItem.work_order == self.get(order_id).id)
+        return [*of_order.order_by(WorkItem.created_at, WorkItem.id)]
 
     def claim(
         self,
@@ -527,14 +526,16 @@ class Work(Repository):
             self._active[types] = active
 
     def _by_key(self, tenant: str, key: str) -> WorkOrder | None:
-        order: WorkOrder | None = WorkOrder.get_or_none(WorkOrder.tenant_id == tenant, WorkOrder.idempotency_key == key)
+        named = (WorkOrder.tenant_id == tenant, WorkOrder.idempotency_key == key)
+        order: WorkOrder | None = self._select(WorkOrder).where(*named).first()
         return order
 
     def _first_order(self, tenant: str, key: Any, documents: list[tuple[str, str]]) -> WorkOrder:
         order = self._by_key(tenant, key)
         if order is None:
             raise IdempotencyConflict(f"the key {key!r} is being used by a transaction that this one cannot see")
-        stored = WorkItem.select(WorkItem.type, WorkItem.content).where(WorkItem.work_order == order).tuples()
+        items = self._select(WorkItem, WorkItem.type, WorkItem.content)
+        stored = items.where(WorkItem.work_order == order).tuples()
         if sorted((str(kind), content) for kind, content in stored) != sorted(documents):
             raise IdempotencyConflict(f"the key {key!r} was used before, with other items, for order {order.id}")
         return order
@@ -629,8 +630,8 @@ def _refuse_lost(claims: Sequence[Claim], accepted: set[UUID], *, whole: bool) -
         )
 
 
-def _open(order: WorkOrder) -> str:
+def _open(order: WorkOrder, database: StoreDatabase) -> str:
     # Index: work_items_work_order_status_type_idx.
-    waiting = order.items.where(WorkItem.awaiting_approval).count()
+    waiting = order.items.bind(database).where(WorkItem.awaiting_approval).count()
     told = f"{order.open_items} open item{'' if order.open_items == 1 else 's'}"
     return f"{told}, {waiting} of which await{'s' if waiting == 1 else ''} approval," if waiting else told
