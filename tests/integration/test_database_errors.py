@@ -216,10 +216,11 @@ def test_a_statement_timeout_is_told(db: StoreDatabase) -> None:
 
 def test_a_role_without_the_right_is_told_the_table(db: StoreDatabase) -> None:
     """A missing privilege names what it is about."""
-    with db.unit():
-        db.execute_sql("SET ROLE pg_monitor")
+    with db.atomic() as transaction:
+        db.execute_sql("SET LOCAL ROLE pg_monitor")
         with pytest.raises(peewee.ProgrammingError, match="child") as caught:
             db.execute_sql("SELECT secret FROM child")
+        transaction.rollback()
 
     assert isinstance(caught.value, errors.DatabaseFault)
     assert "42501" == caught.value.sqlstate
