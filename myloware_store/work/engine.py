@@ -332,7 +332,7 @@ class Work(Repository):
 
         Args:
             claims: What `claim` returned.
-            errors: One exception or text a claim; stored as text, shortened where it is very long.
+            errors: One exception or message for each claim, in their order; stored as text, and a very long one is cut.
             retry: False where trying again is of no use: the items fail for good at once.
             delay: Seconds until the items can be claimed again, by default 2 ** tries, an hour at most, each
                 multiplied by a random number from 0.5 to 1.5 so that failures that came together part.
@@ -358,13 +358,14 @@ class Work(Repository):
             letters = [str(uuid7()) for _ in batch]
             return {**fence(claims), "errors": [error for _, error in batch], "letter_ids": letters, **options}
 
+        statement = _sql("fail") + _sql("give_up")
         given = [*zip(held, told, strict=True)]
-        rows = self._rows(_sql("fail"), values(given))
+        rows = self._rows(statement, values(given))
         if len(rows) < len(held):
             before = self._rows(_sql("failed_before"), values(given))
             known = {row[0] for row in before}
             if before and whole:
-                rows = self._rows(_sql("fail"), values([one for one in given if one[0].item_id not in known]))
+                rows = self._rows(statement, values([one for one in given if one[0].item_id not in known]))
             rows += before
         _refuse_lost(held, {row[0] for row in rows}, whole=whole)
         return as_outcomes(rows)
@@ -402,7 +403,7 @@ class Work(Repository):
         """
         count = as_count(limit, "limit", most=_LARGEST_BATCH)
         values = {"limit": count, "letter_ids": [str(uuid7()) for _ in range(count)], "delay": None}
-        return as_outcomes(self._rows(_sql("reap"), values))
+        return as_outcomes(self._rows(_sql("reap") + _sql("give_up"), values))
 
     def wait_for_work(
         self,
@@ -545,7 +546,7 @@ class Work(Repository):
         horizon = Horizon() if kind is None else self._horizons.get(kind)
         begin = time.monotonic()
         rows = self._rows(_sql("claim"), {**values, **horizon.as_parameters()})
-        # What a transaction claims comes back where it is rolled back.
+        # A rollback makes items claimable again, so a claim inside a transaction moves no horizon.
         if kind is not None and rows and not self._db.transaction_open():
             item_id, *_, expires, priority, available_at = rows[-1]
             self._horizons.move(
@@ -562,7 +563,7 @@ class Work(Repository):
         """Run a statement that says the same when it is made again, and return the items that it accepted.
 
         Args:
-            statement: It accepts what it accepted before, too, and all or nothing where it is to.
+            statement: Accepts again what an earlier call accepted; in the caller's transaction, all claims or none.
             held: The claims.
             values: More parameters.
         """

@@ -112,8 +112,7 @@ forgotten AS (
 SELECT id FROM held UNION SELECT id FROM released_before
 
 -- name: fail
-WITH 
-fenced AS MATERIALIZED (
+WITH fenced AS MATERIALIZED (
     SELECT w.id, a.id AS attempt_id, given.n, w.attempt_count < w.max_attempts AS tries_left
     FROM unnest(%(item_ids)s::uuid[], %(attempt_ids)s::uuid[]) WITH ORDINALITY AS given (item_id, attempt_id, n)
     JOIN work_items AS w ON w.id = given.item_id AND w.current_attempt_id = given.attempt_id
@@ -123,49 +122,13 @@ fenced AS MATERIALIZED (
         AND (%(tenant)s::text IS NULL OR w.tenant_id = %(tenant)s)
     ORDER BY w.id
     FOR NO KEY UPDATE OF w, a
-)
-,
+),
 held AS (
     SELECT id, attempt_id, n, %(retry)s AND tries_left AS again, (%(errors)s::text[])[n] AS error,
+        'FAILED'::attempt_status AS ended_as,
         NOT %(whole)s OR (SELECT count(*) FROM fenced) = cardinality(%(item_ids)s::uuid[]) AS accepted
     FROM fenced
 ),
-moved AS (
-    UPDATE work_items AS w
-    SET status = CASE WHEN held.again THEN 'QUEUED' ELSE 'FAILED' END::work_item_status,
-        available_at = CASE
-            WHEN held.again THEN statement_timestamp() + interval '1 second' * COALESCE(
-                %(delay)s::float8, least(3600, power(2, least(w.attempt_count, 12))) * (0.5 + random())
-            )
-            ELSE w.available_at
-        END,
-        processed_at = CASE WHEN NOT held.again THEN statement_timestamp() END,
-        updated_at = statement_timestamp()
-    FROM held WHERE w.id = held.id AND held.accepted
-    RETURNING w.id, w.tenant_id, w.type, w.content, w.status, w.available_at, w.attempt_count,
-        held.attempt_id, held.n, held.again, held.error
-),
-ended AS (
-    UPDATE attempts AS a
-    SET status = 'FAILED', error = moved.error, finished_at = statement_timestamp(),
-        updated_at = statement_timestamp(),
-        duration_ms = least(greatest(0, (extract(epoch FROM statement_timestamp()) - extract(epoch FROM a.started_at)) * 1000), 2147483647)
-    FROM moved WHERE a.id = moved.attempt_id
-),
-buried AS (
-    INSERT INTO dead_letters (id, tenant_id, source, event_type, payload, error, retry_count, work_item_id)
-    SELECT (%(letter_ids)s::uuid[])[n], tenant_id, 'work_items', type::text,
-        jsonb_build_object('work_item_id', id, 'attempt_id', attempt_id, 'content', content),
-        error, attempt_count - 1, id
-    FROM moved WHERE NOT again
-    -- An item has one open letter, which somebody may have written by hand.
-    ON CONFLICT (work_item_id) WHERE replayed_at IS NULL DO UPDATE
-    SET source = EXCLUDED.source, event_type = EXCLUDED.event_type, payload = EXCLUDED.payload, error = EXCLUDED.error,
-        retry_count = EXCLUDED.retry_count, updated_at = statement_timestamp()
-    RETURNING id, work_item_id
-)
-SELECT held.id, moved.status, CASE WHEN moved.again THEN moved.available_at END, buried.id
-FROM held LEFT JOIN moved ON moved.id = held.id LEFT JOIN buried ON buried.work_item_id = held.id
 
 -- name: failed_before
 -- What an earlier call has failed in the same words, and where that left it: the reply was lost.
@@ -191,7 +154,8 @@ WITH expired AS MATERIALIZED (
 ),
 held AS (
     SELECT id, attempt_id, row_number() OVER () AS n, again,
-        'the lease ran out at ' || lease_expires_at::text AS error, true AS accepted
+        'the lease ran out at ' || lease_expires_at::text AS error,
+        'TIMEOUT'::attempt_status AS ended_as, true AS accepted
     FROM expired WHERE holds
 ),
 strays AS (
@@ -200,6 +164,9 @@ strays AS (
         updated_at = statement_timestamp()
     FROM expired WHERE a.id = expired.attempt_id AND NOT expired.holds
 ),
+
+-- name: give_up
+-- The end of `fail` and of `reap`, not a statement by itself: queue the items in `held` again, or bury them.
 moved AS (
     UPDATE work_items AS w
     SET status = CASE WHEN held.again THEN 'QUEUED' ELSE 'FAILED' END::work_item_status,
@@ -213,11 +180,11 @@ moved AS (
         updated_at = statement_timestamp()
     FROM held WHERE w.id = held.id AND held.accepted
     RETURNING w.id, w.tenant_id, w.type, w.content, w.status, w.available_at, w.attempt_count,
-        held.attempt_id, held.n, held.again, held.error
+        held.attempt_id, held.n, held.again, held.error, held.ended_as
 ),
 ended AS (
     UPDATE attempts AS a
-    SET status = 'TIMEOUT', error = moved.error, finished_at = statement_timestamp(),
+    SET status = moved.ended_as, error = moved.error, finished_at = statement_timestamp(),
         updated_at = statement_timestamp(),
         duration_ms = least(greatest(0, (extract(epoch FROM statement_timestamp()) - extract(epoch FROM a.started_at)) * 1000), 2147483647)
     FROM moved WHERE a.id = moved.attempt_id
