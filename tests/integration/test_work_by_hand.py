@@ -1,4 +1,4 @@
-"""Items that somebody moves by hand, in psql or by the models: what is refused, what follows, and that claims go on."""
+"""Items moved by hand, in psql or through the models: what is refused, what follows, and that claims go on."""
 
 from __future__ import annotations
 

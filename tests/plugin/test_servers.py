@@ -143,7 +143,7 @@ def test_plain_role_without_vector(project: Project, plain_role: str) -> None:
 
 
 def test_plain_role_with_vector_elsewhere(project: Project, plain_role: str) -> None:
-    """The extension is used where it is in template1, such as Supabase's `extensions`."""
+    """An extension that template1 has in another schema, as on Supabase (`extensions`), is used from there."""
     with closing(psycopg2.connect(**project.server.connect_kwargs("template1"))) as connection, connection:
         run = connection.cursor()
         run.execute("CREATE SCHEMA extensions; GRANT USAGE ON SCHEMA extensions TO PUBLIC")
