@@ -41,6 +41,9 @@ class Listener:
 
     Args:
         database: The open database.
+
+    Attributes:
+        mouth: The file to write to, without blocking, for what `wake()` does.
     """
 
     def __init__(self, database: StoreDatabase) -> None:
@@ -51,6 +54,7 @@ class Listener:
         self._ears, self._mouth = socket.socketpair()
         self._ears.setblocking(False)
         self._mouth.setblocking(False)
+        self.mouth = self._mouth.fileno()
         # Not closed as long as somebody may call `wake()`: the number would soon be that of another file.
         weakref.finalize(self, _close, self._ears, self._mouth).atexit = False
 

@@ -9,7 +9,8 @@ import signal
 import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 from myloware_store.core.arguments import as_count, as_flag, as_name, as_seconds
 from myloware_store.core.errors import InvalidInput, SettingsError, StoreError
@@ -23,7 +24,7 @@ from myloware_store.worker.heart import Heart
 from myloware_store.worker.settling import WorkerReport, hand_in, tolerate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from uuid import UUID
 
     from myloware_store.core.enums import WorkItemType
@@ -159,7 +160,7 @@ class Worker:
         settled = WorkerReport()
         told = ", ".join(f"{of}: {'all' if these is None else ', '.join(these)}" for of, these in self._wanted.items())
         _logger.info("%s begins: %d threads, %s", self.agent_id, self._threads, told)
-        with Listener(self._store.db) as listener, self._heard_signals(wanted=signals):
+        with Listener(self._store.db) as listener, self._heard_signals(listener, wanted=signals):
             self._listener = listener
             crew = Crew(self._store, self._handler, self.agent_id, self._threads, listener.wake)
             heart = Heart(self._store, self._claims, crew.skip, lease=self._lease, reap_every=self._reap_every)
@@ -296,7 +297,7 @@ class Worker:
         return [*{claim.item_id: claim for claim in self._held.copy().values()}.values()]
 
     @contextmanager
-    def _heard_signals(self, *, wanted: bool) -> Iterator[None]:
+    def _heard_signals(self, listener: Listener, *, wanted: bool) -> Iterator[None]:
         if not wanted or threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -304,24 +305,26 @@ class Worker:
         def stop(*_: object) -> None:
             self.stop()
 
-        _before.update({number: signal.getsignal(number) for number in _STOPS})
         try:
             for number in _STOPS:
-                signal.signal(number, stop)
+                before = signal.signal(number, stop)
+                _undo.append(partial(signal.signal, number, signal.SIG_DFL if before is None else before))
                 expect_return(number, stop)
+            # Python calls `stop` only when `wait()` has ended, which a signal that came just before it does not end.
+            others = signal.set_wakeup_fd(listener.mouth, warn_on_full_buffer=False)
+            _undo.append(partial(signal.set_wakeup_fd, others, warn_on_full_buffer=False))
             yield
         finally:
             _hear_as_before()
 
 
-_before: dict[int, Any] = {}
-"""The handlers of the signals that a worker hears now."""
+_undo: list[Callable[[], object]] = []
+"""What gives the signals that a worker hears now back to whoever heard them before."""
 
 
 def _hear_as_before() -> None:
-    while _before:
-        number, handler = _before.popitem()
-        signal.signal(number, signal.SIG_DFL if handler is None else handler)
+    while _undo:
+        _undo.pop()()
 
 
 # What a handler forks, such as a multiprocessing.Pool, is ended by SIGTERM.

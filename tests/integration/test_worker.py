@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -325,6 +326,20 @@ def test_on_sigterm_running_work_ends_and_the_rest_is_given_back(
     assert [(WorkItemStatus.COMPLETED, 1), *[(WorkItemStatus.QUEUED, 0)] * 2] == sorted(
         ((item.status, item.attempt_count) for item in items), key=lambda state: str(state[0])
     )
+
+
+def test_a_signal_that_interrupts_no_wait_ends_it_all_the_same(myloware: Store) -> None:
+    """Such as one that comes just before it, or to another thread."""
+    myloware.work.submit([INVOICE] * 2)
+
+    def handle(_: Claim) -> None:
+        time.sleep(0.1)  # the main thread waits by now
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+        until(lambda: states(myloware).count(WorkItemStatus.QUEUED) == 1)
+
+    report = Worker(myloware, handle, threads=1, prefetch=1, reap_every=None, look_every=600).run()
+    assert (1, 1) == (report.finished, report.released)
+    assert signal.set_wakeup_fd(-1) == -1
 
 
 @pytest.mark.parametrize("grace", [0.2, 600.0])
