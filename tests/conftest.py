@@ -31,6 +31,10 @@ OLD_POSTGRES = "pgserver==0.0.9"
 """The distribution whose wheels hold PostgreSQL 15.5 with pgvector 0.5.1."""
 OLD_POSTGRES_PYTHON = "3.11"
 """A Python that it has wheels for. Only the server in it is used, so it need not be the one that runs."""
+ROUNDS = int(os.environ.get("MYLOWARE_TEST_ROUNDS", "1"))
+"""What the numbers of rounds of fuzz tests and races are multiplied by; `tox run -e long` sets it."""
+LONG = ROUNDS > 1
+"""Whether tests also try the combinations that add little."""
 NOWHERE = "127.255.255.254"
 """An address of this machine at which nobody listens."""
 
@@ -104,6 +108,10 @@ def postgres(request: pytest.FixtureRequest, reachable_tmp: Path) -> Iterator[Em
         server.start()
     yield server
     server.close()
+
+
+on_one_server = pytest.mark.parametrize("postgres", ["15", "18"] if LONG else ["18"], indirect=True)
+"""Marks a test whose subject is the same on every server: it runs on the oldest, too, in `tox run -e long` only."""
 
 
 @pytest.fixture

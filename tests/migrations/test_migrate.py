@@ -43,6 +43,7 @@ from myloware_store.ops.migration_database import MigrationDatabase, require_sup
 from myloware_store.ops.validate import validate
 from myloware_store.seed import seed
 from myloware_store.settings import Settings
+from tests.conftest import on_one_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -634,6 +635,7 @@ def test_reset_keeps_to_its_schema(settings: Settings, connect: Connect) -> None
     assert [(0,)] == connect(tenant).execute_sql("SELECT count(*) FROM work_orders").fetchall()
 
 
+@on_one_server
 @pytest.mark.parametrize(
     "schema",
     [
