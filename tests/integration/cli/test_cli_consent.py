@@ -43,7 +43,7 @@ def test_nothing_but_a_yes_is_a_yes(shell: Shell, myloware_dsn: str, command: st
 
 
 def test_a_yes_is_a_yes(shell: Shell, myloware_dsn: str) -> None:
-    """`y` and `--yes` go on; sample data is put in once, and a reset leaves none of the data."""
+    """`y` and `--yes` continue; sample data is added once, and a reset leaves none of the data."""
     assert 0 == shell.run("seed", answer="y\n", DATABASE_URL=myloware_dsn).returncode
     assert 9 == shell.ask(myloware_dsn, ORDERS)
     assert {0} == set(shell.report("seed", "--yes", DATABASE_URL=myloware_dsn)["inserted"].values())
@@ -66,7 +66,7 @@ def test_the_question_is_not_part_of_the_report(shell: Shell, myloware_dsn: str)
     done = shell.run("seed", "--json", answer="y\n", DATABASE_URL=myloware_dsn)
 
     assert 1 == len(done.stdout.splitlines())
-    assert "Go on?" in done.stderr
+    assert "Continue?" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,25 @@ def test_documents_of_ones_own(shell_up: Shell, tmp_path: Path) -> None:
     assert "deep/note.md" == report["passages"][0]["document"]
 
 
+def test_it_says_what_it_leaves_aside(shell_up: Shell, tmp_path: Path) -> None:
+    """Notes name the configured database and files that are not text; the report lists the skipped files."""
+    (tmp_path / "bill.txt").write_text("Invoice 17\nAmount due: 120.00 EUR, late fee 5 %")
+    (tmp_path / "empty.txt").write_text("")
+    for number in range(7):
+        (tmp_path / f"{number}.png").write_bytes(b"\x89PNG")
+
+    done = shell_up.run("demo", tmp_path, DATABASE_URL="postgresql://nobody@127.0.0.1:1/nothing", COLUMNS="300")
+
+    assert [
+        "note: using the embedded server of this folder, not the configured database",
+        "note: ignoring files that are not text or Markdown: "
+        + ", ".join(str(tmp_path / f"{number}.png") for number in range(5))
+        + " and 2 more",
+    ] == done.stderr.splitlines()
+    assert re.search(r"empty\.txt +empty +[0-9a-f-]{36}", done.stdout)
+    assert "Dead letter: " not in done.stdout
+
+
 def test_three_hundred_documents(shell_up: Shell, tmp_path: Path) -> None:
     """A folder of many files is worked on whole, and the text for people stays readable."""
     for number in range(300):

@@ -43,7 +43,7 @@ def test_an_index_is_swapped_rebuilt_and_mended(shell: Shell, myloware_dsn: str)
     shell.ask(myloware_dsn, invalid)
     broken = shell.run("index", "status", "--url", myloware_dsn)
     assert 1 == broken.returncode
-    assert broken.stdout.endswith("To mend it:\nmyloware-store index ensure\n")
+    assert broken.stdout.endswith("To fix it:\nmyloware-store index ensure\n")
     (finding,) = shell.report("validate", "--url", myloware_dsn, code=1)["findings"]
     assert "myloware-store index ensure" == finding["remedy"]
     assert "built hnsw over 60 rows" in shell.run("index", "ensure", "--url", myloware_dsn).stdout

@@ -129,5 +129,5 @@ def test_a_file_that_was_put_aside_is_mentioned(shell: Shell, myloware_dsn: str)
 
     done = shell.run("ping", DATABASE_HOST="/nonexistent")
 
-    assert "note: DATABASE_HOST of the environment puts the file's DATABASE_URL aside (.env)" in done.stderr
+    assert "note: ignoring DATABASE_URL of .env: the environment sets DATABASE_HOST" in done.stderr
     assert "" == shell.run("ping", DATABASE_URL=myloware_dsn).stderr

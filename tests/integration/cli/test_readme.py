@@ -101,7 +101,7 @@ def test_documents_of_ones_own(shell: Shell) -> None:
 
     printed = run(["bash", "-c", block(2)], shell.folder)
 
-    assert "Memory, asked: which invoice carries a late fee?" in printed
+    assert "Question for memory: which invoice carries a late fee?" in printed
     (down,) = re.findall(r"^.*myloware-store down --url .*$", printed, re.MULTILINE)
     run(["bash", "-c", down], shell.folder)
     assert not EmbeddedServer.running(shell.home)
