@@ -50,13 +50,13 @@ _logger.addHandler(logging.NullHandler())
 
 @attrs.frozen
 class MigrationReport:
-    """What `migrate` or `reset` did.
+    """The result of `migrate` or `reset`.
 
     Attributes:
-        database: Which database, without secrets.
+        database: The database, without secrets.
         applied: The migrations that were applied now.
-        pending: Those that are still to be applied: all of them where it was a plan.
-        obstacle: What a plan has found to stand in their way, a line each, and how to mend it.
+        pending: Those that are not applied; only a plan leaves any.
+        obstacle: The obstacles that a plan found, one per line, and how to remove them.
     """
 
     database: str
@@ -72,23 +72,23 @@ def migrate(
     directory: Path | str | None = None,
     limits: Limits | None = None,
 ) -> MigrationReport:
-    """Apply the pending migrations, each in a transaction of its own, while no one else migrates the database.
+    """Apply the pending migrations, each in its own transaction, under a lock against other migrations.
 
-    Where nothing is pending, nothing is locked or written. Embedded settings start their server for as long as it
-    takes. A schema that the settings name is created. A plan makes nothing.
+    If nothing is pending, nothing is locked or written. An embedded server is started if necessary, and a schema that
+    the settings name is created. A plan creates nothing.
 
     Args:
         target: The database, or its settings.
-        plan: Only say what is pending.
-        directory: Another folder of migrations than the installed one.
-        limits: How long to wait; read from the environment by default.
+        plan: Only list the pending migrations.
+        directory: The folder of migrations, by default the installed one.
+        limits: How long to wait, by default as the environment says.
 
     Returns:
-        What was applied, and what is pending still.
+        The applied and the pending migrations.
 
     Raises:
         MissingExtension: The server does not offer `vector`, or the role may not create it.
-        MigrationError: A migration failed, an applied one was edited, the lock did not come free in time, or the
+        MigrationError: A migration failed, an applied one was edited, the lock was not free in time, or the
             connection goes through PgBouncer.
         SchemaMismatch: The database is newer than this version.
         ConnectionFailed: The server cannot be reached.
@@ -97,7 +97,7 @@ def migrate(
     if plan:
         return _plan(target, folder)
     with _served(target) as settings:
-        # Said at once, and not on the day when something is pending.
+        # Raise it now, not only when something is pending.
         require_direct(settings)
         try:
             before = status(settings, directory=folder)
@@ -117,20 +117,20 @@ def rollback(
     directory: Path | str | None = None,
     limits: Limits | None = None,
 ) -> tuple[str, ...]:
-    """Undo the last migrations, each in a transaction of its own; extensions and the history table stay.
+    """Undo the last migrations, each in its own transaction; extensions and the history table stay.
 
     Args:
         target: The database, or its settings.
         count: How many.
-        directory: Another folder of migrations than the installed one.
-        limits: How long to wait; read from the environment by default.
+        directory: The folder of migrations, by default the installed one.
+        limits: How long to wait, by default as the environment says.
 
     Returns:
-        The names of those that were undone, the last one first.
+        The names of the undone migrations, the last one first.
 
     Raises:
-        InvalidInput: `count` is no whole number, or less than 1.
-        MigrationError: There are not so many, one of them cannot be undone, or it failed.
+        InvalidInput: `count` is not a whole number, or less than 1.
+        MigrationError: There are fewer, one of them cannot be undone, or it failed.
         SchemaMismatch: The database is newer than this version.
         ConnectionFailed: The server cannot be reached.
     """
@@ -156,15 +156,15 @@ def rollback(
 def reset(
     target: Settings | StoreDatabase, *, directory: Path | str | None = None, limits: Limits | None = None
 ) -> MigrationReport:
-    """Drop everything of ours, with all its data, and migrate again; what others made in the schema stays.
+    """Drop all objects of the store, with their data, and migrate again; other objects in the schema stay.
 
     Args:
         target: The database, or its settings.
-        directory: Another folder of migrations than the installed one.
-        limits: How long to wait; read from the environment by default.
+        directory: The folder of migrations, by default the installed one.
+        limits: How long to wait, by default as the environment says.
 
     Raises:
-        MigrationError: Something that others made depends on ours, or tables of our names stand in a database that we
+        MigrationError: Other objects depend on ours, or the database has tables with our names but was
             never migrated (the message names them): nothing was dropped.
         ConnectionFailed: The server cannot be reached.
     """
@@ -174,13 +174,13 @@ def reset(
     with _served(target) as settings, _session(settings, folder, limits, lambda _: None) as database:
         if not database.status().applied and (taken := taken_names(database)):
             raise MigrationError(
-                f"no migration of ours is recorded, so these may be someone else's: {', '.join(taken)}; drop"
+                f"no migration is recorded, so these may belong to someone else: {', '.join(taken)}; drop"
                 " them by hand, or record the migrations first (`pw_migrate migrate --fake`)"
             )
 
         def drop() -> None:
             (name,) = database.execute_sql("SELECT quote_ident(current_schema())").fetchone()
-            schema = name.replace("%", "%%")  # what else the driver would take for a placeholder
+            schema = name.replace("%", "%%")  # the driver would read % as a placeholder
             with database.atomic():
                 for statement in drop_statements(schema):
                     database.execute_sql(statement)
@@ -217,13 +217,13 @@ def _obstacle(database: StoreDatabase, found: MigrationStatus) -> str | None:
     from myloware_store.ops.catalog import taken_names
 
     if not found.applied and (taken := taken_names(database)):
-        return f"{', '.join(taken)} are there already: `myloware-store validate` says whose they are, and what to do"
+        return f"{', '.join(taken)} exist already: `myloware-store validate` says whose they are, and what to do"
     return "\n".join(find_obstacles(database)) or None
 
 
 @contextmanager
 def _served(target: Settings | StoreDatabase) -> Iterator[Settings]:
-    """Give the settings of a server that runs: the embedded one is held meanwhile."""
+    """Yield the settings of a running server; an embedded one is kept running for the block."""
     settings = target_settings(target)
     if not settings.embedded or settings.host:
         yield settings
@@ -261,25 +261,25 @@ def _run(action: Callable[[], object], what: str, before: str = "") -> None:
     try:
         action()
     except StoreError as error:
-        told = explain(error)
-        if isinstance(told, MigrationError) and told is not error:
-            told = MigrationError(f"{what} failed: {told}{before}")
-        raise told from None
+        explained = explain(error)
+        if isinstance(explained, MigrationError) and explained is not error:
+            explained = MigrationError(f"{what} failed: {explained}{before}")
+        raise explained from None
     except Exception as error:
         raise MigrationError(f"{what} failed: {type(error).__name__}: {error}{before}") from error
 
 
 def _router(database: MigrationDatabase) -> Router:
-    """Make a router that leaves the rest of the process alone."""
+    """Make a router without side effects on the rest of the process."""
     from peewee_migrate.migrator import Migrator
     from peewee_migrate.models import MigrateHistory
     from peewee_migrate.router import Router
 
     class PrivateRouter(Router):
-        """peewee-migrate's own binds one history class to one database, and mocks Peewee while it replays.
+        """peewee-migrate's own router binds one history class to one database, and mocks Peewee during a replay.
 
-        Both would be felt by every thread and by a service's own migrations. Ours are SQL, or declare their models
-        themselves: nothing has to be replayed.
+        Both would affect every thread and a service's own migrations. Our migrations are SQL, or declare their own
+        models, so there is nothing to replay.
         """
 
         @cached_property

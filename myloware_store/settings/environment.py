@@ -18,21 +18,21 @@ DATABASE_VARIABLES = (
     "DATABASE_USER",
     "DATABASE_PASSWORD",
 )
-"""The group that names the database: it is taken from the environment or from the file, never from both."""
+"""The variables that name the database: all of them come from the environment, or all from the file."""
 
 _OTHER = ("MYLOWARE_ENV", "MYLOWARE_TENANT")
 
 
 def read_variables(environ: Mapping[str, str], dotenv: Path | str | None, *, named: bool = False) -> dict[str, str]:
-    """Return those of our variables that are set, the environment's before the file's.
+    """Return our variables that are set; the environment overrides the file.
 
     Args:
         environ: The environment.
-        dotenv: The file, or None. A missing file is an empty one, and so is a folder.
-        named: Whether the database is named elsewhere, so that the file's group is put aside.
+        dotenv: The file, or None. A missing file or a folder counts as an empty file.
+        named: Whether the database is named elsewhere, so that the file's database variables are ignored.
 
     Raises:
-        SettingsError: One of them is not text, or the file cannot be read.
+        SettingsError: A value is not text, or the file cannot be read.
     """
     real = _real(environ)
     named = named or any(name in real for name in DATABASE_VARIABLES)
@@ -43,7 +43,7 @@ def read_variables(environ: Mapping[str, str], dotenv: Path | str | None, *, nam
 
 
 def left_empty(environ: Mapping[str, str], dotenv: Path | str | None) -> tuple[str, ...]:
-    """Return the variables that would name a database and are set to nothing, as a missing secret leaves them."""
+    """Return the database variables that are set and empty, as a missing secret leaves them."""
     filed = _read_file(dotenv)
     return tuple(
         name for name in DATABASE_VARIABLES if "" in {each.get(name, "-").strip() for each in (environ, filed)}
@@ -51,7 +51,7 @@ def left_empty(environ: Mapping[str, str], dotenv: Path | str | None) -> tuple[s
 
 
 def put_aside(environ: Mapping[str, str], dotenv: Path | str | None) -> tuple[str, ...]:
-    """Return what the file says of the database and the environment, which names a part of it, leaves unsaid."""
+    """Return the file's database variables that are ignored because the environment sets others of the group."""
     real = _real(environ)
     if "DATABASE_URL" in real or not any(name in real for name in DATABASE_VARIABLES):
         return ()

@@ -447,7 +447,26 @@ def test_a_column_of_theirs_is_left_to_them(myloware_db: StoreDatabase) -> None:
 
     (finding,) = validate(myloware_db).findings
     assert ("work_items.cost", None, "numeric") == (finding.name, finding.expected, finding.actual)
-    assert finding.remedy.startswith("No migration made it.")
+    assert finding.remedy.startswith("No migration created it.")
+
+
+@pytest.mark.parametrize(
+    ("table", "index", "remedy"),
+    [
+        ("mem_docs", "mem_docs_embedding_idx", "myloware-store index ensure"),
+        ("dead_letters", "dead_letters_open_idx", "Run the expected statement"),
+    ],
+)
+def test_a_dropped_index_has_a_remedy_of_its_own(
+    myloware_db: StoreDatabase, table: str, index: str, remedy: str
+) -> None:
+    """The vector index is built from data by a command; any other is created by the statement that is shown."""
+    myloware_db.execute_sql(f"DROP INDEX {index}")
+    (finding,) = validate(myloware_db).findings
+    assert (f"{table}.{index}", remedy) == (finding.name, finding.remedy[: len(remedy)])
+    myloware_db.execute_sql(finding.expected or "")
+
+    assert () == validate(myloware_db).findings
 
 
 def test_of_long_definitions_the_part_that_differs_is_shown(myloware_db: StoreDatabase) -> None:

@@ -354,7 +354,7 @@ def test_a_broken_installation_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the package of migrations, the error says to install again."""
     monkeypatch.setitem(sys.modules, "myloware_store_migrations", None)
 
-    with pytest.raises(MigrationError, match="install myloware-store again"):
+    with pytest.raises(MigrationError, match="reinstall myloware-store"):
         migrations_path()
 
 
@@ -449,7 +449,7 @@ def test_a_role_that_may_not_create_is_told_what_to_grant(
     """Without the right to create in the schema, the error says which right that is."""
     database.execute_sql("CREATE EXTENSION vector")
 
-    with pytest.raises(MigrationError, match=r"permission denied.*GRANT it CREATE and USAGE"):
+    with pytest.raises(MigrationError, match=r"permission denied.*GRANT the role CREATE and USAGE"):
         migrate(attrs.evolve(settings, user=role))
     with pytest.raises(MigrationError, match=r"tenant_a does not exist.*GRANT this role CREATE ON DATABASE"):
         migrate(attrs.evolve(settings, user=role, schema="tenant_a"))
@@ -512,7 +512,7 @@ OBSTACLES = {
     "extension's schema": (
         "CREATE SCHEMA apart; ALTER EXTENSION vector SET SCHEMA apart",
         "public",
-        "may not use the schema apart, where the extension vector is: GRANT it USAGE",
+        "may not use the schema apart of the extension vector: GRANT it USAGE",
     ),
     "no schema": ("ALTER DATABASE {database} OWNER TO postgres", "app", "the schema app does not exist.*GRANT"),
     "schema": ("CREATE SCHEMA app", "app", "may not use the schema app, or create in it: GRANT it USAGE and CREATE"),
@@ -617,7 +617,7 @@ def test_reset_leaves_a_strangers_table_of_our_name(settings: Settings, database
     """Where no migration of ours is recorded, a table named like one of ours is someone else's."""
     database.execute_sql("CREATE TABLE tools AS SELECT 1 AS id, 'hammer' AS name")
 
-    with pytest.raises(MigrationError, match="someone else's: tools;"):
+    with pytest.raises(MigrationError, match="may belong to someone else: tools;"):
         reset(settings)
     assert (1, "hammer") == database.execute_sql("SELECT * FROM tools").fetchone()
 

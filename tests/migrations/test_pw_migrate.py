@@ -284,7 +284,7 @@ def test_a_lost_history_is_made_again(pw_migrate: Command, settings: Settings, d
     (finding,) = validate(database).findings
     assert finding.remedy.startswith("pw_migrate migrate --fake ")
     code, output = pw_migrate("migrate")
-    assert (1, True) == (code, "`myloware-store validate` says whose it is" in output), output
+    assert (1, True) == (code, "`myloware-store validate` says whose they are" in output), output
     code, output = pw_migrate("migrate", "--fake")
 
     assert 0 == code, output

@@ -45,7 +45,7 @@ def test_tables_without_a_history_are_told(shell: Shell, myloware_dsn: str) -> N
     done = shell.run("migrate", "--url", myloware_dsn)
 
     assert (1, 1) == (done.returncode, len(done.stderr.splitlines()))
-    assert "`myloware-store validate` says whose it is, and how to record it" in done.stderr
+    assert "`myloware-store validate` says whose they are, and how to record it" in done.stderr
     assert "--fake" in shell.run("validate", "--url", myloware_dsn).stdout
 
 

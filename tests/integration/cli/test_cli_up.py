@@ -214,7 +214,7 @@ def test_looking_makes_nothing(shell: Shell, command: str) -> None:
     done = shell.run(*command.split())
 
     assert (2, []) == (done.returncode, list(shell.folder.iterdir()))
-    assert "`myloware-store up` makes it" in done.stderr
+    assert "create it with `myloware-store up`" in done.stderr
 
 
 def test_a_plan_for_no_database_makes_none(shell: Shell) -> None:
@@ -234,7 +234,7 @@ def test_ping_starts_nothing(shell: Shell) -> None:
     done = shell.run("ping")
 
     assert (2, False) == (done.returncode, EmbeddedServer.running(shell.home))
-    assert "does not run: `myloware-store up` starts it" in done.stderr
+    assert "does not run: start it with `myloware-store up`" in done.stderr
 
 
 def up_of(shell: Shell, url: str, *options: str, code: int = 0) -> Any:

@@ -74,7 +74,7 @@ def test_the_extension_is_looked_for_where_pg_config_says(tmp_path: Path, monkey
 
 @pytest.mark.parametrize(
     ("version", "complaint"),
-    [("14.10", "is PostgreSQL 14; 15 or newer is needed"), ("17.2", "has no pgvector"), ("new", "is no PostgreSQL")],
+    [("14.10", "is PostgreSQL 14; 15 or newer is needed"), ("17.2", "has no pgvector"), ("new", "is not PostgreSQL")],
 )
 def test_a_setting_that_cannot_serve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, complaint: str

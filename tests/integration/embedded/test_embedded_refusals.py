@@ -52,7 +52,7 @@ def test_a_home_that_holds_something_else(stage: Stage) -> None:
 
     stage.run(fill)
     before = listing(stage.home)
-    assert "holds something else (notes.txt, src)" in refusal(stage, stage.home)
+    assert "contains other files (notes.txt, src)" in refusal(stage, stage.home)
     assert before == listing(stage.home)
 
 
@@ -115,7 +115,7 @@ def test_data_of_another_version(one_stage: Stage) -> None:
     home = one_stage.prepare(ruin=True)
     (home / "pgdata" / "PG_VERSION").write_text("14\n")
     said = refusal(one_stage, home)
-    assert "made by PostgreSQL 14" in said
+    assert "created by PostgreSQL 14" in said
     assert "MYLOWARE_PG_BINDIR" in said
 
 
@@ -124,7 +124,7 @@ def test_data_that_is_no_cluster(one_stage: Stage) -> None:
     home = one_stage.prepare(ruin=True)
     (home / "pgdata" / "PG_VERSION").unlink()
     before = listing(home / "pgdata")
-    assert "is no PostgreSQL cluster" in refusal(one_stage, home)
+    assert "is not a PostgreSQL cluster" in refusal(one_stage, home)
     assert before == listing(home / "pgdata")
 
 
@@ -214,5 +214,5 @@ def test_a_socket_that_leads_to_another_server(one_stage: Stage) -> None:
         raise AssertionError
 
     said, names = one_stage.run(body)
-    assert f"whose data is in {other / 'pgdata'}" in said
+    assert f"with its data in {other / 'pgdata'}" in said
     assert "mine" not in names

@@ -171,7 +171,7 @@ def test_a_home_that_went_out_of_reach_is_not_replaced(root_stage: Stage) -> Non
     above.mkdir(mode=0o755)
     root_stage.prepare(above / "home")
     above.chmod(0o700)
-    with pytest.raises(EmbeddedServerError, match=rf"cannot enter {above} any more"):
+    with pytest.raises(EmbeddedServerError, match=rf"can no longer enter {above}"):
         make_place(above / "home")
 
 
@@ -345,7 +345,7 @@ def test_programs_that_cannot_be_copied(root_stage: Stage, closed: Path) -> None
     (closed / "bin").mkdir()
     for name in ("postgres", "initdb"):
         (closed / "bin" / name).touch()
-    with pytest.raises(EmbeddedServerError, match=f"cannot reach {closed}/bin: install PostgreSQL where it can"):
+    with pytest.raises(EmbeddedServerError, match=f"cannot reach {closed}/bin: install PostgreSQL in a place"):
         reachable_binaries(closed / "bin", server_account())
 
 
