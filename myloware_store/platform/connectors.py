@@ -14,42 +14,16 @@ from uuid_utils.compat import uuid7
 from myloware_store.core.arguments import as_count, as_enum, as_name, require_object
 from myloware_store.core.enums import ConnectorStatus, ConnectorType
 from myloware_store.core.errors import InvalidInput, NotFound
+from myloware_store.core.sql import queries_beside
 from myloware_store.core.values import dump_json
 from myloware_store.db.transactions import require_plain
-from myloware_store.orm.repository import Repository, named_or_id, stored_row, writer
+from myloware_store.orm.repository import Repository, named_or_id, writer
 from myloware_store.platform.models import Connector
 
 __all__ = ["Connectors"]
 
 _logger = logging.getLogger(__name__)
-
-# Index: connectors_tenant_id_name_key. What is not given (NULL) stays as it was.
-REGISTER = """
-INSERT INTO connectors AS c (id, tenant_id, name, type, config, status)
-VALUES (%(id)s, %(owner)s, %(name)s, %(type)s, COALESCE(%(config)s::jsonb, '{}'),
-    COALESCE(%(status)s::connector_status, 'INACTIVE'))
-ON CONFLICT (tenant_id, name) DO UPDATE
-SET type = EXCLUDED.type, config = COALESCE(%(config)s::jsonb, c.config),
-    status = COALESCE(%(status)s::connector_status, c.status),
-    updated_at = CASE
-        WHEN (c.type, c.config, c.status) IS DISTINCT FROM (EXCLUDED.type, COALESCE(%(config)s::jsonb, c.config),
-            COALESCE(%(status)s::connector_status, c.status)) THEN statement_timestamp()
-        ELSE c.updated_at
-    END
-RETURNING id, created_at, tenant_id, name, type, config, status, last_health_check, updated_at
-"""
-
-# Index: the primary key, or connectors_tenant_id_name_key. `probed` is how the connector was when its check began.
-RECORD_HEALTH = """
-UPDATE connectors
-SET status = %(status)s, last_health_check = statement_timestamp(), updated_at = statement_timestamp()
-WHERE (id = %(id)s OR (tenant_id = %(owner)s AND name = %(name)s))
-    AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
-    AND (%(probed_type)s::connector_type IS NULL OR (
-        type = %(probed_type)s AND config = %(probed_config)s::jsonb
-        AND (status <> 'INACTIVE' OR %(probed_status)s = 'INACTIVE')))
-RETURNING id, created_at, tenant_id, name, type, config, status, last_health_check, updated_at
-"""
+_sql = queries_beside(__file__)
 
 
 class Connectors(Repository):
@@ -91,7 +65,7 @@ class Connectors(Repository):
             "config": None if config is None else _secret(require_object(config, "config")),
             "status": None if status is None else as_enum(status, ConnectorStatus, "status").value,
         }
-        return stored_row(Connector, self._rows(REGISTER, values)[0])
+        return self._stored(Connector, _sql("register_connector"), values)[0]
 
     def get(self, connector: Connector | UUID | str) -> Connector:
         """Return a connector.
@@ -176,9 +150,9 @@ class Connectors(Repository):
         row_id, owner, name = named_or_id(connector, "connector")
         before = probed or {"probed_type": None, "probed_config": None, "probed_status": None}
         values = {"id": row_id, "owner": owner, "name": name, "status": status.value, **before}
-        rows = self._rows(RECORD_HEALTH, values)
+        rows = self._stored(Connector, _sql("record_health"), values)
         if rows:
-            return stored_row(Connector, rows[0])
+            return rows[0]
         if probed is None:
             raise _not_found(row_id, name)
         return self.get(connector)

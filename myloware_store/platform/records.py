@@ -13,48 +13,16 @@ from myloware_store.core.arguments import as_count, as_flag, as_name, as_object,
 from myloware_store.core.enums import WorkOrderStatus
 from myloware_store.core.errors import InvalidInput, NotFound
 from myloware_store.core.results import EvalSummary
+from myloware_store.core.sql import queries_beside
 from myloware_store.core.values import dump_json, is_uuid, shown
-from myloware_store.orm.repository import Repository, stored_row, writer
+from myloware_store.orm.repository import Repository, writer
 from myloware_store.orm.scalars import as_instant
 from myloware_store.platform.models import AuditLog, EvalResult, Run
 from myloware_store.work.models import WorkItem, WorkOrder
 
 __all__ = ["Audit", "Evals", "Runs"]
 
-# Index: the primary keys.
-START = """
-INSERT INTO runs (id, tenant_id, work_order_id, workflow_template_id, status, context, started_at)
-SELECT %(id)s, o.tenant_id, o.id, %(template_id)s, 'PROCESSING', %(context)s::jsonb, statement_timestamp()
-FROM work_orders AS o
-WHERE o.id = %(order_id)s AND (%(tenant)s::text IS NULL OR o.tenant_id = %(tenant)s)
-    AND (%(template_id)s::uuid IS NULL OR EXISTS (SELECT FROM workflow_templates WHERE id = %(template_id)s))
-RETURNING id, created_at, tenant_id, work_order_id, workflow_template_id, status, context, error, started_at,
-    finished_at, updated_at
-"""
-
-# Index: the primary key.
-FINISH = """
-UPDATE runs
-SET status = %(status)s, error = %(error)s, context = COALESCE(%(context)s::jsonb, context),
-    finished_at = statement_timestamp(), updated_at = statement_timestamp()
-WHERE id = %(id)s AND finished_at IS NULL AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
-RETURNING id, created_at, tenant_id, work_order_id, workflow_template_id, status, context, error, started_at,
-    finished_at, updated_at
-"""
-
-# Index, for one order: work_items_work_order_status_type_idx, eval_results_work_item_id_idx.
-SUMMARY = """
-SELECT evaluation_type, count(*), count(*) FILTER (WHERE passed), avg(score), min(score), max(score)
-FROM eval_results
-WHERE (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
-    AND (%(order_id)s::uuid IS NULL
-        OR work_item_id = ANY (ARRAY(SELECT id FROM work_items WHERE work_order_id = %(order_id)s)))
-    AND (%(evaluation_type)s::text IS NULL OR evaluation_type = %(evaluation_type)s)
-    AND (%(since)s::timestamptz IS NULL OR created_at >= %(since)s)
-    AND (%(until)s::timestamptz IS NULL OR created_at < %(until)s)
-GROUP BY evaluation_type
-ORDER BY evaluation_type
-"""
+_sql = queries_beside(__file__)
 
 
 class Runs(Repository):
@@ -85,11 +53,11 @@ class Runs(Repository):
             else str(as_uuid(workflow_template_id, "workflow_template_id")),
             "context": dump_json(as_object(context, "context"), "context"),
         }
-        rows = self._rows(START, values)
+        rows = self._stored(Run, _sql("start_run"), values)
         if not rows:
             self._find(WorkOrder, order_id, "order_id")
             raise NotFound(f"there is no workflow template {values['template_id']}")
-        return stored_row(Run, rows[0])
+        return rows[0]
 
     def finish(self, run_id: UUID | str, *, error: str | None = None, context: Mapping[str, Any] | None = None) -> Run:
         """Record the end of a run: COMPLETED, or FAILED where an error is given.
@@ -109,11 +77,11 @@ class Runs(Repository):
             "error": as_text(error, "error"),
             "context": None if context is None else dump_json(require_object(context, "context"), "context"),
         }
-        rows = self._rows(FINISH, values)
+        rows = self._stored(Run, _sql("finish_run"), values)
         if not rows:
             ended = self._find(Run, run_id, "run_id")
             raise InvalidInput(f"run {ended.id} has ended before, as {ended.status}")
-        return stored_row(Run, rows[0])
+        return rows[0]
 
 
 class Evals(Repository):
@@ -180,7 +148,7 @@ class Evals(Repository):
             "since": None if since is None else as_instant(since, "since"),
             "until": None if until is None else as_instant(until, "until"),
         }
-        return [EvalSummary(*row) for row in self._rows(SUMMARY, values)]
+        return [EvalSummary(*row) for row in self._rows(_sql("summarize_evals"), values)]
 
 
 class Audit(Repository):

@@ -14,12 +14,11 @@ from uuid_utils.compat import uuid7
 from myloware_store.core.arguments import as_enum, as_list, as_name
 from myloware_store.core.enums import WorkItemType
 from myloware_store.core.errors import DocumentProblem, InvalidDocument, InvalidInput, NotFound, VersionConflict
+from myloware_store.core.sql import queries_beside
 from myloware_store.core.values import dump_json, require_text, shown
-from myloware_store.orm.repository import stored_row
 from myloware_store.platform.json_schemas import as_json_schema, broken_rules, compiled
 from myloware_store.platform.models import Schema
 from myloware_store.platform.versions import Versions
-from myloware_store.platform.versions_sql import ACTIVE, DEFINITIONS, activation
 
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
@@ -28,20 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ActiveSchemas", "Schemas"]
 
-# Index: schemas_name_version_key. The update changes nothing: it returns the first, where it is the same.
-REGISTER = """
-INSERT INTO schemas AS s (id, name, version, document_type, schema_definition)
-VALUES (%(id)s, %(name)s, %(version)s, %(document_type)s, %(definition)s::jsonb)
-ON CONFLICT (name, version) DO UPDATE SET name = s.name
-    WHERE s.document_type = EXCLUDED.document_type AND s.schema_definition = EXCLUDED.schema_definition
-RETURNING id, created_at, name, version, document_type, schema_definition, is_active, updated_at
-"""
-
-ACTIVATE = activation(
-    "schemas",
-    "name = %(name)s AND version = %(version)s",
-    "t.id, t.created_at, t.name, t.version, t.document_type, t.schema_definition, t.is_active, t.updated_at",
-)
+_sql = queries_beside(__file__)
 
 _MOST_PROBLEMS = 20
 _MOST_KEPT = 100
@@ -123,13 +109,13 @@ class Schemas(Versions[Schema]):
             "document_type": as_enum(document_type, WorkItemType, "document_type").value,
             "definition": dump_json(as_json_schema(schema_definition, "schema_definition"), "schema_definition"),
         }
-        rows = self._rows(REGISTER, values)
+        rows = self._stored(Schema, _sql("register_schema"), values)
         if not rows:
             raise VersionConflict(
                 f"schema {name} {version} was registered before, with another definition or document type: register"
                 " what has changed as another version"
             )
-        return stored_row(Schema, rows[0])
+        return rows[0]
 
     def activate(self, name: str, version: str) -> Schema:
         """Make a version the active one of its name; however many race, there is exactly one.
@@ -144,10 +130,10 @@ class Schemas(Versions[Schema]):
             NotFound: There is no such version; the one that was active still is.
         """
         values = {"name": as_name(name, "name"), "version": as_name(version, "version")}
-        rows = self._rows(ACTIVATE, values, contested="schemas_active_idx")
+        rows = self._activate("name = %(name)s AND version = %(version)s", values)
         if not rows:
             raise NotFound(f"there is no schema {name} {version}: register it first")
-        return stored_row(Schema, rows[0])
+        return rows[0]
 
     def validate(self, document_type: str, content: str) -> None:
         """Check a document against the active schemas for its type.
@@ -200,9 +186,9 @@ class Schemas(Versions[Schema]):
             return ActiveSchemas()
         asked = {"document_types": sorted(types)}
         kept = self._kept
-        stamps = [stamp for (stamp,) in self._rows(ACTIVE, asked)]
+        stamps = [stamp for (stamp,) in self._rows(_sql("active_schemas"), asked)]
         if any(stamp not in kept for stamp in stamps):
-            rows = self._rows(DEFINITIONS, asked)
+            rows = self._rows(_sql("active_definitions"), asked)
             used = {stamp: kept.get(stamp) or _ready(*told) for stamp, *told in rows}
             kept = {**kept, **used} if len(kept) < _MOST_KEPT else used
             self._kept, stamps = kept, [*used]

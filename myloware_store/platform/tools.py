@@ -11,13 +11,15 @@ from uuid_utils.compat import uuid7
 
 from myloware_store.core.arguments import as_count, as_flag, as_list, as_name, as_text
 from myloware_store.core.errors import NotFound
+from myloware_store.core.sql import queries_beside
 from myloware_store.core.values import dump_json
-from myloware_store.orm.repository import Repository, named_or_id, stored_row
-from myloware_store.platform import tools_sql as sql
+from myloware_store.orm.repository import Repository, named_or_id
 from myloware_store.platform.json_schemas import as_json_schema
 from myloware_store.platform.models import Capability, Connector, Tool, ToolCapability
 
 __all__ = ["Capabilities", "Tools"]
+
+_sql = queries_beside(__file__)
 
 
 class Tools(Repository):
@@ -62,10 +64,10 @@ class Tools(Repository):
             "schema": None if schema is None else dump_json(as_json_schema(schema, "schema"), "schema"),
             "is_active": None if is_active is None else as_flag(is_active, "is_active"),
         }
-        rows = self._rows(sql.REGISTER_TOOL, values)
+        rows = self._stored(Tool, _sql("register_tool"), values)
         if not rows:
             raise NotFound(f"there is no connector {connector_name or connector_id}")
-        return stored_row(Tool, rows[0])
+        return rows[0]
 
     def grant(self, tool: Tool | UUID | str, capability: Capability | UUID | str) -> bool:
         """Grant a capability to a tool.
@@ -80,7 +82,7 @@ class Tools(Repository):
         Raises:
             NotFound: There is no such tool (or it is another tenant's), or no such capability.
         """
-        return self._of_pair(sql.GRANT, tool, capability)
+        return self._of_pair("grant", tool, capability)
 
     def revoke(self, tool: Tool | UUID | str, capability: Capability | UUID | str) -> bool:
         """Take a capability from a tool.
@@ -95,7 +97,7 @@ class Tools(Repository):
         Raises:
             NotFound: There is no such tool (or it is another tenant's), or no such capability.
         """
-        return self._of_pair(sql.REVOKE, tool, capability)
+        return self._of_pair("revoke", tool, capability)
 
     def allowed(self, tool: Tool | UUID | str, capability: Capability | UUID | str) -> bool:
         """Tell whether a tool may use a capability now.
@@ -107,7 +109,7 @@ class Tools(Repository):
             tool: The tool; one that there is not, or that is another tenant's, is allowed nothing.
             capability: The capability; one that there is not is allowed to nobody.
         """
-        ((allowed,),) = self._rows(sql.ALLOWED, _pair(tool, capability))
+        ((allowed,),) = self._rows(_sql("tool_and_capability") + _sql("allowed"), _pair(tool, capability))
         return bool(allowed)
 
     def list(
@@ -137,8 +139,8 @@ class Tools(Repository):
             query = query.where(Tool.id.in_(granted))
         return [*query.order_by(Tool.name, Tool.tenant_id).limit(as_count(limit, "limit"))]
 
-    def _of_pair(self, statement: str, tool: Any, capability: Any) -> bool:
-        rows = self._rows(statement, _pair(tool, capability))
+    def _of_pair(self, name: str, tool: Any, capability: Any) -> bool:
+        rows = self._rows(_sql("tool_and_capability") + _sql(name), _pair(tool, capability))
         if not rows:
             named = [name or row_id for row_id, _, name in (named_or_id(tool, "tool"), named_or_id(capability, ""))]
             raise NotFound(f"there is no tool {named[0]}, or no capability {named[1]}")
@@ -170,7 +172,7 @@ class Capabilities(Repository):
             "description": as_text(description, "description"),
             "permissions": dump_json(permitted, "permissions"),
         }
-        return stored_row(Capability, self._rows(sql.REGISTER_CAPABILITY, values)[0])
+        return self._stored(Capability, _sql("register_capability"), values)[0]
 
     def list(self, *, scope: str | None = None, limit: int = 100) -> builtins.list[Capability]:
         """Return capabilities by name.

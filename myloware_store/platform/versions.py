@@ -6,10 +6,13 @@ import builtins
 from typing import Any, ClassVar, Generic, TypeVar
 
 from myloware_store.core.arguments import as_count, as_flag, as_name
+from myloware_store.core.sql import queries_beside
 from myloware_store.orm.repository import Repository
 from myloware_store.platform.models import Schema, WorkflowTemplate
 
 __all__ = ["Versions"]
+
+_sql = queries_beside(__file__)
 
 _Version = TypeVar("_Version", Schema, WorkflowTemplate)
 
@@ -18,6 +21,12 @@ class Versions(Repository, Generic[_Version]):
     """Rows that all tenants share, in versions of a name."""
 
     _model: ClassVar[Any]
+
+    def _activate(self, wanted: str, values: dict[str, str]) -> builtins.list[_Version]:
+        """Make the version that meets a condition the active one of its name; none is returned if there is none."""
+        table = self._model._meta.table_name
+        sql = _sql("activate").format(table=table, wanted=wanted)
+        return self._stored(self._model, sql, values, contested=f"{table}_active_idx")
 
     def deactivate(self, name: str) -> bool:
         """Leave a name without an active version.

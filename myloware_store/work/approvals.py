@@ -11,7 +11,7 @@ from myloware_store.core.arguments import as_count, as_enum, as_name, as_text, a
 from myloware_store.core.enums import ApprovalDecision
 from myloware_store.core.errors import NotAwaitingApproval
 from myloware_store.core.sql import queries_beside
-from myloware_store.orm.repository import Repository, stored_row
+from myloware_store.orm.repository import Repository
 from myloware_store.work.models import ApprovalEvent, WorkItem
 
 __all__ = ["Approvals"]
@@ -55,8 +55,8 @@ class Approvals(Repository):
             "reason": as_text(reason, "reason"),
             "policy_version": as_name(policy_version, "policy_version"),
         }
-        for row in self._rows(_sql("decide"), values):
-            return stored_row(ApprovalEvent, row)
+        for event in self._stored(ApprovalEvent, _sql("decide"), values):
+            return event
         item = self._find(WorkItem, item_id, "item_id")
         raise NotAwaitingApproval(f"item {item.id} does not await a decision: it is {item.status}")
 

@@ -12,7 +12,7 @@ from myloware_store.core.sql import queries_beside
 from myloware_store.core.values import require_text
 from myloware_store.db.tenancy import tenant_scope
 from myloware_store.db.transactions import require_plain
-from myloware_store.orm.repository import Repository, stored_row, writer
+from myloware_store.orm.repository import Repository, writer
 from myloware_store.work.models import DeadLetter
 
 __all__ = ["DeadLetters"]
@@ -98,8 +98,7 @@ class DeadLetters(Repository):
 
     def _hand_over(self, letter_id: str, by: str, handler: Callable[[DeadLetter], object]) -> set[UUID]:
         with self._db.atomic():
-            for row in self._rows(_sql("hand_over"), {"id": letter_id, "by": by}):
-                letter = stored_row(DeadLetter, row)
+            for letter in self._stored(DeadLetter, _sql("hand_over"), {"id": letter_id, "by": by}):
                 with tenant_scope(letter.tenant_id, by):
                     handler(letter)
                 return {letter.id}

@@ -29,7 +29,7 @@ from myloware_store.core.results import Claim, Outcome, Pruned, TenantStats, Wor
 from myloware_store.core.sql import queries_beside
 from myloware_store.core.values import dump_json, is_uuid, read_label
 from myloware_store.db.listening import Listener
-from myloware_store.orm.repository import Repository, writer
+from myloware_store.orm.repository import Repository, stored_row, writer
 from myloware_store.orm.scalars import as_instant
 from myloware_store.platform.schemas import ActiveSchemas, Schemas
 from myloware_store.work.horizon import Horizon, Horizons
@@ -39,7 +39,6 @@ from myloware_store.work.rows import (
     KNOWN_TYPES,
     as_claims,
     as_document,
-    as_order,
     as_outcomes,
     error_text,
     fence,
@@ -134,17 +133,16 @@ class Work(Repository):
             "contents": [content for _, content in documents],
         }
         try:
-            row = self._store_checked(documents, values)
+            order = self._store_checked(documents, values)
         except InvalidDocument:
             # What was submitted under this key before a schema came into force is not submitted anew.
             if key is None or not self._by_key(tenant, key):
                 raise
-            row = None
-        if row is None:
+            order = None
+        if order is None:
             return self._first_order(tenant, key, documents)
         if available_at is not None:
             self._horizons.forget()
-        order = as_order(row)
         # The roll-up trigger counted the items after the row was returned.
         order.open_items = len(documents)
         order._dirty.clear()  # noqa: SLF001  the stored row says so, too
@@ -504,8 +502,8 @@ class Work(Repository):
                 pruned += Pruned(orders=0, items=0, dead_letters=letters)
         return pruned
 
-    def _store_checked(self, documents: list[tuple[str, str]], values: dict[str, Any]) -> tuple[Any, ...] | None:
-        """Store documents that fit the active schemas, and return the order's row; None where its key was used before.
+    def _store_checked(self, documents: list[tuple[str, str]], values: dict[str, Any]) -> WorkOrder | None:
+        """Store documents that fit the active schemas, and return the order; None where its key was used before.
 
         They are checked against what was active when this store last asked. The statement that stores them finds out
         whether it still is, so that nothing is asked before it as long as nothing changes.
@@ -520,9 +518,9 @@ class Work(Repository):
                     raise
             else:
                 given = {**values, "document_types": [*types], "stamps": [*active.stamps]}
-                ((unchanged, *row),) = self._rows(_sql("submit"), given)
-                if unchanged:
-                    return tuple(row) if row[0] else None
+                (row,) = self._named(_sql("submit"), given)
+                if row["holds"]:
+                    return stored_row(WorkOrder, row) if row["id"] else None
             active, asked = self._schemas.active(types), True
             self._active[types] = active
 

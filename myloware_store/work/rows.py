@@ -13,14 +13,11 @@ from myloware_store.core.errors import InvalidInput
 from myloware_store.core.results import Claim, Outcome
 from myloware_store.core.values import MAX_TEXT_BYTES, read_label, require_text
 from myloware_store.db.tenancy import current_tenant
-from myloware_store.orm.repository import stored_row
-from myloware_store.work.models import WorkOrder
 
 __all__ = [
     "KNOWN_TYPES",
     "as_claims",
     "as_document",
-    "as_order",
     "as_outcomes",
     "error_text",
     "fence",
@@ -39,11 +36,6 @@ def as_document(item: Any, place: str) -> tuple[str, str]:
         raise InvalidInput(f"{place}: it needs a type and a content")
     content = require_text(row["content"], f"{place}: content", blank=False, max_bytes=MAX_TEXT_BYTES)
     return as_enum(row["type"], WorkItemType, f"{place}: type").value, content
-
-
-def as_order(row: tuple[Any, ...]) -> WorkOrder:
-    """Return a row with all plain columns as the order it is."""
-    return stored_row(WorkOrder, row)
 
 
 def as_claims(claims: Iterable[Claim]) -> list[Claim]:
