@@ -10,7 +10,7 @@ from myloware_store.core.errors import InvalidInput, SettingsError, StoreError
 from myloware_store.db.database import StoreDatabase
 from myloware_store.db.proxy import proxy
 from myloware_store.db.tenancy import tenant_scope
-from myloware_store.memory import Memory
+from myloware_store.memory.engine import Memory
 from myloware_store.orm.repository import Repository
 from myloware_store.platform.connectors import Connectors
 from myloware_store.platform.records import Audit, Evals, Runs

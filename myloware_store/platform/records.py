@@ -9,12 +9,21 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from myloware_store.core.arguments import as_count, as_flag, as_name, as_object, as_text, as_uuid, require_object
+from myloware_store.core.arguments import (
+    as_count,
+    as_flag,
+    as_name,
+    as_number,
+    as_object,
+    as_text,
+    as_uuid,
+    require_object,
+)
 from myloware_store.core.enums import WorkOrderStatus
 from myloware_store.core.errors import InvalidInput, NotFound
 from myloware_store.core.results import EvalSummary
 from myloware_store.core.sql import queries_beside
-from myloware_store.core.values import dump_json, is_uuid, shown
+from myloware_store.core.values import dump_json, is_uuid
 from myloware_store.orm.repository import Repository, writer
 from myloware_store.orm.scalars import as_instant
 from myloware_store.platform.models import AuditLog, EvalResult, Run
@@ -109,13 +118,11 @@ class Evals(Repository):
             NotFound: There is no such item, or it is another tenant's.
             InvalidInput: The score is outside 0 .. 1, or something cannot be stored.
         """
-        if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
-            raise InvalidInput(f"score: {shown(score)} is not a number from 0 to 1")
         return self._create(
             EvalResult,
             work_item=self._find(WorkItem, item_id, "item_id"),
             evaluation_type=as_name(evaluation_type, "evaluation_type"),
-            score=score,
+            score=as_number(score, "score", least=0, most=1),
             passed=as_flag(passed, "passed"),
             metrics=as_object(metrics, "metrics"),
         )

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from myloware_store.core.arguments import as_choice, as_count
+from myloware_store.core.arguments import as_choice, as_count, as_number
 from myloware_store.core.errors import DatabaseFault, InvalidInput, VectorIndexError
-from myloware_store.core.values import shown
 from myloware_store.memory.index.build import build_index, drop_leftovers, find_leftovers, record
 from myloware_store.memory.index.plan import COMMAND, LEAST_ROWS, make_plan, read_status
 from myloware_store.memory.index.recall import KS, PARAMETERS, calibrate, draw, score
@@ -75,7 +74,7 @@ class MemoryIndex:
                 or the build failed; the index in use stayed as it was.
             ConnectionFailed: The connection was lost; run it again.
         """
-        target = _as_recall(target_recall)
+        target = as_number(target_recall, "target_recall", least=0.5, most=1)
         self._refuse_transaction("ensure")
         with self._db.unit():
             plan, reason = self._plan(self._states.refresh(), target)
@@ -254,9 +253,3 @@ class MemoryIndex:
 
 def _silent(_what: str, _done: int, _total: int | None) -> None:
     """Tell no one."""
-
-
-def _as_recall(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.5 <= value <= 1:  # noqa: PLR2004  documented
-        raise InvalidInput(f"target_recall: {shown(value)} is not a number from 0.5 to 1")
-    return float(value)
