@@ -18,7 +18,7 @@ from myloware_store.core.errors import ConnectionFailed, DatabaseFault, InvalidI
 from myloware_store.db.driver_errors import DRIVER_ERRORS, connect_fault, lost_fault, misuse, statement_fault
 from myloware_store.db.interrupts import watch
 from myloware_store.db.pool import ConnectionPool
-from myloware_store.db.statements import Rows, Stream, copy, may_store
+from myloware_store.db.statements import Rows, Stream, copy
 from myloware_store.db.thread_connection import ThreadConnection
 from myloware_store.db.transactions import Blocks, Manual, transact
 
@@ -125,7 +125,8 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
 
     def copy(self, sql: str, stream: Any) -> int:
         """Run a COPY from or to a file object, and return how many rows it moved."""
-        return self._perform(lambda cursor: copy(cursor, sql, stream), sql)
+        reads = "STDIN" not in str(sql).upper()
+        return self._perform(lambda cursor: copy(cursor, sql, stream, reads=reads), reads=reads)
 
     def connect(self, reuse_if_open: bool = False) -> bool:  # noqa: FBT001, FBT002 - Peewee's signature
         """Hold a connection for this thread until `close()`."""
@@ -247,19 +248,28 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
             sql, params = self.get_sql_context(**options).sql(query).query()
         except RecursionError:
             raise InvalidInput("a value in the query is nested too deeply, or holds itself") from None
-        cursor = self.execute_sql(sql, params, named_cursor=named_cursor)
+        reads = isinstance(query, peewee.SelectBase)
+        cursor = self.execute_sql(sql, params, named_cursor=named_cursor, reads=reads)
         if not named_cursor:
             return cursor
         from playhouse.postgres_ext import FetchManyCursor
 
         return FetchManyCursor(cursor, array_size)
 
-    def execute_sql(self, sql: str, params: Any = None, named_cursor: object = None) -> Any:
-        """Run one statement, and return its rows as a cursor that needs no connection any more."""
+    def execute_sql(self, sql: str, params: Any = None, named_cursor: object = None, *, reads: bool = False) -> Any:
+        """Run one statement, and return its rows as a cursor that needs no connection any more.
+
+        Args:
+            sql: The statement.
+            params: Its parameters.
+            named_cursor: Whether to stream the rows, inside a transaction or unit.
+            reads: Whether the statement only reads. If the connection is lost before the reply comes, a statement that
+                may write raises AmbiguousCommit outside of a transaction, one that reads ConnectionFailed.
+        """
         named = bool(named_cursor)
         if named and self._state.closed:
             raise misuse("rows are streamed inside db.atomic() or db.unit(): they come through an open connection")
-        return self._execute(sql, params, named=named)
+        return self._execute(sql, params, named=named, reads=reads)
 
     def execute_tuned(self, settings: Mapping[str, str | int], sql: str, params: Any = None) -> Any:
         """Run one SELECT under settings that hold for it alone, sent with it, and return its rows as a cursor.
@@ -273,19 +283,19 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
             params: Its parameters.
         """
         if not settings:
-            return self._execute(sql, params)
+            return self._execute(sql, params, reads=True)
         tuning = "".join(f"SET LOCAL {name} = {value}; " for name, value in settings.items())
         if not self.transaction_open():
-            return self._execute(sql, params, prefix=tuning)
+            return self._execute(sql, params, prefix=tuning, reads=True)
         try:
-            return self._execute(sql, params, prefix="SAVEPOINT myloware_tuned; " + tuning)
+            return self._execute(sql, params, prefix="SAVEPOINT myloware_tuned; " + tuning, reads=True)
         finally:
             # Where the connection is lost, or the transaction had failed before, there is nothing to give back.
             with suppress(DatabaseFault):
                 undo = "ROLLBACK TO SAVEPOINT myloware_tuned; RELEASE SAVEPOINT myloware_tuned"
-                self._perform(lambda cursor: cursor.execute(undo), "ROLLBACK TO SAVEPOINT myloware_tuned")
+                self._perform(lambda cursor: cursor.execute(undo), reads=True)
 
-    def _execute(self, sql: str, params: Any, *, named: bool = False, prefix: str = "") -> Any:
+    def _execute(self, sql: str, params: Any, *, named: bool = False, prefix: str = "", reads: bool) -> Any:
         """Run a statement; what is sent before it neither writes nor outlives it."""
         if params is None:
             params = ()
@@ -295,12 +305,12 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
         def run(cursor: extensions.cursor) -> Any:
             self._state.soiled |= named  # rows are still to come from this connection, and no other
             cursor.execute(prefix + sql, params)
-            return Stream(cursor, partial(self._perform, sql="FETCH")) if named else Rows(cursor)
+            return Stream(cursor, partial(self._perform, reads=True)) if named else Rows(cursor)
 
         self._log_query(sql, params)
         start = time.perf_counter()
         try:
-            result = self._perform(run, sql, named=named)
+            result = self._perform(run, named=named, reads=reads)
         except Exception as error:
             if self.query_hooks:
                 self._notify_hooks(sql, params, start, error)
@@ -316,7 +326,7 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
         level = self._adapter.isolation_level_str(isolation_level or self._isolation_level)
         statement = f"BEGIN TRANSACTION ISOLATION LEVEL {level}" if level else "BEGIN"
         try:
-            self._perform(lambda cursor: cursor.execute(statement), statement)
+            self._perform(lambda cursor: cursor.execute(statement), reads=True)
         except BaseException:  # such as KeyboardInterrupt, which comes when the server has begun
             if self.transaction_open():
                 self.rollback()
@@ -339,7 +349,7 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
             return cursor.statusmessage
 
         try:
-            outcome = self._perform(run, "COMMIT")
+            outcome = self._perform(run, commits=True)
         finally:
             self._state.doomed = False
             self._state.settle()
@@ -354,7 +364,7 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
         self._state.take_back_saves()
         if not self._state.closed:
             with suppress(ConnectionFailed):
-                self._perform(lambda cursor: cursor.execute("ROLLBACK"), "ROLLBACK")
+                self._perform(lambda cursor: cursor.execute("ROLLBACK"), reads=True)
             self._state.doomed = False
             self._state.settle()
 
@@ -378,9 +388,10 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
     def _perform(
         self,
         action: Callable[[extensions.cursor], _Result],
-        sql: object,
         *,
         named: bool = False,
+        reads: bool = False,
+        commits: bool = False,
     ) -> _Result:
         """Do something with a cursor, translate what the driver raises, and return a connection that nothing holds."""
         state = self._state
@@ -389,6 +400,8 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
         try:
             connection = state.live()
             sent, in_transaction = not connection.closed, state.in_transaction()
+            # A transaction that was begun by hand may also be ended so, by any statement.
+            in_block = in_transaction and bool(state.transactions) and not isinstance(state.transactions[-1], Manual)
             statement = watch(connection)
             try:
                 return action(self._new_cursor(named=named))
@@ -396,7 +409,7 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
                 error = caught
             # Outside of the handler: the driver's error, which may quote row values, becomes no __context__, also of
             # what the handler of a signal raises at the next call.
-            committing = sent and may_store(sql, in_transaction=in_transaction)
+            committing = sent and (commits or not (reads or in_block))
             returned = statement.returned() if statement is not None else None
             fault = self._fault(error, connection, committing=committing, returned=returned)
             state.doomed |= in_transaction and isinstance(fault, ConnectionFailed)

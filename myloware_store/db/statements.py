@@ -1,8 +1,7 @@
-"""The rows of a statement, read whole, and whether it may have stored something."""
+"""The rows of a statement, read whole or streamed, and COPY."""
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
     from psycopg2.extensions import cursor
 
-__all__ = ["LIFT_DEADLINES", "Rows", "Stream", "copy", "may_store"]
+__all__ = ["LIFT_DEADLINES", "Rows", "Stream", "copy"]
 
 # Servers older than PostgreSQL 17 know no transaction_timeout.
 LIFT_DEADLINES = """
@@ -25,35 +24,6 @@ SELECT set_config(name, '0', %s) FROM pg_settings WHERE name IN
     ('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout')
 """
 """For what runs long on purpose; its parameter is whether it holds to the end of the transaction, or of the session."""
-
-_READS = re.compile(
-    r"[\s(]*(?:SELECT|VALUES|TABLE|WITH|SHOW|EXPLAIN|FETCH|BEGIN|START|ROLLBACK|ABORT|SET|RESET|DISCARD"
-    r"|COPY\b.*\bTO\s+STDOUT)\b",
-    re.IGNORECASE | re.DOTALL,
-)
-_WRITES = re.compile(
-    r";\s*\S|\b(?:INSERT|(?<!FOR\s)(?<!KEY\s)UPDATE|DELETE|MERGE|INTO|CREATE|EXECUTE"
-    r"|submit_work_order|claim_work_items|finish_work_items)\b",
-    re.IGNORECASE,
-)
-_COMMITS = re.compile(r"(?:^|;)\s*COMMIT\b|^\s*(?:END|PREPARE\s+TRANSACTION)\b", re.IGNORECASE)
-
-
-def may_store(sql: object, *, in_transaction: bool) -> bool:
-    """Tell whether the server may have committed something by running a statement whose reply never came.
-
-    It errs on the side of yes, but for one case: a SELECT counts as a read, whatever the functions that it calls do,
-    unless they are the work engine's.
-
-    Args:
-        sql: The statement.
-        in_transaction: Whether a transaction was open before it, which then has to be committed first.
-    """
-    if not isinstance(sql, str):
-        return not in_transaction
-    if in_transaction:
-        return bool(_COMMITS.search(sql))
-    return not _READS.match(sql) or bool(_WRITES.search(sql))
 
 
 class Rows:
@@ -138,13 +108,19 @@ class Stream:
             self._source.close()
 
 
-def copy(source: cursor, sql: Any, stream: Any) -> int:
+def copy(source: cursor, sql: Any, stream: Any, *, reads: bool) -> int:
     """Run a COPY from or to a file object, and return how many rows it moved.
+
+    Args:
+        source: The driver's cursor.
+        sql: The COPY.
+        stream: The file object.
+        reads: Whether it copies from the database to the file.
 
     Raises:
         InvalidInput: There is no such file, or it is closed or of the wrong direction.
     """
-    way = "read" if re.search("STDIN", str(sql), re.IGNORECASE) else "write"
+    way = "write" if reads else "read"
     if not callable(getattr(stream, way, None)) or getattr(stream, "closed", False):
         raise InvalidInput(f"stream: this {type(stream).__name__} is not an open file to {way}")
     try:

@@ -187,7 +187,7 @@ class Memory(Repository):
             InvalidInput: An id is not a UUID.
         """
         values = {"ids": as_uuids(ids, "ids"), "with_embedding": as_flag(with_embedding, "with_embedding")}
-        return self._docs(_sql("get"), values)
+        return self._docs(_sql("get"), values, reads=True)
 
     def update(
         self,
@@ -314,7 +314,7 @@ class Memory(Repository):
         most = as_count(limit, "limit")
         shares = as_count(share[1], "share: of how many", most=_MAX_SHARES)
         number = as_count(share[0], "share", least=0, most=shares - 1)
-        return self._docs(_sql("missing_embeddings"), {"limit": most, "share": number, "shares": shares})
+        return self._docs(_sql("missing_embeddings"), {"limit": most, "share": number, "shares": shares}, reads=True)
 
     def set_embeddings(self, pairs: Iterable[Sequence[Any]]) -> set[UUID]:
         """Set or replace the embeddings of documents, in one statement.
@@ -560,9 +560,9 @@ class Memory(Repository):
         }
         return search.find(self._db, statement, values, near.settings)
 
-    def _docs(self, sql: str, values: Mapping[str, Any], **names: str) -> list[MemoryDoc]:
+    def _docs(self, sql: str, values: Mapping[str, Any], *, reads: bool = False, **names: str) -> list[MemoryDoc]:
         """Run a statement that returns `doc_columns` and `vector`, and return its rows as documents."""
-        rows = self._named(sql.format(doc_columns=_sql("doc_columns"), **names), values)
+        rows = self._named(sql.format(doc_columns=_sql("doc_columns"), **names), values, reads=reads)
         return [_as_doc(**row) for row in rows]
 
     def _require_transaction(self) -> None:

@@ -61,7 +61,7 @@ class Writing(Repository):
         if not items:
             return {}
         names: dict[str, str] = {}  # one text for each tenant, not for each item
-        found = self._rows(_sql("item_tenants"), {"ids": [str(item) for item in items]})
+        found = self._rows(_sql("item_tenants"), {"ids": [str(item) for item in items]}, reads=True)
         return {item: names.setdefault(tenant, tenant) for item, tenant in found}
 
     def _assign_tenants(self, rows: Sequence[Row]) -> None:

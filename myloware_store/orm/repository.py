@@ -56,9 +56,9 @@ class Repository:
             raise NotFound(f"{name}: there is no {model.__name__} {row_id}")
         return row
 
-    def _rows(self, sql: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    def _rows(self, sql: str, parameters: Mapping[str, Any], *, reads: bool = False) -> list[tuple[Any, ...]]:
         """Run one statement and return its rows; `_execute` says how."""
-        return self._execute(sql, parameters, "").fetchall()
+        return self._execute(sql, parameters, reads=reads).fetchall()
 
     def _stored(
         self, model: type[_Stored], sql: str, parameters: Mapping[str, Any], *, contested: str = ""
@@ -66,13 +66,15 @@ class Repository:
         """Run one statement and return its rows, which have at least the model's plain columns, as instances."""
         return [stored_row(model, row) for row in self._named(sql, parameters, contested=contested)]
 
-    def _named(self, sql: str, parameters: Mapping[str, Any], *, contested: str = "") -> list[dict[str, Any]]:
+    def _named(
+        self, sql: str, parameters: Mapping[str, Any], *, contested: str = "", reads: bool = False
+    ) -> list[dict[str, Any]]:
         """Run one statement and return its rows by the names of their columns."""
-        rows = self._execute(sql, parameters, contested)
+        rows = self._execute(sql, parameters, contested=contested, reads=reads)
         names = [column.name for column in rows.description or ()]
         return [dict(zip(names, row, strict=True)) for row in rows]
 
-    def _execute(self, sql: str, parameters: Mapping[str, Any], contested: str) -> Rows:
+    def _execute(self, sql: str, parameters: Mapping[str, Any], *, contested: str = "", reads: bool = False) -> Rows:
         """Run one statement.
 
         `tenant` is a parameter of every statement: the tenant in force, or None where there is none. Outside of a
@@ -89,7 +91,7 @@ class Repository:
 
         def run() -> Rows:
             try:
-                rows: Rows = self._db.execute_sql(sql, values)
+                rows: Rows = self._db.execute_sql(sql, values, reads=reads)
             except ConstraintViolation as refused:
                 if not contested or refused.constraint != contested:
                     raise

@@ -155,7 +155,7 @@ class Evals(Repository):
             "since": None if since is None else as_instant(since, "since"),
             "until": None if until is None else as_instant(until, "until"),
         }
-        return [EvalSummary(*row) for row in self._rows(_sql("summarize_evals"), values)]
+        return [EvalSummary(*row) for row in self._rows(_sql("summarize_evals"), values, reads=True)]
 
 
 class Audit(Repository):

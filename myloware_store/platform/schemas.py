@@ -186,9 +186,9 @@ class Schemas(Versions[Schema]):
             return ActiveSchemas()
         asked = {"document_types": sorted(types)}
         kept = self._kept
-        stamps = [stamp for (stamp,) in self._rows(_sql("active_schemas"), asked)]
+        stamps = [stamp for (stamp,) in self._rows(_sql("active_schemas"), asked, reads=True)]
         if any(stamp not in kept for stamp in stamps):
-            rows = self._rows(_sql("active_definitions"), asked)
+            rows = self._rows(_sql("active_definitions"), asked, reads=True)
             used = {stamp: kept.get(stamp) or _ready(*told) for stamp, *told in rows}
             kept = {**kept, **used} if len(kept) < _MOST_KEPT else used
             self._kept, stamps = kept, [*used]

@@ -109,7 +109,7 @@ class Tools(Repository):
             tool: The tool; one that there is not, or that is another tenant's, is allowed nothing.
             capability: The capability; one that there is not is allowed to nobody.
         """
-        ((allowed,),) = self._rows(_sql("tool_and_capability") + _sql("allowed"), _pair(tool, capability))
+        ((allowed,),) = self._rows(_sql("tool_and_capability") + _sql("allowed"), _pair(tool, capability), reads=True)
         return bool(allowed)
 
     def list(

@@ -89,7 +89,7 @@ class DeadLetters(Repository):
             require_plain(handler, "handler")
         replayed = {letter_id for (letter_id,) in self._rows(_sql("replay"), values)}
         if handler is None:
-            if not replayed and self._rows(_sql("need_handler"), {"ids": letter_ids}) == [(True,)]:
+            if not replayed and self._rows(_sql("need_handler"), {"ids": letter_ids}, reads=True) == [(True,)]:
                 raise InvalidInput("handler: none of these letters has an item to queue again; give a handler for them")
         else:
             for letter_id in letter_ids:

@@ -360,7 +360,7 @@ class Work(Repository):
         given = [*zip(held, told, strict=True)]
         rows = self._rows(statement, values(given))
         if len(rows) < len(held):
-            before = self._rows(_sql("failed_before"), values(given))
+            before = self._rows(_sql("failed_before"), values(given), reads=True)
             known = {row[0] for row in before}
             if before and whole:
                 rows = self._rows(statement, values([one for one in given if one[0].item_id not in known]))
@@ -461,7 +461,7 @@ class Work(Repository):
             raise InvalidInput(f"window: {seconds:g} is more than an hour of 3600 seconds")
         return WorkStats(
             window_seconds=seconds,
-            tenants=tuple(TenantStats(*row) for row in self._rows(_sql("stats"), {"window": seconds})),
+            tenants=tuple(TenantStats(*row) for row in self._rows(_sql("stats"), {"window": seconds}, reads=True)),
         )
 
     def metrics(self, window: float = 60.0) -> str:
@@ -494,7 +494,7 @@ class Work(Repository):
         before = as_instant(before, "before")
         items = as_count(batch, "batch")
         pruned = Pruned(orders=0, items=0, dead_letters=0)
-        for (tenant,) in self._rows(_sql("tenants"), {}):
+        for (tenant,) in self._rows(_sql("tenants"), {}, reads=True):
             for status in (WorkOrderStatus.COMPLETED, WorkOrderStatus.FAILED):
                 pruned += self._prune_orders(tenant, status, before, items)
             values = {"tenant_id": tenant, "before": before, "items": items}
@@ -593,7 +593,7 @@ class Work(Repository):
             statement = _sql("due_by_tenant")
         else:
             statement = _sql("due") if values["types"] is None else _sql("due_by_type")
-        ((seconds,),) = self._rows(statement, values)
+        ((seconds,),) = self._rows(statement, values, reads=True)
         return float("inf") if seconds is None else float(seconds)
 
     def _prune_orders(self, tenant: str, status: WorkOrderStatus, before: datetime, items: int) -> Pruned:

@@ -178,7 +178,7 @@ class IndexStates:
 
     def refresh(self) -> IndexState:
         """Return the state as it is now, and keep it."""
-        state = decode_state(self._db.execute_sql(STATE).fetchone())
+        state = decode_state(self._db.execute_sql(STATE, reads=True).fetchone())
         self._kept = (time.monotonic() + _SECONDS, state)
         return state
 
