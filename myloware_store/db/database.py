@@ -20,7 +20,7 @@ from myloware_store.db.interrupts import watch
 from myloware_store.db.pool import ConnectionPool
 from myloware_store.db.statements import Rows, Stream, copy
 from myloware_store.db.thread_connection import ThreadConnection
-from myloware_store.db.transactions import Blocks, Manual, transact
+from myloware_store.db.transactions import Blocks, Manual
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -103,25 +103,6 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
     def transaction_open(self) -> bool:
         """Tell whether the server has a transaction open for this thread, by a block or begun by hand."""
         return self._state.in_transaction()
-
-    def transact(self, fn: Callable[[], _Result], *, retries: int = 5) -> _Result:
-        """Run `fn()` in one transaction, and all of it again where it met a concurrent one.
-
-        Inside an open transaction it runs once, in a savepoint: only the outermost call can run everything again.
-
-        Args:
-            fn: What to do; it may run several times, so it does nothing that a rollback does not undo.
-            retries: How many times to try again after a serialization failure or a deadlock.
-
-        Returns:
-            What `fn` returned.
-
-        Raises:
-            InvalidInput: `fn` is no plain function, or gave something that is still to run; nothing was stored.
-            TransactionConflict: The last try met another transaction too.
-            AmbiguousCommit: The connection was lost during COMMIT; this is not tried again.
-        """
-        return transact(self, fn, retries)
 
     def copy(self, sql: str, stream: Any) -> int:
         """Run a COPY from or to a file object, and return how many rows it moved."""

@@ -8,7 +8,7 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from peewee import ConnectionContext
 from peewee import _atomic as _PeeweeAtomic  # noqa: N812 - a class
@@ -19,10 +19,7 @@ from peewee import _transaction as _PeeweeTransaction  # noqa: N812 - a class
 from myloware_store.core.errors import DatabaseFault, InvalidInput, TransactionConflict
 from myloware_store.db.driver_errors import misuse
 
-if TYPE_CHECKING:
-    from myloware_store.db.database import StoreDatabase
-
-__all__ = ["Atomic", "Blocks", "Manual", "Savepoint", "again_after_conflicts", "require_plain", "transact"]
+__all__ = ["Atomic", "Blocks", "Manual", "Savepoint", "again_after_conflicts", "require_plain"]
 
 _Result = TypeVar("_Result")
 _Function = TypeVar("_Function")
@@ -116,7 +113,9 @@ class Atomic(_PeeweeAtomic):
 
 
 class Blocks:
-    """Begins blocks on a database, or on what stands for one."""
+    """Begins blocks on a database, or on a proxy of one."""
+
+    transaction_open: Callable[[], bool]
 
     def connection_context(self) -> _Connection:
         """Hold a connection while the block runs."""
@@ -138,20 +137,34 @@ class Blocks:
         """Begin a savepoint."""
         return Savepoint(self)
 
+    def transact(self, fn: Callable[[], _Result], *, retries: int = 5) -> _Result:
+        """Run `fn()` in one transaction, and all of it again where it met a concurrent one.
 
-def transact(database: StoreDatabase, fn: Callable[[], _Result], retries: int) -> _Result:
-    """Run `fn()` in one transaction, and all of it again where it met a concurrent one."""
-    require_plain(fn)
-    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
-        raise InvalidInput("retries must be a whole number, 0 or more")
+        Inside an open transaction it runs once, in a savepoint: only the outermost call can run everything again.
 
-    def once() -> _Result:
-        with database.atomic():
-            result = fn()
-            _require_done(result)
-            return result
+        Args:
+            fn: What to do; it may run several times, so it does nothing that a rollback does not undo.
+            retries: How many times to try again after a serialization failure or a deadlock.
 
-    return again_after_conflicts(once, 0 if database.transaction_open() else retries)
+        Returns:
+            What `fn` returned.
+
+        Raises:
+            InvalidInput: `fn` is no plain function, or gave something that is still to run; nothing was stored.
+            TransactionConflict: The last try met another transaction too.
+            AmbiguousCommit: The connection was lost during COMMIT; this is not tried again.
+        """
+        require_plain(fn)
+        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+            raise InvalidInput("retries must be a whole number, 0 or more")
+
+        def once() -> _Result:
+            with self.atomic():
+                result = fn()
+                _require_done(result)
+                return result
+
+        return again_after_conflicts(once, 0 if self.transaction_open() else retries)
 
 
 def again_after_conflicts(fn: Callable[[], _Result], retries: int = 5) -> _Result:
