@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 __all__ = ["LIFT_DEADLINES", "Rows", "Stream", "copy"]
 
-# Servers older than PostgreSQL 17 know no transaction_timeout.
+# transaction_timeout exists since PostgreSQL 17.
 LIFT_DEADLINES = """
 SELECT set_config(name, '0', %s) FROM pg_settings WHERE name IN
     ('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout')
 """
-"""For what runs long on purpose; its parameter is whether it holds to the end of the transaction, or of the session."""
+"""Turns off time-outs, to the end of the transaction if its parameter is true, else of the session."""
 
 
 class Rows:
     """The result of one statement, read whole, with a cursor's interface.
 
-    It needs no connection: psycopg2's own cursors lose their rows when the connection they came from is closed, which
-    another thread's failure can do once it is back in the pool.
+    It needs no connection. psycopg2's own cursors lose their rows when their connection is closed, which another thread
+    can cause once the connection is back in the pool.
     """
 
     __slots__ = ("_left", "arraysize", "closed", "description", "rowcount", "statusmessage")
@@ -45,7 +45,7 @@ class Rows:
         source.close()
 
     def fetchone(self) -> Any:
-        """Return the next row, None after the last."""
+        """Return the next row, or None after the last."""
         return next(self._left, None)
 
     def fetchmany(self, size: int | None = None) -> list[Any]:
@@ -57,7 +57,7 @@ class Rows:
         return list(self._left)
 
     def close(self) -> None:
-        """Let go of the rows."""
+        """Drop the rows."""
         self.closed = True
         self._left = iter(())
 
@@ -75,11 +75,11 @@ class Rows:
 
 
 class Stream:
-    """A cursor on the server, whose rows are fetched through its connection, with errors translated.
+    """A server-side cursor whose errors are translated.
 
     Args:
         source: The driver's cursor.
-        perform: Does something on the connection, and translates what the driver raises.
+        perform: Runs a function on the connection, and translates the driver's errors.
     """
 
     def __init__(self, source: cursor, perform: Callable[[Callable[[cursor], Any]], Any]) -> None:
@@ -89,12 +89,12 @@ class Stream:
 
     @property
     def description(self) -> Any:
-        """The columns, known after the first rows were fetched."""
+        """The columns, known after the first fetch."""
         return self._source.description
 
     @property
     def closed(self) -> bool:
-        """Whether no more rows can be fetched."""
+        """Whether the cursor is closed."""
         return bool(self._source.closed)
 
     def fetchmany(self, size: int) -> list[Any]:
@@ -103,7 +103,7 @@ class Stream:
         return rows
 
     def close(self) -> None:
-        """Close the cursor on the server, if the server is there."""
+        """Close the cursor on the server, if the server can be reached."""
         with suppress(psycopg2.Error):
             self._source.close()
 
@@ -118,7 +118,7 @@ def copy(source: cursor, sql: Any, stream: Any, *, reads: bool) -> int:
         reads: Whether it copies from the database to the file.
 
     Raises:
-        InvalidInput: There is no such file, or it is closed or of the wrong direction.
+        InvalidInput: The stream is not a file object, is closed, or has the wrong direction.
     """
     way = "write" if reads else "read"
     if not callable(getattr(stream, way, None)) or getattr(stream, "closed", False):
@@ -128,7 +128,7 @@ def copy(source: cursor, sql: Any, stream: Any, *, reads: bool) -> int:
     except psycopg2.Error:
         raise
     except BaseException:
-        # The file failed, and rows are still on their way: another statement discards them.
+        # The file failed, and rows are still arriving: another statement discards them.
         with suppress(psycopg2.Error):
             source.execute("SELECT 1")
         raise

@@ -1,4 +1,4 @@
-"""Transactions and savepoints as blocks, and whole transactions that are run again after a conflict."""
+"""Transactions and savepoints as blocks, and whole transactions that are retried after a conflict."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _NOT_PLAIN = (
 
 
 class _OfOneThread:
-    """A block that returns its connection also if it ends in another thread than it began in."""
+    """A block that returns its connection even if it ends in another thread than it began in."""
 
     db: Any
     _strict = True
 
     def __enter__(self) -> Any:
-        self._held = weakref.ref(self.db._state)  # noqa: SLF001  a thread that ends lets go of its connection
+        self._held = weakref.ref(self.db._state)  # noqa: SLF001  a weak reference: the connection of a thread is released with the thread
         return super().__enter__()  # type: ignore[misc]  # Peewee's block
 
     def __exit__(self, exc_type: type[BaseException] | None, *error: object) -> None:
@@ -50,8 +50,8 @@ class _OfOneThread:
             held.end_elsewhere(self)
         if exc_type is None and self._strict:
             raise misuse(
-                "the transaction was rolled back: its block ended in another thread than it began in, and what other"
-                " threads did meanwhile was not in it (a generator was advanced by several threads, perhaps)"
+                "the transaction was rolled back: its block ended in another thread than it began in, and statements of"
+                " other threads were not part of it (perhaps several threads advanced a generator)"
             )
 
 
@@ -64,18 +64,18 @@ class _Transaction(_OfOneThread, _PeeweeTransaction):
         try:
             super().__exit__(exc_type, *error)
         except BaseException:
-            # A signal's handler can raise between any two steps: what follows is not to be part of this transaction.
+            # A signal handler can raise between any two steps: later statements must not run in this transaction.
             if not self.db.transaction_depth() and self.db.transaction_open():
                 self.db.rollback()
             raise
 
 
 class Manual(_OfOneThread, _PeeweeManual):
-    """A block in which transactions begin and end by hand."""
+    """A block in which the caller begins and ends transactions."""
 
 
 class Savepoint(_OfOneThread, _PeeweeSavepoint):
-    """A savepoint whose own failure never hides the error that ended its block."""
+    """A savepoint whose own failure does not hide the error that ended its block."""
 
     def __enter__(self) -> Any:
         self._saves = len(self.db._state.saves)  # noqa: SLF001
@@ -92,7 +92,7 @@ class Savepoint(_OfOneThread, _PeeweeSavepoint):
 
 
 class Atomic(_PeeweeAtomic):
-    """A transaction, or a savepoint inside one, also inside one that was begun by hand."""
+    """A transaction, or a savepoint inside a transaction, even one begun by hand."""
 
     db: Any
 
@@ -102,11 +102,11 @@ class Atomic(_PeeweeAtomic):
             self._helper = self.db.savepoint()
             return self._helper.__enter__()
         if manual:
-            raise misuse("inside db.manual_commit() a transaction is begun by hand: call db.begin() first")
+            raise misuse("inside db.manual_commit() you begin transactions yourself: call db.begin() first")
         return super().__enter__()
 
     def __call__(self, fn: Callable[..., _Result]) -> Callable[..., _Result]:
-        """Decorate a plain function, whose calls then are such blocks."""
+        """Decorate a plain function, so that each call is such a block."""
         decorate: Any = super().__call__
         decorated: Callable[..., _Result] = decorate(require_plain(fn))
         return decorated
@@ -122,7 +122,7 @@ class Blocks:
         return _Connection(self)
 
     def manual_commit(self) -> Manual:
-        """Leave the begin and the end of transactions to the block."""
+        """Let the block begin and end transactions by hand."""
         return Manual(self)
 
     def transaction(self, *args: Any, **kwargs: Any) -> _Transaction:
@@ -138,21 +138,21 @@ class Blocks:
         return Savepoint(self)
 
     def transact(self, fn: Callable[[], _Result], *, retries: int = 5) -> _Result:
-        """Run `fn()` in one transaction, and all of it again where it met a concurrent one.
+        """Run `fn()` in one transaction, and run it again after a conflict with a concurrent transaction.
 
-        Inside an open transaction it runs once, in a savepoint: only the outermost call can run everything again.
+        Inside an open transaction it runs once, in a savepoint: only the outermost call can be retried.
 
         Args:
-            fn: What to do; it may run several times, so it does nothing that a rollback does not undo.
-            retries: How many times to try again after a serialization failure or a deadlock.
+            fn: A plain function. It may run several times, so it should do nothing that a rollback does not undo.
+            retries: How many times to retry after a serialization failure or a deadlock; by default 5.
 
         Returns:
-            What `fn` returned.
+            The result of `fn`.
 
         Raises:
-            InvalidInput: `fn` is no plain function, or gave something that is still to run; nothing was stored.
-            TransactionConflict: The last try met another transaction too.
-            AmbiguousCommit: The connection was lost during COMMIT; this is not tried again.
+            InvalidInput: `fn` is not a plain function, or returned a coroutine or a generator; nothing was stored.
+            TransactionConflict: The last retry conflicted, too.
+            AmbiguousCommit: The connection was lost during COMMIT, which is not retried.
         """
         require_plain(fn)
         if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
@@ -168,7 +168,7 @@ class Blocks:
 
 
 def again_after_conflicts(fn: Callable[[], _Result], retries: int = 5) -> _Result:
-    """Run a whole transaction or a statement of its own, and run it again where it met a concurrent one."""
+    """Run a whole transaction or a single statement, and run it again after a conflict."""
     pause = 0.02
     while True:
         try:
@@ -182,7 +182,7 @@ def again_after_conflicts(fn: Callable[[], _Result], retries: int = 5) -> _Resul
 
 
 def require_plain(fn: _Function, name: str = "fn") -> _Function:
-    """Return a function as it is, but refuse one whose calls only give something to run later, and what is none."""
+    """Return a plain function unchanged; refuse async functions, generators, and objects that cannot be called."""
     if not callable(fn):
         raise InvalidInput(f"{name}: {type(fn).__name__} is not a function")
     later = inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction
@@ -192,7 +192,7 @@ def require_plain(fn: _Function, name: str = "fn") -> _Function:
 
 
 def _require_done(result: object) -> None:
-    """Refuse a result that is still to run."""
+    """Refuse a coroutine or generator as a result, which would run later."""
     if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
         if inspect.iscoroutine(result) or inspect.isgenerator(result):
             result.close()

@@ -1,4 +1,4 @@
-"""Runs, evaluations and audit lines: what is written down beside the work."""
+"""Records about the work: runs, evaluations and audit lines."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _sql = queries_beside(__file__)
 
 
 class Runs(Repository):
-    """Executions of workflows over orders."""
+    """Runs of workflows over orders."""
 
     def start(
         self,
@@ -44,15 +44,19 @@ class Runs(Repository):
         workflow_template_id: UUID | str | None = None,
         context: Mapping[str, Any] | None = None,
     ) -> Run:
-        """Record that a workflow has begun over an order.
+        """Record that a workflow has started to run over an order.
 
         Args:
             order_id: The order.
-            workflow_template_id: The template it follows, if any.
-            context: What the run starts from, a JSON object.
+            workflow_template_id: The template that it follows, if any.
+            context: The initial state of the run, a JSON object.
+
+        Returns:
+            The stored run.
 
         Raises:
-            NotFound: There is no such order (or it is another tenant's), or no such template.
+            InvalidInput: An argument cannot be stored.
+            NotFound: The order does not exist or is another tenant's, or the template does not exist.
         """
         values = {
             "id": str(uuid7()),
@@ -69,16 +73,19 @@ class Runs(Repository):
         return rows[0]
 
     def finish(self, run_id: UUID | str, *, error: str | None = None, context: Mapping[str, Any] | None = None) -> Run:
-        """Record the end of a run: COMPLETED, or FAILED where an error is given.
+        """Record the end of a run: COMPLETED, or FAILED if an error is given.
 
         Args:
             run_id: The run.
             error: Why it failed.
-            context: What to remember of it instead of what it started from.
+            context: A JSON object that replaces the context; by default the context stays.
+
+        Returns:
+            The stored run.
 
         Raises:
-            NotFound: There is no such run, or it is another tenant's.
-            InvalidInput: The run has ended before.
+            NotFound: The run does not exist, or is another tenant's.
+            InvalidInput: The run has already ended, or an argument cannot be stored.
         """
         values = {
             "id": str(as_uuid(run_id, "run_id")),
@@ -105,18 +112,21 @@ class Evals(Repository):
         passed: bool,
         metrics: Mapping[str, Any] | None = None,
     ) -> EvalResult:
-        """Store how good an item's result was.
+        """Store an evaluation of an item's result.
 
         Args:
             item_id: The item.
-            evaluation_type: What was measured.
-            score: From 0 to 1.
-            passed: Whether that is good enough.
+            evaluation_type: The name of the evaluation.
+            score: The score, from 0 to 1.
+            passed: Whether the score is good enough.
             metrics: The numbers behind the score, a JSON object.
 
+        Returns:
+            The stored evaluation.
+
         Raises:
-            NotFound: There is no such item, or it is another tenant's.
-            InvalidInput: The score is outside 0 .. 1, or something cannot be stored.
+            NotFound: The item does not exist, or is another tenant's.
+            InvalidInput: The score is outside 0 .. 1, or another argument cannot be stored.
         """
         return self._create(
             EvalResult,
@@ -135,19 +145,20 @@ class Evals(Repository):
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> list[EvalSummary]:
-        """Sum evaluations up by what they measured, in alphabetical order.
+        """Summarize evaluations by type, in alphabetical order.
 
         Args:
             order_id: Only evaluations of this order's items.
             evaluation_type: Only evaluations of this type.
-            since: Only those recorded at this time or later, an aware datetime.
-            until: Only those recorded before this time, an aware datetime.
+            since: Only evaluations recorded at this time or later, an aware datetime.
+            until: Only evaluations recorded before this time, an aware datetime.
 
         Returns:
-            One summary for each type that there are evaluations of.
+            One summary for each type with evaluations.
 
         Raises:
-            NotFound: There is no such order, or it is another tenant's.
+            InvalidInput: An argument is out of its bounds.
+            NotFound: The order does not exist, or is another tenant's.
         """
         values = {
             "order_id": None if order_id is None else str(self._find(WorkOrder, order_id, "order_id").id),
@@ -159,7 +170,7 @@ class Evals(Repository):
 
 
 class Audit(Repository):
-    """Who did what."""
+    """The audit trail: who did what."""
 
     def record(
         self,
@@ -171,15 +182,21 @@ class Audit(Repository):
         details: Mapping[str, Any] | None = None,
         ip_address: str | None = None,
     ) -> AuditLog:
-        """Store one line, never to be changed again; inside a transaction it commits with the rest.
+        """Store one audit line, which cannot be changed. Inside a transaction it is committed with the rest.
 
         Args:
-            action: What was done, such as `work_order.submit`.
-            resource_type: The kind of thing it was done to.
-            resource_id: Which one.
-            user_id: Who did it, by default the actor in force, else `system`.
+            action: The action, such as `work_order.submit`.
+            resource_type: The type of the resource.
+            resource_id: The id of the resource.
+            user_id: Who did it; by default the actor in force, else `system`.
             details: More about it, a JSON object.
-            ip_address: Where from, IPv4 or IPv6.
+            ip_address: The address of the client, IPv4 or IPv6.
+
+        Returns:
+            The stored line.
+
+        Raises:
+            InvalidInput: An argument cannot be stored.
         """
         tenant, actor = writer()
         return self._create(
@@ -204,18 +221,21 @@ class Audit(Repository):
         until: datetime | None = None,
         limit: int = 100,
     ) -> list[AuditLog]:
-        """Return audit lines, the newest first.
+        """Return audit lines, newest first.
 
-        Within a tenant each filter but a bare `resource_id` is served by an index, however many lines there are.
+        Within a tenant every filter uses an index, except for `resource_id` without `resource_type`.
 
         Args:
-            resource_type: Only lines about this kind of thing.
-            resource_id: Only lines about this one.
+            resource_type: Only lines about this type of resource.
+            resource_id: Only lines about this resource.
             action: Only lines about this action.
             user_id: Only lines of this user or service.
-            since: Only those recorded at this time or later, an aware datetime.
-            until: Only those recorded before this time, an aware datetime.
+            since: Only lines recorded at this time or later, an aware datetime.
+            until: Only lines recorded before this time, an aware datetime.
             limit: Most lines to return (1 to 100,000).
+
+        Raises:
+            InvalidInput: An argument is out of its bounds.
         """
         # Index: audit_logs_tenant_id_created_at_idx, and audit_logs_<resource, action, user_id>_idx.
         query = self._select(AuditLog)

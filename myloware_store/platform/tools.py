@@ -1,4 +1,4 @@
-"""Tools that agents call through connectors, and the capabilities that they are granted."""
+"""Tools, which agents call through connectors, and the capabilities granted to them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _sql = queries_beside(__file__)
 
 
 class Tools(Repository):
-    """Tools, by name within a tenant: the one in force, else the settings'.
+    """Tools, by name within the tenant in force (else the settings' tenant).
 
-    Tools, connectors and capabilities are named by their names, or by their ids or rows.
+    Methods take the name, id or row of a tool, connector or capability.
     """
 
     def register(
@@ -37,21 +37,24 @@ class Tools(Repository):
         schema: Mapping[str, Any] | None = None,
         is_active: bool | None = None,
     ) -> Tool:
-        """Store a tool in the tenant of its connector, or change the one of this name.
+        """Store a tool in the tenant of its connector, or update the one of this name.
 
-        Registered again, a tool keeps its id and its grants. Its connector becomes the one given; everything else is
-        replaced where it is given, and stays where it is not.
+        An existing tool keeps its id and its grants. Its connector is replaced; everything else is replaced only if
+        given.
 
         Args:
-            name: Its name, one of its tenant's.
-            connector: What it is called through.
+            name: Its name, unique within the tenant.
+            connector: The connector that it is called through.
             description: What it does, for the agents.
-            schema: A JSON Schema of its arguments, by default `{}` for a new one, which takes anything.
-            is_active: Whether it may be used at all, by default True for a new one.
+            schema: A JSON Schema of its arguments; by default `{}` for a new tool, which allows anything.
+            is_active: Whether it may be used at all; by default True for a new tool.
+
+        Returns:
+            The stored tool.
 
         Raises:
-            NotFound: There is no such connector, or it is another tenant's.
-            InvalidInput: The schema is no valid JSON Schema, or something cannot be stored.
+            NotFound: The connector does not exist, or is another tenant's.
+            InvalidInput: The schema is not a valid JSON Schema, or another argument cannot be stored.
         """
         connector_id, owner, connector_name = named_or_id(connector, "connector")
         values = {
@@ -77,10 +80,10 @@ class Tools(Repository):
             capability: The capability.
 
         Returns:
-            Whether the tool did not have it before.
+            Whether the grant is new.
 
         Raises:
-            NotFound: There is no such tool (or it is another tenant's), or no such capability.
+            NotFound: The tool does not exist or is another tenant's, or the capability does not exist.
         """
         return self._of_pair("grant", tool, capability)
 
@@ -95,19 +98,22 @@ class Tools(Repository):
             Whether the tool had it.
 
         Raises:
-            NotFound: There is no such tool (or it is another tenant's), or no such capability.
+            NotFound: The tool does not exist or is another tenant's, or the capability does not exist.
         """
         return self._of_pair("revoke", tool, capability)
 
     def allowed(self, tool: Tool | UUID | str, capability: Capability | UUID | str) -> bool:
-        """Tell whether a tool may use a capability now.
+        """Return whether a tool may use a capability now.
 
-        It may where it was granted the capability, is active, and its connector is not switched off (INACTIVE). A
-        connector whose last health check failed (ERROR) switches nothing off: an outage is not a matter of permission.
+        It may if it has the grant, is active, and its connector is not INACTIVE. A connector whose last health check
+        failed (ERROR) does not matter: an outage is not a question of permission.
 
         Args:
-            tool: The tool; one that there is not, or that is another tenant's, is allowed nothing.
-            capability: The capability; one that there is not is allowed to nobody.
+            tool: The tool. If it does not exist or is another tenant's, the answer is False.
+            capability: The capability. If it does not exist, the answer is False.
+
+        Raises:
+            InvalidInput: An argument is not a name, id or row.
         """
         ((allowed,),) = self._rows(_sql("tool_and_capability") + _sql("allowed"), _pair(tool, capability), reads=True)
         return bool(allowed)
@@ -122,9 +128,12 @@ class Tools(Repository):
         """Return tools by name, active or not.
 
         Args:
-            connector: Only those that are called through it.
-            capability: Only those that were granted it.
+            connector: Only tools of this connector.
+            capability: Only tools that have this capability.
             limit: Most tools to return (1 to 100,000).
+
+        Raises:
+            InvalidInput: An argument is out of its bounds.
         """
         query = self._select(Tool)
         if connector is not None:
@@ -153,16 +162,19 @@ class Capabilities(Repository):
     def register(
         self, name: str, scope: str, permissions: Iterable[str] = (), *, description: str | None = None
     ) -> Capability:
-        """Store a capability, or change the one of this name: its scope and permissions become those given.
+        """Store a capability, or replace the scope and permissions of the one of this name.
 
         Args:
             name: Its name, such as `records.read`.
-            scope: What it is about, such as `records`.
-            permissions: What it permits, such as `read`, `search`.
-            description: What it is for; where none is given, the one stored before stays.
+            scope: The kind of thing that it is about, such as `records`.
+            permissions: The permissions, such as `read`, `search`.
+            description: What it is for; by default the stored description stays.
+
+        Returns:
+            The stored capability.
 
         Raises:
-            InvalidInput: One of them cannot be stored.
+            InvalidInput: An argument cannot be stored.
         """
         permitted = [as_name(permission, "permissions") for permission in as_list(permissions, "permissions")]
         values = {
@@ -178,8 +190,11 @@ class Capabilities(Repository):
         """Return capabilities by name.
 
         Args:
-            scope: Only those about this.
+            scope: Only capabilities of this scope.
             limit: Most capabilities to return (1 to 100,000).
+
+        Raises:
+            InvalidInput: An argument is out of its bounds.
         """
         query = self._select(Capability)
         if scope is not None:
