@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from myloware_store.settings import Settings
 
-__all__ = ["DRIVER_ERRORS", "connect_fault", "lost_fault", "misuse", "readable", "statement_fault"]
+__all__ = ["DRIVER_ERRORS", "connect_fault", "lost_fault", "misuse", "read_rows", "statement_fault"]
 
 _Fault = TypeVar("_Fault", bound=errors.StoreError)
 _Rows = TypeVar("_Rows")
@@ -139,7 +139,7 @@ def statement_fault(error: Exception, *, returned: str | None = None) -> Excepti
     return _keeping(error, _unsendable(error))
 
 
-def readable(fetch: Callable[[], _Rows]) -> _Rows:
+def read_rows(fetch: Callable[[], _Rows]) -> _Rows:
     """Return the rows that a cursor fetches.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import psycopg2
 
 from myloware_store.core.errors import InvalidInput
-from myloware_store.db.driver_errors import readable
+from myloware_store.db.driver_errors import read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,7 +41,7 @@ class Rows:
         self.statusmessage = source.statusmessage
         self.arraysize = 100
         self.closed = False
-        self._left: Iterator[Any] = iter(readable(source.fetchall) if source.description else ())
+        self._left: Iterator[Any] = iter(read_rows(source.fetchall) if source.description else ())
         source.close()
 
     def fetchone(self) -> Any:
@@ -99,7 +99,7 @@ class Stream:
 
     def fetchmany(self, size: int) -> list[Any]:
         """Return up to `size` further rows."""
-        rows: list[Any] = self._perform(lambda _: readable(partial(self._source.fetchmany, size)))
+        rows: list[Any] = self._perform(lambda _: read_rows(partial(self._source.fetchmany, size)))
         return rows
 
     def close(self) -> None:
