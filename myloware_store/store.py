@@ -1,4 +1,4 @@
-"""The store: what a service opens, with the repositories on it."""
+"""The store, which a service opens, with its repositories."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from myloware_store.core.errors import InvalidInput, SettingsError, StoreError
 from myloware_store.db.database import StoreDatabase
 from myloware_store.db.proxy import proxy
 from myloware_store.db.tenancy import tenant_scope
-from myloware_store.memory import Memory
+from myloware_store.memory.engine import Memory
 from myloware_store.orm.repository import Repository
 from myloware_store.platform.connectors import Connectors
 from myloware_store.platform.records import Audit, Evals, Runs
@@ -36,7 +36,7 @@ _T = TypeVar("_T")
 
 
 class _Connection:
-    """The one database of this process, shared by every store that is open on it."""
+    """The database of this process, shared by all open stores."""
 
     def __init__(self, settings: Settings, given: StoreDatabase | None = None) -> None:
         self.asked = settings
@@ -65,7 +65,7 @@ class _Connection:
 
 
 class _Closed:
-    """What stands for the repositories of a closed store."""
+    """The repositories of a closed store."""
 
     def __getattr__(self, name: str) -> Any:
         raise StoreError("the store is closed")
@@ -78,21 +78,21 @@ _open: _Connection | None = None
 class Store:
     """An open store: the database, and the operations on it.
 
-    Make one with `Store.open()`; it is safe to share between threads, and the models are bound to it while it is open.
+    Create one with `Store.open()`. It is safe to share between threads. The models are bound to it while it is open.
 
     Attributes:
         work: Orders, items and attempts.
-        approvals: Decisions about items that wait for one.
+        approvals: Decisions about parked items.
         dead_letters: Events that failed for good.
         memory: Documents with embeddings.
-        runs: Executions of workflows.
+        runs: Runs of workflows.
         evals: Evaluations of items.
-        connectors: Systems outside that agents reach.
-        tools: What agents call through connectors, and what it is allowed.
+        connectors: External systems that agents use.
+        tools: Tools that agents call through connectors, and their grants.
         capabilities: Permissions that tools can be granted.
-        schemas: JSON Schemas that documents are checked against.
+        schemas: JSON Schemas of documents.
         templates: Reusable workflows.
-        audit: Who did what.
+        audit: The audit trail.
     """
 
     def __init__(self, connection: _Connection, embedder: Embedder | None = None) -> None:
@@ -122,28 +122,28 @@ class Store:
     ) -> Self:
         """Open the store on a database.
 
-        The embedded server is started, migrated, and held while the store is open. A configured database must be
-        migrated already (`myloware-store migrate`): a service never changes a schema by starting.
+        The embedded server is started and migrated, and kept running while the store is open. Any other database must
+        be migrated first (`myloware-store migrate`), because the start of a service must not change a schema.
 
         Args:
-            url: A libpq URL (Prisma's parameters are understood), or `embedded:` or `embedded:FOLDER`. By default the
-                environment decides: `DATABASE_URL`, else `DATABASE_HOST` and so on, else `.env`, else embedded.
-            settings: Settings that were read before, instead of a URL.
-            database: A `myloware_store.db.database.StoreDatabase(settings)` of your own, instead of either. The caller
-                must migrate it and close it (`close_all()`): the store leaves its connections open.
+            url: A libpq URL (Prisma's parameters are accepted), or `embedded:` or `embedded:FOLDER`. By default it is
+                taken from the environment: `DATABASE_URL`, else `DATABASE_HOST` and so on, else `.env`, else embedded.
+            settings: Settings, instead of a URL.
+            database: A `myloware_store.db.database.StoreDatabase(settings)`, instead of a URL or settings. The caller
+                must migrate it and close it (`close_all()`); the store leaves its connections open.
             embedder: Embeds memory documents that come without a vector.
 
         Returns:
-            The store, to be closed, or used in a `with` statement. Opening the same database again shares it.
+            The store, to close or to use in a `with` statement. Stores on the same database share it.
 
         Raises:
-            SettingsError: The settings cannot be used, or another database is open in this process.
-            InvalidInput: The embedder cannot be called.
+            SettingsError: The settings are not valid, or another database is open in this process.
+            InvalidInput: The embedder is not callable.
             ConnectionFailed: The server cannot be reached or refuses the login.
             SchemaMismatch: The database is not migrated, or is newer than this library.
             EmbeddedServerError: The embedded server cannot be found or started.
         """
-        global _open  # noqa: PLW0603  the models are bound to one database a process
+        global _open  # noqa: PLW0603  the models are bound to one database in each process
         if (url is not None) + (settings is not None) + (database is not None) > 1:
             raise SettingsError("open: give a URL, settings or a database, not several of them")
         if settings is not None and not isinstance(settings, Settings):
@@ -158,8 +158,8 @@ class Store:
                 _open = _Connection(wanted, database)
             elif _open.asked != wanted or database not in (None, _open.database):
                 raise SettingsError(
-                    f"a store is open on {_open.settings.safe_url}; the models are bound to it: close it before"
-                    f" opening {wanted.safe_url}"
+                    f"a store is open on {_open.settings.safe_url}, and the models are bound to it: close it before"
+                    f" you open {wanted.safe_url}"
                 )
             _open.users += 1
             return cls(_open, embedder)
@@ -171,35 +171,49 @@ class Store:
 
     @property
     def settings(self) -> Settings:
-        """The settings in use, the embedded server's address filled in."""
+        """The settings in use, with the address of the embedded server."""
         return self._require().settings
 
     def tenant(self, tenant_id: str, *, actor: str | None = None) -> AbstractContextManager[None]:
-        """Put a tenant in force for this thread or task: repositories then read and write its rows only.
+        """Put a tenant in force for this thread or task: repositories then read and write only its rows.
 
         Args:
-            tenant_id: The tenant.
-            actor: Who acts, for `created_by` and audit lines.
+            tenant_id: The tenant, 1 to 255 characters.
+            actor: Who acts, for `created_by` and audit lines; by default the actor of the enclosing scope.
+
+        Returns:
+            A context manager, which also decorates plain functions.
+
+        Raises:
+            InvalidInput: An argument is not such a text.
         """
         return tenant_scope(tenant_id, actor)
 
     def transact(self, fn: Callable[[], _T], *, retries: int = 5) -> _T:
-        """Run a function in one transaction, again where it met another one (SQLSTATE 40001, 40P01).
+        """Run a function in one transaction, and again after a serialization failure or deadlock.
 
         Args:
-            fn: Called without arguments, once a try.
-            retries: How many times to try again.
+            fn: A plain function without parameters. It may run several times.
+            retries: How many times to retry; by default 5.
+
+        Returns:
+            The result of the function.
+
+        Raises:
+            InvalidInput: `fn` is not a plain function.
+            TransactionConflict: The last retry conflicted, too.
+            AmbiguousCommit: The connection was lost during COMMIT, which is not retried.
         """
         return self.db.transact(fn, retries=retries)
 
     def keep_server(self) -> None:
-        """Leave the embedded server running when the store closes, until `myloware-store down`."""
+        """Keep the embedded server running after the store is closed, until `myloware-store down`."""
         server = self._require().server
         if server is not None:
             server.keep()
 
     def close(self) -> None:
-        """Close the store; the last one to close gives up the connections and the embedded server."""
+        """Close the store. The last one to close also closes the connections and stops the embedded server."""
         global _open  # noqa: PLW0603  see open()
         with _lock:
             connection, self._connection = self._connection, None
@@ -245,7 +259,7 @@ def _start_embedded(settings: Settings) -> EmbeddedServer:
 
 
 def _make_current(connection: _Connection) -> None:
-    """See to it that the schema is this version's."""
+    """Migrate an embedded database, and require the schema of this version."""
     from myloware_store.ops.migrate import migrate, require_current
 
     if connection.server is not None:

@@ -18,6 +18,7 @@ __all__ = [
     "as_flag",
     "as_list",
     "as_name",
+    "as_number",
     "as_object",
     "as_seconds",
     "as_text",
@@ -90,6 +91,13 @@ def as_count(value: Any, name: str, *, least: int = 1, most: int = _MAX_COUNT) -
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise InvalidInput(f"{name}: {shown(value)} is not a whole number from {least} to {most}")
     return value
+
+
+def as_number(value: Any, name: str, *, least: float, most: float) -> float:
+    """Return a number within bounds, or raise InvalidInput."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise InvalidInput(f"{name}: {shown(value)} is not a number from {least:,g} to {most:,.0f}")
+    return float(value)
 
 
 def as_seconds(value: Any, name: str, *, least: float = 0.0) -> float:

@@ -1,4 +1,4 @@
-"""The Peewee database: pooled, one connection a unit of work, with typed errors and whole-transaction retries."""
+"""The Peewee database: pooled connections, units of work, typed errors, and retries of whole transactions."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from myloware_store.core.errors import ConnectionFailed, DatabaseFault, InvalidI
 from myloware_store.db.driver_errors import DRIVER_ERRORS, connect_fault, lost_fault, misuse, statement_fault
 from myloware_store.db.interrupts import watch
 from myloware_store.db.pool import ConnectionPool
-from myloware_store.db.statements import Rows, Stream, copy, may_store
+from myloware_store.db.statements import Rows, Stream, copy
 from myloware_store.db.thread_connection import ThreadConnection
-from myloware_store.db.transactions import Blocks, Manual, transact
+from myloware_store.db.transactions import Blocks, Manual
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,8 +33,8 @@ __all__ = ["StoreDatabase"]
 _Result = TypeVar("_Result")
 _logger = logging.getLogger("peewee")
 
-# Which backend answers, whether there is pgvector, and the search_path that leads to it if the connection's does not.
-# A path without `public` is meant so.
+# The backend that answers, whether pgvector is installed, and a search_path with its schema if the connection's path
+# lacks it. A path without `public` is left as it is.
 _LOOK = """
 SELECT pg_backend_pid(), nspname IS NOT NULL, CASE WHEN nspname <> ALL (current_schemas(true) || name 'public')
     THEN concat_ws(', ', nullif(current_setting('search_path'), ''), quote_ident(nspname)) END
@@ -48,19 +48,19 @@ _TRIES = 3
 class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
     """A PostgreSQL database for Peewee, shared by all threads.
 
-    A statement outside of every block takes a connection from the pool and returns it before its rows are handed over.
+    A statement outside of every block takes a connection from the pool, and returns it before its rows are returned.
     `unit()`, `atomic()`, `transaction()`, `manual_commit()`, `connection_context()` and `with db:` hold one connection
     for the thread until the outermost of them ends; `connect()` holds one until `close()`, or until the thread ends. A
-    connection goes back without an open transaction. A setting, a session lock or a temporary table stays in its
-    session, for whoever uses it next: use `SET LOCAL`, or `cursor()`, after which the session is reset.
+    connection is returned without an open transaction. Settings, session locks and temporary tables stay in the session
+    for its next user: use `SET LOCAL`, or use `cursor()`, after which the session is reset.
 
-    Rows are read whole; to stream a large result, use `playhouse.postgres_ext.ServerSide` inside a transaction.
+    Results are read whole; to stream a large one, use `playhouse.postgres_ext.ServerSide` inside a transaction.
 
-    Two things differ from Peewee's own: `rollback()` succeeds on a connection that was lost (the server has rolled
-    back), and `commit()` raises where the server rolled back instead, since an earlier statement had failed.
+    Two methods differ from Peewee's: `rollback()` succeeds on a connection that was lost (the server has rolled back),
+    and `commit()` raises an error if the server rolled back instead, because an earlier statement had failed.
 
     Args:
-        settings: Which database, and how many connections.
+        settings: The settings of the database and the pool.
     """
 
     _adapter: Any
@@ -84,48 +84,30 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
 
     @_state.setter
     def _state(self, _: object) -> None:
-        """Leave out Peewee's own."""
+        """Ignore Peewee's own state."""
 
     @contextmanager
     def unit(self) -> Iterator[None]:
-        """Hold one connection while the block runs, and return it clean; inside another unit, use that one's.
+        """Hold one connection while the block runs, and return it clean. Units can be nested.
 
-        A transaction that the block left open is rolled back. Between transactions a connection that was lost is
+        A transaction that the block leaves open is rolled back. A connection that is lost between transactions is
         replaced.
 
         Raises:
-            PoolTimeout: No connection came free in time.
+            PoolTimeout: No connection became free in time.
             ConnectionFailed: The server cannot be reached.
         """
         with self._state.unit():
             yield
 
     def transaction_open(self) -> bool:
-        """Tell whether the server has a transaction open for this thread, by a block or begun by hand."""
+        """Return whether this thread has an open transaction, by a block or begun by hand."""
         return self._state.in_transaction()
 
-    def transact(self, fn: Callable[[], _Result], *, retries: int = 5) -> _Result:
-        """Run `fn()` in one transaction, and all of it again where it met a concurrent one.
-
-        Inside an open transaction it runs once, in a savepoint: only the outermost call can run everything again.
-
-        Args:
-            fn: What to do; it may run several times, so it does nothing that a rollback does not undo.
-            retries: How many times to try again after a serialization failure or a deadlock.
-
-        Returns:
-            What `fn` returned.
-
-        Raises:
-            InvalidInput: `fn` is no plain function, or gave something that is still to run; nothing was stored.
-            TransactionConflict: The last try met another transaction too.
-            AmbiguousCommit: The connection was lost during COMMIT; this is not tried again.
-        """
-        return transact(self, fn, retries)
-
     def copy(self, sql: str, stream: Any) -> int:
-        """Run a COPY from or to a file object, and return how many rows it moved."""
-        return self._perform(lambda cursor: copy(cursor, sql, stream), sql)
+        """Run a COPY from or to a file object, and return how many rows it copied."""
+        reads = "STDIN" not in str(sql).upper()
+        return self._perform(lambda cursor: copy(cursor, sql, stream, reads=reads), reads=reads)
 
     def connect(self, reuse_if_open: bool = False) -> bool:  # noqa: FBT001, FBT002 - Peewee's signature
         """Hold a connection for this thread until `close()`."""
@@ -147,9 +129,9 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
         return True
 
     def open_session(self) -> extensions.connection:
-        """Open a connection outside of the pool, in autocommit mode; whoever asks for it closes it.
+        """Open a connection outside of the pool, in autocommit mode; the caller must close it.
 
-        Its search_path ends in the schema of the extension `vector`, wherever that is. The first connections look.
+        Its search_path includes the schema of the extension `vector`, which the first connections look up.
 
         Raises:
             ConnectionFailed: The server cannot be reached or refuses the login.
@@ -161,7 +143,7 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
                     run.execute(_LOOK)
                     ((pid, self._vector_known, path),) = run.fetchall()
                 self._pooler = None if pid != connection.get_backend_pid() else False
-                # A pooler takes no options: there the path is set on the role.
+                # A pooler does not accept options: set the path on the role there.
                 if path and self._pooler is False and not self.settings.pgbouncer:
                     connection.close()
                     self._vector_path = path
@@ -175,10 +157,10 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
         raise fault
 
     def shares_sessions(self) -> bool:
-        """Tell whether a pooler stands between that gives every transaction another session.
+        """Return whether a pooler gives each transaction another session, so that LISTEN and session locks do not work.
 
-        Nothing of a session lasts there: no LISTEN, no lock. A pooler makes up the number of the backend that it says
-        at login. If it pools sessions, a backend stays with its connection all the same.
+        A pooler invents the backend number that it reports at login. If it pools whole sessions, each connection still
+        keeps its backend.
 
         Raises:
             ConnectionFailed: The server cannot be reached or refuses the login.
@@ -200,7 +182,7 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
                 before = run.fetchall()
                 if before == [(first.get_backend_pid(),)]:
                     return False
-                # A transaction of another connection takes the backend that this one had last.
+                # A transaction of another connection gets the backend that this one had last.
                 with closing(self._connect()) as other, other.cursor() as second:
                     other.autocommit = False
                     second.execute(_BACKEND)
@@ -212,7 +194,7 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
         return False
 
     def _connect(self) -> extensions.connection:
-        # No name for the arguments: tools that print the variables of a traceback would print the password.
+        # No variable for the arguments: tools that print the variables of a traceback would print the password.
         connection: extensions.connection = psycopg2.connect(**self.settings.connect_kwargs(self._vector_path))
         connection.autocommit = True
         return connection
@@ -222,12 +204,12 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
         self.pool.close_idle()
 
     def close_all(self) -> None:
-        """Close the connections that are not in use, and those in use as they come back."""
+        """Close the connections that are not in use, and the others when they are returned."""
         self.close()
         self.pool.close_all()
 
     def connection(self) -> extensions.connection:
-        """Give psycopg2's connection, held as by `connect()`; nobody uses it again, whatever was done to it."""
+        """Return psycopg2's connection, held as by `connect()`; it is closed afterwards instead of used again."""
         if self._state.closed:
             self.connect()
         self._state.soiled = True
@@ -235,72 +217,81 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
         return self._state.live()
 
     def cursor(self, named_cursor: object = None) -> extensions.cursor:
-        """Give a psycopg2 cursor, with the driver's own errors, on a connection held as by `connect()`."""
+        """Return a psycopg2 cursor, with the driver's own errors, on a connection held as by `connect()`."""
         if self._state.closed:
             self.connect()
         self._state.soiled = True
         return self._new_cursor(named=bool(named_cursor))
 
     def execute(self, query: Any, named_cursor: object = None, array_size: int | None = None, **options: Any) -> Any:
-        """Run a Peewee query; with `named_cursor` its rows are streamed, inside a transaction or unit."""
+        """Run a Peewee query; with `named_cursor`, stream its rows inside a transaction or unit."""
         try:
             sql, params = self.get_sql_context(**options).sql(query).query()
         except RecursionError:
-            raise InvalidInput("a value in the query is nested too deeply, or holds itself") from None
-        cursor = self.execute_sql(sql, params, named_cursor=named_cursor)
+            raise InvalidInput("a value in the query is nested too deeply, or contains itself") from None
+        reads = isinstance(query, peewee.SelectBase)
+        cursor = self.execute_sql(sql, params, named_cursor=named_cursor, reads=reads)
         if not named_cursor:
             return cursor
         from playhouse.postgres_ext import FetchManyCursor
 
         return FetchManyCursor(cursor, array_size)
 
-    def execute_sql(self, sql: str, params: Any = None, named_cursor: object = None) -> Any:
-        """Run one statement, and return its rows as a cursor that needs no connection any more."""
-        named = bool(named_cursor)
-        if named and self._state.closed:
-            raise misuse("rows are streamed inside db.atomic() or db.unit(): they come through an open connection")
-        return self._execute(sql, params, named=named)
-
-    def execute_tuned(self, settings: Mapping[str, str | int], sql: str, params: Any = None) -> Any:
-        """Run one SELECT under settings that hold for it alone, sent with it, and return its rows as a cursor.
-
-        Outside of a transaction they end with the statement's own. Inside the caller's transaction a savepoint gives
-        back what was in force there, also after an error, in a second round trip.
+    def execute_sql(self, sql: str, params: Any = None, named_cursor: object = None, *, reads: bool = False) -> Any:
+        """Run one statement, and return its rows as a cursor that no longer needs the connection.
 
         Args:
-            settings: Names of the server's settings, and their values; never a user's input.
+            sql: The statement.
+            params: Its parameters.
+            named_cursor: Whether to stream the rows, inside a transaction or unit.
+            reads: Whether the statement only reads. If the connection is lost before the reply comes, a statement that
+                may write raises AmbiguousCommit outside of a transaction, one that reads ConnectionFailed.
+        """
+        named = bool(named_cursor)
+        if named and self._state.closed:
+            raise misuse("rows can be streamed only inside db.atomic() or db.unit(), which hold the connection")
+        return self._execute(sql, params, named=named, reads=reads)
+
+    def execute_tuned(self, settings: Mapping[str, str | int], sql: str, params: Any = None) -> Any:
+        """Run one SELECT under settings that apply to it alone, and return its rows as a cursor.
+
+        The settings are sent with the statement. Inside the caller's transaction a savepoint restores the earlier
+        values, even after an error, in a second round trip.
+
+        Args:
+            settings: Names of the server's settings and their values; never pass a user's input.
             sql: The statement; it must not write.
             params: Its parameters.
         """
         if not settings:
-            return self._execute(sql, params)
+            return self._execute(sql, params, reads=True)
         tuning = "".join(f"SET LOCAL {name} = {value}; " for name, value in settings.items())
         if not self.transaction_open():
-            return self._execute(sql, params, prefix=tuning)
+            return self._execute(sql, params, prefix=tuning, reads=True)
         try:
-            return self._execute(sql, params, prefix="SAVEPOINT myloware_tuned; " + tuning)
+            return self._execute(sql, params, prefix="SAVEPOINT myloware_tuned; " + tuning, reads=True)
         finally:
-            # Where the connection is lost, or the transaction had failed before, there is nothing to give back.
+            # If the connection is lost, or the transaction had failed before, there is nothing to restore.
             with suppress(DatabaseFault):
                 undo = "ROLLBACK TO SAVEPOINT myloware_tuned; RELEASE SAVEPOINT myloware_tuned"
-                self._perform(lambda cursor: cursor.execute(undo), "ROLLBACK TO SAVEPOINT myloware_tuned")
+                self._perform(lambda cursor: cursor.execute(undo), reads=True)
 
-    def _execute(self, sql: str, params: Any, *, named: bool = False, prefix: str = "") -> Any:
-        """Run a statement; what is sent before it neither writes nor outlives it."""
+    def _execute(self, sql: str, params: Any, *, named: bool = False, prefix: str = "", reads: bool) -> Any:
+        """Run a statement after a prefix of others, which must neither write nor outlast it."""
         if params is None:
             params = ()
         elif isinstance(params, str | bytes) or not isinstance(params, Sequence | Mapping):
             raise InvalidInput(f"params: {type(params).__name__} is neither a sequence nor a mapping")
 
         def run(cursor: extensions.cursor) -> Any:
-            self._state.soiled |= named  # rows are still to come from this connection, and no other
+            self._state.soiled |= named  # later rows come from this connection only
             cursor.execute(prefix + sql, params)
-            return Stream(cursor, partial(self._perform, sql="FETCH")) if named else Rows(cursor)
+            return Stream(cursor, partial(self._perform, reads=True)) if named else Rows(cursor)
 
         self._log_query(sql, params)
         start = time.perf_counter()
         try:
-            result = self._perform(run, sql, named=named)
+            result = self._perform(run, named=named, reads=reads)
         except Exception as error:
             if self.query_hooks:
                 self._notify_hooks(sql, params, start, error)
@@ -310,14 +301,14 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
         return result
 
     def begin(self, isolation_level: Any = None) -> None:
-        """Begin a transaction; outside of every block its connection is held until `commit()` or `rollback()`."""
+        """Begin a transaction; outside of a block, hold the connection until `commit()` or `rollback()`."""
         if self.transaction_open():
             raise misuse("a transaction is open already: db.atomic() makes a savepoint in it")
         level = self._adapter.isolation_level_str(isolation_level or self._isolation_level)
         statement = f"BEGIN TRANSACTION ISOLATION LEVEL {level}" if level else "BEGIN"
         try:
-            self._perform(lambda cursor: cursor.execute(statement), statement)
-        except BaseException:  # such as KeyboardInterrupt, which comes when the server has begun
+            self._perform(lambda cursor: cursor.execute(statement), reads=True)
+        except BaseException:  # such as a KeyboardInterrupt after the server has begun
             if self.transaction_open():
                 self.rollback()
             raise
@@ -327,7 +318,7 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
 
         Raises:
             AmbiguousCommit: The connection was lost while the server was committing.
-            DatabaseFault: An earlier statement had failed, so that the server rolled back (SQLSTATE 25P02).
+            DatabaseFault: An earlier statement had failed, so the server rolled back (SQLSTATE 25P02).
         """
         if self._state.closed:
             raise misuse("there is no open connection to commit on")
@@ -339,7 +330,7 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
             return cursor.statusmessage
 
         try:
-            outcome = self._perform(run, "COMMIT")
+            outcome = self._perform(run, commits=True)
         finally:
             self._state.doomed = False
             self._state.settle()
@@ -350,22 +341,22 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
             )
 
     def rollback(self) -> None:
-        """Roll the transaction back; a connection that was lost, or is gone, counts as rolled back."""
+        """Roll the transaction back. If the connection was lost, the server has rolled back already."""
         self._state.take_back_saves()
         if not self._state.closed:
             with suppress(ConnectionFailed):
-                self._perform(lambda cursor: cursor.execute("ROLLBACK"), "ROLLBACK")
+                self._perform(lambda cursor: cursor.execute("ROLLBACK"), reads=True)
             self._state.doomed = False
             self._state.settle()
 
     def note_save(self, row: peewee.Model, names: Sequence[str]) -> None:
-        """Remember that these fields were saved: they count as changed again if the block around is rolled back."""
+        """Remember that these fields were saved, to mark them as changed again if the block is rolled back."""
         state = self._state
         if state.transactions and not isinstance(state.transactions[-1], Manual):
             state.saves.append((weakref.ref(row), names))
 
     def pop_transaction(self) -> Any:
-        """Leave the innermost transaction, for Peewee's transaction blocks."""
+        """Remove the innermost transaction block, for Peewee."""
         state = self._state
         if state.orphans and not state.transactions:
             state.orphans -= 1
@@ -378,30 +369,40 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
     def _perform(
         self,
         action: Callable[[extensions.cursor], _Result],
-        sql: object,
         *,
         named: bool = False,
+        reads: bool = False,
+        commits: bool = False,
     ) -> _Result:
-        """Do something with a cursor, translate what the driver raises, and return a connection that nothing holds."""
+        """Call a function with a cursor, translate the driver's errors, and return the connection if nothing holds it.
+
+        Args:
+            action: The function.
+            named: Whether the cursor is a server-side cursor.
+            reads: Whether the statement only reads.
+            commits: Whether the statement commits.
+        """
         state = self._state
         statement = None
         state.begin()
         try:
             connection = state.live()
             sent, in_transaction = not connection.closed, state.in_transaction()
+            # A transaction that was begun by hand can also be ended by hand, with any statement.
+            in_block = in_transaction and bool(state.transactions) and not isinstance(state.transactions[-1], Manual)
             statement = watch(connection)
             try:
                 return action(self._new_cursor(named=named))
             except DRIVER_ERRORS as caught:
                 error = caught
-            # Outside of the handler: the driver's error, which may quote row values, becomes no __context__, also of
-            # what the handler of a signal raises at the next call.
-            committing = sent and may_store(sql, in_transaction=in_transaction)
+            # Outside of the except block, so that the driver's error, which may quote values of rows, does not become
+            # the __context__ of this error, or of one that a signal handler raises.
+            committing = sent and (commits or not (reads or in_block))
             returned = statement.returned() if statement is not None else None
             fault = self._fault(error, connection, committing=committing, returned=returned)
             state.doomed |= in_transaction and isinstance(fault, ConnectionFailed)
             if getattr(error, "pgcode", None) == errorcodes.READ_ONLY_SQL_TRANSACTION:
-                # After a failover this server may be a standby: a new connection finds the one that can be written.
+                # After a failover this server may be a standby: a new connection finds the new primary.
                 state.reusable = False
                 self.pool.close_idle()
         finally:
@@ -425,6 +426,6 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
         return cursor
 
     def _log_query(self, sql: str, params: Any) -> None:
-        # Peewee's own line has the parameters in it, and with them whatever is secret in a row.
+        # Peewee's own log line contains the parameters, and with them the values of rows.
         if _logger.isEnabledFor(logging.DEBUG):
             _logger.debug("%s [%d parameters]", sql, len(params or ()))

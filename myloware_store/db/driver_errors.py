@@ -1,4 +1,4 @@
-"""The one place where a driver's errors become the library's: names and codes pass, values and secrets do not."""
+"""Translates the driver's errors to the library's: names and codes are kept, values and secrets are not."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
     from myloware_store.settings import Settings
 
-__all__ = ["DRIVER_ERRORS", "connect_fault", "lost_fault", "misuse", "readable", "statement_fault"]
+__all__ = ["DRIVER_ERRORS", "connect_fault", "lost_fault", "misuse", "read_rows", "statement_fault"]
 
 _Fault = TypeVar("_Fault", bound=errors.StoreError)
 _Rows = TypeVar("_Rows")
 
 DRIVER_ERRORS = (psycopg2.Error, ValueError, TypeError, LookupError, OverflowError, RecursionError)
-"""What psycopg2 raises: its own errors, and plain ones for what it cannot send or read."""
+"""The errors that psycopg2 raises: its own, and plain ones for values that it cannot send or read."""
 
 
 class OperationalFault(errors.DatabaseFault, peewee.OperationalError):
-    """Something outside the statement stopped it."""
+    """The statement was stopped from outside."""
 
 
 class ProgrammingFault(errors.DatabaseFault, peewee.ProgrammingError):
@@ -37,11 +37,11 @@ class ProgrammingFault(errors.DatabaseFault, peewee.ProgrammingError):
 
 
 class InternalFault(errors.DatabaseFault, peewee.InternalError):
-    """The server met a state it cannot work in, such as a failed transaction."""
+    """The server is in a state in which it cannot run the statement, such as a failed transaction."""
 
 
 class UnreadableFault(errors.DatabaseFault, peewee.DataError):
-    """The server sent a value that Python has no room for; the statement itself was carried out."""
+    """The server sent a value that Python cannot represent; the statement itself was carried out."""
 
 
 class NotSupportedFault(errors.DatabaseFault, peewee.NotSupportedError):
@@ -49,7 +49,7 @@ class NotSupportedFault(errors.DatabaseFault, peewee.NotSupportedError):
 
 
 class InterfaceFault(errors.DatabaseFault, peewee.InterfaceError):
-    """The driver was used in a way it does not allow."""
+    """The driver was used in a way that it does not allow."""
 
 
 _BY_DRIVER_CLASS: tuple[tuple[type[Exception], type[errors.DatabaseFault]], ...] = (
@@ -60,8 +60,8 @@ _BY_DRIVER_CLASS: tuple[tuple[type[Exception], type[errors.DatabaseFault]], ...]
     (psycopg2.InternalError, InternalFault),
     (psycopg2.DatabaseError, errors.DatabaseFault),
 )
-# What libpq says when a connection fails, in words of ours, with the SQLSTATE that the server had meant: a login that
-# fails has no SQLSTATE in libpq. The first match counts, so what a server answered goes before what no server heard.
+# libpq's messages about failed connections, with our own words and the server's SQLSTATE, which libpq does not report
+# for a failed login. The first match counts, so answers of a server come before failures to reach one.
 _CONNECT_REASONS = (
     (r"(password|SASL) authentication failed", "the server refused the password", "28P01"),
     (r"no password supplied", "the server asks for a password and none is set", "28P01"),
@@ -101,30 +101,32 @@ _CONNECT_REASONS = (
     (r"Network is unreachable|No route to host", "the network does not reach it", "08001"),
     (r"server closed the connection", "the server closed the connection", "08006"),
 )
-# SQLSTATE classes whose messages are about names and resources. In the others, and in whatever a PL/pgSQL RAISE wrote,
-# messages may hold values.
+# SQLSTATE classes whose messages contain only names and resources. Messages of other classes, and those raised by
+# PL/pgSQL, may contain values.
 _TELLING = ("0A", "25", "26", "34", "3D", "3F", "42", "53", "55", "57", "58")
 _MISSING = {"42P01", "42703", "42704", "3F000"}  # a table, a column, a type or other object, a schema
-_MOVED = re.compile(r"\w+ (cannot move from [A-Z]+ to [A-Z]+[a-z ]*)")  # raised by the guards: labels and fixed words
-_LONG = 6  # characters of a password that is no everyday word
-_TOO_MUCH = "a text has more different words than its full-text entry of 1 MB has room for, or a value is too large"
+_MOVED = re.compile(
+    r"\w+ (cannot move from [A-Z]+ to [A-Z]+[a-z ]*)"
+)  # raised by our triggers, with labels and fixed words only
+_LONG = 6  # characters; a shorter password may be part of other words
+_TOO_MUCH = "a text has too many different words for its full-text entry of 1 MB, or a value is too large"
 _CONFLICTS = {
-    errorcodes.SERIALIZATION_FAILURE: "it met a concurrent transaction (serialization failure)",
+    errorcodes.SERIALIZATION_FAILURE: "it conflicts with a concurrent transaction (serialization failure)",
     errorcodes.DEADLOCK_DETECTED: "it and another transaction waited for each other (deadlock)",
     errorcodes.LOCK_NOT_AVAILABLE: "another transaction holds a lock it needs (lock timeout)",
 }
 
 
 def statement_fault(error: Exception, *, returned: str | None = None) -> Exception:
-    """Translate what a statement raised on a connection that still stands.
+    """Translate an error of a statement whose connection still works.
 
     Args:
-        error: What it raised.
-        returned: The signal for which it was cancelled, though the handler returned.
+        error: The error.
+        returned: The signal for which the statement was cancelled, if its handler returned.
 
     Returns:
-        An error of `core.errors`, with the driver's own at `driver_error` and in no traceback; an error that is not
-        about the database comes back as it is.
+        An error of `core.errors`, with the driver's error at `driver_error` and not in the traceback. An error that is
+        not about the database is returned unchanged.
     """
     if returned and isinstance(error, psycopg2.Error) and error.pgcode == errorcodes.QUERY_CANCELED:
         message = f"the statement was cancelled, since {returned} came while it waited, and its handler returned"
@@ -137,28 +139,28 @@ def statement_fault(error: Exception, *, returned: str | None = None) -> Excepti
     return _keeping(error, _unsendable(error))
 
 
-def readable(fetch: Callable[[], _Rows]) -> _Rows:
+def read_rows(fetch: Callable[[], _Rows]) -> _Rows:
     """Return the rows that a cursor fetches.
 
     Raises:
-        DatabaseFault: A value among them has no place in Python, such as a date after the year 9999.
+        DatabaseFault: Python cannot represent a value, such as a date after the year 9999.
     """
     try:
         return fetch()
     except (ValueError, OverflowError, RecursionError) as error:
         fault = UnreadableFault(
-            "a value that the server sent cannot be read in Python: it is larger, deeper nested, or a date further off"
-            " than Python can hold (years 1 to 9999); read it as text, by a ::text cast"
+            "Python cannot represent a value that the server sent: it is too large, nested too deeply, or a date"
+            " outside of the years 1 to 9999; read it as text, with a ::text cast"
         )
         fault = _keeping(error, fault)
     raise fault
 
 
 def connect_fault(error: Exception, settings: Settings) -> errors.ConnectionFailed:
-    """Translate why a connection could not be opened."""
+    """Translate the error of a connection that could not be opened."""
     text = str(error)
     known = ((reason, sqlstate) for pattern, reason, sqlstate in _CONNECT_REASONS if re.search(pattern, text))
-    # Certificates, Kerberos, service files: libpq's own words, but for any secret among them.
+    # For other reasons (certificates, Kerberos, service files), libpq's own words without secrets.
     reason, sqlstate = next(known, (_without_secrets(text, settings), "08001"))
     fault = errors.ConnectionFailed(f"cannot connect to {settings.target}: {reason}", sqlstate=sqlstate)
     return _keeping(error, fault)
@@ -170,38 +172,42 @@ def lost_fault(
     """Translate a connection that broke while it was in use.
 
     Args:
-        error: The driver's.
-        settings: Which server it was.
-        committing: Whether the server may have committed what it was sent last.
-        pooled: Whether a pooler stands between.
+        error: The driver's error.
+        settings: The settings of the database.
+        committing: Whether the server may have committed the last statement.
+        pooled: Whether the connection went through a pooler.
     """
     sqlstate = getattr(error, "pgcode", None) or "08006"
     lost = f"the connection to {settings.target} was lost"
     if committing:
         message = (
-            f"{lost} before the server's reply came: what was sent last (a COMMIT, or a statement outside of a"
-            " transaction) may have been stored or not; look for it before doing it again"
+            f"{lost} before the server replied to a COMMIT, or to a statement outside of a transaction, which may have"
+            " been stored or not; look before you run it again"
         )
         return _keeping(error, errors.AmbiguousCommit(message, sqlstate=sqlstate))
-    # It closes the connection, and libpq does not read why.
-    hint = "; if that happens at every transaction, PgBouncer is in statement mode, which has none" if pooled else ""
+    # PgBouncer closes the connection, and libpq does not read the reason.
+    hint = (
+        "; if this happens in every transaction, PgBouncer is in statement mode, which does not support them"
+        if pooled
+        else ""
+    )
     fault = errors.ConnectionFailed(f"{lost}; an open transaction was rolled back{hint}", sqlstate=sqlstate)
     return _keeping(error, fault)
 
 
 def misuse(message: str) -> errors.DatabaseFault:
-    """Make the error for a call that cannot work as it was made."""
+    """Return the error for a wrong use of the library."""
     return InterfaceFault(message)
 
 
 def _keeping(error: Exception | None, fault: _Fault) -> _Fault:
-    # Not as __cause__ or __context__: a traceback would print the driver's message, and with it row values.
+    # Not as __cause__ or __context__, because a traceback would print the driver's message, with values of rows.
     fault.driver_error = error.with_traceback(None) if error is not None else None
     return fault
 
 
 def _of_the_driver(error: Exception) -> bool:
-    """Tell whether the driver raised this by itself, rather than an application's code that it called."""
+    """Return whether the driver itself raised this, rather than an application's code that it called."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -211,23 +217,23 @@ def _of_the_driver(error: Exception) -> bool:
 
 def _unsendable(error: Exception) -> errors.StoreError:
     if isinstance(error, UnicodeEncodeError):
-        return errors.InvalidInput("a text holds a lone surrogate, which is not valid Unicode")
+        return errors.InvalidInput("a text contains a lone surrogate, which is not valid Unicode")
     if isinstance(error, RecursionError):
         return errors.InvalidInput("a value is nested too deeply to be sent")
     if isinstance(error, ValueError) and "NUL" in str(error):
-        return errors.InvalidInput("a text holds a NUL character, which PostgreSQL cannot store")
+        return errors.InvalidInput("a text contains a NUL character, which PostgreSQL cannot store")
     if isinstance(error, ValueError | OverflowError):
-        return errors.InvalidInput("a value cannot be sent: it is too large, perhaps")
+        return errors.InvalidInput("a value cannot be sent; it may be too large")
     return ProgrammingFault(
-        "the statement's placeholders do not fit its parameters (a '%' that is none is written '%%'), or it is no"
-        " statement"
+        "the statement's placeholders do not match its parameters (write '%%' for a '%' that is not a placeholder), or"
+        " it is not a statement"
     )
 
 
 def _without_secrets(text: str, settings: Settings) -> str:
     secrets = [settings.password, *(value for key, value in settings.params.items() if key in SECRET_PARAMETERS)]
     for secret in map(re.escape, filter(None, secrets)):
-        # A short one is part of many words, and is meant only where it stands by itself, as libpq quotes values.
+        # A short secret may be part of other words; it is replaced only if it stands alone, as libpq quotes values.
         pattern = secret if len(secret) >= _LONG else rf"(?<=[\"'=:]){secret}(?=[\"'@\s]|$)"
         text = re.sub(pattern, "***", text)
     return " ".join(text.split())
@@ -251,7 +257,7 @@ def _kind_and_message(error: psycopg2.Error, found: Diagnostics, state: str) -> 
         return errors.MissingObject, f"{_told(found)} ({state}); if it is not migrated, run `myloware-store migrate`"
     kind = next(fault for driver, fault in _BY_DRIVER_CLASS if isinstance(error, driver))
     if not state:
-        # The driver's own complaint, such as a type it cannot adapt: it names types and never values.
+        # The driver's own error, such as a type that it cannot adapt: it contains types and no values.
         return kind, str(error).strip() or type(error).__name__
     return kind, f"{_told(found)} ({_condition(state)})"
 
@@ -285,8 +291,8 @@ def _told(found: Diagnostics) -> str:
     if found.source_file == "pl_exec.c" or not state.startswith(_TELLING):
         return "the server refused the statement"
     if message.startswith("COPY from stdin failed"):
-        return "the file to copy from could not be read"  # what an application raised there may quote values
+        return "the file to copy from could not be read"  # the message of the application's error may quote values
     if state == errorcodes.SYNTAX_ERROR:
-        # The word it stumbled on may be a value: only plain words and operators are shown.
+        # The word in the message may be a value: only plain words and operators are shown.
         return message if re.search(r'near "([A-Za-z_]\w*|[^\w\s\'"]+)"$', message) else "syntax error"
     return message

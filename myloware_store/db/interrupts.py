@@ -1,8 +1,8 @@
-"""Signals that come while the main thread waits for the server: the statement is cancelled, so that Python can act.
+"""Signals during a statement of the main thread: the statement is cancelled, so that Python can run its handlers.
 
-Python runs its signal handlers in the main thread, between two of its own instructions. A thread that waits in libpq
-never gets there, whatever is typed. So while the main thread runs a statement, signals also go to a second thread
-(`signal.set_wakeup_fd`), which has the server cancel the statement if it still runs a moment later.
+Python runs signal handlers in the main thread, between two of its instructions, which a thread that waits in libpq does
+not reach. So while the main thread runs a statement, signals are also sent to a second thread
+(`signal.set_wakeup_fd`). It cancels the statement if this is still running a moment later.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 __all__ = ["Statement", "expect_return", "watch"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
-"""Those that end a program or what it does; handlers of the others seldom raise."""
-_PATIENCE = 0.2  # seconds in which a statement may still end by itself
-_NOBODY = -1  # as the wakeup file
+"""The signals that end a program or its current task; handlers of others rarely raise."""
+_PATIENCE = 0.2  # seconds until a running statement is cancelled
+_NOBODY = -1  # no wakeup file
 
 
 class Statement:
-    """A statement of the main thread that is under way.
+    """A running statement of the main thread.
 
     Attributes:
         cancelled: The signal for which it was cancelled.
-        insisted: Whether that signal had come before, to a handler that returns.
-        heard: The signals that came.
+        insisted: Whether that signal had come before, and its handler had returned.
+        heard: The signals that came during it.
     """
 
     cancelled: signal.Signals | None = None
@@ -47,12 +47,12 @@ class Statement:
         self.connection = connection
         self._watcher = watcher
         self._outer = watcher.current
-        # If an exception kept an earlier statement from its end, the file is ours still.
+        # If an exception prevented the `end()` of an earlier statement, the file is still ours.
         self._others = _NOBODY if others == watcher.mouth and self._outer is None else others
         watcher.current = self
 
     def end(self) -> None:
-        """Leave the signals to whoever had them; a cancel that is on its way arrives first, and meets no other."""
+        """Restore the earlier wakeup file, once a cancel request being sent is over: it must hit no later statement."""
         watcher, others = self._watcher, self._others
         if others == _NOBODY:
             signal.set_wakeup_fd(_NOBODY)
@@ -61,45 +61,45 @@ class Statement:
         with watcher.aiming:
             if others not in (_NOBODY, watcher.mouth):
                 with suppress(OSError):
-                    os.write(others, self.heard + watcher.take())  # an event loop's
+                    os.write(others, self.heard + watcher.take())  # such as an event loop's
             watcher.current = self._outer
 
     def returned(self) -> str | None:
-        """Note that the handler has returned; name the signal, if the statement was cancelled to no purpose."""
+        """Record that the handler has returned; return the signal's name if the statement was cancelled in vain."""
         number = self.cancelled
         if number is None or self.insisted:
             return None
-        if number != signal.SIGINT:  # a program may mean the second one, as asyncio does
+        if number != signal.SIGINT:  # programs may act on the second one, as asyncio does
             expect_return(number, signal.getsignal(number))
         return number.name
 
 
 class _Watcher:
-    """The thread that hears the signals.
+    """The thread that receives the signals.
 
     Attributes:
-        current: The statement under way.
-        aiming: Held while a statement is being cancelled.
+        current: The running statement.
+        aiming: A lock, held while a statement is being cancelled.
         mouth: The file that signals are written to.
     """
 
     def __init__(self) -> None:
         self.current: Statement | None = None
-        self.aiming = threading.RLock()  # a handler that comes while the main thread has it may run statements
+        self.aiming = threading.RLock()  # reentrant: a signal handler may run statements while the main thread holds it
         self._ears, self._mouth = socket.socketpair()
         self._mouth.setblocking(False)
         self.mouth = self._mouth.fileno()
         threading.Thread(target=self._listen, name="myloware-signals", daemon=True).start()
 
     def take(self) -> bytes:
-        """Take the signals that have come."""
+        """Return the signals received so far, and clear them."""
         try:
             return self._ears.recv(4096, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return b""
 
     def close(self) -> None:
-        """Let go of its files, in a process without its thread."""
+        """Close its files, in a process in which the thread does not exist."""
         self._ears.close()
         self._mouth.close()
 
@@ -130,21 +130,21 @@ _returning: dict[int, Any] = {}
 
 
 def watch(connection: connection) -> Statement | None:
-    """Begin to watch a statement of the main thread until its `end()`; None in other threads, which get no signals."""
-    global _watcher, _main  # noqa: PLW0603  one a process, as there is one main thread
+    """Watch a statement of the main thread until its `end()`; return None in other threads, which get no signals."""
+    global _watcher, _main  # noqa: PLW0603  one for each process, as there is one main thread
     if get_ident() != _main:
         return None
     if _watcher is None:
         _watcher = _Watcher()
     try:
         return Statement(_watcher, connection)
-    except ValueError:  # in a subinterpreter, whose main thread gets no signals
+    except ValueError:  # a subinterpreter, whose main thread gets no signals
         _main = None
         return None
 
 
 def expect_return(number: int, handler: Any) -> None:
-    """Have one signal of this kind cancel nothing as long as it has this handler, which is known not to raise."""
+    """Let the first signal of this kind not cancel a statement while it has this handler, which does not raise."""
     _returning[number] = handler
 
 
@@ -154,7 +154,7 @@ def _may_raise(number: signal.Signals, *, insisted: bool) -> bool:
 
 
 def _begin_anew() -> None:
-    """Leave the parent's thread and files to it, in a forked child."""
+    """Start without a watcher in a forked child: its thread and files are the parent's."""
     global _watcher, _main  # noqa: PLW0603
     _main = threading.main_thread().ident
     watcher, _watcher = _watcher, None

@@ -1,4 +1,4 @@
-"""A session that hears when work is queued, for those who wait for it."""
+"""A session that listens for queued work."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["LISTENERS", "Listener"]
 
 LISTENERS = 1836674167
-"""The first key of the advisory lock that listeners hold: work_items_roll_up() tells of new work where it is held."""
+"""The first key of the advisory lock that listeners hold; work_items_roll_up() sends NOTIFY only if it is held."""
 
 _ARM = """
 SELECT n.nspname, pg_try_advisory_lock_shared(%s, hashtext(n.nspname))
@@ -33,33 +33,33 @@ _WAKE_BYTES = 4096
 
 
 class Listener:
-    """Waits until work is queued, by LISTEN on a connection outside of the pool.
+    """Waits until work is queued, with LISTEN on a connection outside of the pool.
 
-    It misses nothing in this order: `arm()`, look whether there is work, and only then `wait()`. If it cannot listen
-    (behind a pooler in transaction mode, or while the server is away) `arm()` is False and the caller looks again by
-    the clock. One thread uses it at a time; only `wake()` may come from anywhere, a signal handler included.
+    To miss nothing, call `arm()`, check whether there is work, and only then call `wait()`. If it cannot listen (behind
+    a pooler in transaction mode, or while the server cannot be reached), `arm()` returns False and the caller must
+    poll. Only one thread may use it at a time, except for `wake()`, which signal handlers may call, too.
 
     Args:
         database: The open database.
 
     Attributes:
-        mouth: The file to write to, without blocking, for what `wake()` does.
+        mouth: A non-blocking file; writing a byte to it is the same as calling `wake()`.
     """
 
     def __init__(self, database: StoreDatabase) -> None:
         self._database = database
         self._connection: connection | None = None
-        self._schema: str | None = None  # known once it is armed
-        # No pipe: eventlet has os.read() and os.write() wait, also where they must not.
+        self._schema: str | None = None  # known once it listens
+        # Not a pipe: eventlet makes os.read() and os.write() block even if they must not.
         self._ears, self._mouth = socket.socketpair()
         self._ears.setblocking(False)
         self._mouth.setblocking(False)
         self.mouth = self._mouth.fileno()
-        # Not closed as long as somebody may call `wake()`: the number would soon be that of another file.
+        # Closed only when nobody can call `wake()` any more, because the file number may be reused.
         weakref.finalize(self, _close, self._ears, self._mouth).atexit = False
 
     def arm(self) -> bool:
-        """Have what is queued from now on heard by the next `wait()`; False where that cannot be."""
+        """Let the next `wait()` notice work queued from now on; return False if it cannot listen."""
         if self._schema is not None:
             return True
         try:
@@ -78,10 +78,10 @@ class Listener:
         return self._schema is not None
 
     def wait(self, seconds: float) -> bool:
-        """Wait until work is queued, or for some seconds; it may end early for other reasons.
+        """Wait until work is queued, or for some seconds at most; it may return early.
 
         Returns:
-            False where `wake()` ended it.
+            False if `wake()` ended the wait.
         """
         if not self._heard():
             session = () if self._connection is None else (self._connection.fileno(),)
@@ -92,12 +92,12 @@ class Listener:
         return True
 
     def wake(self) -> None:
-        """Have the `wait()` that is going on, or the next one, end at once."""
-        with suppress(BlockingIOError):  # enough is written already
+        """End the current `wait()`, or the next one, at once."""
+        with suppress(BlockingIOError):  # it is full: enough is written already
             self._mouth.send(b"!")
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._hang_up()
 
     def __enter__(self) -> Self:
@@ -109,7 +109,7 @@ class Listener:
         self.close()
 
     def _heard(self) -> bool:
-        """Take what the server has said, and tell whether it was about this schema; a lost session is given up."""
+        """Read the server's notifications, and return whether one is for this schema; close a lost session."""
         if self._connection is None:
             return False
         try:

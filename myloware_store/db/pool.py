@@ -1,4 +1,4 @@
-"""A pool of connections, handed out in the order they were asked for, that survives threads, forks and restarts."""
+"""A first-come, first-served pool of connections that survives the end of threads, forks and server restarts."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ __all__ = ["ConnectionPool", "Lease", "alive", "as_new", "readable"]
 class ConnectionPool:
     """At most `limit` connections, shared by the threads of one process.
 
-    Peewee's own pool connects and probes while it holds the lock that others need to return a connection, wakes a
-    waiting thread only to let a running one overtake it, and leaks the slots of threads that end. Here a place goes to
-    the thread that has waited longest, and all network traffic is outside the lock.
+    Peewee's own pool connects and probes while it holds the lock that other threads need to return a connection. It
+    lets running threads overtake waiting ones, and leaks the connections of threads that end. Here a free place goes to
+    the thread that has waited longest, and the lock is not held during network traffic.
 
     Args:
         connect: Opens a connection, in autocommit mode.
         limit: The most connections open at once.
-        timeout: Seconds that a thread waits for a place; infinity waits for ever.
+        timeout: How many seconds a thread waits for a place; infinity for no limit.
 
     Attributes:
         opened: How many connections were opened so far.
@@ -55,10 +55,10 @@ class ConnectionPool:
         self._epoch = object()
 
     def acquire(self) -> Lease:
-        """Take a connection that works, waiting for a place if all are in use.
+        """Take a working connection; wait for a place if all are in use.
 
         Raises:
-            PoolTimeout: No place came free in time.
+            PoolTimeout: No place became free in time.
             psycopg2.Error: A new connection was needed and failed.
         """
         self._enter()
@@ -76,7 +76,7 @@ class ConnectionPool:
             raise
 
     def release(self, connection: extensions.connection, epoch: object, *, reuse: bool) -> None:
-        """Take a connection back, and let the next thread have its place."""
+        """Take a connection back, and pass its place to the next thread."""
         if reuse and epoch is self._epoch:
             self._idle.append(connection)
         else:
@@ -85,25 +85,25 @@ class ConnectionPool:
 
     @property
     def in_use(self) -> int:
-        """How many connections are in somebody's hands."""
+        """How many connections are in use."""
         return len(self._open) - len(self._idle)
 
     def close_idle(self) -> None:
-        """Close the connections that nobody uses."""
+        """Close the connections that are not in use."""
         while (connection := self._pop()) is not None:
             self._drop(connection)
 
     def close_all(self) -> None:
-        """Close the connections that nobody uses now, and the others when they come back."""
+        """Close the connections that are not in use now, and the others when they are returned."""
         self._epoch = object()
         self.close_idle()
 
     def forget(self) -> None:
-        """Start anew in a forked child, and let go of the parent's connections without a word to their servers."""
+        """Start empty in a forked child, and drop the parent's connections without closing their sessions."""
         inherited = self._open
         self._start()
-        # The sockets are the parent's: what libpq may still write on its way out must not reach them, and a child that
-        # outlives the parent must not keep its sessions open.
+        # The sockets are the parent's. What libpq writes when it closes a connection must not reach them, and a child
+        # that outlives its parent must not keep the sessions open.
         with contextlib.suppress(OSError), Path(os.devnull).open("r+b", buffering=0) as null:
             for connection in inherited:
                 with contextlib.suppress(psycopg2.InterfaceError):
@@ -140,7 +140,7 @@ class ConnectionPool:
                 self._places += 1
 
     def _withdraw(self, turn: threading.Lock) -> bool:
-        """Leave the queue; False if the place was handed over in the meantime."""
+        """Leave the queue; return False if the place was assigned in the meantime."""
         with self._lock:
             try:
                 self._queue.remove(turn)
@@ -161,7 +161,7 @@ class ConnectionPool:
 
 
 class Lease:
-    """One connection in the hands of one thread; it is closed when its thread ends without `give_back()`."""
+    """A connection taken from the pool; it is closed if its thread ends without `give_back()`."""
 
     def __init__(self, pool: ConnectionPool, connection: extensions.connection, epoch: object) -> None:
         self.connection = connection
@@ -170,7 +170,7 @@ class Lease:
         self._process = os.getpid()
 
     def give_back(self, *, reuse: bool) -> None:
-        """Return the connection, to be used again or closed."""
+        """Return the connection to the pool, to be used again or closed."""
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.release(self.connection, self._epoch, reuse=reuse)
@@ -180,7 +180,7 @@ class Lease:
         self._pool = None
 
     def __del__(self, getpid: Callable[[], int] = os.getpid) -> None:
-        # In a forked child the threads of the parent end too, and their connections are not the child's to close.
+        # In a forked child the threads of the parent end, too; the child must not close their connections.
         if self._pool is not None and self._process == getpid():
             self.give_back(reuse=False)
 
@@ -197,20 +197,20 @@ os.register_at_fork(after_in_child=_forget_all)
 
 
 def as_new(connection: extensions.connection) -> bool:
-    """Bring a connection between transactions back to how it was opened; False if it cannot be."""
+    """Reset a connection between transactions to its state after connecting; return False if that is not possible."""
     try:
         with connection.cursor() as cursor:
             cursor.execute("DISCARD ALL")
     except psycopg2.Error:
         return False
-    # psycopg2 asked for ISO dates when it connected, which a server's own default may not be.
+    # psycopg2 needs ISO dates, which it asked for when it connected; the server may have another default.
     return str(connection.get_parameter_status("DateStyle")).startswith("ISO")
 
 
 def alive(connection: extensions.connection) -> bool:
-    """Tell whether a connection that waits between statements still stands, without asking its server.
+    """Return whether an idle connection still works, without a round trip.
 
-    A server says something unasked only when it ends the connection: there is then something to read.
+    A server sends something to an idle connection only when it ends it, so the connection is then readable.
     """
     if connection.closed:
         return False
@@ -218,10 +218,10 @@ def alive(connection: extensions.connection) -> bool:
 
 
 def readable(*files: int, seconds: float = 0.0) -> bool:
-    """Wait until a file has something to read, and tell whether one has."""
+    """Wait until a file is readable, and return whether one is."""
     try:
         watch = select.poll()
-    except AttributeError:  # eventlet takes it away, and its select() serves
+    except AttributeError:  # eventlet removes it, and replaces select()
         return bool(select.select(files, (), (), seconds)[0])
     for file in files:
         watch.register(file, select.POLLIN)

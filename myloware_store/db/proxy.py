@@ -1,4 +1,4 @@
-"""What the models are bound to: a stand-in for the database of the store that is open."""
+"""The database that the models are bound to: a proxy of the open store's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["StoreProxy", "default_tenant", "proxy"]
 
 
 class StoreProxy(Blocks, peewee.DatabaseProxy):
-    """A database proxy that says what to do while no store is open."""
+    """A database proxy that raises NotOpen while no store is open."""
 
     def __getattr__(self, name: str) -> Any:
         if self.obj is None:
@@ -23,9 +23,9 @@ class StoreProxy(Blocks, peewee.DatabaseProxy):
 
 
 proxy = StoreProxy()
-"""The database that the models are bound to: that of the open store."""
+"""The database that the models are bound to."""
 
 
 def default_tenant() -> str:
-    """Return the tenant that the open store's settings name, `default` if no store is open."""
+    """Return the tenant of the open store's settings; `default` if no store is open."""
     return proxy.obj.settings.tenant_id if isinstance(proxy.obj, StoreDatabase) else "default"

@@ -1,8 +1,7 @@
-"""The rows of a statement, read whole, and whether it may have stored something."""
+"""The rows of a statement, read whole or streamed, and COPY."""
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
@@ -10,57 +9,28 @@ from typing import TYPE_CHECKING, Any, Self
 import psycopg2
 
 from myloware_store.core.errors import InvalidInput
-from myloware_store.db.driver_errors import readable
+from myloware_store.db.driver_errors import read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from psycopg2.extensions import cursor
 
-__all__ = ["LIFT_DEADLINES", "Rows", "Stream", "copy", "may_store"]
+__all__ = ["LIFT_DEADLINES", "Rows", "Stream", "copy"]
 
-# Servers older than PostgreSQL 17 know no transaction_timeout.
+# transaction_timeout exists since PostgreSQL 17.
 LIFT_DEADLINES = """
 SELECT set_config(name, '0', %s) FROM pg_settings WHERE name IN
     ('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout')
 """
-"""For what runs long on purpose; its parameter is whether it holds to the end of the transaction, or of the session."""
-
-_READS = re.compile(
-    r"[\s(]*(?:SELECT|VALUES|TABLE|WITH|SHOW|EXPLAIN|FETCH|BEGIN|START|ROLLBACK|ABORT|SET|RESET|DISCARD"
-    r"|COPY\b.*\bTO\s+STDOUT)\b",
-    re.IGNORECASE | re.DOTALL,
-)
-_WRITES = re.compile(
-    r";\s*\S|\b(?:INSERT|(?<!FOR\s)(?<!KEY\s)UPDATE|DELETE|MERGE|INTO|CREATE|EXECUTE"
-    r"|submit_work_order|claim_work_items|finish_work_items)\b",
-    re.IGNORECASE,
-)
-_COMMITS = re.compile(r"(?:^|;)\s*COMMIT\b|^\s*(?:END|PREPARE\s+TRANSACTION)\b", re.IGNORECASE)
-
-
-def may_store(sql: object, *, in_transaction: bool) -> bool:
-    """Tell whether the server may have committed something by running a statement whose reply never came.
-
-    It errs on the side of yes, but for one case: a SELECT counts as a read, whatever the functions that it calls do,
-    unless they are the work engine's.
-
-    Args:
-        sql: The statement.
-        in_transaction: Whether a transaction was open before it, which then has to be committed first.
-    """
-    if not isinstance(sql, str):
-        return not in_transaction
-    if in_transaction:
-        return bool(_COMMITS.search(sql))
-    return not _READS.match(sql) or bool(_WRITES.search(sql))
+"""Turns off time-outs, to the end of the transaction if its parameter is true, else of the session."""
 
 
 class Rows:
     """The result of one statement, read whole, with a cursor's interface.
 
-    It needs no connection: psycopg2's own cursors lose their rows when the connection they came from is closed, which
-    another thread's failure can do once it is back in the pool.
+    It needs no connection. psycopg2's own cursors lose their rows when their connection is closed, which another thread
+    can cause once the connection is back in the pool.
     """
 
     __slots__ = ("_left", "arraysize", "closed", "description", "rowcount", "statusmessage")
@@ -71,11 +41,11 @@ class Rows:
         self.statusmessage = source.statusmessage
         self.arraysize = 100
         self.closed = False
-        self._left: Iterator[Any] = iter(readable(source.fetchall) if source.description else ())
+        self._left: Iterator[Any] = iter(read_rows(source.fetchall) if source.description else ())
         source.close()
 
     def fetchone(self) -> Any:
-        """Return the next row, None after the last."""
+        """Return the next row, or None after the last."""
         return next(self._left, None)
 
     def fetchmany(self, size: int | None = None) -> list[Any]:
@@ -87,7 +57,7 @@ class Rows:
         return list(self._left)
 
     def close(self) -> None:
-        """Let go of the rows."""
+        """Drop the rows."""
         self.closed = True
         self._left = iter(())
 
@@ -105,11 +75,11 @@ class Rows:
 
 
 class Stream:
-    """A cursor on the server, whose rows are fetched through its connection, with errors translated.
+    """A server-side cursor whose errors are translated.
 
     Args:
         source: The driver's cursor.
-        perform: Does something on the connection, and translates what the driver raises.
+        perform: Runs a function on the connection, and translates the driver's errors.
     """
 
     def __init__(self, source: cursor, perform: Callable[[Callable[[cursor], Any]], Any]) -> None:
@@ -119,32 +89,38 @@ class Stream:
 
     @property
     def description(self) -> Any:
-        """The columns, known after the first rows were fetched."""
+        """The columns, known after the first fetch."""
         return self._source.description
 
     @property
     def closed(self) -> bool:
-        """Whether no more rows can be fetched."""
+        """Whether the cursor is closed."""
         return bool(self._source.closed)
 
     def fetchmany(self, size: int) -> list[Any]:
         """Return up to `size` further rows."""
-        rows: list[Any] = self._perform(lambda _: readable(partial(self._source.fetchmany, size)))
+        rows: list[Any] = self._perform(lambda _: read_rows(partial(self._source.fetchmany, size)))
         return rows
 
     def close(self) -> None:
-        """Close the cursor on the server, if the server is there."""
+        """Close the cursor on the server, if the server can be reached."""
         with suppress(psycopg2.Error):
             self._source.close()
 
 
-def copy(source: cursor, sql: Any, stream: Any) -> int:
+def copy(source: cursor, sql: Any, stream: Any, *, reads: bool) -> int:
     """Run a COPY from or to a file object, and return how many rows it moved.
 
+    Args:
+        source: The driver's cursor.
+        sql: The COPY.
+        stream: The file object.
+        reads: Whether it copies from the database to the file.
+
     Raises:
-        InvalidInput: There is no such file, or it is closed or of the wrong direction.
+        InvalidInput: The stream is not a file object, is closed, or has the wrong direction.
     """
-    way = "read" if re.search("STDIN", str(sql), re.IGNORECASE) else "write"
+    way = "write" if reads else "read"
     if not callable(getattr(stream, way, None)) or getattr(stream, "closed", False):
         raise InvalidInput(f"stream: this {type(stream).__name__} is not an open file to {way}")
     try:
@@ -152,7 +128,7 @@ def copy(source: cursor, sql: Any, stream: Any) -> int:
     except psycopg2.Error:
         raise
     except BaseException:
-        # The file failed, and rows are still on their way: another statement discards them.
+        # The file failed, and rows are still arriving: another statement discards them.
         with suppress(psycopg2.Error):
             source.execute("SELECT 1")
         raise

@@ -1,4 +1,4 @@
-"""The tenant and the actor in force, kept in context variables so that threads and tasks do not meet."""
+"""The tenant and the actor in force, in context variables: each thread and task has its own."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _scope: ContextVar[_Scope] = ContextVar("myloware_scope", default=_Scope())  # n
 
 
 class TenantScope(AbstractContextManager[None]):
-    """A tenant that is in force inside a `with` block, or in the calls of a plain function."""
+    """A tenant in force, as a `with` block or as a decorator of a plain function."""
 
     def __init__(self, tenant_id: str, actor: str | None) -> None:
         self._named = tenant_id, actor
@@ -44,7 +44,7 @@ class TenantScope(AbstractContextManager[None]):
     def __exit__(self, *_error: object) -> None:
         try:
             _scope.reset(self._before)
-        except ValueError:  # another thread has ended it, whose context is another one
+        except ValueError:  # another thread, with another context, ends it
             self._scope.ended = True
 
     def __call__(self, fn: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
@@ -62,14 +62,14 @@ class TenantScope(AbstractContextManager[None]):
 def tenant_scope(tenant_id: str, actor: str | None = None) -> TenantScope:
     """Put a tenant in force while the block runs, for this thread or task.
 
-    A thread started inside the block begins without a tenant: open a scope there too.
+    A thread started inside the block begins without a tenant: open a scope there, too.
 
     Args:
         tenant_id: 1 to 255 characters, not all of them blank.
-        actor: Who acts, for the audit trail; an enclosing scope's actor stays in force where it is None.
+        actor: Who acts, for the audit trail; by default the actor of the enclosing scope.
 
     Raises:
-        InvalidInput: One of them is no such text.
+        InvalidInput: An argument is not such a text.
     """
     require_text(tenant_id, "tenant_id", blank=False, max_chars=MAX_NAME_CHARS)
     if actor is not None:
@@ -79,7 +79,7 @@ def tenant_scope(tenant_id: str, actor: str | None = None) -> TenantScope:
 
 @contextmanager
 def scope_kept() -> Iterator[None]:
-    """Put the tenant and actor of before in force again after the block, whatever scopes were left open in it."""
+    """Restore the tenant and actor after the block, even if scopes were left open in it."""
     before = _scope.get()
     try:
         yield
@@ -88,12 +88,12 @@ def scope_kept() -> Iterator[None]:
 
 
 def current_tenant() -> str | None:
-    """Return the tenant in force, None where there is none."""
+    """Return the tenant in force, or None."""
     return _current().tenant_id
 
 
 def current_actor() -> str | None:
-    """Return who acts, None where nobody is named."""
+    """Return the actor in force, or None."""
     return _current().actor
 
 

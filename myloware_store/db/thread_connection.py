@@ -1,4 +1,4 @@
-"""The connection that each thread holds: taken from the pool when it is needed, and returned clean."""
+"""The connection that each thread holds: taken from the pool when needed, and returned clean."""
 
 from __future__ import annotations
 
@@ -26,35 +26,35 @@ _UNKNOWN = extensions.TRANSACTION_STATUS_UNKNOWN
 
 
 class _Blocks(list[Any]):
-    """Open blocks; in a forked child also those of the parent may be left, and there is nothing to do for them."""
+    """Open blocks. A forked child may leave blocks of its parent, for which there is nothing to do."""
 
     def pop(self, index: SupportsIndex = -1) -> Any:
         return super().pop(index) if self else nullcontext()
 
 
 class Held:
-    """What one thread holds of a database.
+    """The connection and the open blocks of one thread.
 
-    A block that ends in another thread than it began in, as in a generator that a thread pool advances, returns what
-    its own thread holds. That thread may be at a statement: `busy` and the lock keep the two apart. Each thread says
-    what it is about to do before it looks at the other.
+    A block may end in another thread than it began in, for example in a generator that a thread pool advances. It then
+    returns the connection of the thread that it began in, which may be running a statement: `busy` and the lock keep
+    the two threads apart. Each thread announces its step before it looks at the other thread's.
 
     Args:
-        pool: Where its connections come from.
+        pool: The pool of the connections.
 
     Attributes:
         closed: Whether no connection is held.
         conn: The connection.
-        ctx: The open `with db:` and `connection_context()` blocks; Peewee's, as are the next two.
+        ctx: The open `with db:` and `connection_context()` blocks. This attribute and the next two are Peewee's.
         transactions: The open transaction blocks.
-        commit_callbacks: What is called after the commit.
-        saves: The instances that were saved in the open transaction block, and the names of the fields.
-        pinned: Whether `connect()` asked to hold the connection until `close()`.
-        soiled: Whether something may be left in the session.
-        reusable: Whether nobody was given the connection itself.
-        doomed: Whether an open transaction was lost with its connection: nothing runs until it is ended.
-        orphans: How many transaction blocks of a parent process may still be left in this one.
-        busy: At how many statements the thread is, one inside the other.
+        commit_callbacks: Functions to call after the commit.
+        saves: The instances saved in the open transaction block, with the names of the fields.
+        pinned: Whether `connect()` holds the connection until `close()`.
+        soiled: Whether the session may have been changed.
+        reusable: Whether the connection may be used again: nobody was given the connection itself.
+        doomed: Whether an open transaction was lost with its connection; no statement runs until it is ended.
+        orphans: How many transaction blocks of a parent process may still end in this one.
+        busy: How many statements the thread is running, one inside the other.
         left: Whether another thread has ended a block of this one, but could not return the connection.
     """
 
@@ -73,9 +73,9 @@ class Held:
     def _begin_anew(self) -> None:
         self.busy = 0
         self.left = False
-        self._lock = threading.RLock()  # the end of a block may come from the garbage collector, anywhere
+        self._lock = threading.RLock()  # the garbage collector may end a block anywhere
         self._units = 0
-        self._ended = 0  # of the units, those that ended in other threads
+        self._ended = 0  # how many units ended in other threads
         self._let_go()
 
     def _let_go(self) -> None:
@@ -102,7 +102,7 @@ class Held:
         try:
             yield
         finally:
-            # In a child that was forked inside the block there is nothing to return.
+            # A child that was forked inside the block has nothing to return.
             if epoch == self._epoch:
                 if get_ident() != self._thread:
                     self.end_elsewhere()
@@ -114,7 +114,7 @@ class Held:
                         self.settle()
 
     def live(self) -> extensions.connection:
-        """Return the connection, a new one where it was lost between transactions."""
+        """Return the connection, a new one if it was lost between transactions."""
         if not (self.closed or self.soiled or self.doomed) and self._idle() and not alive(self.conn):
             pinned, lease = self.pinned, self._lease
             self._let_go()
@@ -133,7 +133,7 @@ class Held:
         self.closed = False
 
     def check_in(self) -> None:
-        """Return the connection, clean, or close it; an open transaction is rolled back."""
+        """Return the connection clean to the pool, or close it; roll back an open transaction."""
         with self._lock:
             lease, soiled, reusable = self._lease, self.soiled, self.reusable
             self._let_go()
@@ -150,33 +150,33 @@ class Held:
                     lease.give_back(reuse=reuse)
 
     def take_back_saves(self, since: int = 0) -> None:
-        """Count what was saved since then as changed again: it was rolled back."""
+        """Mark the fields saved since then as changed again, because they were rolled back."""
         for row, names in self.saves[since:]:
             if (saved := row()) is not None:
                 saved._dirty.update(names)  # noqa: SLF001  Peewee's
         del self.saves[since:]
 
     def settle(self) -> None:
-        """Return the connection if nothing holds it, not even a transaction that was begun by hand."""
+        """Return the connection if nothing holds it, neither a block nor a transaction that was begun by hand."""
         if not (self.closed or self.held or self.doomed) and self._idle():
             self.check_in()
         elif self.left:
             self._return_what_is_left()
 
     def begin(self) -> None:
-        """Say that this thread begins with a statement, and wait for one that returns its connection."""
+        """Announce a statement of this thread, and wait for another thread that is returning its connection."""
         self.busy += 1
         with self._lock:
             pass
 
     def end(self) -> None:
-        """Say that the statement is over, and return the connection if nothing holds it."""
+        """Announce the end of the statement, and return the connection if nothing holds it."""
         self.busy -= 1
-        if not self.busy:  # the handler of a signal may have run its own amid another one
+        if not self.busy:  # a signal handler may run a statement during another one
             self.settle()
 
     def end_elsewhere(self, block: object = None) -> None:
-        """End a block of this thread from another one.
+        """End a block of this thread from another thread.
 
         Args:
             block: The block; None for a unit.
@@ -198,7 +198,7 @@ class Held:
                 self.check_in()
 
     def orphan(self) -> None:
-        """Begin anew in a forked child: the connections are the parent's."""
+        """Start without a connection in a forked child: the connections are the parent's."""
         if self._lease is not None:
             self._lease.abandon()
         self.orphans = len(self.transactions)
@@ -210,7 +210,7 @@ class Held:
         self._begin_anew()
 
     def in_transaction(self) -> bool:
-        """Tell whether the server has a transaction open, as far as the client knows."""
+        """Return whether a transaction is open, as far as the client knows."""
         return not (self.closed or self._idle())
 
     def _idle(self) -> bool:
@@ -219,10 +219,10 @@ class Held:
 
 
 class ThreadConnection(threading.local):
-    """What each thread holds of a database.
+    """The connection of each thread.
 
     Args:
-        pool: Where the connections come from.
+        pool: The pool of the connections.
     """
 
     def __init__(self, pool: ConnectionPool) -> None:
@@ -230,7 +230,7 @@ class ThreadConnection(threading.local):
 
 
 def _clean(connection: extensions.connection, *, soiled: bool) -> bool:
-    """Bring a connection back to how it was opened; False if it cannot be."""
+    """Reset a connection to its state after connecting; return False if that is not possible."""
     status = _UNKNOWN if connection.closed else connection.get_transaction_status()
     if status == _UNKNOWN:
         return False

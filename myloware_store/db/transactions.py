@@ -1,4 +1,4 @@
-"""Transactions and savepoints as blocks, and whole transactions that are run again after a conflict."""
+"""Transactions and savepoints as blocks, and whole transactions that are retried after a conflict."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from peewee import ConnectionContext
 from peewee import _atomic as _PeeweeAtomic  # noqa: N812 - a class
@@ -19,10 +19,7 @@ from peewee import _transaction as _PeeweeTransaction  # noqa: N812 - a class
 from myloware_store.core.errors import DatabaseFault, InvalidInput, TransactionConflict
 from myloware_store.db.driver_errors import misuse
 
-if TYPE_CHECKING:
-    from myloware_store.db.database import StoreDatabase
-
-__all__ = ["Atomic", "Blocks", "Manual", "Savepoint", "again_after_conflicts", "require_plain", "transact"]
+__all__ = ["Atomic", "Blocks", "Manual", "Savepoint", "again_after_conflicts", "require_plain"]
 
 _Result = TypeVar("_Result")
 _Function = TypeVar("_Function")
@@ -35,13 +32,13 @@ _NOT_PLAIN = (
 
 
 class _OfOneThread:
-    """A block that returns its connection also if it ends in another thread than it began in."""
+    """A block that returns its connection even if it ends in another thread than it began in."""
 
     db: Any
     _strict = True
 
     def __enter__(self) -> Any:
-        self._held = weakref.ref(self.db._state)  # noqa: SLF001  a thread that ends lets go of its connection
+        self._held = weakref.ref(self.db._state)  # noqa: SLF001  a weak reference: the connection of a thread is released with the thread
         return super().__enter__()  # type: ignore[misc]  # Peewee's block
 
     def __exit__(self, exc_type: type[BaseException] | None, *error: object) -> None:
@@ -53,8 +50,8 @@ class _OfOneThread:
             held.end_elsewhere(self)
         if exc_type is None and self._strict:
             raise misuse(
-                "the transaction was rolled back: its block ended in another thread than it began in, and what other"
-                " threads did meanwhile was not in it (a generator was advanced by several threads, perhaps)"
+                "the transaction was rolled back: its block ended in another thread than it began in, and statements of"
+                " other threads were not part of it (perhaps several threads advanced a generator)"
             )
 
 
@@ -67,18 +64,18 @@ class _Transaction(_OfOneThread, _PeeweeTransaction):
         try:
             super().__exit__(exc_type, *error)
         except BaseException:
-            # A signal's handler can raise between any two steps: what follows is not to be part of this transaction.
+            # A signal handler can raise between any two steps: later statements must not run in this transaction.
             if not self.db.transaction_depth() and self.db.transaction_open():
                 self.db.rollback()
             raise
 
 
 class Manual(_OfOneThread, _PeeweeManual):
-    """A block in which transactions begin and end by hand."""
+    """A block in which the caller begins and ends transactions."""
 
 
 class Savepoint(_OfOneThread, _PeeweeSavepoint):
-    """A savepoint whose own failure never hides the error that ended its block."""
+    """A savepoint whose own failure does not hide the error that ended its block."""
 
     def __enter__(self) -> Any:
         self._saves = len(self.db._state.saves)  # noqa: SLF001
@@ -95,7 +92,7 @@ class Savepoint(_OfOneThread, _PeeweeSavepoint):
 
 
 class Atomic(_PeeweeAtomic):
-    """A transaction, or a savepoint inside one, also inside one that was begun by hand."""
+    """A transaction, or a savepoint inside a transaction, even one begun by hand."""
 
     db: Any
 
@@ -105,25 +102,27 @@ class Atomic(_PeeweeAtomic):
             self._helper = self.db.savepoint()
             return self._helper.__enter__()
         if manual:
-            raise misuse("inside db.manual_commit() a transaction is begun by hand: call db.begin() first")
+            raise misuse("inside db.manual_commit() you begin transactions yourself: call db.begin() first")
         return super().__enter__()
 
     def __call__(self, fn: Callable[..., _Result]) -> Callable[..., _Result]:
-        """Decorate a plain function, whose calls then are such blocks."""
+        """Decorate a plain function, so that each call is such a block."""
         decorate: Any = super().__call__
         decorated: Callable[..., _Result] = decorate(require_plain(fn))
         return decorated
 
 
 class Blocks:
-    """Begins blocks on a database, or on what stands for one."""
+    """Begins blocks on a database, or on a proxy of one."""
+
+    transaction_open: Callable[[], bool]
 
     def connection_context(self) -> _Connection:
         """Hold a connection while the block runs."""
         return _Connection(self)
 
     def manual_commit(self) -> Manual:
-        """Leave the begin and the end of transactions to the block."""
+        """Let the block begin and end transactions by hand."""
         return Manual(self)
 
     def transaction(self, *args: Any, **kwargs: Any) -> _Transaction:
@@ -138,24 +137,38 @@ class Blocks:
         """Begin a savepoint."""
         return Savepoint(self)
 
+    def transact(self, fn: Callable[[], _Result], *, retries: int = 5) -> _Result:
+        """Run `fn()` in one transaction, and run it again after a conflict with a concurrent transaction.
 
-def transact(database: StoreDatabase, fn: Callable[[], _Result], retries: int) -> _Result:
-    """Run `fn()` in one transaction, and all of it again where it met a concurrent one."""
-    require_plain(fn)
-    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
-        raise InvalidInput("retries must be a whole number, 0 or more")
+        Inside an open transaction it runs once, in a savepoint: only the outermost call can be retried.
 
-    def once() -> _Result:
-        with database.atomic():
-            result = fn()
-            _require_done(result)
-            return result
+        Args:
+            fn: A plain function. It may run several times, so it should do nothing that a rollback does not undo.
+            retries: How many times to retry after a serialization failure or a deadlock; by default 5.
 
-    return again_after_conflicts(once, 0 if database.transaction_open() else retries)
+        Returns:
+            The result of `fn`.
+
+        Raises:
+            InvalidInput: `fn` is not a plain function, or returned a coroutine or a generator; nothing was stored.
+            TransactionConflict: The last retry conflicted, too.
+            AmbiguousCommit: The connection was lost during COMMIT, which is not retried.
+        """
+        require_plain(fn)
+        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+            raise InvalidInput("retries must be a whole number, 0 or more")
+
+        def once() -> _Result:
+            with self.atomic():
+                result = fn()
+                _require_done(result)
+                return result
+
+        return again_after_conflicts(once, 0 if self.transaction_open() else retries)
 
 
 def again_after_conflicts(fn: Callable[[], _Result], retries: int = 5) -> _Result:
-    """Run a whole transaction or a statement of its own, and run it again where it met a concurrent one."""
+    """Run a whole transaction or a single statement, and run it again after a conflict."""
     pause = 0.02
     while True:
         try:
@@ -169,7 +182,7 @@ def again_after_conflicts(fn: Callable[[], _Result], retries: int = 5) -> _Resul
 
 
 def require_plain(fn: _Function, name: str = "fn") -> _Function:
-    """Return a function as it is, but refuse one whose calls only give something to run later, and what is none."""
+    """Return a plain function unchanged; refuse async functions, generators, and objects that cannot be called."""
     if not callable(fn):
         raise InvalidInput(f"{name}: {type(fn).__name__} is not a function")
     later = inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction
@@ -179,7 +192,7 @@ def require_plain(fn: _Function, name: str = "fn") -> _Function:
 
 
 def _require_done(result: object) -> None:
-    """Refuse a result that is still to run."""
+    """Refuse a coroutine or generator as a result, which would run later."""
     if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
         if inspect.iscoroutine(result) or inspect.isgenerator(result):
             result.close()

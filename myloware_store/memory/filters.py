@@ -1,17 +1,17 @@
-"""The language of filters over memory documents, compiled to SQL in which every value is bound.
+"""Filters over memory documents, compiled to SQL in which every value is a parameter.
 
-A filter is a mapping of keys to conditions, all of which hold: `{"type": "CONTEXT", "metadata.amount": {"gt": 10}}`.
+A filter maps keys to conditions, all of which must hold: `{"type": "CONTEXT", "metadata.amount": {"gt": 10}}`.
 
-- Keys: `type`, `work_item_id`, `created_at`, `tenant_id` and `metadata.<path>`, whose path names keys of objects.
-- Conditions: a value (`eq`), a list (`in`), or a mapping of operators that all hold: `eq`, `ne`, `gt`, `gte`, `lt`,
-  `lte`, `in`, `exists`. `created_at` takes aware datetimes or ISO texts with an offset; `type`, `work_item_id` and
-  `tenant_id` have no order.
+- Keys: `type`, `work_item_id`, `created_at`, `tenant_id` and `metadata.<path>`, whose path consists of object keys.
+- Conditions: a value (`eq`), a list (`in`), or a mapping of operators that must all hold: `eq`, `ne`, `gt`, `gte`,
+  `lt`, `lte`, `in`, `exists`. `created_at` takes aware datetimes or ISO texts with an offset; `type`, `work_item_id`
+  and `tenant_id` have no order.
 - `and` and `or` take a list of filters, `not` takes one.
 
-Every filter is true or false for every document, and `not` is its complement. So `ne` is exactly not `eq`, true also
-where the path is missing. Values compare with values of their own kind only: numbers as numbers (10 equals 10.0, 9 is
-less than 10), text by its code points, whatever the collation of the database; `gt` and the others are false for what
-is missing or of another kind. None stands for what is null or missing; `exists` asks for the path itself, null or not.
+Every filter is true or false for every document, and `not` is its complement. So `ne` is exactly not `eq`, and true if
+the path is missing. Values compare only with values of their own kind: numbers as numbers (10 equals 10.0, 9 is less
+than 10), text by code points, independent of the database's collation. `gt` and the other orders are false for missing
+values and values of another kind. None matches null and missing values; `exists` matches any value, null included.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ __all__ = ["Condition", "compile_filter", "scope"]
 MAX_CONDITIONS = 1_000
 """Most comparisons in one filter, every value of an `in` counted."""
 MAX_DEPTH = 16
-"""How deep `and`, `or` and `not` may be nested, and how many keys a path may have."""
+"""How deeply `and`, `or` and `not` may be nested, and how many keys a path may have."""
 _MAX_BYTES = 64 * 1024  # of one value
 
 _TRUE, _FALSE = "TRUE", "FALSE"
 _ORDERS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 _OPERATORS = ("eq", "ne", *_ORDERS, "in", "exists")
-# What a column's values are sent as. None of them but work_item_id is ever null.
+# The types of the columns. Only work_item_id can be null.
 _COLUMNS = {"type": "mem_doc_type", "work_item_id": "uuid", "created_at": "timestamptz", "tenant_id": "text"}
 _METADATA = "metadata."
 
 
 @attrs.frozen
 class Condition:
-    """A boolean SQL expression over `mem_docs AS m`, for a WHERE: if it is NULL it does not hold.
+    """A boolean SQL expression over `mem_docs AS m`, for a WHERE: NULL counts as false.
 
     Attributes:
-        sql: The expression; `TRUE` where every document meets it.
+        sql: The expression; `TRUE` if every document meets it.
         parameters: Its values, named `f0`, `f1`... and `tenant`.
     """
 
@@ -59,14 +59,14 @@ def compile_filter(filter: Mapping[str, Any] | None) -> Condition:  # noqa: A002
     """Compile a filter.
 
     Args:
-        filter: The filter as this module describes it; None and `{}` let every document pass.
+        filter: The filter, as described in this module; every document meets None and `{}`.
 
     Returns:
         The condition, without the tenant in force: see `scope`. Equality on metadata is written `metadata @> ...`,
         which the index `mem_docs_metadata_idx` serves.
 
     Raises:
-        InvalidInput: A key, operator or value is none, or the filter has more than 1,000 comparisons or is nested
+        InvalidInput: A key, operator or value is not valid, or the filter has more than 1,000 comparisons or is nested
             deeper than 16.
     """
     compiler = _Compiler()
@@ -75,7 +75,7 @@ def compile_filter(filter: Mapping[str, Any] | None) -> Condition:  # noqa: A002
 
 
 def scope(condition: Condition, tenant: str | None) -> Condition:
-    """Narrow a condition to the tenant in force, if one is: a plain equality, which an index can serve."""
+    """Narrow a condition to the tenant in force, if any, by a plain equality, which an index can serve."""
     if tenant is None:
         return condition
     sql = _joined("AND", ["m.tenant_id = %(tenant)s", condition.sql])
@@ -83,7 +83,7 @@ def scope(condition: Condition, tenant: str | None) -> Condition:
 
 
 class _Compiler:
-    """Compiles one filter, with negations pushed down to the comparisons: SQL's own NOT keeps what is NULL."""
+    """Compiles one filter. Negations are pushed down to the comparisons, because NOT of a NULL is NULL in SQL."""
 
     def __init__(self) -> None:
         self.parameters: dict[str, Any] = {}
@@ -123,7 +123,7 @@ class _Compiler:
         return _joined("OR" if negated else "AND", parts)
 
     def _operation(self, target: _Column | _Path, operator: str, value: Any) -> tuple[str, bool]:
-        """Compile one comparison, and tell whether it is to be negated."""
+        """Compile one comparison, and return whether to negate it."""
         if operator == "exists":
             return target.exists(), not as_flag(value, f"{target.name}.exists")
         if operator == "in":
@@ -138,7 +138,7 @@ class _Compiler:
         return _joined("OR", equal), operator == "ne"
 
     def spend(self, comparisons: int) -> None:
-        """Count comparisons, up to the most allowed."""
+        """Count comparisons, up to the limit."""
         self._left -= comparisons
         if self._left < 0:
             raise InvalidInput(f"filter: it has more than {MAX_CONDITIONS} comparisons")
@@ -151,7 +151,7 @@ class _Compiler:
 
 
 class _Column:
-    """Comparisons of a column of its own."""
+    """Comparisons of a column."""
 
     def __init__(self, compiler: _Compiler, key: str, name: str) -> None:
         self.name = name
@@ -194,7 +194,7 @@ class _Column:
 
 
 class _Path:
-    """Comparisons of what stands at a path of the metadata."""
+    """Comparisons of the value at a path of the metadata."""
 
     def __init__(self, compiler: _Compiler, key: str, name: str) -> None:
         self.name = f"{name}.{require_text(key, name)}"
@@ -219,7 +219,7 @@ class _Path:
         there, sent = self._there(), self._scalar(value)
         if isinstance(value, bool):
             raise InvalidInput(f"{self.name}: booleans have no order; there are eq, ne, in and exists")
-        # A CASE, because the server may compare before it looks at the kind.
+        # A CASE, because the server may otherwise compare before it checks the kind.
         if isinstance(value, str):
             kind, compared = (
                 "string",
@@ -237,7 +237,7 @@ class _Path:
         return f"m.metadata @> {self._compiler.bind(sent)}::jsonb"
 
     def _there(self) -> str:
-        """Return what stands at the path; text as a key finds nothing in a list, unlike `#>`."""
+        """Return the value at the path; unlike with `#>`, a key does not match in a list."""
         self._compiler.spend(1)
         return "(m.metadata" + "".join(f" -> {self._compiler.bind(key)}::text" for key in self._keys) + ")"
 
@@ -261,7 +261,7 @@ def _operations(name: str, value: Any) -> list[tuple[str, Any]]:
 
 
 def _joined(word: str, parts: list[str]) -> str:
-    """Join expressions by AND or OR; none at all are TRUE under AND and FALSE under OR."""
+    """Join expressions by AND or OR; no expressions are TRUE under AND and FALSE under OR."""
     neutral, absorbing = (_TRUE, _FALSE) if word == "AND" else (_FALSE, _TRUE)
     if absorbing in parts:
         return absorbing

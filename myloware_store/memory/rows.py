@@ -1,9 +1,9 @@
-"""Memory documents on their way in: checked, embedded, and packed for the statements that store them."""
+"""Memory documents to be stored: checked, embedded, and packed for the statements that store them."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -23,24 +23,13 @@ from myloware_store.core.vectors import Embeddings, as_embeddings, encode_fields
 if TYPE_CHECKING:
     from myloware_store.core.embedding import Embedder
 
-__all__ = ["COLUMNS", "EMBED_TEXTS", "GIVEN", "Batch", "Row", "cut", "embedded", "may_copy", "pack", "read_batch"]
+__all__ = ["EMBED_TEXTS", "Batch", "Row", "batches", "cut", "embedded", "may_copy", "pack", "read_batch"]
 
-COLUMNS = "id, tenant_id, work_item_id, type, content, metadata, embedding"
-"""The columns that a document is stored in, in the order of `pack`."""
-
-GIVEN = """
-SELECT id, tenant_id, work_item_id, type, content, metadata, embedding::vector
-FROM unnest(
-    %(ids)s::uuid[], %(tenants)s::text[], %(items)s::uuid[], %(types)s::mem_doc_type[], %(contents)s::text[],
-    %(metadata)s::jsonb[], %(embeddings)s::text[]
-) AS given (id, tenant_id, work_item_id, type, content, metadata, embedding)
-"""
-"""The rows that are sent as parameters, those of `Batch.arrays`."""
-
+_BATCH_CHARS = 16_000_000
 _STATEMENT_CHARS, _VECTOR_CHARS = 50_000_000, 20_000
 
 EMBED_TEXTS = 256
-"""Most texts that the embedder is given in one call."""
+"""Most texts in one call of the embedder."""
 
 _KEYS = ("id", "type", "content", "embedding", "metadata", "work_item_id")
 
@@ -63,9 +52,9 @@ class Row:
     """A checked document.
 
     Attributes:
-        place: What to call it in an error.
-        vector: Where its embedding stands among the batch's; None where it has none.
-        tenant_id: Whose it will be, once that is known.
+        place: Its name in errors.
+        vector: The place of its embedding among the batch's, None without an embedding.
+        tenant_id: Its tenant, once known.
     """
 
     id: UUID
@@ -107,17 +96,17 @@ class Batch:
 
 
 def read_batch(docs: Iterable[Any], embedder: Embedder | None, *, before: int = 0) -> Batch:
-    """Check documents, and let the embedder make the vectors that are missing.
+    """Check documents, and embed those without a vector.
 
     Args:
         docs: The documents.
-        embedder: Embeds those that come without a vector.
+        embedder: Embeds the documents without a vector.
         before: How many documents of the same call came in earlier batches, for the errors.
 
     Raises:
         InvalidInput: A document cannot be stored, or an id comes twice.
         InvalidVector: An embedding, given or made, cannot be compared.
-        StoreError: The embedder failed, which is this error's cause.
+        StoreError: The embedder failed; its error is the cause of this one.
     """
     rows: list[Row] = []
     given: list[Any] = []
@@ -143,13 +132,13 @@ def read_batch(docs: Iterable[Any], embedder: Embedder | None, *, before: int = 
 
 
 def embedded(embedder: Embedder, texts: Sequence[str]) -> Embeddings:
-    """Let the embedder make vectors, of 256 texts a call at most."""
+    """Embed texts, 256 a call at most."""
     parts = [texts[at : at + EMBED_TEXTS] for at in range(0, len(texts), EMBED_TEXTS)]
     return np.concatenate([as_embeddings(embed(embedder, part), "the embedder's vector") for part in parts])
 
 
 def pack(batch: Batch) -> bytes:
-    """Return the documents in COPY's binary format, with the columns `COLUMNS`."""
+    """Return the documents in COPY's binary format, with the `stored_columns` of queries.sql."""
     vectors = encode_fields(batch.vectors)
     tenants = {row.tenant_id: _field(row.tenant_id) for row in batch.rows}
     types = {row.type: _field(row.type) for row in batch.rows}
@@ -172,6 +161,27 @@ def pack(batch: Batch) -> bytes:
     return b"".join(parts)
 
 
+def batches(docs: Any, size: int) -> Iterator[list[Any]]:
+    """Cut an iterable of documents into lists of a size, shorter if the contents are long."""
+    try:
+        each = None if isinstance(docs, str | bytes | Mapping) else iter(docs)
+    except TypeError:
+        each = None
+    if each is None:
+        raise InvalidInput(f"docs: {type(docs).__name__} is not an iterable of documents")
+    batch: list[Any] = []
+    chars = 0
+    for doc in each:
+        batch.append(doc)
+        content = doc.get("content") if isinstance(doc, Mapping) else getattr(doc, "content", None)
+        chars += len(content) if isinstance(content, str) else 0
+        if len(batch) == size or chars > _BATCH_CHARS:
+            yield batch
+            batch, chars = [], 0
+    if batch:
+        yield batch
+
+
 def cut(batch: Batch) -> Iterator[Batch]:
     """Cut a batch into parts that one message can carry."""
     rows: list[Row] = []
@@ -187,7 +197,7 @@ def cut(batch: Batch) -> Iterator[Batch]:
 
 
 def may_copy() -> bool:
-    """Tell whether psycopg2 can COPY: not under a wait callback, such as psycogreen's."""
+    """Return whether psycopg2 can COPY: not under a wait callback, such as psycogreen's."""
     return extensions.get_wait_callback() is None
 
 
@@ -197,7 +207,7 @@ def _field(text: str) -> bytes:
 
 
 def _checked(doc: Any, place: str) -> tuple[Row, Any]:
-    """Return a document with every value in its final form, and its embedding as it was given."""
+    """Return a document with its values in the form they are sent in, and its embedding as it was given."""
     if isinstance(doc, NewDoc):
         doc = attrs.asdict(doc, recurse=False)
     row = known_keys(doc, _KEYS, place)

@@ -1,4 +1,4 @@
-"""Memory documents found by similarity."""
+"""Searches by vector: the nearest documents found by comparing them all, or through the vector index."""
 
 from __future__ import annotations
 
@@ -7,176 +7,226 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 
-from myloware_store.core.arguments import as_choice, as_count, as_flag
-from myloware_store.core.errors import InvalidInput
-from myloware_store.core.values import shown
-from myloware_store.core.vectors import encode_literal
-from myloware_store.db.tenancy import current_tenant
-from myloware_store.memory.filters import compile_filter, scope
-from myloware_store.memory.hits import MAX_HITS, find, hits_sql
-from myloware_store.memory.index.state import IndexStates
-from myloware_store.memory.near import (
-    FURTHEST,
-    MOST_ALONE,
-    Near,
-    by_comparing,
-    by_comparing_alone,
-    through_index,
-    through_index_alone,
-)
-from myloware_store.orm.repository import Repository
+from myloware_store.core.enums import MemDocType
+from myloware_store.core.results import Hit
+from myloware_store.core.sql import queries_beside
+from myloware_store.core.values import read_label
+from myloware_store.core.vectors import decode_binaries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from myloware_store.core.results import Hit
     from myloware_store.core.vectors import VectorLiteral
     from myloware_store.db.database import StoreDatabase
     from myloware_store.memory.filters import Condition
     from myloware_store.memory.index.state import IndexState
 
-__all__ = ["MODES", "Search"]
+__all__ = [
+    "AHEAD",
+    "FURTHEST",
+    "MANY",
+    "MAX_HITS",
+    "MOST_ALONE",
+    "SETTINGS",
+    "Query",
+    "by_comparing",
+    "by_comparing_alone",
+    "diverse",
+    "find",
+    "hits_of",
+    "through_index",
+    "through_index_alone",
+]
 
-MODES = ("auto", "exact", "ann")
+_sql = queries_beside(__file__)
+
+MAX_HITS = 10_000
+"""Most documents that one search returns."""
+
+FURTHEST = 3.0
+"""A distance that is above all others, except for NaN."""
+
+MOST_ALONE = 500
+"""Most documents that `by_comparing_alone` is good for: it sorts them whole, up to 2 KB each, in `work_mem`."""
+
+SAMPLED = 1_000
+"""Documents that are looked at to estimate how many meet a filter."""
 
 MANY = 50_000
-"""Documents that meet a filter from which on the index is used: to compare 50,000 takes some 60 ms.
+"""Search through the index if about so many documents meet a filter: comparing 50,000 takes some 60 ms.
 
 An index knows nothing of the filter. On 50,000 clustered rows hnsw with iterative scans found .72 of the ten nearest
 among the 30 % of some topics, for queries of all topics, and took half as long as comparing them all.
 """
 
+AHEAD = 8
+"""How many times further the index looks under a filter, of which it knows nothing.
 
-class Search(Repository):
-    """Searches among the memory documents of the tenant in force by their vectors."""
+Among 100,000 clustered documents, of which a filter by topic kept 58,000, ivfflat found .974 of the ten nearest with 4
+(.94 among 120,000), and all of them with 8.
+"""
 
-    def __init__(self, database: StoreDatabase) -> None:
-        super().__init__(database)
-        self._index_states = IndexStates(database)
+SETTINGS: Mapping[str, str | int] = {
+    "random_page_cost": "1.1",
+    "jit": "off",
+    "min_parallel_table_scan_size": "'1GB'",
+}
+"""For every search: indexes are worth their price up to most of the table, and compiling a plan costs too much.
 
-    def similar(
-        self,
-        vector: Any,
-        *,
-        k: int = 10,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002  the settled name
-        min_similarity: float | None = None,
-        mode: str = "auto",
-        with_embedding: bool = False,
-    ) -> list[Hit]:
-        """Return the k documents whose embeddings are most similar to a vector, best first.
+The planner takes a table that is not analyzed yet for thirty times as large, and asks for parallel workers. Starting
+two for 30 MB took as long as a third of the search.
+"""
 
-        Always min(k, matching documents) of them, ties in the order of their ids. Where more tie than there is room
-        for, the index chooses among them.
-
-        Args:
-            vector: `(1536,)` real numbers.
-            k: Most documents to return (1 to 10,000).
-            filter: Which documents count, in the language of filters.
-            min_similarity: Only documents at least this similar, from -1 to 1.
-            mode: `auto` goes through the vector index where `store.memory.index.status()` calls it usable and that is
-                faster than to compare all documents that count; where a filter or a tenant says which, they are
-                compared up to some 50,000. `exact` always compares. `ann` goes through any valid index, also one that
-                was never measured or has aged, and compares where there is none that could answer.
-            with_embedding: Whether to read the vectors of the hits, 6 KB each.
-
-        Raises:
-            InvalidVector: The vector cannot be compared.
-            InvalidInput: Another argument is out of its bounds.
-        """
-        count, condition = as_count(k, "k", most=MAX_HITS), self._condition(filter)
-        least = -1.0 if min_similarity is None else _similarity(min_similarity)
-        query, with_vectors = encode_literal(vector, "vector"), as_flag(with_embedding, "with_embedding")
-        state = self._usable(mode)
-        if state is not None and condition.sql == "TRUE":
-            alone = through_index_alone(state, count, query, with_embedding=with_vectors, untested=mode == "ann")
-            if alone is not None:
-                hits = find(self._db, alone.statement, {**alone.parameters, "furthest": FURTHEST}, alone.settings)
-                if len(hits) == count:
-                    return [hit for hit in hits if hit.score >= least]
-        furthest = FURTHEST if least == -1 else 1 - least
-        near = self._through_index(state, query, count, condition, untested=mode == "ann")
-        if near is None and not with_vectors and count <= MOST_ALONE:
-            whole = by_comparing_alone(condition, count, query)
-            return find(self._db, whole.statement, {**whole.parameters, "furthest": furthest}, whole.settings)
-        near = near or by_comparing(condition, count, query)
-        return find(
-            self._db,
-            hits_sql(
-                near.legs,
-                "near",
-                order="r.distance, r.id",
-                score="1 - r.distance",
-                similarity="1 - r.distance",
-                with_embedding=with_vectors,
-            ),
-            {**near.parameters, "furthest": furthest},
-            near.settings,
-        )
-
-    def mmr(
-        self,
-        vector: Any,
-        *,
-        k: int = 10,
-        fetch_k: int | None = None,
-        lam: float = 0.5,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002  the settled name
-    ) -> list[Hit]:
-        """Return k documents that are similar to a vector and unlike each other, in the order they were chosen.
-
-        Maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998): of the `fetch_k` most similar documents, the
-        next one chosen always has the largest `lam * similarity - (1 - lam) * largest similarity to one chosen before`,
-        which becomes its `score`; ties go to the more similar.
-
-        Args:
-            vector: `(1536,)` real numbers.
-            k: Most documents to return (1 to 1,000).
-            fetch_k: How many to choose among, at least k, 10,000 at most; 4 * k, at least 20, by default.
-            lam: From 0 (as unlike each other as can be) to 1 (as similar to the vector as can be).
-            filter: Which documents count, in the language of filters.
-
-        Raises:
-            InvalidVector: The vector cannot be compared.
-            InvalidInput: Another argument is out of its bounds.
-        """
-        count = as_count(k, "k", most=1_000)
-        fetched = max(4 * count, 20) if fetch_k is None else as_count(fetch_k, "fetch_k", least=count, most=MAX_HITS)
-        if isinstance(lam, bool) or not isinstance(lam, int | float) or not 0 <= lam <= 1:
-            raise InvalidInput(f"lam: {shown(lam)} is not a number from 0 to 1")
-        hits = self.similar(vector, k=fetched, filter=filter, with_embedding=True)
-        if not hits:
-            return []
-        embeddings = np.stack([hit.embedding for hit in hits if hit.embedding is not None])
-        relevance = np.array([hit.score for hit in hits])
-        return [
-            attrs.evolve(hits[i], score=score, embedding=None)
-            for i, score in _diverse(embeddings, relevance, count, lam)
-        ]
-
-    def _condition(self, filter: Mapping[str, Any] | None) -> Condition:  # noqa: A002  the settled name
-        return scope(compile_filter(filter), current_tenant())
-
-    def _usable(self, mode: Any) -> IndexState | None:
-        """Return the state of the index where searches of this mode may go through it."""
-        as_choice(mode, MODES, "mode")
-        if mode == "exact":
-            return None
-        state = self._index_states.get()
-        return state if state.usable or (mode == "ann" and state.valid) else None
-
-    def _through_index(
-        self, state: IndexState | None, query: VectorLiteral, k: int, condition: Condition, *, untested: bool = False
-    ) -> Near | None:
-        """Return the way through the index that always finds k; None where comparing is the better one."""
-        if state is None:
-            return None
-        return through_index(state, condition, k, query, many=0 if untested else MANY, untested=untested)
+_MOST_EF_SEARCH = 1000
+_COLUMNS = "m.id, m.content, m.type, m.metadata, m.work_item_id"
+_GIVEN, _OF_LEGS = "%(vector)s::vector", "(SELECT v FROM asked)"
+# The state may be some seconds old, and the index another one by now.
+_SAME_INDEX = "pg_relation_filenode(to_regclass('mem_docs_embedding_idx')) = %(filenode)s"
+_FRESH = "m.updated_at >= %(fresh_since)s"
 
 
-def _diverse(
+@attrs.frozen
+class Query:
+    """SQL to search with.
+
+    Attributes:
+        sql: A whole statement, or common table expressions that end in `near` (id, distance).
+        parameters: Its parameters, except for `furthest`.
+        settings: The server's settings under which to run it.
+    """
+
+    sql: str
+    parameters: dict[str, Any]
+    settings: dict[str, str | int]
+
+
+def by_comparing(condition: Condition, k: int, vector: VectorLiteral) -> Query:
+    """Compare every document that meets a condition; the SQL is common table expressions."""
+    return Query(
+        _legs(compared=_compared("m.id", condition.sql)),
+        {**condition.parameters, "vector": vector, "nearest": k},
+        dict(SETTINGS),
+    )
+
+
+def by_comparing_alone(condition: Condition, k: int, vector: VectorLiteral) -> Query:
+    """Compare every document that meets a condition; the SQL is a whole statement."""
+    return Query(
+        _alone(f"({_compared(_COLUMNS, condition.sql, _GIVEN)})"),
+        {**condition.parameters, "vector": vector, "nearest": k},
+        dict(SETTINGS),
+    )
+
+
+def through_index(
+    state: IndexState | None, condition: Condition, k: int, vector: VectorLiteral, *, untested: bool
+) -> Query | None:
+    """Go through the vector index, and compare all documents if it finds fewer than k.
+
+    A filter is sampled first, unless the table is small: if it lets few documents pass, these are compared without the
+    index. Documents that came or changed since an ivfflat index was built are compared, too.
+
+    Args:
+        state: The index, None if there is none to use.
+        condition: The condition that the documents must meet.
+        k: How many documents to find.
+        vector: The vector to compare with.
+        untested: Whether to use the index whatever the filter, and with a guessed tuning if none was measured for
+            this k.
+
+    Returns:
+        Common table expressions; None if the index would not be faster, or is not good enough.
+    """
+    if state is None:
+        return None
+    filtered, many = condition.sql != "TRUE", 0 if untested else MANY
+    settings = _tuned(state, k, filtered=filtered, untested=untested)
+    if settings is None or (filtered and state.live_rows < many):
+        return None
+    parameters = {
+        **condition.parameters,
+        "vector": vector,
+        "nearest": k,
+        "fetched": k * (AHEAD if filtered else 1),
+        "filenode": state.filenode,
+    }
+    conditions, before = [_SAME_INDEX], []
+    if filtered:
+        parameters |= {
+            "percent": min(100.0, 100 * SAMPLED / max(state.live_rows, 1)),
+            "share": many / max(state.live_rows, 1),
+        }
+        conditions.append("(SELECT many FROM sampled)")
+        before.append(_sql("sampled").format(condition=condition.sql))
+    legs = {"indexed": _indexed("m.id", f"{' AND '.join(conditions)} AND {condition.sql}", "%(fetched)s")}
+    if state.fresh_since is not None:
+        parameters["fresh_since"] = state.fresh_since
+        legs["fresh"] = _compared("m.id", f"{_FRESH} AND {condition.sql}")
+    legs["compared"] = _compared("m.id", f"(SELECT count(*) FROM indexed) < %(nearest)s AND {condition.sql}")
+    return Query(_legs(*before, **legs), parameters, {**SETTINGS, **settings})
+
+
+def through_index_alone(
+    state: IndexState, k: int, vector: VectorLiteral, *, with_embedding: bool, untested: bool
+) -> Query | None:
+    """Go through the vector index without a filter; if it is ivfflat, compare what came since it was built, too.
+
+    If it finds fewer than k, the caller has to compare all documents by another statement, which is hardly ever needed.
+
+    Returns:
+        A whole statement; None if the index is not good enough.
+    """
+    settings = _tuned(state, k, filtered=False, untested=untested)
+    if settings is None:
+        return None
+    parameters: dict[str, Any] = {"vector": vector, "nearest": k, "filenode": state.filenode}
+    columns = f"{_COLUMNS}, vector_send(m.embedding) AS vector" if with_embedding else _COLUMNS
+    embedding = "vector" if with_embedding else "NULL"
+    if state.fresh_since is None:
+        sql = _alone(f"({_indexed(columns, _SAME_INDEX, '%(nearest)s', _GIVEN)})", embedding=embedding)
+    else:
+        parameters["fresh_since"] = state.fresh_since
+        indexed = _indexed(columns, _SAME_INDEX, "%(nearest)s", "asked.v")
+        fresh = _compared(columns, _FRESH, "asked.v")
+        # The planner puts the vector into both of them. A document may come by each.
+        both = f"(SELECT {_GIVEN} AS v) AS asked, LATERAL (({indexed}) UNION ALL ({fresh}))"
+        sql = _alone(both, distinct="DISTINCT ON (similarity, id)", embedding=embedding)
+    return Query(sql, parameters, {**SETTINGS, **settings})
+
+
+def hits_of(legs: str, ranked: str, *, order: str, with_embedding: bool = False, **columns: str) -> str:
+    """Return the whole statement of a search that is made of common table expressions.
+
+    Args:
+        legs: The expressions, without WITH.
+        ranked: The one of them that holds the hits, with their `id`.
+        order: The order of the hits, in its columns.
+        with_embedding: Whether to read the vectors, 6 KB each.
+        **columns: The hit's `score`, `similarity`, `vector_rank`, `text_rank` and `highlight`, as expressions over
+            `ranked AS r` and `mem_docs AS m`; NULL by default.
+    """
+    empty = dict.fromkeys(("similarity", "vector_rank", "text_rank", "highlight"), "NULL")
+    embedding = "vector_send(m.embedding)" if with_embedding else "NULL"
+    return _sql("hits").format(legs=legs, ranked=ranked, order=order, embedding=embedding, **{**empty, **columns})
+
+
+def find(
+    database: StoreDatabase, statement: str, values: Mapping[str, Any], settings: Mapping[str, str | int]
+) -> list[Hit]:
+    """Run a whole statement under settings that hold for it alone, and return its hits."""
+    rows = database.execute_tuned(settings, statement, values).fetchall()
+    if not rows or rows[0][-1] is None:
+        return [Hit(row[0], row[1], read_label(MemDocType, row[2]), *row[3:]) for row in rows]
+    vectors = decode_binaries([row[-1] for row in rows])
+    return [
+        Hit(row[0], row[1], read_label(MemDocType, row[2]), *(*row[3:-1], vector))
+        for row, vector in zip(rows, vectors, strict=True)
+    ]
+
+
+def diverse(
     embeddings: NDArray[np.float32], relevance: NDArray[np.float64], k: int, lam: float
 ) -> list[tuple[int, float]]:
     """Choose k rows by maximal marginal relevance.
@@ -184,8 +234,8 @@ def _diverse(
     Args:
         embeddings: `(n, dimensions)`.
         relevance: `(n,)` similarities to the query, descending.
-        k: How many.
-        lam: What relevance counts against novelty.
+        k: How many to choose.
+        lam: The weight of relevance against novelty, 0 to 1.
 
     Returns:
         The rows chosen and their scores, in the order of choice.
@@ -205,7 +255,51 @@ def _diverse(
     return chosen
 
 
-def _similarity(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not -1 <= value <= 1:
-        raise InvalidInput(f"min_similarity: {shown(value)} is not a number from -1 to 1")
-    return float(value)
+def _legs(*before: str, **selects: str) -> str:
+    """Return common table expressions for these SELECTs, which end in `near`."""
+    legs = [f"{name} AS MATERIALIZED ({select})" for name, select in selects.items()]
+    found = [f"SELECT id, distance FROM {name}" for name in selects]
+    return ",\n".join([_sql("asked"), *before, *legs, _sql("near").format(union=" UNION ALL ".join(found))])
+
+
+def _alone(source: str, *, distinct: str = "", embedding: str = "NULL") -> str:
+    return _sql("nearest_alone").format(source=source, distinct=distinct, embedding=embedding)
+
+
+def _indexed(columns: str, condition: str, limit: str, vector: str = _OF_LEGS) -> str:
+    return _sql("indexed").format(columns=columns, condition=condition, limit=limit, vector=vector)
+
+
+def _compared(columns: str, condition: str, vector: str = _OF_LEGS) -> str:
+    return _sql("compared").format(columns=columns, condition=condition, vector=vector)
+
+
+def _tuned(state: IndexState, k: int, *, filtered: bool, untested: bool) -> dict[str, str | int] | None:
+    """Return the settings under which the index is good enough for k; None if comparing is better."""
+    tuning = state.tuning_for(k)
+    lists = state.lists or 1
+    if tuning is None and untested:
+        # Nothing was measured: the least that returns k rows, and the probes that pgvector's manual begins with.
+        tuning = max(40, 2 * k) if state.method == "hnsw" else max(1, round(lists**0.5))
+    if tuning is None:
+        return None
+    # Without a sort the planner has no other way to the order than the index.
+    settings: dict[str, str | int] = {"enable_sort": "off"}
+    if state.iterative:
+        # Also without a filter: dead entries, of deleted rows, take places.
+        settings[f"{state.method}.iterative_scan"] = "relaxed_order"
+    elif filtered:
+        return None
+    if filtered:
+        tuning *= AHEAD
+    if state.method == "hnsw":
+        # An index scan that is not iterative returns ef_search rows at most.
+        tuning = max(tuning, min(2 * k, _MOST_EF_SEARCH))
+        if k > _MOST_EF_SEARCH and not state.iterative:
+            return None
+        settings["hnsw.ef_search"] = min(tuning, _MOST_EF_SEARCH)
+        return settings
+    if 2 * tuning > lists and not untested:
+        return None
+    settings["ivfflat.probes"] = min(tuning, lists)
+    return settings

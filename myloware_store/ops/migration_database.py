@@ -190,14 +190,14 @@ class MigrationDatabase(StoreDatabase):
         """Return how the database's migrations compare with the folder's."""
         return make_status(self.execute_sql(history_query(self.settings)).fetchall(), self.directory)
 
-    def execute_sql(self, sql: str, params: Any = None, named_cursor: object = None) -> Any:
+    def execute_sql(self, sql: str, params: Any = None, named_cursor: object = None, *, reads: bool = False) -> Any:
         """Run one statement.
 
         Raises:
             MissingExtension: It creates an extension that the server does not offer or the role may not create.
         """
         try:
-            return super().execute_sql(sql, params, named_cursor)
+            return super().execute_sql(sql, params, named_cursor, reads=reads)
         except DatabaseFault as fault:
             created = _EXTENSION.match(sql)
             if created is None or isinstance(fault, ConnectionFailed):

@@ -55,9 +55,9 @@ class _CommandDatabase(MigrationDatabase):
         # `pw_migrate` prints this.
         self.database = "myloware" if settings.embedded else settings.target
 
-    def execute_sql(self, sql: str, params: Any = None, named_cursor: object = None) -> Any:
+    def execute_sql(self, sql: str, params: Any = None, named_cursor: object = None, *, reads: bool = False) -> Any:
         with _told():
-            return super().execute_sql(sql, params, named_cursor)
+            return super().execute_sql(sql, params, named_cursor, reads=reads)
 
     def begin(self, isolation_level: Any = None) -> None:
         with _told():

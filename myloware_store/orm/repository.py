@@ -17,6 +17,7 @@ from myloware_store.orm.base import BaseModel, TenantEntity
 
 if TYPE_CHECKING:
     from myloware_store.db.database import StoreDatabase
+    from myloware_store.db.statements import Rows
 
 __all__ = ["Repository", "named_or_id", "stored_row", "writer"]
 
@@ -55,8 +56,26 @@ class Repository:
             raise NotFound(f"{name}: there is no {model.__name__} {row_id}")
         return row
 
-    def _rows(self, sql: str, parameters: Mapping[str, Any], *, contested: str = "") -> list[tuple[Any, ...]]:
-        """Run one statement and return its rows.
+    def _rows(self, sql: str, parameters: Mapping[str, Any], *, reads: bool = False) -> list[tuple[Any, ...]]:
+        """Run one statement and return its rows; `_execute` says how."""
+        return self._execute(sql, parameters, reads=reads).fetchall()
+
+    def _stored(
+        self, model: type[_Stored], sql: str, parameters: Mapping[str, Any], *, contested: str = ""
+    ) -> list[_Stored]:
+        """Run one statement and return its rows, which have at least the model's plain columns, as instances."""
+        return [stored_row(model, row) for row in self._named(sql, parameters, contested=contested)]
+
+    def _named(
+        self, sql: str, parameters: Mapping[str, Any], *, contested: str = "", reads: bool = False
+    ) -> list[dict[str, Any]]:
+        """Run one statement and return its rows by the names of their columns."""
+        rows = self._execute(sql, parameters, contested=contested, reads=reads)
+        names = [column.name for column in rows.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def _execute(self, sql: str, parameters: Mapping[str, Any], *, contested: str = "", reads: bool = False) -> Rows:
+        """Run one statement.
 
         `tenant` is a parameter of every statement: the tenant in force, or None where there is none. Outside of a
         transaction the statement is run again where it met another transaction (a deadlock); a row that the unique
@@ -70,21 +89,22 @@ class Repository:
             if isinstance(value, list) and value and all(each is None for each in value):
                 values[name] = [_NULL] * len(value)
 
-        def run() -> list[tuple[Any, ...]]:
+        def run() -> Rows:
             try:
-                return list(self._db.execute_sql(sql, values).fetchall())
+                rows: Rows = self._db.execute_sql(sql, values, reads=reads)
             except ConstraintViolation as refused:
                 if not contested or refused.constraint != contested:
                     raise
+            else:
+                return rows
             raise TransactionConflict("another transaction came first; run it again", sqlstate=SERIALIZATION_FAILURE)
 
         return run() if self._db.transaction_open() else again_after_conflicts(run)
 
 
-def stored_row(model: type[_Stored], row: tuple[Any, ...]) -> _Stored:
-    """Return what a statement gave, all plain columns in the model's order, as the stored row it is."""
-    fields = model.plain_fields()
-    values = {field.name: field.python_value(value) for field, value in zip(fields, row, strict=True)}
+def stored_row(model: type[_Stored], row: Mapping[str, Any]) -> _Stored:
+    """Return a stored instance from the values of its columns by name."""
+    values = {field.name: field.python_value(row[field.column_name]) for field in model.plain_fields()}
     stored = model(__no_default__=True, **values)
     stored._dirty.clear()  # noqa: SLF001  as Peewee does with what it reads
     return stored

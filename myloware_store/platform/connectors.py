@@ -1,4 +1,4 @@
-"""Connectors: the systems outside that a tenant's agents reach, and whether they answer."""
+"""Connectors: the external systems that a tenant's agents use, and their health."""
 
 from __future__ import annotations
 
@@ -14,49 +14,23 @@ from uuid_utils.compat import uuid7
 from myloware_store.core.arguments import as_count, as_enum, as_name, require_object
 from myloware_store.core.enums import ConnectorStatus, ConnectorType
 from myloware_store.core.errors import InvalidInput, NotFound
+from myloware_store.core.sql import queries_beside
 from myloware_store.core.values import dump_json
 from myloware_store.db.transactions import require_plain
-from myloware_store.orm.repository import Repository, named_or_id, stored_row, writer
+from myloware_store.orm.repository import Repository, named_or_id, writer
 from myloware_store.platform.models import Connector
 
 __all__ = ["Connectors"]
 
 _logger = logging.getLogger(__name__)
-
-# Index: connectors_tenant_id_name_key. What is not given (NULL) stays as it was.
-REGISTER = """
-INSERT INTO connectors AS c (id, tenant_id, name, type, config, status)
-VALUES (%(id)s, %(owner)s, %(name)s, %(type)s, COALESCE(%(config)s::jsonb, '{}'),
-    COALESCE(%(status)s::connector_status, 'INACTIVE'))
-ON CONFLICT (tenant_id, name) DO UPDATE
-SET type = EXCLUDED.type, config = COALESCE(%(config)s::jsonb, c.config),
-    status = COALESCE(%(status)s::connector_status, c.status),
-    updated_at = CASE
-        WHEN (c.type, c.config, c.status) IS DISTINCT FROM (EXCLUDED.type, COALESCE(%(config)s::jsonb, c.config),
-            COALESCE(%(status)s::connector_status, c.status)) THEN statement_timestamp()
-        ELSE c.updated_at
-    END
-RETURNING id, created_at, tenant_id, name, type, config, status, last_health_check, updated_at
-"""
-
-# Index: the primary key, or connectors_tenant_id_name_key. `probed` is how the connector was when its check began.
-RECORD_HEALTH = """
-UPDATE connectors
-SET status = %(status)s, last_health_check = statement_timestamp(), updated_at = statement_timestamp()
-WHERE (id = %(id)s OR (tenant_id = %(owner)s AND name = %(name)s))
-    AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
-    AND (%(probed_type)s::connector_type IS NULL OR (
-        type = %(probed_type)s AND config = %(probed_config)s::jsonb
-        AND (status <> 'INACTIVE' OR %(probed_status)s = 'INACTIVE')))
-RETURNING id, created_at, tenant_id, name, type, config, status, last_health_check, updated_at
-"""
+_sql = queries_beside(__file__)
 
 
 class Connectors(Repository):
-    """Systems outside, by name within a tenant: the one in force, else the settings'.
+    """External systems, by name within the tenant in force (else the settings' tenant).
 
-    A connector is named by its name, or by its id or row. A `config` may hold secrets: no representation, log line or
-    error shows it.
+    Methods take a connector's name, id or row. A `config` may contain secrets: representations, log lines and errors do
+    not show it.
     """
 
     def register(
@@ -67,21 +41,24 @@ class Connectors(Repository):
         config: Mapping[str, Any] | None = None,
         status: ConnectorStatus | str | None = None,
     ) -> Connector:
-        """Store a connector, or change the one of this name.
+        """Store a connector, or update the one of this name.
 
-        Registered again, a connector keeps its id, its tools and its last health check. Its type becomes the one given;
-        its config and status are replaced where they are given, and stay where they are not.
+        An existing connector keeps its id, its tools and its last health check. Its type is replaced; its config and
+        status are replaced only if given.
 
         Args:
-            name: Its name, one of its tenant's.
-            type: What kind of system it is.
-            config: How to reach it, a JSON object, 4 MiB at most; by default `{}` for a new one.
-            status: Its status; by default INACTIVE for a new one.
+            name: Its name, unique within the tenant.
+            type: The kind of system.
+            config: How to reach it, a JSON object, 4 MiB at most; by default `{}` for a new connector.
+            status: Its status; by default INACTIVE for a new connector.
+
+        Returns:
+            The stored connector.
 
         Raises:
-            InvalidInput: One of them cannot be stored.
+            InvalidInput: An argument cannot be stored.
         """
-        if not isinstance(type, str):  # a config that was given in its place is not shown
+        if not isinstance(type, str):  # do not show a config that was passed by mistake
             raise InvalidInput(f"type: not one of {', '.join(ConnectorType)}")
         values = {
             "id": str(uuid7()),
@@ -91,7 +68,7 @@ class Connectors(Repository):
             "config": None if config is None else _secret(require_object(config, "config")),
             "status": None if status is None else as_enum(status, ConnectorStatus, "status").value,
         }
-        return stored_row(Connector, self._rows(REGISTER, values)[0])
+        return self._stored(Connector, _sql("register_connector"), values)[0]
 
     def get(self, connector: Connector | UUID | str) -> Connector:
         """Return a connector.
@@ -100,7 +77,7 @@ class Connectors(Repository):
             connector: Its name, id or row.
 
         Raises:
-            NotFound: There is none, or it is another tenant's.
+            NotFound: The connector does not exist, or is another tenant's.
         """
         row_id, owner, name = named_or_id(connector, "connector")
         wanted = (Connector.tenant_id == owner) & (Connector.name == name) if name else Connector.id == row_id
@@ -119,9 +96,12 @@ class Connectors(Repository):
         """Return connectors by name.
 
         Args:
-            type: Only those of this kind.
-            status: Only those of this status.
+            type: Only connectors of this kind.
+            status: Only connectors of this status.
             limit: Most connectors to return (1 to 100,000).
+
+        Raises:
+            InvalidInput: An argument is out of its bounds.
         """
         query = self._select(Connector)
         if type is not None:
@@ -131,43 +111,47 @@ class Connectors(Repository):
         return [*query.order_by(Connector.name, Connector.tenant_id).limit(as_count(limit, "limit"))]
 
     def record_health(self, connector: Connector | UUID | str, status: ConnectorStatus | str) -> Connector:
-        """Record the outcome of a health check: the status, and when, by the database's clock.
+        """Record the outcome of a health check: the status, and the database's time.
 
         Args:
             connector: Its name, id or row.
-            status: What the check found.
+            status: The new status.
+
+        Returns:
+            The connector as stored.
 
         Raises:
-            NotFound: There is no such connector, or it is another tenant's.
+            InvalidInput: The status is not a `ConnectorStatus`.
+            NotFound: The connector does not exist, or is another tenant's.
         """
         return self._record(connector, as_enum(status, ConnectorStatus, "status"), None)
 
     def check(self, connector: Connector | UUID | str, probe: Callable[[Connector], Any]) -> Connector:
-        """Run a health check and record its outcome: ACTIVE, or ERROR where it raised or returned False.
+        """Run a health check and record its outcome: ACTIVE, or ERROR if it raises or returns False.
 
-        Nothing is recorded where the type or config was changed, or the connector switched off (INACTIVE), while the
-        check ran: the outcome says nothing of what is there now. Call it outside of transactions, which would wait for
-        the check as well.
+        Nothing is recorded if the type or config was changed, or the connector set INACTIVE, while the check ran: the
+        outcome is then about something else. Call it outside of transactions, which would stay open during the check.
 
         Args:
             connector: Its name, id or row.
-            probe: Called with the connector. Of what it raises only the kind is logged: messages may quote the config.
+            probe: A plain function, called with the connector. If it raises, only the type of the exception is logged,
+                because messages may quote the config.
 
         Returns:
-            The connector as it is stored afterwards.
+            The connector as stored afterwards.
 
         Raises:
-            NotFound: There is no such connector, or it is another tenant's; also where it went away meanwhile.
-            InvalidInput: The probe is no plain function.
+            NotFound: The connector does not exist, is another tenant's, or was deleted during the check.
+            InvalidInput: The probe is not a plain function.
         """
         require_plain(probe, "probe")
         probed = self.get(connector)
-        # The probe may do with the row what it likes.
+        # The probe may change the row.
         before = {"probed_type": probed.type, "probed_config": _secret(probed.config), "probed_status": probed.status}
         row_id, name = probed.id, probed.name
         try:
             healthy = probe(probed) is not False
-        except Exception as error:  # noqa: BLE001  whatever it raises, the connector does not answer
+        except Exception as error:  # noqa: BLE001  any exception: the check failed
             _logger.warning("connector %s: its health check raised %s", name, error.__class__.__name__)
             healthy = False
         return self._record(row_id, ConnectorStatus.ACTIVE if healthy else ConnectorStatus.ERROR, before)
@@ -176,16 +160,16 @@ class Connectors(Repository):
         row_id, owner, name = named_or_id(connector, "connector")
         before = probed or {"probed_type": None, "probed_config": None, "probed_status": None}
         values = {"id": row_id, "owner": owner, "name": name, "status": status.value, **before}
-        rows = self._rows(RECORD_HEALTH, values)
+        rows = self._stored(Connector, _sql("record_health"), values)
         if rows:
-            return stored_row(Connector, rows[0])
+            return rows[0]
         if probed is None:
             raise _not_found(row_id, name)
         return self.get(connector)
 
 
 def _secret(config: Mapping[str, Any]) -> Json:
-    """Return what psycopg2 sends as JSON; its representation shows nothing of it."""
+    """Return the config as a JSON parameter whose representation does not show it."""
     text = dump_json(config, "config")
     return Json(None, dumps=lambda _: text)
 

@@ -1,4 +1,4 @@
-"""Runs, evaluations and audit lines: what is written down beside the work."""
+"""Records about the work: runs, evaluations and audit lines."""
 
 from __future__ import annotations
 
@@ -9,56 +9,33 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from myloware_store.core.arguments import as_count, as_flag, as_name, as_object, as_text, as_uuid, require_object
+from myloware_store.core.arguments import (
+    as_count,
+    as_flag,
+    as_name,
+    as_number,
+    as_object,
+    as_text,
+    as_uuid,
+    require_object,
+)
 from myloware_store.core.enums import WorkOrderStatus
 from myloware_store.core.errors import InvalidInput, NotFound
 from myloware_store.core.results import EvalSummary
-from myloware_store.core.values import dump_json, is_uuid, shown
-from myloware_store.orm.repository import Repository, stored_row, writer
+from myloware_store.core.sql import queries_beside
+from myloware_store.core.values import dump_json, is_uuid
+from myloware_store.orm.repository import Repository, writer
 from myloware_store.orm.scalars import as_instant
 from myloware_store.platform.models import AuditLog, EvalResult, Run
 from myloware_store.work.models import WorkItem, WorkOrder
 
 __all__ = ["Audit", "Evals", "Runs"]
 
-# Index: the primary keys.
-START = """
-INSERT INTO runs (id, tenant_id, work_order_id, workflow_template_id, status, context, started_at)
-SELECT %(id)s, o.tenant_id, o.id, %(template_id)s, 'PROCESSING', %(context)s::jsonb, statement_timestamp()
-FROM work_orders AS o
-WHERE o.id = %(order_id)s AND (%(tenant)s::text IS NULL OR o.tenant_id = %(tenant)s)
-    AND (%(template_id)s::uuid IS NULL OR EXISTS (SELECT FROM workflow_templates WHERE id = %(template_id)s))
-RETURNING id, created_at, tenant_id, work_order_id, workflow_template_id, status, context, error, started_at,
-    finished_at, updated_at
-"""
-
-# Index: the primary key.
-FINISH = """
-UPDATE runs
-SET status = %(status)s, error = %(error)s, context = COALESCE(%(context)s::jsonb, context),
-    finished_at = statement_timestamp(), updated_at = statement_timestamp()
-WHERE id = %(id)s AND finished_at IS NULL AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
-RETURNING id, created_at, tenant_id, work_order_id, workflow_template_id, status, context, error, started_at,
-    finished_at, updated_at
-"""
-
-# Index, for one order: work_items_work_order_status_type_idx, eval_results_work_item_id_idx.
-SUMMARY = """
-SELECT evaluation_type, count(*), count(*) FILTER (WHERE passed), avg(score), min(score), max(score)
-FROM eval_results
-WHERE (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
-    AND (%(order_id)s::uuid IS NULL
-        OR work_item_id = ANY (ARRAY(SELECT id FROM work_items WHERE work_order_id = %(order_id)s)))
-    AND (%(evaluation_type)s::text IS NULL OR evaluation_type = %(evaluation_type)s)
-    AND (%(since)s::timestamptz IS NULL OR created_at >= %(since)s)
-    AND (%(until)s::timestamptz IS NULL OR created_at < %(until)s)
-GROUP BY evaluation_type
-ORDER BY evaluation_type
-"""
+_sql = queries_beside(__file__)
 
 
 class Runs(Repository):
-    """Executions of workflows over orders."""
+    """Runs of workflows over orders."""
 
     def start(
         self,
@@ -67,15 +44,19 @@ class Runs(Repository):
         workflow_template_id: UUID | str | None = None,
         context: Mapping[str, Any] | None = None,
     ) -> Run:
-        """Record that a workflow has begun over an order.
+        """Record that a workflow has started to run over an order.
 
         Args:
             order_id: The order.
-            workflow_template_id: The template it follows, if any.
-            context: What the run starts from, a JSON object.
+            workflow_template_id: The template that it follows, if any.
+            context: The initial state of the run, a JSON object.
+
+        Returns:
+            The stored run.
 
         Raises:
-            NotFound: There is no such order (or it is another tenant's), or no such template.
+            InvalidInput: An argument cannot be stored.
+            NotFound: The order does not exist or is another tenant's, or the template does not exist.
         """
         values = {
             "id": str(uuid7()),
@@ -85,23 +66,26 @@ class Runs(Repository):
             else str(as_uuid(workflow_template_id, "workflow_template_id")),
             "context": dump_json(as_object(context, "context"), "context"),
         }
-        rows = self._rows(START, values)
+        rows = self._stored(Run, _sql("start_run"), values)
         if not rows:
             self._find(WorkOrder, order_id, "order_id")
             raise NotFound(f"there is no workflow template {values['template_id']}")
-        return stored_row(Run, rows[0])
+        return rows[0]
 
     def finish(self, run_id: UUID | str, *, error: str | None = None, context: Mapping[str, Any] | None = None) -> Run:
-        """Record the end of a run: COMPLETED, or FAILED where an error is given.
+        """Record the end of a run: COMPLETED, or FAILED if an error is given.
 
         Args:
             run_id: The run.
             error: Why it failed.
-            context: What to remember of it instead of what it started from.
+            context: A JSON object that replaces the context; by default the context stays.
+
+        Returns:
+            The stored run.
 
         Raises:
-            NotFound: There is no such run, or it is another tenant's.
-            InvalidInput: The run has ended before.
+            NotFound: The run does not exist, or is another tenant's.
+            InvalidInput: The run has already ended, or an argument cannot be stored.
         """
         values = {
             "id": str(as_uuid(run_id, "run_id")),
@@ -109,11 +93,11 @@ class Runs(Repository):
             "error": as_text(error, "error"),
             "context": None if context is None else dump_json(require_object(context, "context"), "context"),
         }
-        rows = self._rows(FINISH, values)
+        rows = self._stored(Run, _sql("finish_run"), values)
         if not rows:
             ended = self._find(Run, run_id, "run_id")
             raise InvalidInput(f"run {ended.id} has ended before, as {ended.status}")
-        return stored_row(Run, rows[0])
+        return rows[0]
 
 
 class Evals(Repository):
@@ -128,26 +112,27 @@ class Evals(Repository):
         passed: bool,
         metrics: Mapping[str, Any] | None = None,
     ) -> EvalResult:
-        """Store how good an item's result was.
+        """Store an evaluation of an item's result.
 
         Args:
             item_id: The item.
-            evaluation_type: What was measured.
-            score: From 0 to 1.
-            passed: Whether that is good enough.
+            evaluation_type: The name of the evaluation.
+            score: The score, from 0 to 1.
+            passed: Whether the score is good enough.
             metrics: The numbers behind the score, a JSON object.
 
+        Returns:
+            The stored evaluation.
+
         Raises:
-            NotFound: There is no such item, or it is another tenant's.
-            InvalidInput: The score is outside 0 .. 1, or something cannot be stored.
+            NotFound: The item does not exist, or is another tenant's.
+            InvalidInput: The score is outside 0 .. 1, or another argument cannot be stored.
         """
-        if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
-            raise InvalidInput(f"score: {shown(score)} is not a number from 0 to 1")
         return self._create(
             EvalResult,
             work_item=self._find(WorkItem, item_id, "item_id"),
             evaluation_type=as_name(evaluation_type, "evaluation_type"),
-            score=score,
+            score=as_number(score, "score", least=0, most=1),
             passed=as_flag(passed, "passed"),
             metrics=as_object(metrics, "metrics"),
         )
@@ -160,19 +145,20 @@ class Evals(Repository):
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> list[EvalSummary]:
-        """Sum evaluations up by what they measured, in alphabetical order.
+        """Summarize evaluations by type, in alphabetical order.
 
         Args:
             order_id: Only evaluations of this order's items.
             evaluation_type: Only evaluations of this type.
-            since: Only those recorded at this time or later, an aware datetime.
-            until: Only those recorded before this time, an aware datetime.
+            since: Only evaluations recorded at this time or later, an aware datetime.
+            until: Only evaluations recorded before this time, an aware datetime.
 
         Returns:
-            One summary for each type that there are evaluations of.
+            One summary for each type with evaluations.
 
         Raises:
-            NotFound: There is no such order, or it is another tenant's.
+            InvalidInput: An argument is out of its bounds.
+            NotFound: The order does not exist, or is another tenant's.
         """
         values = {
             "order_id": None if order_id is None else str(self._find(WorkOrder, order_id, "order_id").id),
@@ -180,11 +166,11 @@ class Evals(Repository):
             "since": None if since is None else as_instant(since, "since"),
             "until": None if until is None else as_instant(until, "until"),
         }
-        return [EvalSummary(*row) for row in self._rows(SUMMARY, values)]
+        return [EvalSummary(*row) for row in self._rows(_sql("summarize_evals"), values, reads=True)]
 
 
 class Audit(Repository):
-    """Who did what."""
+    """The audit trail: who did what."""
 
     def record(
         self,
@@ -196,15 +182,21 @@ class Audit(Repository):
         details: Mapping[str, Any] | None = None,
         ip_address: str | None = None,
     ) -> AuditLog:
-        """Store one line, never to be changed again; inside a transaction it commits with the rest.
+        """Store one audit line, which cannot be changed. Inside a transaction it is committed with the rest.
 
         Args:
-            action: What was done, such as `work_order.submit`.
-            resource_type: The kind of thing it was done to.
-            resource_id: Which one.
-            user_id: Who did it, by default the actor in force, else `system`.
+            action: The action, such as `work_order.submit`.
+            resource_type: The type of the resource.
+            resource_id: The id of the resource.
+            user_id: Who did it; by default the actor in force, else `system`.
             details: More about it, a JSON object.
-            ip_address: Where from, IPv4 or IPv6.
+            ip_address: The address of the client, IPv4 or IPv6.
+
+        Returns:
+            The stored line.
+
+        Raises:
+            InvalidInput: An argument cannot be stored.
         """
         tenant, actor = writer()
         return self._create(
@@ -229,18 +221,21 @@ class Audit(Repository):
         until: datetime | None = None,
         limit: int = 100,
     ) -> list[AuditLog]:
-        """Return audit lines, the newest first.
+        """Return audit lines, newest first.
 
-        Within a tenant each filter but a bare `resource_id` is served by an index, however many lines there are.
+        Within a tenant every filter uses an index, except for `resource_id` without `resource_type`.
 
         Args:
-            resource_type: Only lines about this kind of thing.
-            resource_id: Only lines about this one.
+            resource_type: Only lines about this type of resource.
+            resource_id: Only lines about this resource.
             action: Only lines about this action.
             user_id: Only lines of this user or service.
-            since: Only those recorded at this time or later, an aware datetime.
-            until: Only those recorded before this time, an aware datetime.
+            since: Only lines recorded at this time or later, an aware datetime.
+            until: Only lines recorded before this time, an aware datetime.
             limit: Most lines to return (1 to 100,000).
+
+        Raises:
+            InvalidInput: An argument is out of its bounds.
         """
         # Index: audit_logs_tenant_id_created_at_idx, and audit_logs_<resource, action, user_id>_idx.
         query = self._select(AuditLog)

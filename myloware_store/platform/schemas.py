@@ -1,4 +1,4 @@
-"""Schemas of documents: registered in versions, one active a name, and what is submitted checked against them."""
+"""JSON Schemas of documents: versions of a name, one at most active, and the check of documents against them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from uuid_utils.compat import uuid7
 from myloware_store.core.arguments import as_enum, as_list, as_name
 from myloware_store.core.enums import WorkItemType
 from myloware_store.core.errors import DocumentProblem, InvalidDocument, InvalidInput, NotFound, VersionConflict
+from myloware_store.core.sql import queries_beside
 from myloware_store.core.values import dump_json, require_text, shown
-from myloware_store.orm.repository import stored_row
 from myloware_store.platform.json_schemas import as_json_schema, broken_rules, compiled
 from myloware_store.platform.models import Schema
 from myloware_store.platform.versions import Versions
-from myloware_store.platform.versions_sql import ACTIVE, DEFINITIONS, activation
 
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
@@ -28,20 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ActiveSchemas", "Schemas"]
 
-# Index: schemas_name_version_key. The update changes nothing: it returns the first, where it is the same.
-REGISTER = """
-INSERT INTO schemas AS s (id, name, version, document_type, schema_definition)
-VALUES (%(id)s, %(name)s, %(version)s, %(document_type)s, %(definition)s::jsonb)
-ON CONFLICT (name, version) DO UPDATE SET name = s.name
-    WHERE s.document_type = EXCLUDED.document_type AND s.schema_definition = EXCLUDED.schema_definition
-RETURNING id, created_at, name, version, document_type, schema_definition, is_active, updated_at
-"""
-
-ACTIVATE = activation(
-    "schemas",
-    "name = %(name)s AND version = %(version)s",
-    "t.id, t.created_at, t.name, t.version, t.document_type, t.schema_definition, t.is_active, t.updated_at",
-)
+_sql = queries_beside(__file__)
 
 _MOST_PROBLEMS = 20
 _MOST_KEPT = 100
@@ -49,7 +35,7 @@ _MOST_KEPT = 100
 
 @attrs.frozen
 class _Active:
-    """An active schema, ready to check documents with."""
+    """An active schema, compiled."""
 
     document_type: str
     title: str
@@ -58,10 +44,10 @@ class _Active:
 
 @attrs.frozen
 class ActiveSchemas:
-    """The active schemas for some types of documents, as they were when the database was asked.
+    """The active schemas for some types of documents, at the time of the query.
 
     Attributes:
-        stamps: One a schema, in their order: what `submit_work_order` compares.
+        stamps: One for each schema, in their order, for `submit_work_order` to compare.
     """
 
     stamps: tuple[str, ...] = ()
@@ -71,7 +57,7 @@ class ActiveSchemas:
         """Check documents against them.
 
         Raises:
-            InvalidDocument: A document is not JSON though its type has an active schema, or breaks rules of one.
+            InvalidDocument: A document is not JSON although its type has an active schema, or violates a schema.
         """
         by_type: dict[str, list[_Active]] = {}
         for schema in sorted(self._schemas, key=attrgetter("title")):
@@ -103,18 +89,18 @@ class Schemas(Versions[Schema]):
         """Store a version of a schema, not active yet.
 
         Args:
-            name: What the schema is called.
-            version: Which version of it, any text.
-            document_type: The type of the work items it is for.
-            schema_definition: A JSON Schema, of the draft that its `$schema` names, else of draft 2020-12; 4 MiB at
-                most. A `$ref` leads to a place inside of it: nothing is ever fetched.
+            name: The name of the schema.
+            version: The version, any text.
+            document_type: The type of work items that it is for.
+            schema_definition: A JSON Schema of the draft that its `$schema` names, by default of draft 2020-12; 4 MiB
+                at most. A `$ref` must refer to a part of it: nothing is ever fetched.
 
         Returns:
-            The stored version. The same again returns the first, active or not.
+            The stored version. Registering the same again returns the first, active or not.
 
         Raises:
-            InvalidInput: It is no valid JSON Schema, or a name cannot be stored.
-            VersionConflict: The version was registered before, with another definition or for another type.
+            InvalidInput: It is not a valid JSON Schema, or another argument cannot be stored.
+            VersionConflict: The version was registered before, with another definition or type.
         """
         values = {
             "id": str(uuid7()),
@@ -123,60 +109,64 @@ class Schemas(Versions[Schema]):
             "document_type": as_enum(document_type, WorkItemType, "document_type").value,
             "definition": dump_json(as_json_schema(schema_definition, "schema_definition"), "schema_definition"),
         }
-        rows = self._rows(REGISTER, values)
+        rows = self._stored(Schema, _sql("register_schema"), values)
         if not rows:
             raise VersionConflict(
                 f"schema {name} {version} was registered before, with another definition or document type: register"
-                " what has changed as another version"
+                " the change as another version"
             )
-        return stored_row(Schema, rows[0])
+        return rows[0]
 
     def activate(self, name: str, version: str) -> Schema:
-        """Make a version the active one of its name; however many race, there is exactly one.
+        """Make a version the active one of its name. Concurrent calls leave exactly one active.
 
-        What is submitted from now on, by any process, is checked against it.
+        From now on all processes check submitted documents against it.
 
         Args:
-            name: The schema.
-            version: The version to be the active one.
+            name: The name of the schema.
+            version: The version to activate.
+
+        Returns:
+            The version as stored.
 
         Raises:
-            NotFound: There is no such version; the one that was active still is.
+            InvalidInput: An argument is not such a text.
+            NotFound: The version does not exist; the active one stays active.
         """
         values = {"name": as_name(name, "name"), "version": as_name(version, "version")}
-        rows = self._rows(ACTIVATE, values, contested="schemas_active_idx")
+        rows = self._activate("name = %(name)s AND version = %(version)s", values)
         if not rows:
             raise NotFound(f"there is no schema {name} {version}: register it first")
-        return stored_row(Schema, rows[0])
+        return rows[0]
 
     def validate(self, document_type: str, content: str) -> None:
         """Check a document against the active schemas for its type.
 
         Args:
             document_type: Its type, such as `INVOICE`.
-            content: The document. It is read as JSON only where there is an active schema for its type; without one
-                everything passes.
+            content: The document. It is parsed as JSON only if its type has an active schema; otherwise every document
+                is valid.
 
         Raises:
-            InvalidDocument: It is not JSON, or breaks rules of the schema.
+            InvalidDocument: It is not JSON, or violates a schema.
         """
         self.check_documents([(document_type, content)])
 
     def check_documents(self, documents: Iterable[tuple[str, str]]) -> None:
-        """Check documents against the active schemas for their types, by one small query for all of them.
+        """Check documents against the active schemas for their types, with one small query for all of them.
 
-        What is active is asked of the database every time, so that an activation counts for every process as soon as it
-        is committed; a definition that is new to this store is read by a second query, and compiled once. Inside a
-        transaction it is what the transaction sees. Where several names are active for a type, a document must fit each
-        of them. `format` is not checked (it is an annotation), and of a key that comes twice the last one counts.
+        The query reads which schemas are active, so an activation takes effect in every process as soon as it is
+        committed. Definitions that are new to this store are read by a second query, and compiled once. If several
+        names are active for a type, a document must match each of them. `format` is not checked (it is an annotation);
+        of duplicate keys the last one counts.
 
         Args:
             documents: Pairs of a document type and the document's text.
 
         Raises:
-            InvalidDocument: A document is not JSON though its type has an active schema, or breaks rules of one. It
-                lists the first 20 problems, and quotes no values.
-            InvalidInput: An active schema that was stored in another way is no valid JSON Schema.
+            InvalidDocument: A document is not JSON although its type has an active schema, or violates a schema. The
+                error lists the first 20 problems, without values.
+            InvalidInput: An active schema was not stored by `register` and is not a valid JSON Schema.
         """
         given = [
             (as_name(kind, "document_type"), require_text(text, "content"))
@@ -185,24 +175,21 @@ class Schemas(Versions[Schema]):
         self.active({kind for kind, _ in given}).check(given)
 
     def active(self, types: Collection[str]) -> ActiveSchemas:
-        """Ask for the active schemas of some types of documents.
+        """Return the active schemas for some types of documents.
 
         Args:
             types: The types.
 
-        Returns:
-            What documents of these types can be checked against.
-
         Raises:
-            InvalidInput: One that was stored in another way than by `register` is no valid JSON Schema.
+            InvalidInput: A schema was not stored by `register` and is not a valid JSON Schema.
         """
         if not types:
             return ActiveSchemas()
         asked = {"document_types": sorted(types)}
         kept = self._kept
-        stamps = [stamp for (stamp,) in self._rows(ACTIVE, asked)]
+        stamps = [stamp for (stamp,) in self._rows(_sql("active_schemas"), asked, reads=True)]
         if any(stamp not in kept for stamp in stamps):
-            rows = self._rows(DEFINITIONS, asked)
+            rows = self._rows(_sql("active_definitions"), asked, reads=True)
             used = {stamp: kept.get(stamp) or _ready(*told) for stamp, *told in rows}
             kept = {**kept, **used} if len(kept) < _MOST_KEPT else used
             self._kept, stamps = kept, [*used]

@@ -1,4 +1,4 @@
-"""Workflow templates: registered once, one active a name."""
+"""Workflow templates: versions of a name, of which one at most is active."""
 
 from __future__ import annotations
 
@@ -11,30 +11,14 @@ import orjson
 from myloware_store.core.arguments import as_enum, as_name, as_text, as_uuid, require_object
 from myloware_store.core.enums import WorkItemType
 from myloware_store.core.errors import NotFound, VersionConflict
+from myloware_store.core.sql import queries_beside
 from myloware_store.core.values import dump_json
-from myloware_store.orm.repository import stored_row
 from myloware_store.platform.models import WorkflowTemplate
 from myloware_store.platform.versions import Versions
-from myloware_store.platform.versions_sql import activation
 
 __all__ = ["Templates"]
 
-# Index: the primary key, which is made from the contents. The update changes nothing: it returns the first.
-REGISTER = """
-INSERT INTO workflow_templates AS t (id, name, description, document_type, workflow_definition)
-VALUES (%(id)s, %(name)s, %(description)s, %(document_type)s, %(definition)s::jsonb)
-ON CONFLICT (id) DO UPDATE SET name = t.name
-    WHERE t.name = EXCLUDED.name AND t.document_type = EXCLUDED.document_type
-        AND t.workflow_definition = EXCLUDED.workflow_definition
-        AND t.description IS NOT DISTINCT FROM EXCLUDED.description
-RETURNING id, created_at, name, description, document_type, workflow_definition, is_active, updated_at
-"""
-
-ACTIVATE = activation(
-    "workflow_templates",
-    "id = %(id)s",
-    "t.id, t.created_at, t.name, t.description, t.document_type, t.workflow_definition, t.is_active, t.updated_at",
-)
+_sql = queries_beside(__file__)
 
 
 class Templates(Versions[WorkflowTemplate]):
@@ -50,19 +34,22 @@ class Templates(Versions[WorkflowTemplate]):
         *,
         description: str | None = None,
     ) -> WorkflowTemplate:
-        """Store a template, not active yet; the same again returns the first, active or not.
+        """Store a template, not active yet. Registering the same contents again returns the first, active or not.
 
-        Its id is made from its contents (a UUIDv5), so that services which all register it as they start make one row.
+        The id is made from the contents (a UUIDv5), so several services that register it at their start create one row.
 
         Args:
-            name: What the workflow is called; templates of one name are versions of it.
-            document_type: The type of the work items it is for.
-            workflow_definition: The steps, a JSON object in the form of whoever runs them, 4 MiB at most.
+            name: The name of the workflow; templates of one name are its versions.
+            document_type: The type of work items that it is for.
+            workflow_definition: The steps, a JSON object of any form, 4 MiB at most.
             description: What it does.
 
+        Returns:
+            The stored template.
+
         Raises:
-            InvalidInput: One of them cannot be stored.
-            VersionConflict: The template that these contents were stored as was changed since.
+            InvalidInput: An argument cannot be stored.
+            VersionConflict: The template that was stored with these contents has been changed since.
         """
         definition = require_object(workflow_definition, "workflow_definition")
         values = {
@@ -72,32 +59,40 @@ class Templates(Versions[WorkflowTemplate]):
             "definition": dump_json(definition, "workflow_definition"),
         }
         contents = orjson.dumps({**values, "definition": definition}, option=orjson.OPT_SORT_KEYS).decode()
-        rows = self._rows(REGISTER, {"id": str(uuid5(NAMESPACE_OID, contents)), **values})
+        rows = self._stored(
+            WorkflowTemplate, _sql("register_template"), {"id": str(uuid5(NAMESPACE_OID, contents)), **values}
+        )
         if not rows:
             raise VersionConflict(f"template {name} was registered with these contents, and changed since")
-        return stored_row(WorkflowTemplate, rows[0])
+        return rows[0]
 
     def activate(self, template_id: WorkflowTemplate | UUID | str) -> WorkflowTemplate:
-        """Make a template the active one of its name; however many race, there is exactly one.
+        """Make a template the active one of its name. Concurrent calls leave exactly one active.
 
         Args:
-            template_id: The template: its id, or what `register` returned. A name may be that of several.
+            template_id: Its id, or the template that `register` returned. (Several templates may have one name.)
+
+        Returns:
+            The template as stored.
 
         Raises:
             InvalidInput: It is neither, such as a name.
-            NotFound: There is no such template; the one that was active still is.
+            NotFound: The template does not exist; the active one stays active.
         """
         values = {"id": str(as_uuid(template_id, "template_id (what `register` returned, or its id)"))}
-        rows = self._rows(ACTIVATE, values, contested="workflow_templates_active_idx")
+        rows = self._activate("id = %(id)s", values)
         if not rows:
             raise NotFound(f"there is no workflow template {values['id']}")
-        return stored_row(WorkflowTemplate, rows[0])
+        return rows[0]
 
     def active(self, name: str) -> WorkflowTemplate | None:
-        """Return the active template of a name, None where there is none.
+        """Return the active template of a name, or None.
 
         Args:
-            name: What the workflow is called.
+            name: The name of the workflow.
+
+        Raises:
+            InvalidInput: The name is not such a text.
         """
         named = WorkflowTemplate.name == as_name(name, "name")
         found: WorkflowTemplate | None = self._select(WorkflowTemplate).where(named, WorkflowTemplate.is_active).first()

@@ -1,4 +1,4 @@
-"""Tools that agents call through connectors, and the capabilities that they are granted."""
+"""Tools, which agents call through connectors, and the capabilities granted to them."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from uuid_utils.compat import uuid7
 
 from myloware_store.core.arguments import as_count, as_flag, as_list, as_name, as_text
 from myloware_store.core.errors import NotFound
+from myloware_store.core.sql import queries_beside
 from myloware_store.core.values import dump_json
-from myloware_store.orm.repository import Repository, named_or_id, stored_row
-from myloware_store.platform import tools_sql as sql
+from myloware_store.orm.repository import Repository, named_or_id
 from myloware_store.platform.json_schemas import as_json_schema
 from myloware_store.platform.models import Capability, Connector, Tool, ToolCapability
 
 __all__ = ["Capabilities", "Tools"]
 
+_sql = queries_beside(__file__)
+
 
 class Tools(Repository):
-    """Tools, by name within a tenant: the one in force, else the settings'.
+    """Tools, by name within the tenant in force (else the settings' tenant).
 
-    Tools, connectors and capabilities are named by their names, or by their ids or rows.
+    Methods take the name, id or row of a tool, connector or capability.
     """
 
     def register(
@@ -35,21 +37,24 @@ class Tools(Repository):
         schema: Mapping[str, Any] | None = None,
         is_active: bool | None = None,
     ) -> Tool:
-        """Store a tool in the tenant of its connector, or change the one of this name.
+        """Store a tool in the tenant of its connector, or update the one of this name.
 
-        Registered again, a tool keeps its id and its grants. Its connector becomes the one given; everything else is
-        replaced where it is given, and stays where it is not.
+        An existing tool keeps its id and its grants. Its connector is replaced; everything else is replaced only if
+        given.
 
         Args:
-            name: Its name, one of its tenant's.
-            connector: What it is called through.
+            name: Its name, unique within the tenant.
+            connector: The connector that it is called through.
             description: What it does, for the agents.
-            schema: A JSON Schema of its arguments, by default `{}` for a new one, which takes anything.
-            is_active: Whether it may be used at all, by default True for a new one.
+            schema: A JSON Schema of its arguments; by default `{}` for a new tool, which allows anything.
+            is_active: Whether it may be used at all; by default True for a new tool.
+
+        Returns:
+            The stored tool.
 
         Raises:
-            NotFound: There is no such connector, or it is another tenant's.
-            InvalidInput: The schema is no valid JSON Schema, or something cannot be stored.
+            NotFound: The connector does not exist, or is another tenant's.
+            InvalidInput: The schema is not a valid JSON Schema, or another argument cannot be stored.
         """
         connector_id, owner, connector_name = named_or_id(connector, "connector")
         values = {
@@ -62,10 +67,10 @@ class Tools(Repository):
             "schema": None if schema is None else dump_json(as_json_schema(schema, "schema"), "schema"),
             "is_active": None if is_active is None else as_flag(is_active, "is_active"),
         }
-        rows = self._rows(sql.REGISTER_TOOL, values)
+        rows = self._stored(Tool, _sql("register_tool"), values)
         if not rows:
             raise NotFound(f"there is no connector {connector_name or connector_id}")
-        return stored_row(Tool, rows[0])
+        return rows[0]
 
     def grant(self, tool: Tool | UUID | str, capability: Capability | UUID | str) -> bool:
         """Grant a capability to a tool.
@@ -75,12 +80,12 @@ class Tools(Repository):
             capability: The capability.
 
         Returns:
-            Whether the tool did not have it before.
+            Whether the grant is new.
 
         Raises:
-            NotFound: There is no such tool (or it is another tenant's), or no such capability.
+            NotFound: The tool does not exist or is another tenant's, or the capability does not exist.
         """
-        return self._of_pair(sql.GRANT, tool, capability)
+        return self._of_pair("grant", tool, capability)
 
     def revoke(self, tool: Tool | UUID | str, capability: Capability | UUID | str) -> bool:
         """Take a capability from a tool.
@@ -93,21 +98,24 @@ class Tools(Repository):
             Whether the tool had it.
 
         Raises:
-            NotFound: There is no such tool (or it is another tenant's), or no such capability.
+            NotFound: The tool does not exist or is another tenant's, or the capability does not exist.
         """
-        return self._of_pair(sql.REVOKE, tool, capability)
+        return self._of_pair("revoke", tool, capability)
 
     def allowed(self, tool: Tool | UUID | str, capability: Capability | UUID | str) -> bool:
-        """Tell whether a tool may use a capability now.
+        """Return whether a tool may use a capability now.
 
-        It may where it was granted the capability, is active, and its connector is not switched off (INACTIVE). A
-        connector whose last health check failed (ERROR) switches nothing off: an outage is not a matter of permission.
+        It may if it has the grant, is active, and its connector is not INACTIVE. A connector whose last health check
+        failed (ERROR) does not matter: an outage is not a question of permission.
 
         Args:
-            tool: The tool; one that there is not, or that is another tenant's, is allowed nothing.
-            capability: The capability; one that there is not is allowed to nobody.
+            tool: The tool. If it does not exist or is another tenant's, the answer is False.
+            capability: The capability. If it does not exist, the answer is False.
+
+        Raises:
+            InvalidInput: An argument is not a name, id or row.
         """
-        ((allowed,),) = self._rows(sql.ALLOWED, _pair(tool, capability))
+        ((allowed,),) = self._rows(_sql("tool_and_capability") + _sql("allowed"), _pair(tool, capability), reads=True)
         return bool(allowed)
 
     def list(
@@ -120,9 +128,12 @@ class Tools(Repository):
         """Return tools by name, active or not.
 
         Args:
-            connector: Only those that are called through it.
-            capability: Only those that were granted it.
+            connector: Only tools of this connector.
+            capability: Only tools that have this capability.
             limit: Most tools to return (1 to 100,000).
+
+        Raises:
+            InvalidInput: An argument is out of its bounds.
         """
         query = self._select(Tool)
         if connector is not None:
@@ -137,8 +148,8 @@ class Tools(Repository):
             query = query.where(Tool.id.in_(granted))
         return [*query.order_by(Tool.name, Tool.tenant_id).limit(as_count(limit, "limit"))]
 
-    def _of_pair(self, statement: str, tool: Any, capability: Any) -> bool:
-        rows = self._rows(statement, _pair(tool, capability))
+    def _of_pair(self, name: str, tool: Any, capability: Any) -> bool:
+        rows = self._rows(_sql("tool_and_capability") + _sql(name), _pair(tool, capability))
         if not rows:
             named = [name or row_id for row_id, _, name in (named_or_id(tool, "tool"), named_or_id(capability, ""))]
             raise NotFound(f"there is no tool {named[0]}, or no capability {named[1]}")
@@ -151,16 +162,19 @@ class Capabilities(Repository):
     def register(
         self, name: str, scope: str, permissions: Iterable[str] = (), *, description: str | None = None
     ) -> Capability:
-        """Store a capability, or change the one of this name: its scope and permissions become those given.
+        """Store a capability, or replace the scope and permissions of the one of this name.
 
         Args:
             name: Its name, such as `records.read`.
-            scope: What it is about, such as `records`.
-            permissions: What it permits, such as `read`, `search`.
-            description: What it is for; where none is given, the one stored before stays.
+            scope: The kind of thing that it is about, such as `records`.
+            permissions: The permissions, such as `read`, `search`.
+            description: What it is for; by default the stored description stays.
+
+        Returns:
+            The stored capability.
 
         Raises:
-            InvalidInput: One of them cannot be stored.
+            InvalidInput: An argument cannot be stored.
         """
         permitted = [as_name(permission, "permissions") for permission in as_list(permissions, "permissions")]
         values = {
@@ -170,14 +184,17 @@ class Capabilities(Repository):
             "description": as_text(description, "description"),
             "permissions": dump_json(permitted, "permissions"),
         }
-        return stored_row(Capability, self._rows(sql.REGISTER_CAPABILITY, values)[0])
+        return self._stored(Capability, _sql("register_capability"), values)[0]
 
     def list(self, *, scope: str | None = None, limit: int = 100) -> builtins.list[Capability]:
         """Return capabilities by name.
 
         Args:
-            scope: Only those about this.
+            scope: Only capabilities of this scope.
             limit: Most capabilities to return (1 to 100,000).
+
+        Raises:
+            InvalidInput: An argument is out of its bounds.
         """
         query = self._select(Capability)
         if scope is not None:

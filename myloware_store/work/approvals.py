@@ -11,7 +11,7 @@ from myloware_store.core.arguments import as_count, as_enum, as_name, as_text, a
 from myloware_store.core.enums import ApprovalDecision
 from myloware_store.core.errors import NotAwaitingApproval
 from myloware_store.core.sql import queries_beside
-from myloware_store.orm.repository import Repository, stored_row
+from myloware_store.orm.repository import Repository
 from myloware_store.work.models import ApprovalEvent, WorkItem
 
 __all__ = ["Approvals"]
@@ -36,16 +36,17 @@ class Approvals(Repository):
         Args:
             item_id: The parked item.
             approver_id: Who decides.
-            decision: What was decided.
-            reason: Why.
+            decision: The decision.
+            reason: The reason for it.
             policy_version: The version of the policy that the decision follows.
 
         Returns:
-            The decision as it is stored, never to be changed again.
+            The stored decision; it cannot be changed.
 
         Raises:
-            NotFound: There is no such item, or it is another tenant's.
-            NotAwaitingApproval: The item is not parked, or someone else decided first.
+            InvalidInput: An argument is out of its bounds.
+            NotFound: The item does not exist, or is another tenant's.
+            NotAwaitingApproval: The item is not parked, or somebody else decided first.
         """
         values: dict[str, Any] = {
             "event_id": str(uuid7()),
@@ -55,16 +56,19 @@ class Approvals(Repository):
             "reason": as_text(reason, "reason"),
             "policy_version": as_name(policy_version, "policy_version"),
         }
-        for row in self._rows(_sql("decide"), values):
-            return stored_row(ApprovalEvent, row)
+        for event in self._stored(ApprovalEvent, _sql("decide"), values):
+            return event
         item = self._find(WorkItem, item_id, "item_id")
         raise NotAwaitingApproval(f"item {item.id} does not await a decision: it is {item.status}")
 
     def pending(self, limit: int = 100) -> list[WorkItem]:
-        """Return the items that wait for a decision, the oldest first.
+        """Return the items that wait for a decision, oldest first.
 
         Args:
             limit: Most items to return (1 to 100,000).
+
+        Raises:
+            InvalidInput: The limit is out of its bounds.
         """
         # Index: work_items_approval_idx.
         parked = self._select(WorkItem).where(WorkItem.awaiting_approval)

@@ -1,8 +1,8 @@
-"""The work engine: orders submitted, items claimed, attempts finished, failed and timed out.
+"""The work engine: submitting orders, claiming items, and finishing, failing or timing out attempts.
 
-Execution is at least once, acceptance of a result exactly once: every claim makes an attempt, and only the attempt that
-holds the item can end it. Times are the database's (`statement_timestamp()`: `now()` is when the transaction began).
-The statements are in `queries.sql`, and the functions that they call in `schema/*.sql`.
+Items are executed at least once, and a result is accepted exactly once: every claim creates an attempt, and only the
+attempt that holds the item can end it. Times are the database's (`statement_timestamp()`, because `now()` is the start
+of the transaction). The statements are in `queries.sql`, and the functions they call in `schema/*.sql`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from myloware_store.core.results import Claim, Outcome, Pruned, TenantStats, Wor
 from myloware_store.core.sql import queries_beside
 from myloware_store.core.values import dump_json, is_uuid, read_label
 from myloware_store.db.listening import Listener
-from myloware_store.orm.repository import Repository, writer
+from myloware_store.orm.repository import Repository, stored_row, writer
 from myloware_store.orm.scalars import as_instant
 from myloware_store.platform.schemas import ActiveSchemas, Schemas
 from myloware_store.work.horizon import Horizon, Horizons
@@ -39,7 +39,6 @@ from myloware_store.work.rows import (
     KNOWN_TYPES,
     as_claims,
     as_document,
-    as_order,
     as_outcomes,
     error_text,
     fence,
@@ -62,9 +61,9 @@ _LONGEST_LOOK = 0.5
 _SHORTEST_LEASE = 0.001
 _LARGEST_BATCH = 1000
 _LOOK_SECONDS = 5.0
-"""How often a waiting worker looks by itself: what it hears may be lost with its session."""
+"""How often a waiting worker polls: notifications are lost with its session."""
 _LOOK_DEAF_SECONDS = 0.25
-"""How often where it cannot listen."""
+"""How often it polls if it cannot listen."""
 _MOST_ORDERS = 100
 _FIRST = (datetime(1, 1, 2, tzinfo=UTC), UUID(int=0))
 
@@ -94,22 +93,22 @@ class Work(Repository):
 
         Args:
             items: Mappings with `type` (a `WorkItemType`) and `content` (text, 1 MiB at most).
-            priority: How urgent; urgent items are claimed first.
-            workflow_id: What the caller calls the workflow that the order belongs to, such as a template's name or id;
-                stored as text, and not looked up (`runs.start` links a template).
-            created_by: Who submits it, by default the actor in force, else `system`.
+            priority: The priority of the items; urgent items are claimed first.
+            workflow_id: The caller's name for the workflow of the order, such as a template's name or id. It is stored
+                as text and not looked up (`runs.start` links a template).
+            created_by: Who submits the order; by default the actor in force, else `system`.
             metadata: A JSON object, 4 MiB at most.
-            idempotency_key: Submitting the same items under the same key again returns the first order as it is,
-                whatever else is given then (priority, metadata, ...).
-            available_at: When the items can first be claimed, by default at once.
-            max_attempts: How often an item is tried before it becomes a dead letter (1 to 1000).
+            idempotency_key: A key that makes the call repeatable: submitting the same items under the same key again
+                returns the first order unchanged, and ignores the other arguments.
+            available_at: When the items can first be claimed; by default at once.
+            max_attempts: How often to try an item before it becomes a dead letter (1 to 1000).
 
         Returns:
             The order, with `open_items` set to the number of its items.
 
         Raises:
-            InvalidInput: There is no item, or one cannot be stored; nothing was written.
-            InvalidDocument: A content does not fit the active schemas for its type (`schemas.activate`); nothing was
+            InvalidInput: There are no items, or an item cannot be stored; nothing was written.
+            InvalidDocument: A content does not match the active schemas for its type (`schemas.activate`); nothing was
                 written.
             IdempotencyConflict: The key was used before, with other items.
         """
@@ -134,42 +133,41 @@ class Work(Repository):
             "contents": [content for _, content in documents],
         }
         try:
-            row = self._store_checked(documents, values)
+            order = self._store_checked(documents, values)
         except InvalidDocument:
-            # What was submitted under this key before a schema came into force is not submitted anew.
+            # Items that were submitted under this key before the schema was activated are not submitted again.
             if key is None or not self._by_key(tenant, key):
                 raise
-            row = None
-        if row is None:
+            order = None
+        if order is None:
             return self._first_order(tenant, key, documents)
         if available_at is not None:
             self._horizons.forget()
-        order = as_order(row)
         # The roll-up trigger counted the items after the row was returned.
         order.open_items = len(documents)
         order._dirty.clear()  # noqa: SLF001  the stored row says so, too
         return order
 
     def cancel(self, order_id: UUID | str) -> set[UUID]:
-        """End what is open of an order, at once: its items fail, without a dead letter, and the order with them.
+        """Cancel an order: its open items fail at once, without dead letters, and the order fails with them.
 
-        Items that somebody works on are taken away: `heartbeat` says so, and what is finished later is refused. The
-        order's `cancelled_at` and the errors of its attempts tell it apart from one that failed. What had ended
-        stays as it is.
+        Workers lose the items that they are working on: `heartbeat` no longer returns them, and later results are
+        refused. A cancelled order has a `cancelled_at`, and its attempts an error that says so. Items that had ended
+        stay as they are.
 
         Args:
             order_id: The order.
 
         Returns:
-            The ids of the items that it ended; none where nothing was open.
+            The ids of the items that were cancelled; empty if none were open.
 
         Raises:
-            NotFound: There is no such order, or it is another tenant's.
+            NotFound: The order does not exist, or is another tenant's.
         """
         values = {"order_id": str(as_uuid(order_id, "order_id"))}
 
         def end() -> list[tuple[Any, ...]]:
-            # The items first, as everywhere; a statement that begins later sees what was done until they were locked.
+            # Lock the items first, as everywhere; the next statement sees all changes made before they were locked.
             self._rows(_sql("lock_open"), values)
             return self._rows(_sql("cancel"), values)
 
@@ -181,23 +179,23 @@ class Work(Repository):
     def wait(self, order_id: UUID | str, timeout: float = 60.0) -> WorkOrder:
         """Wait until an order has ended, and return it.
 
-        It looks by the clock, up to twice a second, and holds no connection in between, so that any number can wait.
+        This polls about twice a second and holds no connection in between, so any number of callers can wait.
 
         Args:
             order_id: The order.
-            timeout: Most seconds to wait.
+            timeout: How many seconds to wait at most; by default 60.
 
         Returns:
             The order, COMPLETED or FAILED.
 
         Raises:
-            NotFound: There is no such order, or it is another tenant's, or it was deleted meanwhile.
-            WaitTimeout: It is still open after that time.
-            InvalidInput: A transaction is open: what it has not committed nobody else can work on.
+            NotFound: The order does not exist, is another tenant's, or was deleted while waiting.
+            WaitTimeout: The order is still open after that time.
+            InvalidInput: A transaction is open. Nobody else could work on items that it has not committed.
         """
         deadline = time.monotonic() + as_seconds(timeout, "timeout")
         if self._db.transaction_open():
-            raise InvalidInput("wait: commit first; nobody else can work on what this transaction has not committed")
+            raise InvalidInput("wait: commit first; nobody else can work on items that are not committed")
         pause = _SHORTEST_LOOK
         while (order := self.get(order_id)).status in _OPEN:
             left = deadline - time.monotonic()
@@ -210,16 +208,22 @@ class Work(Repository):
     def get(self, order_id: UUID | str) -> WorkOrder:
         """Return an order.
 
+        Args:
+            order_id: The order.
+
         Raises:
-            NotFound: There is none of this id, or it is another tenant's.
+            NotFound: The order does not exist, or is another tenant's.
         """
         return self._find(WorkOrder, order_id, "order_id")
 
     def items(self, order_id: UUID | str) -> list[WorkItem]:
-        """Return the items of an order, in the order in which they were submitted.
+        """Return the items of an order, in the order they were submitted in.
+
+        Args:
+            order_id: The order.
 
         Raises:
-            NotFound: There is no such order, or it is another tenant's.
+            NotFound: The order does not exist, or is another tenant's.
         """
         of_order = self._select(WorkItem).where(WorkItem.work_order == self.get(order_id).id)
         return [*of_order.order_by(WorkItem.created_at, WorkItem.id)]
@@ -234,21 +238,21 @@ class Work(Repository):
         lease: float = 60.0,
         fair: bool = False,
     ) -> list[Claim]:
-        """Take up to n items, urgent ones first, then the oldest; no two claims get the same item.
+        """Claim up to n items, urgent ones first, then the oldest. No item is claimed twice at a time.
 
-        Of items that others give back, or store with an earlier time than their own, it may learn some seconds late.
+        A claim may miss items for a few seconds that other processes released, or stored with a time in the past.
 
         Args:
-            agent_id: Who will work on them.
-            n: Most items to take (1 to 1000).
-            types: Only items of these types, by default of all that this version knows.
-            tenants: Only items of these tenants; under a tenant in force it can only narrow.
-            lease: Seconds until the items are taken back unless `heartbeat` extends them.
-            fair: Share the batch among the tenants with work that is ready, whatever its priority: each gets n divided
-                by their number before any gets more, and which of them go first is drawn each time.
+            agent_id: The name of the worker.
+            n: Most items to claim (1 to 1000).
+            types: Only items of these types; by default all types that this version knows.
+            tenants: Only items of these tenants. If a tenant is in force, only its items are claimed in any case.
+            lease: Seconds until other workers may take the items over, unless `heartbeat` extends the lease.
+            fair: Share the batch among all tenants with ready items, regardless of priority: each gets n divided by
+                their number before any gets more. Which tenants go first is drawn at random each time.
 
         Returns:
-            The claims, in the order in which to work on them; empty where nothing is ready.
+            The claims, in the order to work on them; empty if no item is ready.
 
         Raises:
             InvalidInput: An argument is out of its bounds.
@@ -282,11 +286,14 @@ class Work(Repository):
         """Extend the leases of claims that still hold their items.
 
         Args:
-            claims: What `claim` returned.
-            lease: Seconds from now.
+            claims: Claims that `claim` returned.
+            lease: The new lease, in seconds from now.
 
         Returns:
-            The ids of the items that are still held; the others are lost to this worker.
+            The ids of the items that are still held. This worker has lost the others.
+
+        Raises:
+            InvalidInput: An argument is not a claim, an item comes twice, or the lease is out of its bounds.
         """
         held = as_claims(claims)
         values = {
@@ -296,22 +303,22 @@ class Work(Repository):
         return {item_id for (item_id,) in self._rows(_sql("heartbeat"), values)}
 
     def finish(self, claims: Iterable[Claim], results: Sequence[Any], *, gate: bool = False) -> set[UUID]:
-        """Store results and complete the items, as far as these claims still hold them.
+        """Store the results and complete those items that these claims still hold.
 
-        A second call with the same claims (a reply was lost) is accepted again and changes nothing, not even the
-        result; one that says something else of the gate is refused.
+        The call can be repeated if its reply was lost: finishing again with the same claims is accepted and changes
+        nothing, not even the result. It is refused if `gate` differs.
 
         Args:
-            claims: What `claim` returned.
-            results: One JSON value a claim, 4 MiB at most each.
-            gate: Park the items until `approvals.decide` instead of completing them.
+            claims: Claims that `claim` returned.
+            results: One JSON value for each claim, 4 MiB at most each.
+            gate: Whether to park the items until `approvals.decide` instead of completing them.
 
         Returns:
             The ids of the items that were accepted.
 
         Raises:
             InvalidInput: The numbers of claims and results differ, or a result is not JSON; nothing was written.
-            LeaseLost: Inside the caller's transaction, where a claim no longer holds its item; none was accepted.
+            LeaseLost: Inside the caller's transaction, if a claim no longer holds its item; none was accepted.
         """
         held = as_claims(claims)
         outputs = [dump_json(result, f"results[{n}]") for n, result in enumerate(paired(results, held, "results"))]
@@ -325,24 +332,25 @@ class Work(Repository):
         retry: bool = True,
         delay: float | None = None,
     ) -> dict[UUID, Outcome]:
-        """End attempts that went wrong: queue the items again, or bury those that have no tries left.
+        """End failed attempts: queue the items again, or make dead letters of those without tries left.
 
-        A second call with the same claims and errors (a reply was lost) is accepted again, until somebody claims the
-        items anew, and changes nothing, whatever it says of trying again.
+        The call can be repeated if its reply was lost: until the items are claimed again, failing them again with the
+        same claims and errors is accepted and changes nothing.
 
         Args:
-            claims: What `claim` returned.
-            errors: One exception or message for each claim, in their order; stored as text, and a very long one is cut.
-            retry: False where trying again is of no use: the items fail for good at once.
-            delay: Seconds until the items can be claimed again, by default 2 ** tries, an hour at most, each
-                multiplied by a random number from 0.5 to 1.5 so that failures that came together part.
+            claims: Claims that `claim` returned.
+            errors: One exception or message for each claim, in their order. They are stored as text, cut at 10,000
+                characters.
+            retry: False to fail the items for good at once.
+            delay: Seconds until the items can be claimed again; by default 2 ** tries, an hour at most, each multiplied
+                by a random number from 0.5 to 1.5, so that items that failed together do not return together.
 
         Returns:
-            For each item that was accepted, what became of it.
+            The outcome of each item that was accepted.
 
         Raises:
             InvalidInput: The numbers of claims and errors differ.
-            LeaseLost: Inside the caller's transaction, where a claim no longer holds its item; none was accepted.
+            LeaseLost: Inside the caller's transaction, if a claim no longer holds its item; none was accepted.
         """
         held = as_claims(claims)
         whole = self._db.transaction_open()
@@ -362,7 +370,7 @@ class Work(Repository):
         given = [*zip(held, told, strict=True)]
         rows = self._rows(statement, values(given))
         if len(rows) < len(held):
-            before = self._rows(_sql("failed_before"), values(given))
+            before = self._rows(_sql("failed_before"), values(given), reads=True)
             known = {row[0] for row in before}
             if before and whole:
                 rows = self._rows(statement, values([one for one in given if one[0].item_id not in known]))
@@ -371,20 +379,21 @@ class Work(Repository):
         return as_outcomes(rows)
 
     def release(self, claims: Iterable[Claim], *, delay: float | None = None) -> set[UUID]:
-        """Give items back that were not worked on: they are queued again where they were, and no try is used up.
+        """Release items that were not worked on: they return to their places in the queue, and no try is used up.
 
-        The attempts are forgotten, as if they had never been started. A second call with the same claims (a reply was
-        lost) is accepted again while the items wait.
+        The attempts are deleted. The call can be repeated if its reply was lost: releasing again with the same claims
+        is accepted while the items are queued.
 
         Args:
-            claims: What `claim` returned.
-            delay: Seconds until the items can be claimed again; by default at once, before younger ones.
+            claims: Claims that `claim` returned.
+            delay: Seconds until the items can be claimed again; by default they can be claimed at once.
 
         Returns:
-            The ids of the items that were given back.
+            The ids of the items that were released.
 
         Raises:
-            LeaseLost: Inside the caller's transaction, where a claim no longer holds its item; none was given back.
+            InvalidInput: An argument is not a claim, an item comes twice, or the delay is out of its bounds.
+            LeaseLost: Inside the caller's transaction, if a claim no longer holds its item; none was released.
         """
         released = self._end(
             _sql("release"), as_claims(claims), {"delay": None if delay is None else as_seconds(delay, "delay")}
@@ -393,13 +402,16 @@ class Work(Repository):
         return released
 
     def reap(self, limit: int = 100) -> dict[UUID, Outcome]:
-        """Take back items whose lease has run out: queue them again, or bury those that have no tries left.
+        """Take back items whose lease has expired: queue them again, or make dead letters of those without tries left.
 
         Args:
             limit: Most items to take back in this call (1 to 1000).
 
         Returns:
-            For each item that was taken back, what became of it.
+            The outcome of each item that was taken back.
+
+        Raises:
+            InvalidInput: The limit is out of its bounds.
         """
         count = as_count(limit, "limit", most=_LARGEST_BATCH)
         values = {"limit": count, "letter_ids": [str(uuid7()) for _ in range(count)], "delay": None}
@@ -414,21 +426,21 @@ class Work(Repository):
         listener: Listener | None = None,
         look_every: float | None = None,
     ) -> bool:
-        """Wait until there is something to claim.
+        """Wait until there is an item to claim.
 
-        A trigger sends NOTIFY for whatever becomes claimable, submitted in whichever way. Items that become available
-        by the clock (a retry's delay, `available_at`) end the wait when their time comes.
+        A trigger sends NOTIFY when an item becomes claimable, however it was stored. Items that become available later
+        (after a retry's delay, or at `available_at`) end the wait when their time comes.
 
         Args:
-            timeout: Most seconds to wait.
+            timeout: How many seconds to wait at most; by default 30.
             types: Only items of these types.
-            tenants: Only items of these tenants; under a tenant in force it can only narrow.
-            listener: An open `Listener`, to be used again and again; by default a session is opened for this call.
-            look_every: Seconds between two looks at the queue, in case a NOTIFY was lost with its session: by default
+            tenants: Only items of these tenants. If a tenant is in force, only its items count in any case.
+            listener: An open `Listener` to use for several calls; by default each call opens a session.
+            look_every: Seconds between two polls of the queue, in case a NOTIFY was lost with its session; by default
                 5, or 0.25 if it cannot listen (behind PgBouncer).
 
         Returns:
-            Whether there was something to claim, which another worker may have taken since.
+            Whether there was an item to claim. Another worker may have claimed it since.
 
         Raises:
             InvalidInput: An argument is out of its bounds.
@@ -447,56 +459,62 @@ class Work(Repository):
             return self._wait(deadline, values, own, every)
 
     def stats(self, window: float = 60.0) -> WorkStats:
-        """Count what is open, and what has ended lately, by tenant and state.
+        """Count open items and recently ended attempts, by tenant and state.
 
-        One query, of what is open and of the window: finished work costs nothing, however much there is. It takes
-        up to a second for a million queued items.
+        This is one query over the open items and the attempts of the window. Finished work does not slow it down; a
+        million queued items take about a second.
 
         Args:
-            window: How many seconds back to count the attempts that have ended, an hour at most.
+            window: How many seconds back to count ended attempts; by default 60, at most 3,600.
 
         Returns:
-            The counts of each tenant that has any, and of all of them together; under a tenant in force of that one.
+            The counts of each tenant that has any, and their sums; only of the tenant in force, if there is one.
+
+        Raises:
+            InvalidInput: The window is out of its bounds.
         """
         seconds = as_seconds(window, "window", least=1.0)
         if seconds > 3600:  # noqa: PLR2004  seconds an hour
             raise InvalidInput(f"window: {seconds:g} is more than an hour of 3600 seconds")
         return WorkStats(
             window_seconds=seconds,
-            tenants=tuple(TenantStats(*row) for row in self._rows(_sql("stats"), {"window": seconds})),
+            tenants=tuple(TenantStats(*row) for row in self._rows(_sql("stats"), {"window": seconds}, reads=True)),
         )
 
     def metrics(self, window: float = 60.0) -> str:
-        """Return the same counts in Prometheus' text format, version 0.0.4, for the page that it scrapes.
+        """Return the counts of `stats` in Prometheus' text format, version 0.0.4.
 
         Args:
             window: As for `stats`.
+
+        Raises:
+            InvalidInput: The window is out of its bounds.
         """
         return exposition(self.stats(window))
 
     def prune(self, before: datetime, *, batch: int = 1000) -> Pruned:
-        """Delete orders that ended before some time, with all that belongs to them, and letters replayed before it.
+        """Delete orders that ended before a time, and dead letters that were replayed before it.
 
-        Items, attempts, runs, approvals, evaluations and the memory made for an item go with their order; audit lines
-        stay, and so do orders with a dead letter that was not replayed. Each batch is a transaction of its own, so that
-        what is interrupted has done its part, and is gone on with by calling again.
+        The items, attempts, runs, approvals and evaluations of an order are deleted with it, and so are the memory
+        documents of its items. Audit lines stay, and so do orders with a dead letter that was not replayed. Each batch
+        is a transaction of its own, so an interrupted call can be resumed by calling again.
 
         Args:
-            before: The time, aware.
-            batch: About how many items go in one transaction (1 to 100,000); an order goes whole.
+            before: The time, an aware datetime.
+            batch: About how many items to delete in one transaction (1 to 100,000); an order is never split.
 
         Returns:
             How many orders, items and letters were deleted.
 
         Raises:
-            InvalidInput: The time is not aware, or a transaction is open: it would hold all batches together.
+            InvalidInput: The time is not aware, or a transaction is open, which would hold all batches together.
         """
         if self._db.transaction_open():
             raise InvalidInput("prune: commit first; each batch is a transaction of its own")
         before = as_instant(before, "before")
         items = as_count(batch, "batch")
         pruned = Pruned(orders=0, items=0, dead_letters=0)
-        for (tenant,) in self._rows(_sql("tenants"), {}):
+        for (tenant,) in self._rows(_sql("tenants"), {}, reads=True):
             for status in (WorkOrderStatus.COMPLETED, WorkOrderStatus.FAILED):
                 pruned += self._prune_orders(tenant, status, before, items)
             values = {"tenant_id": tenant, "before": before, "items": items}
@@ -504,11 +522,11 @@ class Work(Repository):
                 pruned += Pruned(orders=0, items=0, dead_letters=letters)
         return pruned
 
-    def _store_checked(self, documents: list[tuple[str, str]], values: dict[str, Any]) -> tuple[Any, ...] | None:
-        """Store documents that fit the active schemas, and return the order's row; None where its key was used before.
+    def _store_checked(self, documents: list[tuple[str, str]], values: dict[str, Any]) -> WorkOrder | None:
+        """Store documents that match the active schemas, and return the order; None if its key was used before.
 
-        They are checked against what was active when this store last asked. The statement that stores them finds out
-        whether it still is, so that nothing is asked before it as long as nothing changes.
+        They are checked against the schemas that were active when this store last asked. The statement that stores them
+        checks that these are still active, so no other query is needed until an activation.
         """
         types = frozenset(kind for kind, _ in documents)
         active, asked = self._active.get(types, ActiveSchemas()), False
@@ -520,9 +538,9 @@ class Work(Repository):
                     raise
             else:
                 given = {**values, "document_types": [*types], "stamps": [*active.stamps]}
-                ((unchanged, *row),) = self._rows(_sql("submit"), given)
-                if unchanged:
-                    return tuple(row) if row[0] else None
+                (row,) = self._named(_sql("submit"), given)
+                if row["holds"]:
+                    return stored_row(WorkOrder, row) if row["id"] else None
             active, asked = self._schemas.active(types), True
             self._active[types] = active
 
@@ -542,7 +560,7 @@ class Work(Repository):
         return order
 
     def _claimed(self, values: dict[str, Any], kind: Hashable | None) -> list[tuple[Any, ...]]:
-        """Claim from where claims of this kind have come to; from the front of the queue where the kind is None."""
+        """Claim from where the last claim of this kind ended; from the front of the queue if the kind is None."""
         horizon = Horizon() if kind is None else self._horizons.get(kind)
         begin = time.monotonic()
         rows = self._rows(_sql("claim"), {**values, **horizon.as_parameters()})
@@ -560,10 +578,11 @@ class Work(Repository):
         return rows
 
     def _end(self, statement: str, held: Sequence[Claim], values: dict[str, Any]) -> set[UUID]:
-        """Run a statement that says the same when it is made again, and return the items that it accepted.
+        """Run a repeatable statement, and return the items that it accepted.
 
         Args:
-            statement: Accepts again what an earlier call accepted; in the caller's transaction, all claims or none.
+            statement: The statement. It accepts claims again that an earlier call accepted; in the caller's transaction
+                it accepts all claims or none.
             held: The claims.
             values: More parameters.
         """
@@ -571,7 +590,7 @@ class Work(Repository):
         given = {**fence(held), **values, "whole": whole}
         accepted = {item_id for (item_id,) in self._rows(statement, given)}
         if len(accepted) < len(held):
-            # A first call that was still under way may have ended some of them since this one began.
+            # An earlier call that was still running may have ended some of them since this one began.
             now = {item_id for (item_id,) in self._rows(statement, given)}
             accepted = now if whole else accepted | now
         _refuse_lost(held, accepted, whole=whole)
@@ -590,12 +609,12 @@ class Work(Repository):
                 return False
 
     def _due(self, values: dict[str, Any]) -> float:
-        """Give the seconds until the first item can be claimed; infinity where none is queued."""
+        """Return the seconds until the first item can be claimed; infinity if none is queued."""
         if values["tenants"] is not None:
             statement = _sql("due_by_tenant")
         else:
             statement = _sql("due") if values["types"] is None else _sql("due_by_type")
-        ((seconds,),) = self._rows(statement, values)
+        ((seconds,),) = self._rows(statement, values, reads=True)
         return float("inf") if seconds is None else float(seconds)
 
     def _prune_orders(self, tenant: str, status: WorkOrderStatus, before: datetime, items: int) -> Pruned:
@@ -619,15 +638,15 @@ class Work(Repository):
 
 
 def _refuse_lost(claims: Sequence[Claim], accepted: set[UUID], *, whole: bool) -> None:
-    """Raise LeaseLost where a batch was to be accepted as a whole, and some claims hold their items no longer.
+    """Raise LeaseLost if a batch must be accepted as a whole and some claims no longer hold their items.
 
-    That is so inside the caller's transaction: what belongs together is stored together.
+    Batches inside the caller's transaction are accepted as a whole, so that related changes are stored together.
     """
     lost = {claim.item_id for claim in claims} - accepted
     if lost and whole:
         raise LeaseLost(
-            f"these claims hold their items no longer (the lease ran out, or the attempt has ended); drop what was done"
-            f" for them, another worker may have them: {', '.join(sorted(map(str, lost)))}"
+            f"these claims no longer hold their items (the lease expired, or the attempt has ended); discard their"
+            f" results, another worker may have the items: {', '.join(sorted(map(str, lost)))}"
         )
 
 

@@ -1,9 +1,8 @@
-"""From where on claims look: not from the beginning of the queue every time.
+"""Horizons: the places in the queue where the next claims begin.
 
-What was claimed leaves dead entries at the front of the index. As long as an old snapshot lives (a long report, a dump)
-no vacuum takes them away, and a claim that begins at the front reads past all of them, in vain. So a store remembers
-how far its claims have come, and begins there; every few seconds, and whenever that gives too few, it begins at the
-front.
+Claimed items leave dead entries at the front of the index. While an old snapshot exists (a long report, a dump), vacuum
+cannot remove them, and a claim that begins at the front has to read past all of them. So a store remembers where its
+last claim ended and begins there. It begins at the front every few seconds, and whenever it finds too few items.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ __all__ = ["Horizon", "Horizons"]
 URGENT_FIRST = (Priority.URGENT, Priority.HIGH, Priority.MEDIUM, Priority.LOW)
 
 _SOONEST, _LATEST = 1.0, 10.0
-"""Seconds between two looks from the front."""
+"""Seconds between two claims from the front."""
 _SHARE = 20
-"""Between these, one is repeated after so many times what it took, so that it takes a twentieth of the time."""
+"""Within these bounds, the pause is so many times the duration of the claim, which then takes 5 % of the time."""
 _MOST_KEPT = 100
 
 
 Place = tuple[datetime | str, UUID]
-"""When an item of a priority became ready, and its id: claims take them in this order."""
+"""When an item of a priority became ready, and its id: the order of claims."""
 
 _NOBODY = UUID(int=0)
 FRONT: tuple[Place, ...] = (("-infinity", _NOBODY),) * len(URGENT_FIRST)
@@ -40,18 +39,18 @@ FRONT: tuple[Place, ...] = (("-infinity", _NOBODY),) * len(URGENT_FIRST)
 
 @attrs.frozen
 class Horizon:
-    """Behind which items the next claim of a kind begins.
+    """The items behind which the next claim of a kind begins.
 
     Attributes:
-        places: By priority, urgent first, the place before which nothing was left.
-        until: When it is forgotten, by `time.monotonic()`.
+        places: For each priority, urgent first, the place before which no items were left.
+        until: When to forget it, by `time.monotonic()`.
     """
 
     places: tuple[Place, ...] = FRONT
     until: float = 0.0
 
     def as_parameters(self) -> dict[str, list[str]]:
-        """Return it as the claim's statement takes it."""
+        """Return it as parameters of the statement `claim`."""
         return {
             "since": [moment if isinstance(moment, str) else moment.isoformat() for moment, _ in self.places],
             "behind": [str(item_id) for _, item_id in self.places],
@@ -59,32 +58,32 @@ class Horizon:
 
 
 class Horizons:
-    """The horizons of the kinds of claims that a store makes; threads may share them."""
+    """The horizons of a store, one for each kind of claim; safe to share between threads."""
 
     def __init__(self) -> None:
         self._kept: dict[Hashable, Horizon] = {}
 
     def get(self, kind: Hashable) -> Horizon:
-        """Return where to begin, which is the front when nothing is known."""
+        """Return the horizon of a kind, by default the front of the queue."""
         kept = self._kept.get(kind)
         return kept if kept is not None and time.monotonic() < kept.until else Horizon()
 
     def forget(self) -> None:
-        """Begin at the front again: something may be ready that is older than what was claimed."""
+        """Begin at the front again: older items than those claimed may be ready."""
         self._kept.clear()
 
     def move(
         self, kind: Hashable, horizon: Horizon, last: tuple[str, Place], *, full: bool, now: datetime, seconds: float
     ) -> None:
-        """Note how far a claim has come.
+        """Record where a claim ended.
 
         Args:
-            kind: Which types and tenants it was about.
+            kind: The types and tenants of the claim.
             horizon: Where it began.
-            last: Priority and place of the last item that it took.
-            full: Whether it took as many as it was to.
+            last: The priority and place of its last item.
+            full: Whether it found as many items as it asked for.
             now: The time of the statement, by the database's clock.
-            seconds: What it took.
+            seconds: How long it took.
         """
         priority, place = last
         reached = URGENT_FIRST.index(Priority(priority)) if full else len(URGENT_FIRST)

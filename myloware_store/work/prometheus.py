@@ -13,8 +13,8 @@ __all__ = ["exposition"]
 
 _HELP = {
     "myloware_work_items": "Open items by state.",
-    "myloware_work_oldest_ready_seconds": "For how long the oldest item that can be claimed has waited.",
-    "myloware_work_leases_expired": "Items whose lease has run out and that nobody has taken back.",
+    "myloware_work_oldest_ready_seconds": "How long the oldest item that can be claimed has waited.",
+    "myloware_work_leases_expired": "Items whose lease has expired and that nobody has taken back.",
     "myloware_work_attempts_ended": "Attempts that ended within the window.",
     "myloware_work_attempts_window_seconds": "The length of that window.",
     "myloware_dead_letters": "Dead letters that were not replayed.",
@@ -22,10 +22,10 @@ _HELP = {
 
 
 def exposition(stats: WorkStats) -> str:
-    """Return gauges of what was counted; every tenant is a label."""
+    """Return the counts as gauges, with the tenant as a label."""
     lines = []
-    for name, told in _HELP.items():
-        lines += [f"# HELP {name} {told}", f"# TYPE {name} gauge"]
+    for name, text in _HELP.items():
+        lines += [f"# HELP {name} {text}", f"# TYPE {name} gauge"]
         if name == "myloware_work_attempts_window_seconds":
             lines.append(f"{name} {stats.window_seconds:g}")
         for tenant in stats.tenants:

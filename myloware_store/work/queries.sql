@@ -255,7 +255,7 @@ INSERT INTO approval_events (id, tenant_id, work_item_id, approver_id, decision,
 SELECT %(event_id)s, tenant_id, id, %(approver_id)s, %(decision)s, %(reason)s, %(policy_version)s,
     statement_timestamp()
 FROM parked
-RETURNING id, created_at, tenant_id, work_item_id, approver_id, decision, reason, policy_version
+RETURNING approval_events.*
 
 -- name: replay
 -- The items are locked first, as everywhere; what someone else has just replayed has not failed any more.
@@ -294,8 +294,7 @@ WITH free AS MATERIALIZED (
 UPDATE dead_letters AS d
 SET replayed_at = statement_timestamp(), replayed_by = %(by)s, updated_at = statement_timestamp()
 FROM free WHERE d.id = free.id
-RETURNING d.id, d.created_at, d.tenant_id, d.work_item_id, d.source, d.event_type, d.payload, d.error, d.retry_count,
-    d.replayed_at, d.replayed_by, d.updated_at
+RETURNING d.*
 
 -- name: need_handler
 -- Whether letters were named that wait for a handler, and none that do not. Index: the primary key.

@@ -1,4 +1,4 @@
-"""What goes into the work engine's statements, and what comes out of them."""
+"""Values for the work engine's statements, and results from their rows."""
 
 from __future__ import annotations
 
@@ -13,14 +13,11 @@ from myloware_store.core.errors import InvalidInput
 from myloware_store.core.results import Claim, Outcome
 from myloware_store.core.values import MAX_TEXT_BYTES, read_label, require_text
 from myloware_store.db.tenancy import current_tenant
-from myloware_store.orm.repository import stored_row
-from myloware_store.work.models import WorkOrder
 
 __all__ = [
     "KNOWN_TYPES",
     "as_claims",
     "as_document",
-    "as_order",
     "as_outcomes",
     "error_text",
     "fence",
@@ -29,7 +26,7 @@ __all__ = [
 ]
 
 KNOWN_TYPES = [kind.value for kind in WorkItemType]
-"""The types that this version can work on: a newer one may have added others to the database."""
+"""The types that this version knows. A newer version may have added others to the database."""
 
 
 def as_document(item: Any, place: str) -> tuple[str, str]:
@@ -39,11 +36,6 @@ def as_document(item: Any, place: str) -> tuple[str, str]:
         raise InvalidInput(f"{place}: it needs a type and a content")
     content = require_text(row["content"], f"{place}: content", blank=False, max_bytes=MAX_TEXT_BYTES)
     return as_enum(row["type"], WorkItemType, f"{place}: type").value, content
-
-
-def as_order(row: tuple[Any, ...]) -> WorkOrder:
-    """Return a row with all plain columns as the order it is."""
-    return stored_row(WorkOrder, row)
 
 
 def as_claims(claims: Iterable[Claim]) -> list[Claim]:
@@ -60,7 +52,7 @@ def as_claims(claims: Iterable[Claim]) -> list[Claim]:
 
 
 def paired(values: Any, claims: Sequence[Claim], name: str) -> list[Any]:
-    """Return one value a claim, or raise InvalidInput."""
+    """Return one value for each claim, or raise InvalidInput."""
     given = as_list(values, name)
     if len(given) != len(claims):
         raise InvalidInput(f"{name}: {len(given)} for {len(claims)} claims")
@@ -76,7 +68,7 @@ def fence(claims: Sequence[Claim]) -> dict[str, list[str]]:
 
 
 def error_text(error: Any) -> str:
-    """Return an exception or text as text that always can be stored: what PostgreSQL has no room for is replaced."""
+    """Return an exception or text as text that can be stored: characters that PostgreSQL cannot store are replaced."""
     if isinstance(error, BaseException):
         try:
             told = str(error)
@@ -91,7 +83,7 @@ def error_text(error: Any) -> str:
 
 
 def as_outcomes(rows: list[tuple[Any, ...]]) -> dict[UUID, Outcome]:
-    """Return what a settling statement did, by item."""
+    """Return the outcomes of a statement, by item."""
     return {
         item_id: Outcome(
             item_id=item_id,
@@ -104,7 +96,7 @@ def as_outcomes(rows: list[tuple[Any, ...]]) -> dict[UUID, Outcome]:
 
 
 def wanted(types: Iterable[WorkItemType | str] | None, tenants: Iterable[str] | None) -> dict[str, list[str] | None]:
-    """Return the types and tenants that a claim is narrowed to, each once, as parameters; None is all of them."""
+    """Return the types and tenants to claim, without repetitions, as parameters; None stands for all."""
     current = current_tenant()
     kinds = None if types is None else [as_enum(kind, WorkItemType, "types").value for kind in as_list(types, "types")]
     names = None if current is None else [current]

@@ -1,9 +1,9 @@
-"""Workers: threads of a service that claim items, run a handler on each, and hand in what it gave."""
+"""Workers: threads of a service that claim items, run a handler on each, and store its results."""
 
 from __future__ import annotations
 
-from myloware_store.worker.handling import NeedsApproval, PermanentFailure, RetryLater
 from myloware_store.worker.loop import Worker
-from myloware_store.worker.settling import WorkerReport
+from myloware_store.worker.results import WorkerReport
+from myloware_store.worker.threads import NeedsApproval, PermanentFailure, RetryLater
 
 __all__ = ["NeedsApproval", "PermanentFailure", "RetryLater", "Worker", "WorkerReport"]

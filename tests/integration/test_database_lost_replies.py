@@ -7,12 +7,15 @@ import socket
 import threading
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import attrs
 import pytest
 
 from myloware_store import AmbiguousCommit, ConnectionFailed, WorkItem, WorkOrder
 from myloware_store.db.database import StoreDatabase
+from myloware_store.db.tenancy import tenant_scope
+from myloware_store.memory.engine import Memory
 from myloware_store.work.engine import Work
 from tests.conftest import connected
 
@@ -216,10 +219,30 @@ def test_a_read_whose_reply_is_lost_stored_nothing(
     database = losing("needle")
 
     with pytest.raises(ConnectionFailed, match="lost") as caught:
-        database.execute_sql(sql)
+        database.execute_sql(sql, reads=True)
 
     assert not isinstance(caught.value, AmbiguousCommit)
     assert [0] == numbers(kept)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda database: list(WorkOrder.select().bind(database)),
+        lambda database: Memory(database).get([uuid4()]),
+        lambda database: Memory(database).search_text("late"),
+    ],
+)
+def test_reads_of_models_and_repositories_store_nothing(
+    myloware: Store, losing: Callable[..., StoreDatabase], read: Callable[[StoreDatabase], object]
+) -> None:
+    """They say so themselves."""
+    database = losing("tenant_id", of=myloware.settings)
+
+    with pytest.raises(ConnectionFailed, match="was lost") as caught, tenant_scope("acme"):
+        read(database)
+
+    assert not isinstance(caught.value, AmbiguousCommit)
 
 
 def test_a_write_inside_a_transaction_is_rolled_back(kept: StoreDatabase, losing: Callable[..., StoreDatabase]) -> None:

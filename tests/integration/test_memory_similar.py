@@ -9,7 +9,8 @@ import pytest
 
 from myloware_store import DIMENSIONS, InvalidInput, InvalidVector, Store
 from myloware_store.db.tenancy import tenant_scope
-from myloware_store.memory import Memory, near, search
+from myloware_store.memory import search
+from myloware_store.memory.engine import Memory
 from myloware_store.memory.index.state import METHODS
 from myloware_store.ops.migrate import migrate
 from myloware_store.settings import Settings
@@ -149,7 +150,7 @@ def test_few_that_meet_a_filter_are_compared(myloware: Store, monkeypatch: pytes
     (none,) = plans(myloware, monkeypatch, **wanted)
     assert INDEX not in none
     # Of so few lists ivfflat would else have to read more than half, which is no better than to compare.
-    monkeypatch.setattr(near, "AHEAD", 2)
+    monkeypatch.setattr(search, "AHEAD", 2)
     monkeypatch.setattr(search, "MANY", 400)
     (few,) = plans(myloware, monkeypatch, **wanted)
     assert INDEX in few

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 
 from myloware_store import InvalidInput, MemDocType, Store
 from myloware_store.memory import text
-from myloware_store.memory.hits import SETTINGS
+from myloware_store.memory.search import SETTINGS
 from tests.conftest import ROUNDS
 
 if TYPE_CHECKING:
     from uuid import UUID
+
+Match: TypeAlias = Literal["web", "any", "phrase"]
 
 PASSAGES = {
     "fee": "The late fee is five percent of the invoice",
@@ -140,7 +142,7 @@ def test_scripts_without_blanks_are_compared_by_pairs_of_characters(myloware: St
         '"' * 100_000,
     ],
 )
-def test_nothing_that_a_person_types_is_refused(myloware: Store, names: dict[UUID, str], q: str, match: str) -> None:
+def test_nothing_that_a_person_types_is_refused(myloware: Store, names: dict[UUID, str], q: str, match: Match) -> None:
     """Stop words, quotes, operators, 100 KB, any script."""
     for highlight in (False, True):
         myloware.memory.search_text(q, match=match, highlight=highlight)
@@ -155,7 +157,7 @@ def test_nothing_that_a_person_types_is_refused(myloware: Store, names: dict[UUI
     ).map("".join),
     match=st.sampled_from(["web", "any", "phrase"]),
 )
-def test_no_text_is_refused(myloware: Store, q: str, match: str) -> None:
+def test_no_text_is_refused(myloware: Store, q: str, match: Match) -> None:
     """Whatever is put together; and every hit is there once."""
     hits = myloware.memory.search_text(q, match=match)
     assert len({hit.id for hit in hits}) == len(hits)
@@ -244,7 +246,7 @@ def test_excluded_words_do_not_change_the_ranks_of_the_rest(myloware: Store) -> 
 
 @pytest.mark.parametrize("match", ["web", "any", "phrase"])
 @pytest.mark.parametrize("q", ["fee", "fee -printer", "-printer", "料金", "fee 料金", "料金 -printer", "late fee"])
-def test_fewer_hits_are_the_first_of_more(myloware: Store, q: str, match: str) -> None:
+def test_fewer_hits_are_the_first_of_more(myloware: Store, q: str, match: Match) -> None:
     """Whatever of the words, of unspaced text and of what changed last is looked at for more."""
     texts = [
         "late fee",

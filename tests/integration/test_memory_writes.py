@@ -25,7 +25,7 @@ from myloware_store import (
     Store,
 )
 from myloware_store.memory import rows
-from myloware_store.memory.upserts import COPY_ROWS
+from myloware_store.memory.writing import COPY_ROWS
 from myloware_store.ops.migrate import migrate
 from myloware_store.settings import Settings
 

@@ -291,8 +291,9 @@ def test_vectors_compare_and_sort() -> None:
     near, far = (MemDoc.create(type="CONTEXT", content=str(n), embedding=vector(n)) for n in (1, 2))
     assert [near] == list(MemDoc.select().where(MemDoc.embedding == vector(1).tolist()))
     assert [far] == list(MemDoc.select().where(MemDoc.embedding != vector(1)))
-    # Alone, it may go through the index, which finds one of two.
-    exactly = MemDoc.embedding.cosine_distance(vector(2)) + 0
+    exactly = (
+        MemDoc.embedding.cosine_distance(vector(2)) + 0
+    )  # alone, it may go through the index, which finds one of two
     assert [far, near] == list(MemDoc.select().order_by(exactly))
     none = MemDoc.create(type="CONTEXT", content="none")
     assert [none] == list(MemDoc.select().where(MemDoc.embedding.is_null()))

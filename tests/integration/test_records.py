@@ -26,10 +26,13 @@ from myloware_store import (
     WorkItemStatus,
     WorkOrderStatus,
 )
-from myloware_store.platform.records import SUMMARY
+from myloware_store.core.sql import queries_beside
+from myloware_store.platform import records
 
 if TYPE_CHECKING:
     from myloware_store import Store
+
+_sql = queries_beside(records.__file__)
 
 
 def submitted(store: Store) -> WorkItem:
@@ -243,7 +246,9 @@ def test_the_summary_of_an_order_reads_its_evaluations_only(myloware: Store, ite
     with myloware.db.atomic():
         myloware.db.execute_sql("SET LOCAL enable_seqscan = off")
         values = {"tenant": "acme", "order_id": str(item.work_order_id), "evaluation_type": None}
-        plan = myloware.db.execute_sql(f"EXPLAIN {SUMMARY}", {**values, "since": None, "until": None}).fetchall()
+        plan = myloware.db.execute_sql(
+            f"EXPLAIN {_sql('summarize_evals')}", {**values, "since": None, "until": None}
+        ).fetchall()
     assert "eval_results_work_item_id_idx" in str(plan)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from myloware_store import Store
 from myloware_store.db.database import StoreDatabase
-from myloware_store.memory import Memory
+from myloware_store.memory.engine import Memory
 from myloware_store.models import MODELS
 from myloware_store.ops.migrate import migrate
 from myloware_store.platform.connectors import Connectors

@@ -18,13 +18,16 @@ from myloware_store import (
     VersionConflict,
     WorkItemType,
 )
-from myloware_store.platform.schemas import ACTIVATE, Schemas
-from myloware_store.platform.versions_sql import ACTIVE, DEFINITIONS
+from myloware_store.core.sql import queries_beside
+from myloware_store.platform import schemas
+from myloware_store.platform.schemas import Schemas
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from myloware_store import Store
+
+_sql = queries_beside(schemas.__file__)
 
 INVOICE = {
     "type": "object",
@@ -190,14 +193,14 @@ def test_an_unseen_activation_is_a_conflict_inside_a_transaction(myloware: Store
 def test_the_refused_second_active_row_is_a_conflict(myloware: Store) -> None:
     """What the unique index refuses is tried again outside of a transaction, and says so inside of one."""
     with pytest.raises(TransactionConflict) as caught:
-        myloware.schemas._rows(
+        myloware.schemas._named(
             "INSERT INTO schemas (name, version, document_type, schema_definition, is_active)"
             " VALUES ('n', '1', 'T', '{}', true), ('n', '2', 'T', '{}', true)",
             {},
             contested="schemas_active_idx",
         )
     assert "40001" == caught.value.sqlstate
-    assert "FOR NO KEY UPDATE" in ACTIVATE
+    assert "FOR NO KEY UPDATE" in _sql("activate")
 
 
 def test_versions_are_listed(myloware: Store) -> None:
@@ -359,9 +362,9 @@ def test_a_check_is_one_query_and_definitions_travel_once(myloware: Store, stric
     strict._rows = counted  # type: ignore[method-assign]
     documents = [("INVOICE", '{"number": "1", "total": 1}'), ("TICKET", "x")] * 50
     strict.check_documents(documents)
-    assert [ACTIVE, DEFINITIONS] == asked
+    assert [_sql("active_schemas"), _sql("active_definitions")] == asked
     strict.check_documents(documents)
-    assert [ACTIVE] == asked[2:]
+    assert [_sql("active_schemas")] == asked[2:]
     for n in range(120):
         Schema.create(name=f"n{n}", version="1", document_type=f"N{n}", schema_definition={}, is_active=True)
     strict.check_documents([(f"N{n}", "1") for n in range(120)])

@@ -329,7 +329,7 @@ def test_a_lost_lease_that_is_caught_leaves_the_batch_as_it_was(
     }
 
     def end() -> None:
-        with pytest.raises(LeaseLost, match=f"may have them: {lost.item_id}$"):
+        with pytest.raises(LeaseLost, match=f"may have the items: {lost.item_id}$"):
             endings[ending]()
 
     if begun_by_hand:

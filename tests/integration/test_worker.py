@@ -266,7 +266,7 @@ def test_a_worker_tells_of_its_start_and_its_end(myloware: Store, caplog: pytest
     with caplog.at_level(logging.INFO, "myloware_store.worker"):
         report = drained(myloware, lambda _: None, agent_id="reader-1", threads=2, types=["INVOICE"])
     assert [
-        "reader-1 begins: 2 threads, types: INVOICE, tenants: all",
+        "reader-1 starts: 2 threads, types: INVOICE, tenants: all",
         f"reader-1 has ended: {report}",
     ] == [line.getMessage() for line in caplog.records if line.levelno == logging.INFO]
 

@@ -25,8 +25,8 @@ from myloware_store import (
     WorkItem,
     WorkItemStatus,
 )
-from myloware_store.worker.handling import Handled
-from myloware_store.worker.settling import hand_in
+from myloware_store.worker.results import hand_in
+from myloware_store.worker.threads import Handled
 from tests.integration.conftest import until
 
 INVOICE = {"type": "INVOICE", "content": "Invoice 17"}

@@ -191,7 +191,7 @@ def test_a_server_that_is_read_only_is_one_that_is_away(
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(worker.run, drain=True)
         try:
-            until(lambda: running.done() or re.search("handed in later: .*25006", caplog.text))
+            until(lambda: running.done() or re.search("stored later: .*25006", caplog.text))
         finally:
             read_only(False)
         assert WorkerReport(finished=3) == running.result(60)

@@ -1,4 +1,4 @@
-"""The vector index of the memory: how it is, and whatever makes it good again."""
+"""The vector index of the memory: its status, and the commands that build, tune and measure it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from myloware_store.core.arguments import as_choice, as_count
+from myloware_store.core.arguments import as_choice, as_count, as_number
 from myloware_store.core.errors import DatabaseFault, InvalidInput, VectorIndexError
-from myloware_store.core.values import shown
 from myloware_store.memory.index.build import build_index, drop_leftovers, find_leftovers, record
 from myloware_store.memory.index.plan import COMMAND, LEAST_ROWS, make_plan, read_status
 from myloware_store.memory.index.recall import KS, PARAMETERS, calibrate, draw, score
@@ -34,16 +33,16 @@ _SAMPLE = 100
 class MemoryIndex:
     """The vector index of the memory documents of all tenants.
 
-    Searches are right whatever its state: it decides only how fast they are. Building and measuring run on a connection
-    of their own, and keep no one from reading or writing.
+    Searches are right whatever its state; it only decides how fast they are. Building and measuring run on a separate
+    connection, and do not block readers or writers.
 
     Args:
         database: The open database.
-        states: What searches know of the index.
+        states: The state of the index that searches keep.
 
     Attributes:
-        least_rows: How many rows with an embedding there must be before `ensure` builds for them.
-        sample: How many queries a recall is measured with: 100 give it a standard error of about .01.
+        least_rows: The fewest rows with an embedding for which `ensure` builds an index; by default 5,000.
+        sample: How many queries to measure a recall with; by default 100, for a standard error of about .01.
     """
 
     def __init__(self, database: StoreDatabase, states: IndexStates) -> None:
@@ -53,21 +52,24 @@ class MemoryIndex:
         self.sample = _SAMPLE
 
     def status(self) -> IndexStatus:
-        """Return how the index is, and whether searches go through it; only catalogs and a few rows are read."""
+        """Return the status of the index, and whether searches use it. This reads only catalogs and a few rows."""
         with self._db.unit():
             return read_status(self._db, self._states.refresh(), self.least_rows)
 
     def ensure(self, target_recall: float = 0.95, *, progress: Progress | None = None) -> IndexChange:
-        """Do what the index needs to be good, and nothing where it is: to be run after a large load, and now and then.
+        """Build, tune or re-measure the index if needed. Run it after a large load, and regularly.
 
-        It is built where it is missing, invalid, or was never built on the data; built again where the table has
-        outgrown it, or where much has changed and its recall has gone; measured and tuned where rows have changed.
-        What killed builds have left is dropped. Below `least_rows`, a search compares all vectors, and nothing is
-        built. Where another process works on the index, this waits for it.
+        It builds an index that is missing, invalid, or was never built on the data. It rebuilds one that the table has
+        outgrown, or whose recall is below the target after many changes. It measures and tunes one whose rows have
+        changed. It drops the remains of killed builds. It does not build for fewer rows than `least_rows`: searches
+        then compare all vectors. If another process is working on the index, it waits.
 
         Args:
-            target_recall: Which share of the exact answer a search shall find, 0.5 to 1, at k = 10, 100 and 500.
-            progress: Told what is done, how many parts of it are done, and of how many where that is known.
+            target_recall: The share of the exact answer to find at k = 10, 100 and 500, from 0.5 to 1.
+            progress: Called with the current step, how many of its parts are done, and of how many (None if not known).
+
+        Returns:
+            The steps taken, the reason, and the index now.
 
         Raises:
             InvalidInput: The target is out of its bounds, or a transaction is open, for which the build would wait.
@@ -75,7 +77,7 @@ class MemoryIndex:
                 or the build failed; the index in use stayed as it was.
             ConnectionFailed: The connection was lost; run it again.
         """
-        target = _as_recall(target_recall)
+        target = as_number(target_recall, "target_recall", least=0.5, most=1)
         self._refuse_transaction("ensure")
         with self._db.unit():
             plan, reason = self._plan(self._states.refresh(), target)
@@ -93,42 +95,50 @@ class MemoryIndex:
         return IndexChange(tuple(actions), reason, self.status())
 
     def rebuild(self, *, progress: Progress | None = None) -> IndexChange:
-        """Build the index anew, of the same kind, and measure it.
+        """Rebuild the index, of the same kind, and measure it.
 
         Args:
-            progress: As of `ensure`.
+            progress: As for `ensure`.
+
+        Returns:
+            The steps taken, the reason, and the index now.
 
         Raises:
             InvalidInput: A transaction is open.
-            VectorIndexError: As of `ensure`.
+            VectorIndexError: As for `ensure`.
             ConnectionFailed: The connection was lost; run it again.
         """
         return self._made(None, "it was asked for", "rebuild", progress)
 
     def swap(self, method: Method, *, progress: Progress | None = None) -> IndexChange:
-        """Build the index anew as the other kind, and measure it.
+        """Rebuild the index as the given kind, and measure it.
 
         Args:
             method: `hnsw` or `ivfflat`.
-            progress: As of `ensure`.
+            progress: As for `ensure`.
+
+        Returns:
+            The steps taken, the reason, and the index now.
 
         Raises:
-            InvalidInput: There is no such method, or a transaction is open.
-            VectorIndexError: As of `ensure`.
+            InvalidInput: The method is not one of the two, or a transaction is open.
+            VectorIndexError: As for `ensure`.
             ConnectionFailed: The connection was lost; run it again.
         """
         as_choice(method, METHODS, "method")
         return self._made(method, f"{method} was asked for", "swap", progress)
 
     def measure_recall(self, sample: int | None = None, *, progress: Progress | None = None) -> RecallMeasurement:
-        """Measure the recall of a search for the 10 nearest rows, as it is now, and write it down with the index.
+        """Measure the recall of searches for the 10 nearest rows, and store it with the index.
 
-        Queries are stored vectors with noise added; each is searched for exactly, too, which takes one pass over the
-        table.
+        Queries are stored vectors with noise added. Each is also searched for exactly, with one pass over the table.
 
         Args:
-            sample: How many queries (10 to 10,000); by default those of the attribute `sample`.
-            progress: As of `ensure`.
+            sample: How many queries (10 to 10,000); by default the attribute `sample`.
+            progress: As for `ensure`.
+
+        Returns:
+            The recall, with a 95 % confidence interval.
 
         Raises:
             InvalidInput: The sample is out of its bounds, or a transaction is open.
@@ -172,8 +182,8 @@ class MemoryIndex:
         return IndexChange(tuple(actions), reason, self.status())
 
     def _build(self, session: IndexSession, method: Method, target: float, actions: list[str]) -> None:
-        # The exact answers do not depend on the index: looked for now, they keep the time short in which it is there
-        # and not measured.
+        # The exact answers do not depend on the index. Found before the build, they shorten the time between the build
+        # and the measurement, during which searches are exact.
         queries = self._drawn(session, None)
         state = build_index(session, method)
         actions.append(f"built {method} over {state.rows} rows")
@@ -181,9 +191,9 @@ class MemoryIndex:
         drop_leftovers(session)
 
     def _tuned(self, session: IndexSession, state: IndexState, target: float, actions: list[str]) -> bool:
-        """Measure the index alone, and tune it; what came since the last time has to be found as well as the rest.
+        """Measure and tune the index alone: it has to find rows added since the last time as well as the others.
 
-        From then on, ivfflat answers for all rows that were there.
+        From then on, searches through ivfflat compare only newer rows exactly.
         """
         (now,) = session.execute_sql("SELECT clock_timestamp()").fetchone()
         groups = [self._drawn(session, None), self._drawn(session, state.measured_at or state.built_at)]
@@ -200,7 +210,7 @@ class MemoryIndex:
         *,
         keep: bool = True,
     ) -> bool:
-        """Find the tuning, and write down what was measured; False where the target cannot be met."""
+        """Find the tuning and store the measurement; return False if the target cannot be met."""
         if not any(groups):
             return True
         session.tell("Measuring", 0, None)
@@ -253,10 +263,4 @@ class MemoryIndex:
 
 
 def _silent(_what: str, _done: int, _total: int | None) -> None:
-    """Tell no one."""
-
-
-def _as_recall(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.5 <= value <= 1:  # noqa: PLR2004  documented
-        raise InvalidInput(f"target_recall: {shown(value)} is not a number from 0.5 to 1")
-    return float(value)
+    """Ignore the progress."""

@@ -1,4 +1,4 @@
-"""Builds a vector index beside the one in use, and puts it in its place; what a killed build left is dropped."""
+"""Builds a vector index beside the one in use and puts it in its place; drops the remains of killed builds."""
 
 from __future__ import annotations
 
@@ -8,66 +8,42 @@ from typing import TYPE_CHECKING
 import attrs
 
 from myloware_store.core.errors import ConnectionFailed, DatabaseFault, TransactionConflict, VectorIndexError
-from myloware_store.memory.index.state import INDEX_NAME, STATE, IndexState, Method, decode_state, encode_record
+from myloware_store.core.sql import queries_beside
+from myloware_store.memory.index.state import INDEX_NAME, IndexState, Method, encode_record, read_state
 
 if TYPE_CHECKING:
     from myloware_store.db.database import StoreDatabase
     from myloware_store.memory.index.session import IndexSession
 
-__all__ = ["build_index", "drop_leftovers", "find_leftovers", "read_state", "record"]
+__all__ = ["build_index", "drop_leftovers", "find_leftovers", "record"]
+
+_sql = queries_beside(__file__)
 
 NEW, OLD = f"{INDEX_NAME}_new", f"{INDEX_NAME}_old"
 
 _MOST_LISTS = 32_768
 _VECTOR_BYTES = 6152 + 8
 _NODE_BYTES = 9000
-"""Of a row in the graph of an hnsw index with m = 16: its vector, and its neighbours' names."""
+"""Bytes of a row in the graph of an hnsw index with m = 16: its vector and its neighbours' names."""
 
 _PAUSE = 1.0  # seconds between two tries at a lock
 
-# Builds that were given up, ours and those of REINDEX CONCURRENTLY.
-LEFTOVERS = f"""
-SELECT i.relname FROM pg_index AS x JOIN pg_class AS i ON i.oid = x.indexrelid
-WHERE x.indrelid = to_regclass('mem_docs')
-    AND (
-        i.relname IN ('{NEW}', '{OLD}')
-        OR i.relname ~ '^{INDEX_NAME}_cc(new|old)[0-9]*$' AND NOT x.indisvalid
-    )
-ORDER BY i.relname
-"""  # noqa: S608  constants
 
-# In kilobytes. The server's memory cannot be asked for; its owner has told the planner how much of it caches files.
-_MEMORY = """
-SELECT (SELECT setting::bigint FROM pg_settings WHERE name = 'maintenance_work_mem'),
-    (SELECT setting::bigint FROM pg_settings WHERE name = 'effective_cache_size')
-        * current_setting('block_size')::bigint / 1024,
-    current_setting('max_parallel_maintenance_workers')::int, current_setting('max_parallel_workers')::int
-"""
-_BUILT = """
-SELECT x.indisvalid AND x.indisready, i.reltuples::bigint, pg_relation_filenode(i.oid)
-FROM pg_index AS x JOIN pg_class AS i ON i.oid = x.indexrelid
-WHERE x.indrelid = 'mem_docs'::regclass AND i.relname = %s
-"""
 _SHARED_MEMORY_FULL = "53100"
 
 
-def read_state(database: StoreDatabase) -> IndexState:
-    """Return the state of the index as it is now."""
-    return decode_state(database.execute_sql(STATE).fetchone())
-
-
 def record(database: StoreDatabase, state: IndexState) -> None:
-    """Write what is known of the index into its comment."""
+    """Store the state of the index in its comment."""
     database.execute_sql(f"COMMENT ON INDEX {INDEX_NAME} IS %s", (encode_record(state),))
 
 
 def find_leftovers(database: StoreDatabase) -> tuple[str, ...]:
-    """Return the names of what builds that were killed have left, or of what is being built."""
-    return tuple(name for (name,) in database.execute_sql(LEFTOVERS).fetchall())
+    """Return the names of indexes that killed builds have left behind, or that are being built."""
+    return tuple(name for (name,) in database.execute_sql(_sql("leftovers")).fetchall())
 
 
 def drop_leftovers(session: IndexSession) -> tuple[str, ...]:
-    """Drop what killed builds have left; nobody builds, since the session holds the lock."""
+    """Drop the remains of killed builds. The session holds the lock, so no other build is running."""
     names = find_leftovers(session)
     for name in names:
         session.command(f"DROP INDEX CONCURRENTLY IF EXISTS {name}", f"Dropping {name}")
@@ -75,21 +51,21 @@ def drop_leftovers(session: IndexSession) -> tuple[str, ...]:
 
 
 def build_index(session: IndexSession, method: Method) -> IndexState:
-    """Build the index anew from the rows that are there, without keeping anyone from reading or writing.
+    """Build the index anew from the rows of the table, without blocking readers or writers.
 
-    The new one is built under another name. When it is whole, the two change names in one short transaction, which
-    waits for no reader or writer, and the old one is dropped. Until its recall is measured, searches are exact.
+    The new index is built under another name. When it is complete, the two swap names in one short transaction, which
+    does not wait for readers or writers, and the old one is dropped. Searches are exact until its recall is measured.
 
     Args:
-        session: It holds the lock.
-        method: Which kind.
+        session: The session that holds the lock.
+        method: The kind of index.
 
     Returns:
         The state of the new index, in use and not measured.
 
     Raises:
         VectorIndexError: The build failed; the index in use stayed as it was.
-        ConnectionFailed: The connection was lost; what is left is dropped the next time.
+        ConnectionFailed: The connection was lost; the next build drops the remains.
     """
     counted = "SELECT count(*), clock_timestamp() FROM mem_docs WHERE embedding IS NOT NULL"
     rows, built_at = session.execute_sql(counted).fetchone()
@@ -104,7 +80,7 @@ def build_index(session: IndexSession, method: Method) -> IndexState:
         if isinstance(fault, ConnectionFailed):
             raise
         raise VectorIndexError(f"the vector index was not built: {fault}") from None
-    valid, indexed, filenode = session.execute_sql(_BUILT, (NEW,)).fetchone() or (False, 0, 0)
+    valid, indexed, filenode = session.execute_sql(_sql("built"), (NEW,)).fetchone() or (False, 0, 0)
     if not valid:
         raise VectorIndexError(f"the vector index was not built: the server left {NEW} invalid")
     state = attrs.evolve(
@@ -126,12 +102,13 @@ def build_index(session: IndexSession, method: Method) -> IndexState:
 
 
 def _size(session: IndexSession, method: Method, rows: int) -> str:
-    """Give the build the memory that it needs and may have, and return the options of the index.
+    """Give the build the memory that it needs, within limits, and return the options of the index.
 
-    lists = sqrt(rows): at equal recall half the cost of rows / 1000. Memory: what pgvector's k-means needs (without it,
-    it refuses) or the graph (without it, it is three times slower), a quarter of effective_cache_size at most.
+    lists = sqrt(rows): at equal recall half the cost of rows / 1000. Memory: enough for pgvector's k-means, which
+    refuses to run with less, or for the graph, whose build is three times slower with less; at most a quarter of
+    effective_cache_size.
     """
-    own, cache, workers, most_workers = session.execute_sql(_MEMORY).fetchone()
+    own, cache, workers, most_workers = session.execute_sql(_sql("memory")).fetchone()
     bound = max(own, cache // 4)
     lists = min(_MOST_LISTS, max(1, round(rows**0.5)))
     while method == "ivfflat" and lists > 1 and _kmeans_bytes(lists) > bound * 1024:
@@ -148,7 +125,7 @@ def _size(session: IndexSession, method: Method, rows: int) -> str:
 
 
 def _kmeans_bytes(lists: int) -> int:
-    """Return what pgvector's k-means asks for: a sample, its bounds to every centre, the centres, their distances."""
+    """Return the memory of pgvector's k-means: a sample, its bounds to every centre, the centres, their distances."""
     sample = max(10_000, 50 * lists)
     return (
         round(1.1 * (sample * (_VECTOR_BYTES + 4 * lists + 16) + 4 * lists * lists + 4 * lists * _VECTOR_BYTES)) + 2**24
@@ -170,7 +147,7 @@ def _create(session: IndexSession, create: str, what: str) -> None:
 
 
 def _take_place(session: IndexSession, state: IndexState) -> None:
-    """Give the new index the name, and with it what is known of it; readers and writers go on meanwhile."""
+    """Give the new index its name and its state in one transaction, without blocking readers or writers."""
 
     def change_names() -> None:
         session.execute_sql("SET LOCAL lock_timeout = '2s'")
@@ -190,13 +167,13 @@ def _take_place(session: IndexSession, state: IndexState) -> None:
 
 
 def _retire(session: IndexSession) -> None:
-    """Put the old index out of use; it is dropped now, or where long transactions may still read it, in the end."""
+    """Drop the old index; if a long transaction may still read it, only take it out of use."""
     session.execute_sql("SELECT set_config('lock_timeout', '2s', false)")
     while True:
         try:
             session.command(f"DROP INDEX CONCURRENTLY IF EXISTS {OLD}", "Dropping the old index")
         except TransactionConflict:
-            valid, *_ = session.execute_sql(_BUILT, (OLD,)).fetchone() or (False,)
+            valid, *_ = session.execute_sql(_sql("built"), (OLD,)).fetchone() or (False,)
             if not valid:
                 break
             session.tell("Waiting to put the old index out of use", 0, None)

@@ -1,4 +1,4 @@
-"""What the vector index needs, and its status: from the catalogs, and from a few rows."""
+"""The status of the vector index, and what to do about it: from the catalogs and a few rows."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from myloware_store.core.sql import queries_beside
 from myloware_store.memory.index.build import find_leftovers
 from myloware_store.memory.index.report import IndexStatus
 from myloware_store.memory.index.session import find_builder
@@ -19,35 +20,29 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMAND", "LEAST_ROWS", "make_plan", "read_status"]
 
+_sql = queries_beside(__file__)
+
 COMMAND = "myloware-store index ensure"
 LEAST_ROWS = 5000
-"""Below, `ensure` builds nothing: comparing all vectors takes a few milliseconds (5 ms for 5,000, vectors in line)."""
+"""`ensure` does not build for fewer rows: comparing 5,000 vectors takes 5 ms."""
 
 _MOST_COUNTED = 100_000
 _CHANGED = 0.1  # of the rows, since the last measurement, before `ensure` measures again
-
-# Index: mem_docs_updated_at_idx.
-_FRESH = """
-SELECT count(*) FROM (SELECT FROM mem_docs WHERE updated_at >= %(since)s LIMIT %(most)s) AS fresh
-"""
-_EMBEDDED = "SELECT count(*) FROM (SELECT FROM mem_docs WHERE embedding IS NOT NULL LIMIT %(most)s) AS embedded"
-# The table's name raises where the database is not migrated.
-_SIZE = "SELECT COALESCE(pg_relation_size(to_regclass(%s)), 0), 'mem_docs'::regclass"
 
 
 def read_status(database: StoreDatabase, state: IndexState, least_rows: int) -> IndexStatus:
     """Return the status of an index.
 
     Args:
-        database: Where it is.
-        state: As it was read now.
-        least_rows: How many rows with an embedding there must be before it is worth building.
+        database: The database.
+        state: The state of the index, just read.
+        least_rows: The fewest rows with an embedding for which an index is built.
     """
     plan, reason = make_plan(database, state, least_rows, state.target_recall)
     counted = _embedded(database, least_rows)
     builder = find_builder(database)
     leftovers = () if builder else find_leftovers(database)
-    size, _ = database.execute_sql(_SIZE, (INDEX_NAME,)).fetchone()
+    size, _ = database.execute_sql(_sql("size"), (INDEX_NAME,)).fetchone()
     stale = plan is not None or bool(leftovers)
     return IndexStatus(
         **{field.name: getattr(state, field.name) for field in attrs.fields(IndexFacts)},
@@ -69,7 +64,7 @@ def read_status(database: StoreDatabase, state: IndexState, least_rows: int) -> 
 def make_plan(
     database: StoreDatabase, state: IndexState, least_rows: int, target: float | None
 ) -> tuple[str | None, str]:
-    """Return what the index needs, to be built or to be measured or nothing, and why."""
+    """Return whether to `build` or `measure` the index or None to leave it, and the reason."""
     problem = state.problem or ""
     if state.method is None or not state.valid:
         return "build", problem
@@ -84,7 +79,7 @@ def make_plan(
 
 
 def _plan_by_change(database: StoreDatabase, state: IndexState, target: float | None) -> tuple[str | None, str]:
-    """Return what an index needs that was measured before."""
+    """Return the plan for an index that was measured before."""
     if target is not None and target != state.target_recall:
         return "measure", f"its target was {state.target_recall:g}"
     most = max(1, int(_CHANGED * state.measured_rows))
@@ -98,10 +93,10 @@ def _plan_by_change(database: StoreDatabase, state: IndexState, target: float | 
 
 
 def _embedded(database: StoreDatabase, most: int) -> int:
-    (count,) = database.execute_sql(_EMBEDDED, {"most": most}).fetchone()
+    (count,) = database.execute_sql(_sql("count_embedded"), {"most": most}).fetchone()
     return int(count)
 
 
 def _fresh(database: StoreDatabase, since: datetime | None, most: int) -> int:
-    (count,) = database.execute_sql(_FRESH, {"since": since, "most": most}).fetchone()
+    (count,) = database.execute_sql(_sql("count_fresh"), {"since": since, "most": most}).fetchone()
     return int(count)

@@ -1,12 +1,12 @@
-"""How good the vector index is: what it finds for a sample of queries, against an exact search for the same.
+"""The recall of the vector index: the share of the exact answers that it finds, for a sample of queries.
 
-A query is a stored vector with Gaussian noise of half its length added: related to its best match (cosine .89) and
-not equal, as a question is to a passage. On 20,000 clustered rows such queries measured what true ones from the same
-topics did, within the error of the sample (ivfflat: .875 against .906 at 1 probe, .992 against .990 at 2), or less.
-Without noise hnsw looks better than it is: a stored vector is a node of the graph and leads to itself (ef_search 10:
-.979 against .932).
+A query is a stored vector with Gaussian noise of half its length added: similar to its best match (cosine .89) but not
+equal to it, as a question is to a passage. On 20,000 clustered rows the recall of such queries was that of real ones
+from the same topics within the error of the sample, or lower (ivfflat: .875 against .906 at 1 probe, .992 against .990
+at 2). Without noise hnsw looks better than it is, because a stored vector is a node of the graph and leads to itself
+(ef_search 10: .979 against .932).
 
-A row counts as found when it is as near as the last one of the exact answer, so that equal vectors do not matter.
+A row counts as found if it is as near as the last row of the exact answer, so equal vectors do not matter.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray  # noqa: TC002  the annotations of results stay resolvable at run time
 
+from myloware_store.core.sql import queries_beside
 from myloware_store.core.vectors import Embedding, decode_binary, encode_text
 from myloware_store.db.statements import LIFT_DEADLINES
 
@@ -29,69 +30,27 @@ if TYPE_CHECKING:
 
 __all__ = ["KS", "PARAMETERS", "Query", "Score", "calibrate", "draw", "score"]
 
+_sql = queries_beside(__file__)
+
 KS = (10, 100, 500)
-"""How many rows are asked for where a tuning is looked for."""
+"""The numbers of rows for which a tuning is found."""
 
 _NOISE = 0.5  # lengths of the vector
 _NEARER = 1e-6  # what a float32 distance may differ by
 _ONE_SIDED = 1.645  # standard errors: 95 of 100 samples have the true mean above their mean less so many
 _EF_SEARCH = (40, 60, 80, 120, 160, 240, 320, 480, 640, 1000)
 
-# Whole pages are drawn, which hold one vector each where vectors are stored in line.
-SAMPLE = """
-SELECT vector_send(embedding) FROM mem_docs TABLESAMPLE SYSTEM (%(percent)s)
-WHERE embedding IS NOT NULL
-ORDER BY random() LIMIT %(n)s
-"""
-# Index: mem_docs_updated_at_idx, where few rows are that young.
-SAMPLE_FRESH = """
-SELECT vector_send(embedding) FROM mem_docs
-WHERE embedding IS NOT NULL AND updated_at >= %(since)s
-ORDER BY random() LIMIT %(n)s
-"""
-# An expression that no vector index serves.
-EXACT = """
-SELECT (embedding <=> %(query)s::vector) + 0.0 AS distance FROM mem_docs
-WHERE embedding IS NOT NULL
-ORDER BY distance LIMIT %(k)s
-"""
-# Index: mem_docs_embedding_idx.
-APPROXIMATE = """
-SELECT embedding <=> %(query)s::vector FROM mem_docs
-ORDER BY embedding <=> %(query)s::vector LIMIT %(k)s
-"""
-# As a search through ivfflat does it: what the index may know nothing of is compared exactly, and merged.
-WITH_FRESH = """
-SELECT distance FROM (
-    (
-        SELECT id, embedding <=> %(query)s::vector AS distance FROM mem_docs
-        ORDER BY embedding <=> %(query)s::vector LIMIT %(k)s
-    )
-    UNION
-    (
-        SELECT id, (embedding <=> %(query)s::vector) + 0.0 AS distance FROM mem_docs
-        WHERE embedding IS NOT NULL AND updated_at >= %(since)s
-        ORDER BY 2 LIMIT %(k)s
-    )
-) AS found
-ORDER BY distance LIMIT %(k)s
-"""
 _EXACTLY = "SET LOCAL jit = off"
-# Every other plan is priced out: the index is measured, not the planner's choice.
-_THROUGH_INDEX = """
-SELECT set_config('jit', 'off', true), set_config('enable_seqscan', 'off', true),
-    set_config('enable_sort', 'off', true), set_config(%s, %s, true)
-"""
 PARAMETERS = {"ivfflat": "ivfflat.probes", "hnsw": "hnsw.ef_search"}
-"""What tunes a search through an index of each kind."""
+"""The setting that tunes a search through each kind of index."""
 
 
 @attrs.frozen(eq=False)
 class Query:
-    """A query, and the exact answer.
+    """A query and its exact answer.
 
     Attributes:
-        text: The vector, as pgvector reads it.
+        text: The vector in the format that pgvector reads.
         nearest: The `(k,)` distances of the nearest rows, ascending.
     """
 
@@ -113,21 +72,21 @@ class Score:
 
     @property
     def surely(self) -> float:
-        """A recall that the true one is above, in 95 of 100 samples."""
+        """A lower bound of the true recall, right for 95 of 100 samples."""
         return self.recall - _ONE_SIDED * self.error
 
 
 def draw(
     database: StoreDatabase, n: int, tell: Callable[[int], None], *, k: int = KS[-1], since: datetime | None = None
 ) -> list[Query]:
-    """Draw queries among the stored vectors, and search exactly for each: one pass over the table a query.
+    """Draw queries from the stored vectors, and search exactly for each, with one pass over the table for each query.
 
     Args:
-        database: Outside of a transaction.
-        n: How many; fewer come where there are fewer rows.
-        tell: Told how many were searched for.
-        k: How many nearest rows are looked for.
-        since: Only vectors of rows that came or changed since then.
+        database: The database, outside of a transaction.
+        n: How many queries to draw; a small table gives fewer.
+        tell: Called with the number of queries searched for so far.
+        k: How many nearest rows to find.
+        since: Draw only vectors of rows that were added or changed since then.
     """
     noise = np.random.default_rng()
     queries = []
@@ -137,26 +96,27 @@ def draw(
         with database.atomic():
             database.execute_sql(LIFT_DEADLINES, (True,))
             database.execute_sql(_EXACTLY)
-            queries.append(Query(text, _distances(database, EXACT, {"query": text, "k": k})))
+            queries.append(Query(text, _distances(database, _sql("exact"), {"query": text, "k": k})))
     return queries
 
 
 def calibrate(
     database: StoreDatabase, state: IndexState, groups: Sequence[Sequence[Query]], target: float
 ) -> tuple[tuple[tuple[int, int], ...], float]:
-    """Find the smallest tuning at which the index meets the target, for each of `KS`.
+    """Find the smallest tuning with which the index meets the target, for each of `KS`.
 
-    The target is met where the recall of every group is surely above it (one-sided, 95 %).
+    The target is met if the recall of every group is above it with a confidence of 95 % (one-sided).
 
     Args:
-        database: Outside of a transaction.
-        state: The index; only kind and lists matter.
+        database: The database, outside of a transaction.
+        state: The index; only its kind and its number of lists matter.
         groups: Queries with their exact answers; groups may be empty.
         target: The recall aimed at.
 
     Returns:
-        Pairs of k and tuning, for those k where it can be met, and the recall at k = 10: that of the worst group, at
-        the tuning found or at the largest tried. With more than half of the lists probed an exact search is as fast.
+        Pairs of k and tuning, for each k for which the target can be met, and the recall at k = 10 of the worst group,
+        with the tuning found or the largest tried. At most half of the lists are probed: with more, an exact search is
+        as fast.
     """
     met: dict[int, int] = {}
     recall = 0.0
@@ -177,14 +137,14 @@ def calibrate(
 
 
 def score(database: StoreDatabase, state: IndexState, queries: Sequence[Query], tuning: int, k: int) -> Score:
-    """Measure the recall of a search through the index, with the fresh rows that it compares exactly.
+    """Measure the recall of a search through the index, including the new rows that it compares exactly.
 
     Args:
-        database: Outside of a transaction.
+        database: The database, outside of a transaction.
         state: The index.
-        queries: With their exact answers.
+        queries: The queries with their exact answers.
         tuning: Probes or ef_search.
-        k: How many rows are asked for.
+        k: How many rows to search for.
     """
     return _score([_share(one, _found(database, state, one, tuning, since=state.fresh_since), k) for one in queries])
 
@@ -202,14 +162,14 @@ def _candidates(state: IndexState) -> Iterator[int]:
 
 def _vectors(database: StoreDatabase, n: int, since: datetime | None) -> list[Embedding]:
     if since is not None:
-        rows = database.execute_sql(SAMPLE_FRESH, {"n": n, "since": since}).fetchall()
+        rows = database.execute_sql(_sql("sample_fresh"), {"n": n, "since": since}).fetchall()
     else:
         size = "SELECT pg_relation_size('mem_docs') / current_setting('block_size')::bigint"
         (pages,) = database.execute_sql(size).fetchone()
         some = {"n": n, "percent": min(100.0, 100.0 * 4 * n / max(1, pages))}
-        rows = database.execute_sql(SAMPLE, some).fetchall()
+        rows = database.execute_sql(_sql("sample"), some).fetchall()
         if len(rows) < n:
-            rows = database.execute_sql(SAMPLE, {**some, "percent": 100.0}).fetchall()
+            rows = database.execute_sql(_sql("sample"), {**some, "percent": 100.0}).fetchall()
     return [decode_binary(row[0]) for row in rows]
 
 
@@ -226,8 +186,8 @@ def _found(
     method = state.method or "ivfflat"
     with database.atomic():
         database.execute_sql(LIFT_DEADLINES, (True,))
-        database.execute_sql(_THROUGH_INDEX, (PARAMETERS[method], str(tuning)))
-        sql = APPROXIMATE if since is None else WITH_FRESH
+        database.execute_sql(_sql("through_index"), (PARAMETERS[method], str(tuning)))
+        sql = _sql("approximate") if since is None else _sql("approximate_with_fresh")
         return _distances(database, sql, {"query": query.text, "k": len(query.nearest), "since": since})
 
 
@@ -236,10 +196,9 @@ def _distances(database: StoreDatabase, sql: str, values: dict[str, Any]) -> NDA
 
 
 def _share(query: Query, found: NDArray[np.float64], k: int) -> float:
-    """Return which share of the k nearest rows was found.
+    """Return the share of the k nearest rows that was found.
 
-    The nearest does not count where there are others: it is the row that the query was made from, which every index
-    finds.
+    The nearest row does not count unless it is the only one: the query was made from it, and every index finds it.
     """
     k = min(k, len(query.nearest))
     hits = int(np.count_nonzero(found[:k] <= query.nearest[k - 1] + _NEARER))

@@ -1,4 +1,4 @@
-"""What is told of the vector index: its status, what was done to it, how good it was found."""
+"""Reports about the vector index: its status, a change, a measurement."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ __all__ = ["IndexChange", "IndexStatus", "RecallMeasurement"]
 
 @attrs.frozen(kw_only=True, slots=False)
 class IndexStatus(IndexFacts):
-    """The vector index, and whether searches go through it.
+    """The vector index, and whether searches use it.
 
     Attributes:
-        used: Whether a search goes through it; if not, every search is exact, and right.
-        problem: Why it is not used, said of the index; None where it is.
-        remedy: The command that mends it; None where there is nothing to mend.
-        stale: Whether `ensure` has something to do: what the command line tells by its exit code.
-        rows_at_build: Rows with an embedding when it was built; 0 where that is not known.
-        rows_now: Rows with an embedding; above `least_rows` an estimate, rather too high than too low.
-        fresh_rows: ivfflat: rows that came or changed since it was built, or since it was found that it answers for
-            them, which a search compares exactly; counted up to 100,000. None for hnsw, and where it is not known.
-        size_bytes: Of the index.
+        used: Whether searches use it; otherwise every search is exact.
+        problem: Why it is not used; None if it is.
+        remedy: The command that repairs it; None if nothing is wrong.
+        stale: Whether `ensure` has something to do; the command `index status` then exits with 1.
+        rows_at_build: Rows with an embedding when it was built; 0 if not known.
+        rows_now: Rows with an embedding; above `least_rows` an estimate, too high rather than too low.
+        fresh_rows: ivfflat: rows added or changed since it was built or last tuned, which a search compares exactly;
+            counted up to 100,000. None for hnsw, and if not known.
+        size_bytes: The size of the index.
         pgvector: The version of the extension.
-        lacks: What that version cannot do.
-        leftovers: Indexes that killed builds have left; they cost writes, and `ensure` drops them.
-        builder: The server process that works on the index now, None where none does.
+        lacks: Features that this version does not have.
+        leftovers: Indexes that killed builds have left behind. They slow down writes; `ensure` drops them.
+        builder: The server process that is working on the index, or None.
     """
 
     used: bool
@@ -47,11 +47,11 @@ class IndexStatus(IndexFacts):
 
 @attrs.frozen(slots=False)
 class IndexChange:
-    """What `ensure`, `rebuild` or `swap` did.
+    """The outcome of `ensure`, `rebuild` or `swap`.
 
     Attributes:
-        actions: What was done, in order; nothing where nothing was needed.
-        reason: Why, or why nothing was.
+        actions: The steps taken, in order; empty if nothing was needed.
+        reason: Why they were taken, or why nothing was needed.
         status: The index now.
     """
 
@@ -62,17 +62,17 @@ class IndexChange:
 
 @attrs.frozen(slots=False)
 class RecallMeasurement:
-    """How much of the exact answer a search through the index finds.
+    """The share of the exact answers that searches through the index find.
 
     Attributes:
-        k: How many rows were asked for.
+        k: How many rows were searched for.
         recall: The mean over the queries, 0 .. 1.
         low: The lower end of its 95 % confidence interval.
         high: The upper end.
         sample: How many queries there were.
         tuning: The probes (ivfflat) or ef_search (hnsw) in force.
-        measured_at: When, by the database's clock, in UTC.
-        recorded: Whether it was written down with the index, which only the table's owner can.
+        measured_at: The database's time of the measurement, in UTC.
+        recorded: Whether the measurement was stored with the index, which only the table's owner can do.
     """
 
     k: int

@@ -1,4 +1,4 @@
-"""The connection on which the vector index is built: one of its own, without deadlines, under a lock of its own."""
+"""The connection that builds the vector index: its own, without time-outs, under a lock."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import attrs
 import psycopg2
 
 from myloware_store.core.errors import DatabaseFault, VectorIndexError
+from myloware_store.core.sql import queries_beside
 from myloware_store.db.database import StoreDatabase
 from myloware_store.db.statements import LIFT_DEADLINES
 
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ["IndexSession", "Progress", "find_builder", "open_session"]
 
+_sql = queries_beside(__file__)
+
 Progress: TypeAlias = "Callable[[str, int, int | None], None]"
-"""Told what is done now, how many parts of it are done, and of how many, where that is known."""
+"""Called with the current step, how many of its parts are done, and of how many (None if not known)."""
 
 _POLL = 0.2  # seconds; waiting inside pg_advisory_lock would hold a snapshot that stalls CREATE INDEX CONCURRENTLY
 _LOCK_CLASS = 0x6D796C69
@@ -30,38 +33,14 @@ _LOCK_CLASS = 0x6D796C69
 
 _LOCK = f"({_LOCK_CLASS}, hashtext('mem_docs'::regclass::oid::text))"
 
-# Whether someone builds, or changes the index otherwise, and which server process does.
-_BUSY = f"""
-SELECT pid FROM pg_locks
-WHERE locktype = 'advisory' AND granted AND objsubid = 2 AND classid = {_LOCK_CLASS}
-    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    AND objid = hashtext(to_regclass('mem_docs')::oid::text)::oid
-"""  # noqa: S608  constants
-
-_RIGHTS = """
-SELECT pg_has_role(c.relowner, 'USAGE'), pg_get_userbyid(c.relowner), quote_ident(current_user), pg_is_in_recovery(),
-    current_setting('transaction_read_only')::boolean
-FROM pg_class AS c
-WHERE c.oid = 'mem_docs'::regclass
-"""
-
-# The blocks or tuples of the phase, or the transactions that it waits for. Columns of other roles' builds are empty.
-_BUILDING = """
-SELECT phase, current_locker_pid,
-    CASE WHEN lockers_total > 0 THEN lockers_done WHEN tuples_total > 0 THEN tuples_done ELSE blocks_done END,
-    CASE WHEN lockers_total > 0 THEN lockers_total WHEN tuples_total > 0 THEN tuples_total ELSE blocks_total END
-FROM pg_stat_progress_create_index
-WHERE pid = %s
-"""
-
 
 class IndexSession(StoreDatabase):
-    """One connection that holds the lock of the index until it closes, and runs what takes an hour.
+    """One connection that holds the lock of the index until it closes, for statements that may run for an hour.
 
     Args:
-        settings: Which database; the server must be reached directly, not through PgBouncer.
-        watcher: The caller's database, through which the server is asked how far a build is.
-        progress: Told what is done.
+        settings: The settings of the database; the connection must be direct, not through PgBouncer.
+        watcher: The caller's database, which reads the progress of a build.
+        progress: Called with the progress.
     """
 
     def __init__(self, settings: Settings, watcher: StoreDatabase, progress: Progress) -> None:
@@ -70,9 +49,9 @@ class IndexSession(StoreDatabase):
         self._watcher = watcher
 
     def prepare(self) -> None:
-        """Connect, see that the role may do it, and wait for the lock."""
+        """Connect, check the rights of the role, and wait for the lock."""
         self.connect()
-        allowed, owner, user, standby, read_only = self.execute_sql(_RIGHTS).fetchone()
+        allowed, owner, user, standby, read_only = self.execute_sql(_sql("rights")).fetchone()
         if standby:
             raise VectorIndexError("this is a read-only standby: its vector index is built on its primary")
         if not allowed:
@@ -89,7 +68,7 @@ class IndexSession(StoreDatabase):
             " set_config('lock_timeout', '0', false)"
         )
         self.execute_sql(LIFT_DEADLINES, (False,))
-        # The server looks whether the client is still there: a build whose program was killed ends. Some cannot look.
+        # The server ends a build whose client was killed. Some platforms cannot notice that.
         with suppress(DatabaseFault):
             self.execute_sql("SELECT set_config('client_connection_check_interval', '2s', false)")
         while self.execute_sql(f"SELECT pg_try_advisory_lock{_LOCK}").fetchone() != (True,):
@@ -100,11 +79,11 @@ class IndexSession(StoreDatabase):
             time.sleep(_POLL)
 
     def command(self, sql: str, what: str) -> None:
-        """Run a statement that may take long outside of a transaction; it is cancelled where the caller is interrupted.
+        """Run a long statement outside of a transaction; cancel it if the caller is interrupted.
 
         Args:
             sql: The statement, without parameters.
-            what: What to tell while it runs.
+            what: The step to report while it runs.
         """
         connection = self._state.live()
         self._state.soiled = True  # never replaced by another connection, which would not hold the lock
@@ -130,7 +109,7 @@ class IndexSession(StoreDatabase):
     def _tell_phase(self, pid: int, what: str) -> None:
         found = None
         with suppress(DatabaseFault):  # the caller's pool may be exhausted: the build goes on
-            found = self._watcher.execute_sql(_BUILDING, (pid,)).fetchone()
+            found = self._watcher.execute_sql(_sql("progress"), (pid,)).fetchone()
         phase, locker, done, total = found or (None, None, 0, None)
         told = f"{what}: {phase}" if phase else what
         if locker:
@@ -139,22 +118,22 @@ class IndexSession(StoreDatabase):
 
 
 def find_builder(database: StoreDatabase) -> int | None:
-    """Return the server process that works on the index, None where none does."""
-    row = database.execute_sql(_BUSY).fetchone()
+    """Return the server process that is working on the index, or None."""
+    row = database.execute_sql(_sql("builder")).fetchone()
     return row[0] if row else None
 
 
 @contextmanager
 def open_session(database: StoreDatabase, progress: Progress) -> Iterator[IndexSession]:
-    """Hold the lock of the index on a connection of its own while the block runs.
+    """Hold the lock of the index on a separate connection while the block runs.
 
     Args:
-        database: The caller's, with the settings of the connection.
-        progress: Told what is done.
+        database: The caller's database, with the settings of the connection.
+        progress: Called with the progress.
 
     Raises:
-        VectorIndexError: The role does not own the table or may only read, or the server is a standby, or behind
-            PgBouncer.
+        VectorIndexError: The role does not own the table or may only read, the server is a standby, or the connection
+            goes through PgBouncer.
         MissingObject: The database is not migrated.
         ConnectionFailed: The server cannot be reached.
     """

@@ -1,8 +1,8 @@
-"""What is known of the vector index, read in one cheap query: its kind, how good it was, and whether to use it.
+"""The state of the vector index, read in one cheap query: its kind, its recall, and whether to use it.
 
-What was measured stands as JSON in the comment of the index, so that it goes where the index goes: it is dropped,
-renamed and cloned with it. It counts only for the files it was written for, so that whatever made the index anew
-without measuring it (TRUNCATE, REINDEX, VACUUM FULL, a restored dump) leaves one of which nothing is known.
+Measurements are stored as JSON in the comment of the index, so they are dropped, renamed and cloned with it. They hold
+only for the files they were made on: after a TRUNCATE, REINDEX, VACUUM FULL or a restored dump the index counts as not
+measured.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
+from myloware_store.core.sql import queries_beside
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -23,70 +25,47 @@ if TYPE_CHECKING:
 __all__ = [
     "INDEX_NAME",
     "METHODS",
-    "STATE",
     "IndexFacts",
     "IndexState",
     "IndexStates",
     "Method",
-    "decode_state",
     "encode_record",
+    "read_state",
 ]
+
+_sql = queries_beside(__file__)
 
 INDEX_NAME = "mem_docs_embedding_idx"
 Method = Literal["ivfflat", "hnsw"]
 METHODS: tuple[Method, ...] = ("ivfflat", "hnsw")
 
 _SECONDS = 5.0
-"""How long a state is believed: statements that use the index compare its `filenode` themselves."""
+"""How long a state is kept; statements that use the index compare its `filenode` themselves."""
 
 _GROWTH: Mapping[str, int] = {"ivfflat": 2, "hnsw": 8}
-"""How many times the rows it was measured on a table may have, before the measurement says nothing any more."""
+"""How many times larger a table may grow before a measurement no longer counts."""
 
 _DEFAULT_LISTS, _DEFAULT_M, _DEFAULT_EF_CONSTRUCTION = 100, 16, 64
-"""What pgvector takes where the index does not say."""
-
-# Rows with an embedding are estimated, in microseconds, from what is right at once: vectors stand in their rows, so
-# that no page holds two of them and there are at most as many as the file has pages. What the last vacuum or build
-# counted on a page leaves out dead rows and room. (The statistics lag by ten seconds, and start at 0 in a clone
-# and after a crash.) One too many makes a search exact too early, one too few makes it miss rows.
-STATE = """
-SELECT am.amname,
-    x.indisvalid AND x.indisready AND x.indislive AND x.indpred IS NULL AND x.indnkeyatts = 1
-        AND o.opcname = 'vector_cosine_ops',
-    i.reloptions,
-    pg_relation_filenode(i.oid),
-    obj_description(i.oid, 'pg_class'),
-    LEAST(
-        pages.n, CASE WHEN t.reltuples > 0 AND t.relpages > 0 THEN ceil(t.reltuples * pages.n / t.relpages)::bigint END
-    ),
-    (SELECT extversion FROM pg_extension WHERE extname = 'vector')
-FROM (SELECT to_regclass('mem_docs') AS oid) AS our
-LEFT JOIN pg_class AS t ON t.oid = our.oid
-LEFT JOIN LATERAL (SELECT pg_relation_size(t.oid) / current_setting('block_size')::bigint AS n) AS pages ON true
-LEFT JOIN (pg_index AS x JOIN pg_class AS i ON i.oid = x.indexrelid)
-    ON x.indrelid = t.oid AND i.relname = 'mem_docs_embedding_idx'
-LEFT JOIN pg_am AS am ON am.oid = i.relam
-LEFT JOIN pg_opclass AS o ON o.oid = x.indclass[0]
-"""
+"""pgvector's defaults, for an index without options."""
 
 
 @attrs.frozen(kw_only=True)
 class IndexFacts:
-    """What there is to know of a vector index.
+    """The facts about a vector index.
 
     Attributes:
-        method: `ivfflat` or `hnsw`; None where there is no index of the name, or one of another kind.
-        valid: Whether it is a whole cosine index that the server keeps up to date.
-        built_at: When it was built by `ensure`, `rebuild` or `swap`, in UTC, by the database's clock before the build
-            began; None where it never was, or something else has made it anew since.
+        method: `ivfflat` or `hnsw`; None if there is no index of the name, or one of another kind.
+        valid: Whether it is a complete cosine index that the server keeps up to date.
+        built_at: When `ensure`, `rebuild` or `swap` built it: the database's time before the build began, in UTC. None
+            if it was never built by one of them, or was rebuilt by other means since.
         lists: Of an ivfflat index.
         m: Of an hnsw index.
         ef_construction: Of an hnsw index.
-        tunings: Pairs of k and the probes (ivfflat) or ef_search (hnsw) that met the target there; ascending.
-        target_recall: What was aimed at.
-        recall: What was measured last at k = 10, with that tuning.
+        tunings: Pairs of k and the probes (ivfflat) or ef_search (hnsw) that met the target for it; ascending.
+        target_recall: The recall aimed at.
+        recall: The recall measured last at k = 10, with the tuning for it.
         sample: How many queries it was measured with.
-        measured_at: When, in UTC.
+        measured_at: When it was measured, in UTC.
     """
 
     method: Method | None
@@ -104,18 +83,18 @@ class IndexFacts:
 
 @attrs.frozen(kw_only=True)
 class IndexState(IndexFacts):
-    """The vector index as it is now, and what was measured of it.
+    """The vector index as it is now, with its last measurement.
 
     Attributes:
-        filenode: The number of its files, which changes with everything that makes it anew; 0 where there is none. A
-            statement that goes through the index compares it with
-            `pg_relation_filenode(to_regclass('mem_docs_embedding_idx'))`, since the state may be some seconds old.
-        rows: Rows with an embedding when it was built; 0 where `built_at` is None.
-        measured_rows: What `live_rows` was when it was measured.
-        fresh_since: ivfflat: rows that came or changed since then are compared exactly beside the index, which may
-            know nothing of their topics. None for hnsw.
-        live_rows: Rows with an embedding now, an estimate rather too high than too low.
-        pgvector: Its version, such as (0, 8, 5).
+        filenode: The number of its files, which changes whenever it is rebuilt; 0 if there is no index. A statement
+            that uses the index compares it with `pg_relation_filenode(to_regclass('mem_docs_embedding_idx'))`, because
+            the state may be some seconds old.
+        rows: Rows with an embedding when it was built; 0 if `built_at` is None.
+        measured_rows: `live_rows` when it was measured.
+        fresh_since: ivfflat: rows added or changed since then are compared exactly, because the index may not know
+            their topics. None for hnsw.
+        live_rows: Rows with an embedding now: an estimate, too high rather than too low.
+        pgvector: The version of pgvector, such as (0, 8, 5).
     """
 
     filenode: int
@@ -127,22 +106,22 @@ class IndexState(IndexFacts):
 
     @property
     def iterative(self) -> bool:
-        """Whether an index scan goes on until a filter has let enough rows pass (pgvector 0.8 and newer)."""
+        """Whether an index scan continues until enough rows have passed a filter (pgvector 0.8 and newer)."""
         return self.pgvector >= (0, 8)
 
     @property
     def usable(self) -> bool:
-        """Whether a search may go through the index; if not, it is exact."""
+        """Whether a search may use the index; otherwise it is exact."""
         return self.problem is None
 
     @property
     def outgrown(self) -> bool:
-        """Whether the table has so many more rows than when it was measured that this says nothing any more."""
+        """Whether the table has grown so much since the measurement that this no longer counts."""
         return self.method is not None and self.live_rows > _GROWTH[self.method] * max(1, self.measured_rows)
 
     @property
     def problem(self) -> str | None:
-        """Why a search does not go through the index, said of it; None where it may."""
+        """Why searches do not use the index; None if they do."""
         if self.method is None or not self.valid:
             return "it is invalid, or none over the cosine distance" if self.method else "there is none"
         if not self.rows or self.recall is None or self.target_recall is None:
@@ -156,10 +135,10 @@ class IndexState(IndexFacts):
     def tuning_for(self, k: int) -> int | None:
         """Return the probes (ivfflat) or ef_search (hnsw) that meet the target for k rows.
 
-        It was measured for a few k, and the next larger one's is taken.
+        The tuning was measured for a few k; the one for the next larger k is returned.
 
         Returns:
-            None where no tuning was found for so many: they are searched for exactly.
+            None if there is no tuning for so many rows: they are searched for exactly.
         """
         return next((tuning for measured, tuning in self.tunings if k <= measured), None)
 
@@ -178,7 +157,7 @@ class IndexStates:
 
     def refresh(self) -> IndexState:
         """Return the state as it is now, and keep it."""
-        state = decode_state(self._db.execute_sql(STATE).fetchone())
+        state = read_state(self._db)
         self._kept = (time.monotonic() + _SECONDS, state)
         return state
 
@@ -187,8 +166,13 @@ class IndexStates:
         self._kept = None
 
 
-def decode_state(row: tuple[Any, ...]) -> IndexState:
-    """Return the state from the row of `STATE`; a comment that is not ours tells nothing."""
+def read_state(database: StoreDatabase) -> IndexState:
+    """Return the state of the index as it is now."""
+    return _decode_state(database.execute_sql(_sql("state"), reads=True).fetchone())
+
+
+def _decode_state(row: tuple[Any, ...]) -> IndexState:
+    """Return the state from a row of the query `state`; a comment of somebody else's is ignored."""
     method, valid, options, filenode, comment, live_rows, version = row
     known = method if method in METHODS else None
     given = dict(option.split("=", 1) for option in options or ())
@@ -215,13 +199,13 @@ def decode_state(row: tuple[Any, ...]) -> IndexState:
 
 
 def encode_record(state: IndexState) -> str:
-    """Return the comment that keeps what was measured of an index."""
+    """Return the comment that keeps the measurement of an index."""
     kept = {name: getattr(state, name) for name in ("filenode", *_PARTS)}
     return json.dumps({"myloware": kept}, default=datetime.isoformat)
 
 
 def _read_record(comment: str | None, filenode: int | None) -> Mapping[str, Any]:
-    """Return what a comment says of these files, nothing where it is not ours or is of others."""
+    """Return the measurement in a comment, empty if it is of other files or the comment is somebody else's."""
     try:
         kept = json.loads(comment or "")["myloware"]
         return {name: read(kept[name]) for name, read in _PARTS.items()} if kept["filenode"] == filenode else {}
@@ -248,4 +232,4 @@ _PARTS: Mapping[str, Callable[[Any], Any]] = {
     "measured_rows": int,
     "fresh_since": _time,
 }
-"""What a comment holds beside the number of the files, and how each is read."""
+"""The parts of a comment, besides the number of the files, and how to read each."""

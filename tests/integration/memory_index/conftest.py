@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from myloware_store import DIMENSIONS, Store
-from myloware_store.memory import Memory
+from myloware_store.memory.engine import Memory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

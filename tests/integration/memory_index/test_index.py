@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from myloware_store import InvalidInput, Store, VectorIndexError
+from myloware_store.core.sql import queries_beside
+from myloware_store.memory.index import recall
 from myloware_store.memory.index.build import find_leftovers
 from myloware_store.memory.index.state import METHODS, IndexStates
 
 if TYPE_CHECKING:
     from myloware_store.memory.index.state import Method
     from tests.integration.memory_index.conftest import Corpus
+
+_sql = queries_beside(recall.__file__)
 
 
 def test_a_small_memory_needs_no_index(myloware: Store, corpus: Corpus) -> None:
@@ -61,15 +65,16 @@ def test_ensure_makes_the_index_good(loaded: Store, corpus: Corpus, method: Meth
 
 def test_the_measured_search_goes_through_the_index(loaded: Store, corpus: Corpus) -> None:
     """What is measured is a scan of the index and not another plan."""
-    from myloware_store.memory.index.recall import APPROXIMATE, EXACT
-
     loaded.memory.index.ensure()
     query = {"query": str(corpus.clustered(1)[0].tolist()), "k": 10}
     with loaded.db.atomic():
         loaded.db.execute_sql(
             "SELECT set_config('enable_seqscan', 'off', true), set_config('enable_sort', 'off', true)"
         )
-        plans = [str(loaded.db.execute_sql(f"EXPLAIN {sql}", query).fetchall()) for sql in (APPROXIMATE, EXACT)]
+        plans = [
+            str(loaded.db.execute_sql(f"EXPLAIN {sql}", query).fetchall())
+            for sql in map(queries_beside(recall.__file__), ("approximate", "exact"))
+        ]
     assert ["mem_docs_embedding_idx" in plan for plan in plans] == [True, False]
 
 

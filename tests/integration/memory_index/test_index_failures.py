@@ -18,7 +18,7 @@ import pytest
 
 from myloware_store import DIMENSIONS, ConnectionFailed, Store, VectorIndexError
 from myloware_store.db.database import StoreDatabase
-from myloware_store.memory import Memory
+from myloware_store.memory.engine import Memory
 from myloware_store.memory.index import MemoryIndex
 from myloware_store.memory.index.session import find_builder
 from myloware_store.memory.index.state import METHODS, IndexStates

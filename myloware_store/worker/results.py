@@ -1,4 +1,4 @@
-"""Handing in what handlers gave: in batches, once, and again after a lost connection."""
+"""Storing the handlers' results in batches, and again after a lost connection."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from myloware_store.work.engine import Work
-    from myloware_store.worker.handling import Handled
+    from myloware_store.worker.threads import Handled
 
 __all__ = ["WorkerReport", "hand_in", "tolerate"]
 
 _AWAY = (ConnectionFailed, TransactionConflict)
-_PASSING = ("53", "57")  # SQLSTATE classes: no resources left, and an operator (or a timeout of his) intervened
+_PASSING = ("53", "57")  # SQLSTATE classes: insufficient resources, operator intervention (time-outs included)
 
 _SHORTAGE_SECONDS = (1.0, 3.0)
-"""Between these, for how long an item waits whose handler could not reach the database."""
+"""The bounds of the delay of an item whose handler could not reach the database."""
 
 _logger = logging.getLogger("myloware_store.worker")
 
 
 @attrs.define(slots=False)
 class WorkerReport:
-    """What became of a worker's claims.
+    """The outcomes of a worker's claims.
 
     Attributes:
         finished: Results that were stored.
         parked: Results that were stored and wait for a decision.
-        failed: Attempts that failed, those of items that will be tried again among them.
-        lost: Claims that were refused: their leases ran out, their orders were cancelled, or their handlers had ended
-            them otherwise.
-        released: Claims given back, also because their handlers could not reach the database.
+        failed: Attempts that failed, including those of items that will be tried again.
+        lost: Claims that were refused: their leases expired, their orders were cancelled, or their handlers ended them
+            in another way.
+        released: Claims that were released, for example because their handlers could not reach the database.
     """
 
     finished: int = 0
@@ -51,17 +51,17 @@ class WorkerReport:
 
 
 def tolerate(error: StoreError, what: str) -> None:
-    """Tell of an error after which a call can be made again some time, and raise any other."""
+    """Log an error after which the call can be repeated; raise any other."""
     if not _passes(error):
         raise error
     _logger.warning("%s: %s", what, error)
 
 
 def hand_in(work: Work, handled: Iterable[Handled], settled: WorkerReport) -> list[Handled]:
-    """Finish and fail attempts by what their handlers gave, and count what became of them.
+    """Finish or fail attempts by the answers of their handlers, and count the outcomes.
 
     Returns:
-        What could not be handed in now, since the server is away: try again, both ways can be repeated.
+        The answers that could not be stored because the server cannot be reached. Both calls can be repeated.
     """
     left: list[Handled] = []
     ordered = sorted(handled, key=_way)
@@ -71,7 +71,7 @@ def hand_in(work: Work, handled: Iterable[Handled], settled: WorkerReport) -> li
 
 
 def _passes(error: StoreError) -> bool:
-    # The server is away, the pool is empty, another transaction stood in the way, or the statement was cancelled.
+    # The server cannot be reached, the pool is empty, a transaction conflicted, or the statement was cancelled.
     return isinstance(error, _AWAY) or (
         isinstance(error, DatabaseFault)
         and (error.sqlstate[:2] in _PASSING or error.sqlstate == READ_ONLY_SQL_TRANSACTION)
@@ -84,18 +84,18 @@ def _way(handled: Handled) -> tuple[bool, bool, bool, bool, float]:
 
 
 def _settle(work: Work, batch: list[Handled], settled: WorkerReport) -> list[Handled]:
-    """Hand in what is alike, count it, and return what cannot be handed in now."""
+    """Store answers of one kind, count them, and return those that cannot be stored now."""
     try:
         accepted = _send(work, batch)
     except StoreError as error:
-        if len(batch) > 1 and not isinstance(error, _AWAY):  # one of them is at fault, or they take too long together
+        if len(batch) > 1 and not isinstance(error, _AWAY):  # one of them is at fault, or all together take too long
             return [left for one in batch for left in _settle(work, [one], settled)]
         if _passes(error):
-            _logger.warning("%d results are handed in later: %s", len(batch), error)
+            _logger.warning("%d results will be stored later: %s", len(batch), error)
             return batch
         if batch[0].error is None:
             return _settle(work, [attrs.evolve(batch[0], error=error, gate=False, result=None)], settled)
-        _logger.warning("item %s: left to the end of its lease: %s", batch[0].claim.item_id, error)
+        _logger.warning("item %s: left until its lease expires: %s", batch[0].claim.item_id, error)
         accepted = set()
     held = [one for one in batch if one.claim.item_id in accepted]
     settled.lost += len(batch) - len(held)
@@ -113,12 +113,12 @@ def _settle(work: Work, batch: list[Handled], settled: WorkerReport) -> list[Han
 
 
 def _send(work: Work, batch: list[Handled]) -> set[UUID]:
-    """Send what is alike, and give the ids of the items that were accepted."""
+    """Send answers of one kind, and return the ids of the items that were accepted."""
     first, claims = batch[0], [one.claim for one in batch]
     if first.error is None:
         return work.finish(claims, [one.result for one in batch], gate=first.gate)
     if first.released:
-        return work.release(claims, delay=random.uniform(*_SHORTAGE_SECONDS))  # noqa: S311  only to part the items
+        return work.release(claims, delay=random.uniform(*_SHORTAGE_SECONDS))  # noqa: S311  only to spread the items
     errors = [one.error or "" for one in batch]
     return set(work.fail(claims, errors, retry=first.retry, delay=first.delay))
 
@@ -126,11 +126,11 @@ def _send(work: Work, batch: list[Handled]) -> set[UUID]:
 def _tell(one: Handled, *, accepted: bool) -> None:
     claim = one.claim
     if not accepted:
-        what = "item %s: attempt %d was refused: its lease ran out, its order was cancelled, or it had ended otherwise"
+        what = "item %s: attempt %d was refused: its lease expired, its order was cancelled, or it had already ended"
         _logger.warning(what, claim.item_id, claim.attempt_number)
     elif one.released:
-        _logger.warning("item %s: given back, the handler could not reach the database: %s", claim.item_id, one.error)
-    elif one.error is not None:  # the text, which may quote the document, is with the attempt
+        _logger.warning("item %s: released, the handler could not reach the database: %s", claim.item_id, one.error)
+    elif one.error is not None:  # the text may quote the document; it is stored with the attempt
         kind = type(one.error).__name__
         _logger.warning("item %s: attempt %d failed: %s", claim.item_id, claim.attempt_number, kind)
         _logger.debug("item %s: attempt %d", claim.item_id, claim.attempt_number, exc_info=one.error)

@@ -1,4 +1,4 @@
-"""The thread that keeps a worker's leases alive, and takes back those that other workers left."""
+"""The threads that extend a worker's leases, and take back items whose leases have expired."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from myloware_store.core.results import Claim
     from myloware_store.store import Store
 
-__all__ = ["Heart"]
+__all__ = ["Leases"]
 
 _BEATS_A_LEASE = 3
 _logger = logging.getLogger("myloware_store.worker")
 
 
-class Heart:
-    """Extends leases three times a lease, on a connection that it holds; now and then it reaps.
+class Leases:
+    """Extends leases after a third of their duration, on a connection of its own, and reaps from time to time.
 
     Args:
         store: The open store.
-        held: Gives the claims whose leases to extend.
+        held: Returns the claims whose leases to extend.
         lost: Called with the attempts that no longer hold their items.
-        lease: Seconds.
-        reap_every: Seconds between two looks for leases that ran out; None never looks.
+        lease: The duration of a lease in seconds.
+        reap_every: Seconds between two calls of `reap`; None to never call it.
     """
 
     def __init__(
@@ -54,14 +54,14 @@ class Heart:
             thread.start()
 
     def stop(self, waits: Callable[[], bool]) -> None:
-        """Stop once the statements under way have ended, or `waits()` is False: their threads are daemons."""
+        """Stop after the running statements, or as soon as `waits()` is False: the threads are daemons."""
         self._stopped.set()
         for thread in self._threads:
             while thread.is_alive() and waits():
                 thread.join(0.1)
 
     def _keep(self) -> None:
-        """Beat again and again on one connection, on a new one after an error."""
+        """Extend the leases regularly on one connection, on a new one after an error."""
         every = self._lease / _BEATS_A_LEASE
         while not self._stopped.is_set():
             try:
@@ -69,17 +69,17 @@ class Heart:
                     while not self._stopped.wait(_about(every)):
                         self._beat()
             except StoreError as error:
-                _logger.warning("leases are not looked after: %s", error)
+                _logger.warning("leases are not extended: %s", error)
                 self._stopped.wait(min(every, 1.0))
 
     def _reap(self, every: float) -> None:
-        """Reap again and again, each time on a connection from the pool."""
+        """Reap regularly, each time on a connection from the pool."""
         while not self._stopped.wait(_about(every)):
             try:
                 for outcome in self._store.work.reap().values():
-                    _logger.warning("item %s: its lease had run out: %s", outcome.item_id, outcome.status)
+                    _logger.warning("item %s: its lease had expired: %s", outcome.item_id, outcome.status)
             except StoreError as error:
-                _logger.warning("leases that ran out are not looked for: %s", error)
+                _logger.warning("expired leases are not reaped: %s", error)
 
     def _beat(self) -> None:
         claims = self._held()
@@ -89,5 +89,5 @@ class Heart:
 
 
 def _about(seconds: float) -> float:
-    """Give a somewhat shorter time, so that workers that began together part."""
-    return seconds * random.uniform(0.8, 1.0)  # noqa: S311  nothing is kept secret by it
+    """Return a slightly shorter time at random, to spread workers that started together."""
+    return seconds * random.uniform(0.8, 1.0)  # noqa: S311  not a secret

@@ -1,4 +1,4 @@
-"""The threads that run a handler, and what a handler can answer."""
+"""The threads that run a handler, and the handler's possible answers."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from myloware_store.core.results import Claim
     from myloware_store.store import Store
 
-__all__ = ["Crew", "Handled", "Handler", "NeedsApproval", "PermanentFailure", "RetryLater"]
+__all__ = ["Handled", "Handler", "NeedsApproval", "PermanentFailure", "RetryLater", "Threads"]
 
 Handler: TypeAlias = "Callable[[Claim], Any]"
-"""Works on a claim and returns the result, any JSON; what it raises fails the attempt."""
+"""A function that works on a claim and returns the result, any JSON. An exception fails the attempt."""
 
 
 @attrs.frozen
 class NeedsApproval:
-    """What a handler returns to park its result until somebody decides on it.
+    """Returned by a handler to park its result until somebody decides on it.
 
     Attributes:
         result: The result, any JSON.
@@ -41,15 +41,15 @@ class NeedsApproval:
 
 
 class PermanentFailure(Exception):
-    """What a handler raises where trying again is of no use: the item becomes a dead letter at once."""
+    """Raised by a handler if trying again is of no use: the item becomes a dead letter at once."""
 
 
 class RetryLater(Exception):
-    """What a handler raises to be tried again at a time of its own, such as a remote service's Retry-After.
+    """Raised by a handler to be tried again after a certain time, such as a remote service's Retry-After.
 
     Args:
         message: Why.
-        delay: In how many seconds; by default with the backoff of any failure.
+        delay: The delay in seconds; by default the backoff of any failure.
     """
 
     def __init__(self, message: str, *, delay: float | None = None) -> None:
@@ -63,12 +63,12 @@ class Handled:
 
     Attributes:
         claim: The claim.
-        result: What it returned, as JSON.
+        result: The handler's result, as JSON.
         gate: Whether the result waits for a decision.
-        error: What it raised.
-        released: Whether the item is given back without using up a try.
+        error: The handler's exception.
+        released: Whether to release the item without using up a try.
         retry: Whether a failed item may be tried again.
-        delay: Seconds until then, where the handler said so.
+        delay: Seconds until then, if the handler set them.
     """
 
     claim: Claim
@@ -80,17 +80,17 @@ class Handled:
     delay: float | None = None
 
 
-class Crew:
+class Threads:
     """Threads that run the handler, each under the tenant of its claim and with the agent as the actor.
 
     They are daemons: a handler that never returns does not keep the process from ending.
 
     Args:
         store: The open store.
-        handler: Runs on every claim.
-        agent_id: Who works.
-        size: How many threads.
-        wake: Called after each handler's end.
+        handler: Called with each claim.
+        agent_id: The actor.
+        size: How many threads to start.
+        wake: Called whenever a handler has ended.
     """
 
     def __init__(self, store: Store, handler: Handler, agent_id: str, size: int, wake: Callable[[], None]) -> None:
@@ -109,41 +109,41 @@ class Crew:
             thread.start()
 
     def put(self, claim: Claim) -> None:
-        """Have a claim worked on as soon as a thread is free."""
+        """Queue a claim for the next free thread."""
         self._waiting.put(claim)
 
     def handled(self) -> Iterator[Handled]:
-        """Give what has ended since the last call."""
+        """Yield the claims whose handlers have ended since the last call."""
         return _drain(self._handled)
 
     def unbegun(self) -> list[Claim]:
-        """Take back the claims that no thread has begun with."""
+        """Take back the claims that no thread has started."""
         return [claim for claim in _drain(self._waiting) if claim is not None]
 
     def take_back(self) -> list[Claim]:
-        """Take back the claims that no thread has begun with, and let every thread end after the one it is at."""
+        """Take back the claims that no thread has started, and let every thread end after its current one."""
         left = self.unbegun()
         for _ in self._threads:
             self._waiting.put(None)
         return left
 
     def skip(self, attempt_ids: set[UUID]) -> None:
-        """Have claims that were lost meanwhile not be begun with."""
+        """Do not start these claims, which were lost in the meantime."""
         self._lost |= attempt_ids
 
     def running(self) -> dict[UUID, float]:
-        """Give the attempts that threads are at, and the `time.monotonic()` of their beginning."""
+        """Return the attempts that threads are working on, with the `time.monotonic()` of their start."""
         return self._begun.copy()
 
     def _work(self) -> None:
         while (claim := self._waiting.get()) is not None:
             if claim.attempt_id in self._lost:
-                self._handled.put(Handled(claim, error=TimeoutError("the lease ran out before a thread was free")))
+                self._handled.put(Handled(claim, error=TimeoutError("the lease expired before a thread was free")))
             else:
                 self._begun[claim.attempt_id] = time.monotonic()
                 try:
                     handled = self._handle(claim)
-                except BaseException as error:  # noqa: BLE001  such as that of an error that was made in a wrong way
+                except BaseException as error:  # noqa: BLE001  such as one of an exception built wrongly
                     handled = Handled(claim, error=error)
                 self._handled.put(handled)
                 del self._begun[claim.attempt_id]
@@ -158,7 +158,7 @@ class Crew:
                 raise TypeError(f"the handler returned {type(result).__name__}: raise it")  # noqa: TRY301
             gate = isinstance(result, NeedsApproval)
             result = result.result if isinstance(result, NeedsApproval) else result
-            # One that cannot be stored fails this attempt, and no other. What becomes of it later does not matter.
+            # A result that cannot be stored fails only this attempt. Later changes to the object do not matter.
             stored = orjson.Fragment(dump_json(result, "the handler's result"))
         except RetryLater as error:
             delay = None if error.delay is None else as_seconds(error.delay, "delay")
@@ -167,7 +167,7 @@ class Crew:
             return Handled(claim, error=error, retry=False)
         except DatabaseFault as error:
             return Handled(claim, error=error, released=_out_of_reach(error))
-        except BaseException as error:  # noqa: BLE001  also SystemExit: whatever ends a handler has failed the attempt
+        except BaseException as error:  # noqa: BLE001  also SystemExit: every exception fails the attempt
             return Handled(claim, error=error)
         else:
             return Handled(claim, result=stored, gate=gate)
@@ -175,7 +175,7 @@ class Crew:
             self._tidy()
 
     def _tidy(self) -> None:
-        """Return the connection that the handler may have left open, and roll back what it began by hand."""
+        """Return a connection that the handler left open, and roll back a transaction that it began by hand."""
         try:
             if self._store.db.transaction_open():
                 self._store.db.rollback()
@@ -185,9 +185,9 @@ class Crew:
 
 
 def _out_of_reach(error: DatabaseFault) -> bool:
-    """Tell whether the database could not be used, through no fault of the item.
+    """Return whether the database could not be used, through no fault of the item.
 
-    A connection that broke while it was used is no such case: a statement that crashes its server must use up tries.
+    A connection that broke during a statement does not count: a statement that crashes its server must use up tries.
     """
     if isinstance(error, ConnectionFailed):
         return error.sqlstate != CONNECTION_FAILURE

@@ -1,0 +1,153 @@
+"""How batches of memory documents are stored: all of them or none."""
+
+from __future__ import annotations
+
+import hashlib
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from myloware_store.core.errors import ConstraintViolation, InvalidInput, MemoryConflict, NotFound
+from myloware_store.core.sql import queries_beside
+from myloware_store.memory.rows import Batch, Row, cut, may_copy, pack
+from myloware_store.orm.repository import Repository, writer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from uuid import UUID
+
+__all__ = ["COPY_ROWS", "Writing"]
+
+COPY_ROWS = 40
+"""From so many documents on, COPY into a temporary table beats parameters of the statement (measured with vectors)."""
+
+_sql = queries_beside(__file__)
+
+
+class Writing(Repository):
+    """Stores batches, inside the caller's transaction."""
+
+    def load(self, batch: Batch) -> None:
+        """Store new documents."""
+        self._assign_tenants(batch.rows)
+        columns = _sql("stored_columns")
+        try:
+            if may_copy():
+                self._db.copy(_sql("copy").format(table="mem_docs", stored_columns=columns), BytesIO(pack(batch)))
+            else:
+                insert = _sql("load").format(stored_columns=columns, given=_sql("given"))
+                for part in cut(batch):
+                    self._db.execute_sql(insert, part.arrays())
+        except ConstraintViolation as error:
+            conflicts = {
+                "mem_docs_pkey": MemoryConflict(_taken(batch, error)),
+                "mem_docs_work_item_id_fkey": NotFound("bulk_load: a work item was deleted meanwhile"),
+            }
+            if error.constraint in conflicts:
+                raise conflicts[error.constraint] from None
+            raise
+
+    def upsert(self, batch: Batch, on_conflict: str, *, by_content: bool) -> list[UUID]:
+        """Store documents, new ones or such as exist already, and return the ids that stand for them."""
+        given = [row.id for row in batch.rows]
+        self._assign_tenants(batch.rows)
+        stands = self._same_contents(batch.rows, on_conflict) if by_content else {}
+        self._store(batch, stands, on_conflict)
+        return [stands.get(row_id, row_id) for row_id in given]
+
+    def tenants_of(self, items: set[UUID]) -> dict[UUID, str]:
+        """Return the tenants of those work items that exist."""
+        if not items:
+            return {}
+        names: dict[str, str] = {}  # one text for each tenant, not for each item
+        found = self._rows(_sql("item_tenants"), {"ids": [str(item) for item in items]}, reads=True)
+        return {item: names.setdefault(tenant, tenant) for item, tenant in found}
+
+    def _assign_tenants(self, rows: Sequence[Row]) -> None:
+        """Give each document its item's tenant, or else the writer's; raise NotFound if the item does not exist."""
+        tenant, _ = writer()
+        owners = self.tenants_of({row.item_id for row in rows if row.item_id is not None})
+        for row in rows:
+            owner = tenant if row.item_id is None else owners.get(row.item_id)
+            if owner is None:
+                raise NotFound(f"{row.place}: there is no work item {row.item_id}")
+            row.tenant_id = owner
+
+    def _same_contents(self, rows: list[Row], on_conflict: str) -> dict[UUID, UUID]:
+        """Return the ids that stand for documents with a content that exists already, or comes earlier in the batch."""
+        for owner in sorted({row.tenant_id for row in rows}):
+            self._rows(_sql("lock_contents"), {"owner": owner})
+        values = {
+            "tenants": [row.tenant_id for row in rows],
+            "hashes": [hashlib.sha256(row.content.encode()).digest() for row in rows],
+            "types": [row.type for row in rows],
+            "items": [None if row.item_id is None else str(row.item_id) for row in rows],
+        }
+        stands = {rows[n - 1].id: row_id for n, row_id in self._rows(_sql("same_contents"), values)}
+        first: dict[tuple[Any, ...], UUID] = {}
+        for row in rows:
+            stand = first.setdefault(_key(row), stands.get(row.id, row.id))
+            if stand != row.id:
+                stands[row.id] = stand
+        if stands and on_conflict == "error":
+            row = next(row for row in rows if row.id in stands)
+            raise MemoryConflict(f"{row.place}: there is a document {stands[row.id]} of the same content")
+        return stands
+
+    def _store(self, batch: Batch, stands: Mapping[UUID, UUID], on_conflict: str) -> None:
+        chosen: dict[UUID, Row] = {}
+        for row in batch.rows:
+            stand = stands.get(row.id, row.id)
+            earlier = chosen.get(stand)
+            if earlier is not None and _key(earlier) != _key(row):
+                raise InvalidInput(f"{row.place}: the id {stand} comes with a content, and stands for another one")
+            if earlier is None:
+                chosen[stand] = attrs.evolve(row, id=stand)
+            elif on_conflict == "update":
+                vector = earlier.vector if row.vector is None else row.vector
+                chosen[stand] = attrs.evolve(row, id=stand, vector=vector)
+        ordered = Batch([chosen[row_id] for row_id in sorted(chosen)], batch.vectors)
+        left = chosen.keys() - self._insert(ordered, on_conflict)
+        if not left:
+            return
+        owners = dict(self._rows(_sql("doc_tenants"), {"ids": [str(row_id) for row_id in left]}))
+        foreign = [row_id for row_id in left if owners.get(row_id) != chosen[row_id].tenant_id]
+        if foreign:
+            place = chosen[min(foreign)].place
+            raise InvalidInput(f"{place}: the id {min(foreign)} is taken by another tenant's document")
+        if on_conflict == "error":
+            raise MemoryConflict(f"{chosen[min(left)].place}: there is a document {min(left)} already")
+
+    def _insert(self, batch: Batch, on_conflict: str) -> set[UUID]:
+        """Insert or update the documents, and return the ids of those that were written."""
+        action = _sql("on_conflict_update" if on_conflict == "update" else "on_conflict_keep")
+        columns = _sql("stored_columns")
+        if len(batch.rows) < COPY_ROWS or not may_copy() or not self._may_create_tables():
+            sql = _sql("upsert").format(stored_columns=columns, source=_sql("given"), action=action)
+            return {row_id for part in cut(batch) for (row_id,) in self._rows(sql, part.arrays())}
+        self._db.execute_sql(_sql("create_copied").format(stored_columns=columns))
+        self._db.execute_sql(_sql("store_plain"))
+        copy = _sql("copy").format(table="pg_temp.copied_mem_docs", stored_columns=columns)
+        for part in cut(batch):
+            self._db.copy(copy, BytesIO(pack(part)))
+        sql = _sql("upsert").format(stored_columns=columns, source=_sql("copied"), action=action)
+        written = self._rows(sql, {})
+        self._db.execute_sql(_sql("drop_copied"))
+        return {row_id for (row_id,) in written}
+
+    def _may_create_tables(self) -> bool:
+        ((may,),) = self._rows(_sql("may_create_tables"), {})
+        return bool(may)
+
+
+def _taken(batch: Batch, error: ConstraintViolation) -> str:
+    """Name the document whose id is taken; the server's detail names the id to a role that may read it."""
+    detail = getattr(getattr(error.driver_error, "diag", None), "message_detail", None) or ""
+    taken = (row for row in batch.rows if str(row.id) in detail)
+    named = (f"{row.place}: the id {row.id} is there already, or comes twice" for row in taken)
+    return next(named, "bulk_load: an id is there already, or comes twice")
+
+
+def _key(row: Row) -> tuple[Any, ...]:
+    return row.tenant_id, row.type, row.item_id, row.content
