@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 EXTENSIONS = (
     "CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA public",
-    # Nothing depends on it; many servers do not offer it, or offer it and cannot load it.
+    # Nothing depends on it; many servers don't offer it, or offer it but cannot load it.
     """
     DO $$
     BEGIN
@@ -41,7 +41,7 @@ TYPES = (
 )
 
 FUNCTIONS = (
-    # The functions refer to tables that come after them.
+    # The functions refer to tables that are created later.
     "SET LOCAL check_function_bodies = off",
     """
     CREATE FUNCTION content_sha256(content text) RETURNS bytea LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -657,7 +657,7 @@ FUNCTIONS = (
     END
     $$
     """,
-    # Whatever search_path a session has, the guards find their tables.
+    # The guards must find their tables with any search_path of a session.
     """
     DO $$
     DECLARE
@@ -788,8 +788,8 @@ TABLES = (
         CONSTRAINT mem_docs_content_check CHECK (content <> '')
     ) WITH (toast_tuple_target = 8160)
     """,
-    # A vector stands in its row, and the rest of the row beside it as far as the page goes: an exact search that
-    # fetches each vector from elsewhere takes three times as long.
+    # Vectors are stored in their rows, with the other columns in the same page as far as they fit: an exact search
+    # that fetches each vector from elsewhere takes three times as long.
     "ALTER TABLE mem_docs ALTER COLUMN embedding SET STORAGE PLAIN",
     """
     CREATE TABLE approval_events (

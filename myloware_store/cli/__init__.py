@@ -172,7 +172,7 @@ def migrate(given: Given, *, plan: bool) -> int:
     from myloware_store.cli import reports
     from myloware_store.cli.console import progress
     from myloware_store.ops import migrate as work
-    from myloware_store.ops.bring_up import reach
+    from myloware_store.ops.target import reach
 
     settings = given.settings()
     if plan:
@@ -208,7 +208,7 @@ def status(given: Given) -> int:
     """
     from myloware_store.cli import reports
     from myloware_store.ops import validate as work
-    from myloware_store.ops.bring_up import opened, reach
+    from myloware_store.ops.target import opened, reach
 
     with reach(given.settings()) as target, opened(target.settings) as database:
         report = work.validate(database)
@@ -226,7 +226,7 @@ def validate(given: Given) -> int:
     """
     from myloware_store.cli import reports
     from myloware_store.ops import validate as work
-    from myloware_store.ops.bring_up import opened, reach
+    from myloware_store.ops.target import opened, reach
 
     with reach(given.settings()) as target, opened(target.settings) as database:
         report = work.validate(database)
@@ -247,12 +247,13 @@ def seed(given: Given, *, yes: bool, database: str | None) -> int:
     """
     from myloware_store.cli import reports
     from myloware_store.cli.consent import SAMPLE_DATA, require_consent
-    from myloware_store.ops import bring_up as work
+    from myloware_store.ops.bring_up import put_samples
+    from myloware_store.ops.target import reach
 
     settings = given.settings()
     require_consent(settings, SAMPLE_DATA, yes=yes, database=database)
-    with work.reach(settings, create=True) as target:
-        reports.seed(target.settings, work.put_samples(target), as_json=given.json)
+    with reach(settings, create=True) as target:
+        reports.seed(target.settings, put_samples(target), as_json=given.json)
     return DONE
 
 
@@ -270,14 +271,15 @@ def reset(given: Given, *, sample_data: bool, yes: bool, database: str | None) -
     """
     from myloware_store.cli import reports
     from myloware_store.cli.consent import DESTRUCTION, require_consent
-    from myloware_store.ops import bring_up as work
     from myloware_store.ops import migrate as migrations
+    from myloware_store.ops.bring_up import put_samples
+    from myloware_store.ops.target import reach
 
     settings = given.settings()
     require_consent(settings, DESTRUCTION, yes=yes, database=database)
-    with work.reach(settings, create=True) as target:
+    with reach(settings, create=True) as target:
         applied = migrations.reset(target.settings).applied
-        seeded = work.put_samples(target) if sample_data else None
+        seeded = put_samples(target) if sample_data else None
     reports.reset(target.settings, applied, seeded, as_json=given.json)
     return DONE
 

@@ -8,7 +8,7 @@ import attrs
 import click
 
 from myloware_store.embedded import EmbeddedServer
-from myloware_store.ops.bring_up import opened, reach
+from myloware_store.ops.target import opened, reach
 
 if TYPE_CHECKING:
     from myloware_store.settings import Settings

@@ -96,7 +96,7 @@ def _change(given: Given, work: Callable[[MemoryIndex, Progress], IndexChange]) 
 @contextmanager
 def _reached(given: Given) -> Iterator[tuple[Settings, MemoryIndex]]:
     from myloware_store.memory.engine import Memory
-    from myloware_store.ops.bring_up import opened, reach
+    from myloware_store.ops.target import opened, reach
 
     with reach(given.settings()) as target, opened(target.settings) as database:
         yield target.settings, Memory(database).index

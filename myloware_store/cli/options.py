@@ -28,7 +28,7 @@ class Given:
         """Read the settings of the database."""
         from myloware_store.core.errors import SettingsError
         from myloware_store.settings import Settings
-        from myloware_store.settings.environment import DATABASE_VARIABLES, read_variables
+        from myloware_store.settings.environment import DATABASE_VARIABLES, read_file, read_variables
 
         if self.env_file is None:
             settings = Settings.load(self.url)
@@ -37,7 +37,7 @@ class Given:
             return settings
         # A file that was named takes precedence over the environment, which takes precedence over `.env`.
         environ = {name: value for name, value in os.environ.items() if not name.startswith("DATABASE_")}
-        values = read_variables(environ, self.env_file, named=self.url is not None)
+        values = read_variables(environ, read_file(self.env_file), named=self.url is not None)
         if self.url is None and not any(name in values for name in DATABASE_VARIABLES):
             raise SettingsError(f"{self.env_file} names no database: set DATABASE_URL, or DATABASE_HOST and so on")
         return Settings.load(self.url, environ=values, dotenv=None)

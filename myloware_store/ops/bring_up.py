@@ -1,25 +1,25 @@
-"""Reach a database, embedded or configured, and bring it up: migrate, seed and validate it."""
+"""Bring a database up: migrate, seed and validate it, and ask its server for its state."""
 
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import attrs
 
 from myloware_store.core.errors import EmbeddedServerError
-from myloware_store.db.database import StoreDatabase
 from myloware_store.embedded import EmbeddedServer
+from myloware_store.ops.target import Target, opened, reach, require_made
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
+    from myloware_store.db.database import StoreDatabase
     from myloware_store.ops.validate import ValidationReport
     from myloware_store.settings import Settings
 
-__all__ = ["Answer", "Target", "UpReport", "bring_up", "opened", "ping", "put_samples", "reach"]
+__all__ = ["Answer", "UpReport", "bring_up", "ping", "put_samples"]
 
 _QUESTIONS = """
 SELECT current_database(),
@@ -27,14 +27,6 @@ SELECT current_database(),
     (SELECT extversion FROM pg_extension WHERE extname = 'vector'),
     pg_is_in_recovery()
 """
-
-
-@attrs.frozen
-class Target:
-    """A database whose server runs, and the embedded server if it is one."""
-
-    settings: Settings
-    server: EmbeddedServer | None = None
 
 
 @attrs.frozen
@@ -129,30 +121,6 @@ def bring_up(
         return report
 
 
-@contextmanager
-def reach(settings: Settings, *, create: bool = False) -> Iterator[Target]:
-    """Keep the embedded server running for the block, if the settings name it.
-
-    Args:
-        settings: The database.
-        create: Whether to create the embedded database if it does not exist.
-
-    Yields:
-        The settings with the server's address filled in, and the server.
-
-    Raises:
-        EmbeddedServerError: The server cannot be found or started, or the database does not exist.
-    """
-    if not settings.embedded:
-        yield Target(settings)
-        return
-    if not create:
-        _require_made(settings)
-    with EmbeddedServer(settings.embedded_home) as server:
-        server.ensure_database()
-        yield Target(settings.with_server(**server.address()), server)
-
-
 def put_samples(target: Target) -> dict[str, int]:
     """Add sample data to a database; an embedded one is migrated first.
 
@@ -182,23 +150,13 @@ def ping(settings: Settings) -> tuple[Settings, Answer]:
         EmbeddedServerError: The embedded server does not run, or there is none.
     """
     if settings.embedded:
-        _require_made(settings)
+        require_made(settings)
         if not EmbeddedServer.running(settings.embedded_home):
             raise EmbeddedServerError(
                 f"The embedded server in {settings.embedded_home} does not run: start it with `myloware-store up`."
             )
     with reach(settings) as target, opened(target.settings) as database:
         return target.settings, _ask(database)
-
-
-@contextmanager
-def opened(settings: Settings) -> Iterator[StoreDatabase]:
-    """Yield the database of a running server, and close its connections afterwards."""
-    database = StoreDatabase(settings)
-    try:
-        yield database
-    finally:
-        database.close_all()
 
 
 def _ask(database: StoreDatabase) -> Answer:
@@ -213,10 +171,3 @@ def _has_rows(database: StoreDatabase) -> bool:
     from myloware_store.models import MODELS
 
     return any(model.select().exists(database) for model in MODELS)
-
-
-def _require_made(settings: Settings) -> None:
-    if not EmbeddedServer.made(settings.embedded_home):
-        raise EmbeddedServerError(
-            f"There is no embedded database in {settings.embedded_home} yet: create it with `myloware-store up`."
-        )

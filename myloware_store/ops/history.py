@@ -12,6 +12,7 @@ import attrs
 
 from myloware_store.core.errors import InvalidInput, MigrationError, MissingObject, SchemaMismatch
 from myloware_store.db.database import StoreDatabase
+from myloware_store.ops.target import opened
 from myloware_store.settings import Settings
 
 if TYPE_CHECKING:
@@ -149,11 +150,8 @@ def status(target: Settings | StoreDatabase, *, directory: Path | str | None = N
     settings, folder = target_settings(target), migrations_folder(directory)
     if isinstance(target, StoreDatabase):
         return make_status(_history(target), folder)
-    database = StoreDatabase(settings)
-    try:
+    with opened(settings) as database:
         return make_status(_history(database), folder)
-    finally:
-        database.close_all()
 
 
 def require_current(database: StoreDatabase, *, directory: Path | str | None = None) -> None:

@@ -23,6 +23,7 @@ from myloware_store.ops.history import (
     target_settings,
 )
 from myloware_store.ops.migration_database import Limits, MigrationDatabase, explain, find_obstacles, require_direct
+from myloware_store.ops.target import opened, reach
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,7 +97,8 @@ def migrate(
     folder = _checked(directory, limits)
     if plan:
         return _plan(target, folder)
-    with _served(target) as settings:
+    with reach(target_settings(target), create=True) as reached:
+        settings = reached.settings
         # Raise it now, not only when something is pending.
         require_direct(settings)
         try:
@@ -139,7 +141,7 @@ def rollback(
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise InvalidInput("count must be a whole number, 1 or more")
     folder = _checked(directory, limits)
-    with _served(target) as settings, _session(settings, folder, limits, MigrationStatus.require_known) as database:
+    with _session(target, folder, limits, MigrationStatus.require_known) as database:
         applied = database.status().applied
         if count > len(applied):
             raise MigrationError(f"cannot undo {count} migrations: {len(applied)} are applied")
@@ -171,7 +173,7 @@ def reset(
     from myloware_store.ops.catalog import drop_statements, taken_names
 
     folder = _checked(directory, limits)
-    with _served(target) as settings, _session(settings, folder, limits, lambda _: None) as database:
+    with _session(target, folder, limits, lambda _: None) as database:
         if not database.status().applied and (taken := taken_names(database)):
             raise MigrationError(
                 f"no migration is recorded, so these may belong to someone else: {', '.join(taken)}; drop"
@@ -187,7 +189,7 @@ def reset(
                 database.execute_sql(f"DELETE FROM {schema}.{HISTORY_TABLE}")  # noqa: S608  a quoted identifier
 
         _run(drop, "dropping the schema")
-        return MigrationReport(settings.target, applied=_apply_pending(database))
+        return MigrationReport(database.settings.target, applied=_apply_pending(database))
 
 
 def _plan(target: Settings | StoreDatabase, folder: Path) -> MigrationReport:
@@ -196,21 +198,18 @@ def _plan(target: Settings | StoreDatabase, folder: Path) -> MigrationReport:
     settings = target_settings(target)
     if settings.embedded and not settings.host and not EmbeddedServer.made(settings.embedded_home):
         return MigrationReport(settings.target, pending=available_migrations(folder))
-    with _served(settings) as served:
-        database = StoreDatabase(served)
+    with reach(settings, create=True) as reached, opened(reached.settings) as database:
+        place = reached.settings.target
         try:
-            try:
-                found = status(database, directory=folder)
-            except DatabaseFault as fault:
-                if fault.sqlstate != "42501":
-                    raise
-                reasons = find_obstacles(database) or [str(explain(fault))]
-                return MigrationReport(served.target, pending=available_migrations(folder), obstacle="\n".join(reasons))
-            found.require_sound()
-            obstacle = _obstacle(database, found) if found.pending else None
-        finally:
-            database.close_all()
-        return MigrationReport(served.target, pending=found.pending, obstacle=obstacle)
+            found = status(database, directory=folder)
+        except DatabaseFault as fault:
+            if fault.sqlstate != "42501":
+                raise
+            reasons = find_obstacles(database) or [str(explain(fault))]
+            return MigrationReport(place, pending=available_migrations(folder), obstacle="\n".join(reasons))
+        found.require_sound()
+        obstacle = _obstacle(database, found) if found.pending else None
+        return MigrationReport(place, pending=found.pending, obstacle=obstacle)
 
 
 def _obstacle(database: StoreDatabase, found: MigrationStatus) -> str | None:
@@ -222,29 +221,16 @@ def _obstacle(database: StoreDatabase, found: MigrationStatus) -> str | None:
 
 
 @contextmanager
-def _served(target: Settings | StoreDatabase) -> Iterator[Settings]:
-    """Yield the settings of a running server; an embedded one is kept running for the block."""
-    settings = target_settings(target)
-    if not settings.embedded or settings.host:
-        yield settings
-        return
-    from myloware_store.embedded import EmbeddedServer
-
-    with EmbeddedServer(settings.embedded_home) as server:
-        server.ensure_database()
-        yield settings.with_server(**server.address())
-
-
-@contextmanager
 def _session(
-    settings: Settings, directory: Path, limits: Limits | None, check: Callable[[MigrationStatus], None]
+    target: Settings | StoreDatabase, directory: Path, limits: Limits | None, check: Callable[[MigrationStatus], None]
 ) -> Iterator[MigrationDatabase]:
-    database = MigrationDatabase(settings, directory, limits=limits, check=check)
-    try:
-        _run(database.connect, "connecting")
-        yield database
-    finally:
-        database.close_all()
+    with reach(target_settings(target), create=True) as reached:
+        database = MigrationDatabase(reached.settings, directory, limits=limits, check=check)
+        try:
+            _run(database.connect, "connecting")
+            yield database
+        finally:
+            database.close_all()
 
 
 def _apply_pending(database: MigrationDatabase) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import atexit
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from peewee_migrate.logs import logger
 from myloware_store.core.errors import MigrationError, StoreError
 from myloware_store.ops.history import MigrationStatus, available_migrations, migrations_path
 from myloware_store.ops.migration_database import Limits, MigrationDatabase, explain
+from myloware_store.ops.target import reach
 from myloware_store.settings import Settings
 
 if TYPE_CHECKING:
@@ -68,14 +69,9 @@ class _CommandDatabase(MigrationDatabase):
             super().commit()
 
     def open_session(self) -> connection:
-        if self.settings.embedded and not self.settings.host:
-            from myloware_store.embedded import EmbeddedServer
-
-            server = EmbeddedServer(self.settings.embedded_home)
-            server.start()
-            atexit.register(server.close)
-            server.ensure_database()
-            self.settings = self.settings.with_server(**server.address())
+        held = ExitStack()
+        atexit.register(held.close)
+        self.settings = held.enter_context(reach(self.settings, create=True)).settings
         opened = super().open_session()
         atexit.register(self.close_all)
         return opened

@@ -1,6 +1,6 @@
 """The fixed ids and times of the sample data.
 
-The ids have the shape of UUIDv7 of one moment, and end in three groups of four hexadecimal digits: the kind of row, its
+The ids look like UUIDv7s of one moment, and end in three groups of four hexadecimal digits: the kind of row, its
 number, and its place among the rows of the same item.
 """
 
@@ -16,16 +16,16 @@ GLOBEX: Final = "globex"
 INITECH: Final = "initech"
 
 LEASED_UNTIL: Final = datetime(2099, 12, 31, tzinfo=UTC)
-"""When the lease of the attempt that is under way ends."""
+"""The end of the lease of the running attempt."""
 
 
 def at(day: int, hour: int, minute: int = 0) -> datetime:
-    """Return a moment of the week in which the sample data was made; day 0 is Monday, 6 January 2025, UTC."""
+    """Return a time in the week of the sample data; day 0 is Monday, 6 January 2025, UTC."""
     return datetime(2025, 1, 6, tzinfo=UTC) + timedelta(days=day, hours=hour, minutes=minute)
 
 
 class Kind(IntEnum):
-    """What an id is for."""
+    """The kind of row of an id."""
 
     ORDER = 1
     ITEM = 2

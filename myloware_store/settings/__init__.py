@@ -15,7 +15,7 @@ import attrs
 
 from myloware_store.core.errors import SettingsError
 from myloware_store.settings import url as dsn
-from myloware_store.settings.environment import DATABASE_VARIABLES, left_empty, read_variables
+from myloware_store.settings.environment import DATABASE_VARIABLES, left_empty, read_file, read_variables
 
 __all__ = ["Settings"]
 
@@ -144,7 +144,8 @@ class Settings:
             SettingsError: A setting cannot be used or is empty, or no database is named and MYLOWARE_ENV is
                 production.
         """
-        values = read_variables(os.environ if environ is None else environ, dotenv, named=url is not None)
+        environ, filed = os.environ if environ is None else environ, read_file(dotenv)
+        values = read_variables(environ, filed, named=url is not None)
         common: dict[str, Any] = {
             "production": values.get("MYLOWARE_ENV", "").strip().lower() in {"production", "prod"},
             "tenant_id": values.get("MYLOWARE_TENANT", "default"),
@@ -155,7 +156,7 @@ class Settings:
             return cls(**_from_text(values["DATABASE_URL"], "DATABASE_URL"), **common)
         if any(name in values for name in DATABASE_VARIABLES):
             return cls(**_from_variables(values), **common)
-        if empty := left_empty(os.environ if environ is None else environ, dotenv):
+        if empty := left_empty(environ, filed):
             raise SettingsError(
                 f"{', '.join(empty)} {'is' if len(empty) == 1 else 'are'} set and empty: name a database, or unset them"
                 " for the embedded server"

@@ -29,6 +29,15 @@ def test_a_line_that_cannot_be_read_is_warned_of_and_not_shown(
     assert [("WARNING", "line 2")] == [(each.levelname, each.message[-6:]) for each in caplog.records]
 
 
+def test_a_file_is_read_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One warning for a line, also if no database is named and the file is searched for empty variables."""
+    filed = tmp_path / ".env"
+    filed.write_text("OTHER=1\nDATABASE_PASSWORD='hunter2's'\n")
+
+    assert Settings.load(environ={}, dotenv=filed).embedded
+    assert 1 == len(caplog.records)
+
+
 @pytest.mark.parametrize(
     ("written", "password"),
     [

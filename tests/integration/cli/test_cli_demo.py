@@ -129,6 +129,13 @@ def test_three_hundred_documents(shell_up: Shell, tmp_path: Path) -> None:
     assert re.search(r"^work_items +300 *$", done.stdout, re.MULTILINE)
 
 
+def test_a_question_without_an_answer(shell_up: Shell, tmp_path: Path) -> None:
+    """Memory finds nothing that is similar to it, and the report says so."""
+    (tmp_path / "bill.txt").write_text("Invoice 17")
+
+    assert "No match: " in shell_up.run("demo", "--query", "\u2603", tmp_path).stdout
+
+
 @pytest.mark.parametrize("query", ["", " \n"])
 def test_a_query_of_nothing_is_refused(shell_up: Shell, query: str) -> None:
     """One line, exit code 2, nothing stored."""

@@ -36,6 +36,17 @@ def test_a_deploy(shell: Shell, empty_url: str) -> None:
     assert [] == shell.report("migrate", "--plan", **here)["pending"]
 
 
+def test_migrating_is_reported_as_text(shell: Shell, empty_url: str) -> None:
+    """A line for each pending and applied migration, for each obstacle, and for nothing to do."""
+    here = ("--url", empty_url)
+    assert "pending 001_initial\n" in shell.run("migrate", "--plan", *here).stdout
+    assert "applied 001_initial\n" in shell.run("migrate", *here).stdout
+    assert "Nothing is pending.\n" in shell.run("migrate", *here).stdout
+    shell.ask(empty_url, f"DROP TABLE {HISTORY_TABLE}")
+
+    assert "They cannot be applied yet: " in shell.run("migrate", "--plan", *here).stdout
+
+
 def test_tables_without_a_history_are_told(shell: Shell, myloware_dsn: str) -> None:
     """Where a schema was restored without the history, `migrate` and its plan say where to read on, and do nothing."""
     shell.ask(myloware_dsn, f"DROP TABLE {HISTORY_TABLE}")
