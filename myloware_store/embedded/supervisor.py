@@ -102,11 +102,11 @@ class Supervisor:
         child = self.spawn(self.job["postgres"])
         ready = False
         while True:
-            told = self.hear(TICK if ready else POLL)
+            stopping = self.hear(TICK if ready else POLL)
             if _reap(child) is not None:
                 self.clean_up()
                 return False
-            if told or self.abandoned():
+            if stopping or self.abandoned():
                 self.stop(child)
                 self.clean_up()
                 return True
@@ -123,11 +123,11 @@ class Supervisor:
             Its exit status, or None if it was killed.
         """
         while True:
-            told = self.hear(TICK / 5)
+            stopping = self.hear(TICK / 5)
             status = _reap(child)
             if status is not None:
                 return status
-            if told or self.abandoned():
+            if stopping or self.abandoned():
                 for end in (os.killpg, os.kill):
                     with contextlib.suppress(ProcessLookupError):
                         end(child, signal.SIGKILL)

@@ -44,7 +44,7 @@ class Kind(IntEnum):
 
 
 def fixed_id(kind: Kind, number: int) -> UUID:
-    """Return the id of a row by its kind and number; the tens of a number tell the tenant, where there is one."""
+    """Return the id of a row by its kind and number; the tens digit of the number is the tenant, if it has one."""
     return UUID(f"019438e9-4800-7000-8000-{kind:04x}{number:04x}0000")
 
 

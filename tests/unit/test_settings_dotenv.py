@@ -79,7 +79,7 @@ def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dotenv", [5, b".env", ["x"]])
 def test_a_file_that_is_no_path_is_refused(dotenv: Any) -> None:
-    """What cannot name a file is refused by its type."""
+    """A value that cannot name a file is refused by its type."""
     with pytest.raises(SettingsError, match="dotenv must be a path"):
         Settings.load(environ={}, dotenv=dotenv)
 

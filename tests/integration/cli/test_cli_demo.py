@@ -72,7 +72,7 @@ def test_lines_to_look_at_it_work_as_printed(shell_up: Shell) -> None:
 
 
 def test_documents_of_ones_own(shell_up: Shell, tmp_path: Path) -> None:
-    """Files and folders are read; what cannot be a document is named with the reason, and the rest goes on."""
+    """Files and folders are read; files that cannot be documents are named with the reason."""
     (tmp_path / "papers" / "deep").mkdir(parents=True)
     (tmp_path / "papers" / "deep" / "note.md").write_text("# Outage\n\nThe blue printer lost its ink cartridge.")
     (tmp_path / "papers" / "empty.txt").write_text("")
@@ -176,7 +176,7 @@ def test_a_configured_database_is_not_touched(shell: Shell, myloware_dsn: str) -
 
 
 def test_without_an_embedded_server_the_way_to_ones_own_is_told(shell: Shell, myloware_dsn: str) -> None:
-    """Whoever has set DATABASE_URL already is not told to set it."""
+    """The message does not say to set DATABASE_URL if it is set already."""
     done = shell.run("demo", DATABASE_URL=myloware_dsn, MYLOWARE_PG_BINDIR="/nonexistent")
 
     assert 2 == done.returncode

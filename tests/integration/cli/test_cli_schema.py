@@ -1,4 +1,4 @@
-"""`migrate`, `status`, `validate`, `ping` and `migrations-path`: what a deploy and a person on call type."""
+"""`migrate`, `status`, `validate`, `ping` and `migrations-path`: the commands of a deploy and of a person on call."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TABLES = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
 
 
 def test_a_deploy(shell: Shell, empty_url: str) -> None:
-    """Every step says what it found, and its exit code tells a script; a plan writes nothing."""
+    """Every step reports its findings, also by its exit code; a plan writes nothing."""
     here: dict[str, Any] = {"DATABASE_URL": empty_url}
 
     plan = shell.report("migrate", "--plan", code=1, **here)
@@ -48,7 +48,7 @@ def test_migrating_is_reported_as_text(shell: Shell, empty_url: str) -> None:
 
 
 def test_tables_without_a_history_are_told(shell: Shell, myloware_dsn: str) -> None:
-    """Where a schema was restored without the history, `migrate` and its plan say where to read on, and do nothing."""
+    """If a schema was restored without the history, `migrate` and its plan refer to `validate`, and change nothing."""
     shell.ask(myloware_dsn, f"DROP TABLE {HISTORY_TABLE}")
 
     plan = shell.report("migrate", "--plan", "--url", myloware_dsn, code=1)
