@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+from uuid import UUID
 
 from peewee import SQL, Check
 
 from myloware_store.core.enums import MemDocType
 from myloware_store.orm.base import TenantEntity, name_checks, object_checks
-from myloware_store.orm.fields import BytesField, EmbeddingField, EnumField, JsonField, SearchField, TenantForeignKey
+from myloware_store.orm.fields import (
+    BytesField,
+    EmbeddingField,
+    EnumField,
+    JsonField,
+    SearchField,
+    TenantForeignKey,
+    UuidField,
+)
 from myloware_store.orm.scalars import CheckedTextField, ServerDefault, TimestampField
 from myloware_store.work.models import WorkItem
 
@@ -19,7 +28,7 @@ class MemDoc(TenantEntity):
     """A passage an agent remembers; it goes with the item it was made for, or stands alone."""
 
     if TYPE_CHECKING:
-        work_item_id: Any
+        work_item_id: UuidField[UUID | None]
 
     work_item = TenantForeignKey(WorkItem, backref="mem_docs", null=True)
     type = EnumField(MemDocType)

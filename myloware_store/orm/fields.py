@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import numpy as np
 import peewee
@@ -18,7 +18,10 @@ from myloware_store.core.enums import ENUM_TYPES
 from myloware_store.core.errors import InvalidInput, NotFound, SchemaMismatch
 from myloware_store.core.values import MAX_JSON_BYTES, dump_json, is_uuid, read_label, require_text, require_uuid, shown
 from myloware_store.core.vectors import DIMENSIONS, Embedding, as_embedding, decode_binary, decode_text, encode_text
-from myloware_store.orm.scalars import CheckedField, ServerDefault, field_name, passes
+from myloware_store.orm.scalars import CheckedField, ServerDefault, Typed, field_name, passes
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 __all__ = [
     "BytesField",
@@ -30,6 +33,10 @@ __all__ = [
     "TenantForeignKey",
     "UuidField",
 ]
+
+_V = TypeVar("_V")
+_Enum = TypeVar("_Enum", bound=StrEnum)
+_Model = TypeVar("_Model", bound=peewee.Model)
 
 
 class DeferredAccessor(peewee.FieldAccessor):
@@ -92,11 +99,19 @@ class EmbeddingAccessor(DeferredAccessor):
         super().__set__(instance, value)
 
 
-class EnumField(CheckedField):
+class EnumField(CheckedField[_V]):
     """A column of one of the native enum types; labels and members are taken, members are given back."""
 
     accessor_class = FinalAccessor
 
+    if TYPE_CHECKING:
+
+        def __set__(self, instance: object, value: _V | str | peewee.Node) -> None: ...
+
+    @overload
+    def __init__(self: EnumField[_Enum | None], enum: type[_Enum], *, null: Literal[True], **options: Any) -> None: ...
+    @overload
+    def __init__(self: EnumField[_Enum], enum: type[_Enum], **options: Any) -> None: ...
     def __init__(self, enum: type[StrEnum], **options: Any) -> None:
         self.enum = enum
         super().__init__(**options)
@@ -118,11 +133,20 @@ class EnumField(CheckedField):
         return None if value is None else read_label(self.enum, value)
 
 
-class UuidField(CheckedField):
+class UuidField(CheckedField[_V]):
     """A UUID; those of any library and their text forms are taken, `uuid.UUID` is given back."""
 
     field_type = "uuid"
     accessor_class = FinalAccessor
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(self: UuidField[uuid.UUID | None], *, null: Literal[True], **options: Any) -> None: ...
+        @overload
+        def __init__(self: UuidField[uuid.UUID], **options: Any) -> None: ...
+        def __init__(self, **options: Any) -> None: ...
+        def __set__(self, instance: object, value: _V | str | peewee.Node) -> None: ...
 
     def check(self, value: Any) -> str:
         return str(require_uuid(value, field_name(self)))
@@ -130,13 +154,13 @@ class UuidField(CheckedField):
     def python_value(self, value: Any) -> uuid.UUID | None:
         return value if value is None or isinstance(value, uuid.UUID) else uuid.UUID(value)
 
-    @classmethod
-    def primary(cls) -> UuidField:
+    @staticmethod
+    def primary() -> UuidField[uuid.UUID]:
         """A primary key made by the client as UUIDv7, so that inserts stay local in the index."""
-        return cls(primary_key=True, default=uuid7, constraints=[ServerDefault("gen_random_uuid()")])
+        return UuidField(primary_key=True, default=uuid7, constraints=[ServerDefault("gen_random_uuid()")])
 
 
-class BytesField(CheckedField):
+class BytesField(CheckedField[bytes | None]):
     """A stored generated `bytea`, read only."""
 
     field_type = "bytea"
@@ -153,7 +177,7 @@ class BytesField(CheckedField):
         return None if value is None else bytes(value)
 
 
-class SearchField(CheckedField):
+class SearchField(CheckedField[str | None]):
     """A stored generated `tsvector`: PostgreSQL fills it, a plain `select()` leaves it out."""
 
     field_type = "tsvector"
@@ -165,7 +189,7 @@ class SearchField(CheckedField):
         return require_text(value, field_name(self))
 
 
-class JsonField(peewee.JSONField):
+class JsonField(Typed[_V], peewee.JSONField):
     """A `jsonb` column: 4 MiB at most, no NaN, infinity, NUL, lone surrogate or key that is not text.
 
     Args:
@@ -176,6 +200,12 @@ class JsonField(peewee.JSONField):
     bulky = True
     accessor_class = JsonAccessor
 
+    @overload
+    def __init__(self: JsonField[dict[str, Any]], *, kind: type[dict[Any, Any]], **options: Any) -> None: ...
+    @overload
+    def __init__(self: JsonField[list[Any]], *, kind: type[list[Any]], **options: Any) -> None: ...
+    @overload
+    def __init__(self: JsonField[Any], **options: Any) -> None: ...
     def __init__(self, *, kind: type | None = None, **options: Any) -> None:
         self.kind = kind
         super().__init__(dumps=self.dump, **options)
@@ -201,7 +231,7 @@ class JsonField(peewee.JSONField):
         return peewee.Cast(self.to_value(value), "jsonb")
 
 
-class EmbeddingField(VectorField):
+class EmbeddingField(Typed[Embedding | None], VectorField):
     """A `vector(1536)` column, stored in its row, checked and encoded by `myloware_store.core.vectors`.
 
     A plain `select()` leaves it out: it is read, in pgvector's binary form, when it is first asked for. An
@@ -212,6 +242,10 @@ class EmbeddingField(VectorField):
     bulky = True
     storage = "PLAIN"
     accessor_class = EmbeddingAccessor
+
+    if TYPE_CHECKING:
+
+        def __set__(self, instance: object, value: ArrayLike | peewee.Node | None) -> None: ...
 
     def __init__(self, **options: Any) -> None:
         super().__init__(dimensions=DIMENSIONS, **options)
@@ -242,30 +276,49 @@ class EmbeddingField(VectorField):
     __hash__ = peewee.Field.__hash__
 
 
-class ParentKey(peewee.ForeignKeyField):
-    """A foreign key to a row that all tenants share, without Peewee's own index."""
-
-    accessor_class = ParentAccessor
-
-    def __init__(self, model: type[peewee.Model], **options: Any) -> None:
-        super().__init__(model, index=False, **options)
-
-    def case_value(self, value: Any) -> Any:
-        return peewee.Cast(self.to_value(value), self.field_type)
-
-
-class TenantForeignKey(ParentKey):
-    """A foreign key to a row of the same tenant: `(tenant_id, parent_id) REFERENCES parent (tenant_id, id)`.
-
-    No statement can attach a row to another tenant's parent.
+class ParentKey(Typed[_V], peewee.ForeignKeyField):
+    """A foreign key to a row that all tenants share, without Peewee's own index.
 
     Args:
         model: The parent.
         on_delete: The action, by default `CASCADE`.
     """
 
-    def __init__(self, model: type[peewee.Model], *, on_delete: str = "CASCADE", **options: Any) -> None:
-        super().__init__(model, on_delete=on_delete, **options)
+    accessor_class = ParentAccessor
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __new__(cls, model: type[_Model], *, null: Literal[True], **options: Any) -> ParentKey[_Model | None]: ...
+        @overload
+        def __new__(cls, model: type[_Model], **options: Any) -> ParentKey[_Model]: ...
+        def __new__(cls, model: type[_Model], **options: Any) -> Any: ...
+        def __set__(self, instance: object, value: _V | uuid.UUID | str | peewee.Node) -> None: ...
+
+    else:
+
+        def __init__(self, model: type[peewee.Model], *, on_delete: str = "CASCADE", **options: Any) -> None:
+            super().__init__(model, on_delete=on_delete, index=False, **options)
+
+    def case_value(self, value: Any) -> Any:
+        return peewee.Cast(self.to_value(value), self.field_type)
+
+
+class TenantForeignKey(ParentKey[_V]):
+    """A foreign key to a row of the same tenant: `(tenant_id, parent_id) REFERENCES parent (tenant_id, id)`.
+
+    No statement can attach a row to another tenant's parent.
+    """
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __new__(
+            cls, model: type[_Model], *, null: Literal[True], **options: Any
+        ) -> TenantForeignKey[_Model | None]: ...
+        @overload
+        def __new__(cls, model: type[_Model], **options: Any) -> TenantForeignKey[_Model]: ...
+        def __new__(cls, model: type[_Model], **options: Any) -> Any: ...
 
     def foreign_key_constraint(self, explicit_name: bool = False) -> peewee.NodeList:  # noqa: FBT001, FBT002, ARG002  Peewee's signature
         table, parent = self.model._meta.table_name, self.rel_model._meta.table_name

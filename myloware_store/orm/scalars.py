@@ -8,7 +8,7 @@ import operator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
 
 import peewee
 
@@ -25,11 +25,13 @@ __all__ = [
     "NameField",
     "ServerDefault",
     "TimestampField",
+    "Typed",
     "as_instant",
     "field_name",
     "passes",
 ]
 
+_V = TypeVar("_V")
 _ADDRESSES = ipaddress.IPv4Address | ipaddress.IPv6Address  # interfaces are addresses, too
 _INT4 = range(-(2**31), 2**31)
 _YEARS = range(2, 9999)
@@ -62,7 +64,24 @@ def as_instant(value: Any, name: str) -> datetime:
     return instant.astimezone(UTC)  # PostgreSQL knows offsets below 16 hours only
 
 
-class CheckedField(peewee.Field):
+class Typed(Generic[_V]):
+    """Type a column for type checkers: a value on an instance, the field itself on the class.
+
+    The parameter is the type of the value. Every field class whose columns may be NULL has two overloads of
+    `__init__`, so that `null=True` adds `None`.
+    """
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __get__(self, instance: None, owner: Any) -> Self: ...
+        @overload
+        def __get__(self, instance: object, owner: Any) -> _V: ...
+        def __get__(self, instance: object | None, owner: Any) -> Any: ...
+        def __set__(self, instance: object, value: _V | peewee.Node) -> None: ...
+
+
+class CheckedField(Typed[_V], peewee.Field):
     """A field whose values pass `check` before they are stored; NULL and SQL expressions pass freely.
 
     Peewee asks `db_value` for what stands beside the field in a condition or an expression, and `to_value` for what is
@@ -105,7 +124,7 @@ class CheckedField(peewee.Field):
         return peewee.Cast(self.to_value(value), self.field_type)
 
 
-class CheckedTextField(CheckedField):
+class CheckedTextField(CheckedField[_V]):
     """Text as PostgreSQL can store it: a `str` without NUL or lone surrogates, 1 MiB at most.
 
     Args:
@@ -114,10 +133,18 @@ class CheckedTextField(CheckedField):
 
     field_type = "text"
     bulky = True
+    blank = True
     max_chars: int | None = None
 
-    def __init__(self, *, blank: bool = True, **options: Any) -> None:
-        self.blank = blank
+    @overload
+    def __init__(
+        self: CheckedTextField[str | None], *, null: Literal[True], blank: bool = True, **options: Any
+    ) -> None: ...
+    @overload
+    def __init__(self: CheckedTextField[str], *, blank: bool = True, **options: Any) -> None: ...
+    def __init__(self, *, blank: bool | None = None, **options: Any) -> None:
+        if blank is not None:
+            self.blank = blank
         super().__init__(**options)
 
     def check(self, value: Any) -> str:
@@ -129,20 +156,34 @@ class CheckedTextField(CheckedField):
         return require_text(value, field_name(self), max_bytes=None)
 
 
-class NameField(CheckedTextField):
+class NameField(CheckedTextField[_V]):
     """A short text that names something: never blank, 255 characters at most."""
 
     bulky = False
+    blank = False
     max_chars = MAX_NAME_CHARS
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(blank=False, **options)
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(self: NameField[str | None], *, null: Literal[True], **options: Any) -> None: ...
+        @overload
+        def __init__(self: NameField[str], **options: Any) -> None: ...
+        def __init__(self, **options: Any) -> None: ...
 
 
-class CheckedIntegerField(CheckedField):
+class CheckedIntegerField(CheckedField[_V]):
     """A 32-bit integer; floats and booleans are refused, never rounded."""
 
     field_type = "int4"
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(self: CheckedIntegerField[int | None], *, null: Literal[True], **options: Any) -> None: ...
+        @overload
+        def __init__(self: CheckedIntegerField[int], **options: Any) -> None: ...
+        def __init__(self, **options: Any) -> None: ...
 
     def check(self, value: Any) -> int:
         try:
@@ -157,7 +198,7 @@ class CheckedIntegerField(CheckedField):
         return _number(self, value)
 
 
-class CheckedFloatField(CheckedField):
+class CheckedFloatField(CheckedField[float]):
     """A finite double."""
 
     field_type = "float8"
@@ -174,7 +215,7 @@ class CheckedFloatField(CheckedField):
         return _number(self, value)
 
 
-class CheckedBooleanField(CheckedField):
+class CheckedBooleanField(CheckedField[bool]):
     """A boolean; nothing else is taken for one."""
 
     field_type = "bool"
@@ -190,10 +231,18 @@ def _part_in_utc(name: str) -> Any:
     return property(lambda field: peewee.fn.date_part(name, peewee.fn.timezone("UTC", field)))
 
 
-class TimestampField(CheckedField):
+class TimestampField(CheckedField[_V]):
     """An instant of the years 2 to 9998: aware datetimes are taken, UTC is given back."""
 
     field_type = "timestamptz"
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(self: TimestampField[datetime | None], *, null: Literal[True], **options: Any) -> None: ...
+        @overload
+        def __init__(self: TimestampField[datetime], **options: Any) -> None: ...
+        def __init__(self, **options: Any) -> None: ...
 
     year = _part_in_utc("year")
     month = _part_in_utc("month")
@@ -221,7 +270,7 @@ class TimestampField(CheckedField):
         return value
 
 
-class InetField(CheckedField):
+class InetField(CheckedField[str | None]):
     """An IPv4 or IPv6 address, with a prefix length or without."""
 
     field_type = "inet"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+from uuid import UUID
 
 from peewee import SQL, Check, CompositeKey
 
 from myloware_store.core.enums import ConnectorStatus, ConnectorType, WorkOrderStatus
 from myloware_store.orm.base import BaseModel, Entity, TenantEntity, name_checks, object_checks
-from myloware_store.orm.fields import EnumField, JsonField, ParentKey, TenantForeignKey
+from myloware_store.orm.fields import EnumField, JsonField, ParentKey, TenantForeignKey, UuidField
 from myloware_store.orm.row_state import RowState
 from myloware_store.orm.scalars import (
     CheckedBooleanField,
@@ -58,7 +59,7 @@ class Tool(TenantEntity):
     """Something an agent can call through a connector."""
 
     if TYPE_CHECKING:
-        connector_id: Any
+        connector_id: UuidField[UUID]
         grants: ModelSelect[ToolCapability]
 
     name = NameField()
@@ -116,14 +117,13 @@ class ToolCapability(BaseModel):
     """The grant of a capability to a tool."""
 
     if TYPE_CHECKING:
-        tool_id: Any
-        capability_id: Any
+        tool_id: UuidField[UUID]
+        capability_id: UuidField[UUID]
 
     tool = TenantForeignKey(Tool, backref="grants")
     capability = ParentKey(
         Capability,
         backref="grants",
-        on_delete="CASCADE",
         constraint_name="tool_capabilities_capability_id_fkey",
     )
     tenant_id = NameField()
@@ -184,8 +184,8 @@ class Run(TenantEntity):
     """One execution of a workflow over an order."""
 
     if TYPE_CHECKING:
-        work_order_id: Any
-        workflow_template_id: Any
+        work_order_id: UuidField[UUID]
+        workflow_template_id: UuidField[UUID | None]
 
     work_order = TenantForeignKey(WorkOrder, backref="runs")
     workflow_template = ParentKey(
@@ -223,7 +223,7 @@ class EvalResult(TenantEntity):
     """How good the result of an item was, by one kind of evaluation."""
 
     if TYPE_CHECKING:
-        work_item_id: Any
+        work_item_id: UuidField[UUID]
 
     work_item = TenantForeignKey(WorkItem, backref="eval_results")
     evaluation_type = NameField()

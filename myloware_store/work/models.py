@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from peewee import SQL, Check
 
@@ -78,7 +79,7 @@ class WorkItem(TenantEntity):
     """One document of an order, and what came of it."""
 
     if TYPE_CHECKING:
-        work_order_id: Any
+        work_order_id: UuidField[UUID]
         attempts: ModelSelect[Attempt]
         mem_docs: ModelSelect[Any]
         approval_events: ModelSelect[Any]
@@ -143,7 +144,7 @@ class Attempt(TenantEntity):
     """One try of an agent at an item; the lease on the item is the attempt's."""
 
     if TYPE_CHECKING:
-        work_item_id: Any
+        work_item_id: UuidField[UUID]
 
     work_item = TenantForeignKey(WorkItem, backref="attempts")
     agent_id = NameField()
@@ -182,7 +183,7 @@ class ApprovalEvent(TenantEntity):
     """One decision of a person about an item; append-only."""
 
     if TYPE_CHECKING:
-        work_item_id: Any
+        work_item_id: UuidField[UUID]
 
     work_item = TenantForeignKey(WorkItem, backref="approval_events")
     approver_id = NameField()
@@ -200,7 +201,7 @@ class DeadLetter(TenantEntity):
     """An event that failed for good, kept until someone replays it."""
 
     if TYPE_CHECKING:
-        work_item_id: Any
+        work_item_id: UuidField[UUID | None]
 
     work_item = TenantForeignKey(WorkItem, backref="dead_letters", null=True, on_delete="SET NULL (work_item_id)")
     source = NameField()

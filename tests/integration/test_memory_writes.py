@@ -133,7 +133,7 @@ def test_the_same_content_of_another_kind_is_another_document(myloware: Store) -
     """Tenant, type and item belong to what makes two the same; an id that is given counts for new ones only."""
     order = myloware.work.submit([{"type": "TICKET", "content": "x"}] * 2)
     one, other = (item.id for item in myloware.work.items(order.id))
-    same = {"type": "CONTEXT", "content": "same"}
+    same: dict[str, Any] = {"type": "CONTEXT", "content": "same"}
     kinds = [same, {**same, "type": "TEMPLATE"}, {**same, "work_item_id": one}, {**same, "work_item_id": other}]
     ids = myloware.memory.upsert(kinds, dedupe="content_hash")
     assert 4 == len(set(ids))

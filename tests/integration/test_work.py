@@ -156,7 +156,7 @@ def test_racing_submits_of_one_key_make_one_order(myloware: Store) -> None:
 
     def submit(_: int) -> uuid.UUID:
         barrier.wait()
-        return myloware.work.submit([INVOICE], idempotency_key="once").id  # type: ignore[no-any-return]
+        return myloware.work.submit([INVOICE], idempotency_key="once").id
 
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(submit, range(8)))) == 1
@@ -270,6 +270,7 @@ def test_finishing_completes_item_attempt_and_order(myloware: Store) -> None:
     assert ({"total": 12.5}, WorkItemStatus.COMPLETED) == (item.result, item.status)
     attempt = item.attempts.get()
     assert (AttemptStatus.COMPLETED, {"total": 12.5}) == (attempt.status, attempt.output)
+    assert attempt.finished_at is not None
     lasted = attempt.finished_at - attempt.started_at
     assert attempt.duration_ms == pytest.approx(lasted / timedelta(milliseconds=1), abs=0.5)
     assert {claims[0].item_id} == myloware.work.finish(claims[:1], [{"total": 99}])
@@ -351,7 +352,9 @@ def test_a_heartbeat_extends_the_lease_and_leaves_the_item_alone(myloware: Store
     (claim,) = myloware.work.claim("agent", lease=5)
     before = WorkItem.get().updated_at
     assert {claim.item_id} == myloware.work.heartbeat([claim], lease=600)
-    assert Attempt.get().lease_expires_at > claim.lease_expires_at + timedelta(seconds=500)
+    expires = Attempt.get().lease_expires_at
+    assert expires is not None
+    assert expires > claim.lease_expires_at + timedelta(seconds=500)
     assert before == WorkItem.get().updated_at
 
 
