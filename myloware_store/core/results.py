@@ -16,7 +16,18 @@ import numpy as np
 from myloware_store.core.enums import MemDocType, WorkItemStatus, WorkItemType
 from myloware_store.core.vectors import Embedding
 
-__all__ = ["Claim", "EvalSummary", "Hit", "MemoryDoc", "NewDoc", "Outcome", "Pruned", "TenantStats", "WorkStats"]
+__all__ = [
+    "Claim",
+    "EvalSummary",
+    "Hit",
+    "MemoryDoc",
+    "NewDoc",
+    "NewItem",
+    "Outcome",
+    "Pruned",
+    "TenantStats",
+    "WorkStats",
+]
 
 _SAME = attrs.cmp_using(eq=np.array_equal, require_same_type=False)
 
@@ -44,6 +55,19 @@ class Claim:
     tenant_id: str
     work_order_id: UUID
     lease_expires_at: datetime
+
+
+@attrs.frozen(slots=False)
+class NewItem:
+    """An item to submit. A mapping with the same keys is accepted in its place.
+
+    Attributes:
+        type: The kind of document.
+        content: The document, a text of 1 MiB at most.
+    """
+
+    type: WorkItemType | str
+    content: str = attrs.field(repr=False)
 
 
 @attrs.frozen(slots=False)

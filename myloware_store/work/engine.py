@@ -25,7 +25,7 @@ from myloware_store.core.errors import (
     NotFound,
     WaitTimeout,
 )
-from myloware_store.core.results import Claim, Outcome, Pruned, TenantStats, WorkStats
+from myloware_store.core.results import Claim, NewItem, Outcome, Pruned, TenantStats, WorkStats
 from myloware_store.core.sql import queries_beside
 from myloware_store.core.values import dump_json, is_uuid, read_label
 from myloware_store.db.listening import Listener
@@ -79,7 +79,7 @@ class Work(Repository):
 
     def submit(
         self,
-        items: Iterable[Mapping[str, Any]],
+        items: Iterable[NewItem | Mapping[str, Any]],
         *,
         priority: Priority | str = Priority.MEDIUM,
         workflow_id: UUID | str | None = None,
@@ -92,7 +92,7 @@ class Work(Repository):
         """Store an order and its items, all of them or none, in one statement.
 
         Args:
-            items: Mappings with `type` (a `WorkItemType`) and `content` (text, 1 MiB at most).
+            items: `NewItem`s, or mappings with `type` (a `WorkItemType`) and `content` (text, 1 MiB at most).
             priority: The priority of the items; urgent items are claimed first.
             workflow_id: The caller's name for the workflow of the order, such as a template's name or id. It is stored
                 as text and not looked up (`runs.start` links a template).

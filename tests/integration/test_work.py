@@ -6,7 +6,7 @@ import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 import numpy as np
@@ -20,6 +20,7 @@ from myloware_store import (
     IdempotencyConflict,
     InvalidInput,
     LeaseLost,
+    NewItem,
     NotFound,
     Priority,
     WorkItem,
@@ -116,6 +117,9 @@ def test_a_bad_order_leaves_nothing(myloware: Store, items: Any, options: dict[s
         ({"type": "LETTER", "content": "x"}, "type: 'LETTER' is not one of"),
         ({"type": "INVOICE"}, "it needs a type and a content"),
         ("INVOICE", "str is not a mapping"),
+        (NewItem("INVOICE", ""), "content: the text is empty"),
+        (NewItem("LETTER", "x"), "type: 'LETTER' is not one of"),
+        (NewItem("INVOICE", cast("str", 17)), "content: int is not text"),
     ],
 )
 def test_an_error_says_which_item(myloware: Store, wrong: Any, told: str) -> None:
@@ -127,6 +131,16 @@ def test_an_error_says_which_item(myloware: Store, wrong: Any, told: str) -> Non
     myloware.work.submit([INVOICE] * 2)
     with pytest.raises(InvalidInput, match=r"^results\[1\]: not JSON"):
         myloware.work.finish(myloware.work.claim("agent", n=2), [1, {1}])
+
+
+def test_an_item_is_a_mapping_or_a_new_item(myloware: Store) -> None:
+    """Both are stored alike, and are the same items under one idempotency key."""
+    items = [INVOICE, TICKET]
+    order = myloware.work.submit([NewItem(**INVOICE), TICKET], idempotency_key="once")
+    assert order == myloware.work.submit([NewItem(**item) for item in items], idempotency_key="once")
+    assert order == myloware.work.submit(items, idempotency_key="once")
+    stored = [(item.type, item.content) for item in myloware.work.items(order.id)]
+    assert [(item["type"], item["content"]) for item in items] == stored
 
 
 def test_a_workflow_is_what_the_caller_calls_it(myloware: Store) -> None:
