@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal, TypeAlias
 
 __all__ = [
     "ENUM_TYPES",
     "ApprovalDecision",
+    "ApprovalDecisionLabel",
     "AttemptStatus",
     "ConnectorStatus",
+    "ConnectorStatusLabel",
     "ConnectorType",
+    "ConnectorTypeLabel",
     "MemDocType",
     "Priority",
+    "PriorityLabel",
     "WorkItemStatus",
     "WorkItemType",
+    "WorkItemTypeLabel",
     "WorkOrderStatus",
 ]
 
@@ -36,12 +42,18 @@ class Priority(StrEnum):
     URGENT = "URGENT"
 
 
+PriorityLabel: TypeAlias = Literal["LOW", "MEDIUM", "HIGH", "URGENT"]
+
+
 class WorkItemType(StrEnum):
     """The kind of document an item holds."""
 
     INVOICE = "INVOICE"
     TICKET = "TICKET"
     STATUS_REPORT = "STATUS_REPORT"
+
+
+WorkItemTypeLabel: TypeAlias = Literal["INVOICE", "TICKET", "STATUS_REPORT"]
 
 
 class WorkItemStatus(StrEnum):
@@ -78,6 +90,9 @@ class ApprovalDecision(StrEnum):
     ESCALATED = "ESCALATED"
 
 
+ApprovalDecisionLabel: TypeAlias = Literal["APPROVED", "REJECTED", "ESCALATED"]
+
+
 class ConnectorType(StrEnum):
     """The kind of system a connector reaches."""
 
@@ -87,12 +102,18 @@ class ConnectorType(StrEnum):
     DATABASE = "DATABASE"
 
 
+ConnectorTypeLabel: TypeAlias = Literal["SLACK", "EMAIL", "API", "DATABASE"]
+
+
 class ConnectorStatus(StrEnum):
     """Whether a connector can be used."""
 
     ACTIVE = "ACTIVE"
     INACTIVE = "INACTIVE"
     ERROR = "ERROR"
+
+
+ConnectorStatusLabel: TypeAlias = Literal["ACTIVE", "INACTIVE", "ERROR"]
 
 
 ENUM_TYPES: dict[str, type[StrEnum]] = {

@@ -12,7 +12,7 @@ import orjson
 from uuid_utils.compat import uuid7
 
 from myloware_store.core.arguments import as_enum, as_list, as_name
-from myloware_store.core.enums import WorkItemType
+from myloware_store.core.enums import WorkItemType, WorkItemTypeLabel
 from myloware_store.core.errors import DocumentProblem, InvalidDocument, InvalidInput, NotFound, VersionConflict
 from myloware_store.core.sql import queries_beside
 from myloware_store.core.values import dump_json, require_text, shown
@@ -84,7 +84,11 @@ class Schemas(Versions[Schema]):
         self._kept: dict[str, _Active] = {}
 
     def register(
-        self, name: str, version: str, document_type: WorkItemType | str, schema_definition: Mapping[str, Any]
+        self,
+        name: str,
+        version: str,
+        document_type: WorkItemType | WorkItemTypeLabel,
+        schema_definition: Mapping[str, Any],
     ) -> Schema:
         """Store a version of a schema, not active yet.
 

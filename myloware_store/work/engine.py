@@ -16,7 +16,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from myloware_store.core.arguments import as_count, as_enum, as_flag, as_list, as_name, as_object, as_seconds, as_uuid
-from myloware_store.core.enums import Priority, WorkItemType, WorkOrderStatus
+from myloware_store.core.enums import Priority, PriorityLabel, WorkItemType, WorkOrderStatus
 from myloware_store.core.errors import (
     IdempotencyConflict,
     InvalidDocument,
@@ -81,7 +81,7 @@ class Work(Repository):
         self,
         items: Iterable[NewItem | Mapping[str, Any]],
         *,
-        priority: Priority | str = Priority.MEDIUM,
+        priority: Priority | PriorityLabel = Priority.MEDIUM,
         workflow_id: UUID | str | None = None,
         created_by: str | None = None,
         metadata: Mapping[str, Any] | None = None,

@@ -57,7 +57,7 @@ def parked(myloware: Store) -> WorkItem:
     return WorkItem.get_by_id(claim.item_id)
 
 
-def decide(store: Store, item: WorkItem, decision: str, **options: Any) -> ApprovalEvent:
+def decide(store: Store, item: WorkItem, decision: Any, **options: Any) -> ApprovalEvent:
     """Decide with the usual words."""
     return store.approvals.decide(
         item.id, approver_id="kim", decision=decision, reason="looked at it", policy_version="2026-1", **options

@@ -70,7 +70,7 @@ def test_a_version_is_registered_once(myloware: Store) -> None:
     myloware.schemas.activate("invoice", "1")
     again = myloware.schemas.register("invoice", "1", "INVOICE", dict(reversed(INVOICE.items())))
     assert (first.id, True) == (again.id, again.is_active)
-    for kind, definition in (("TICKET", INVOICE), ("INVOICE", {"const": True})):
+    for kind, definition in ((WorkItemType.TICKET, INVOICE), (WorkItemType.INVOICE, {"const": True})):
         with pytest.raises(VersionConflict, match="invoice 1 was registered before"):
             myloware.schemas.register("invoice", "1", kind, definition)
     assert INVOICE == Schema.get_by_id(first.id).schema_definition
@@ -206,7 +206,7 @@ def test_the_refused_second_active_row_is_a_conflict(myloware: Store) -> None:
 def test_versions_are_listed(myloware: Store) -> None:
     """By name, the newest first, narrowed as asked."""
     for name, version, kind in (("a", "1", "TICKET"), ("a", "2", "TICKET"), ("b", "1", "STATUS_REPORT")):
-        myloware.schemas.register(name, version, kind, {})
+        myloware.schemas.register(name, version, WorkItemType(kind), {})
     myloware.schemas.activate("a", "1")
 
     def listed(**options: Any) -> list[tuple[str, str]]:
