@@ -94,7 +94,7 @@ class BaseModel(RowState, peewee.Model):
         return [field for field in cls._meta.sorted_fields if not getattr(field, "deferred", False)]
 
     @classmethod
-    def get_or_create(cls, **values: Any) -> tuple[Any, bool]:
+    def get_or_create(cls, **values: Any) -> tuple[Self, bool]:
         """Read the row with these values, or create it with `defaults` as well.
 
         It is looked for in the tenant that it would be created for.
@@ -104,7 +104,7 @@ class BaseModel(RowState, peewee.Model):
         tenant = row.get(cls._meta.fields.get("tenant_id"))
         if isinstance(tenant, str):
             values.setdefault("tenant_id", tenant)
-        made: tuple[Any, bool] = super().get_or_create(**values)  # type: ignore[no-untyped-call]  # not in the stubs
+        made: tuple[Self, bool] = super().get_or_create(**values)  # type: ignore[no-untyped-call]  # not in the stubs
         return made
 
     @classmethod

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import numpy as np
 import peewee
+from numpy.typing import ArrayLike
 from pgvector.peewee import VectorField
 from psycopg2.extras import Json
 from uuid_utils.compat import uuid7
@@ -19,9 +20,6 @@ from myloware_store.core.errors import InvalidInput, NotFound, SchemaMismatch
 from myloware_store.core.values import MAX_JSON_BYTES, dump_json, is_uuid, read_label, require_text, require_uuid, shown
 from myloware_store.core.vectors import DIMENSIONS, Embedding, as_embedding, decode_binary, decode_text, encode_text
 from myloware_store.orm.scalars import CheckedField, ServerDefault, Typed, field_name, passes
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
 
 __all__ = [
     "BytesField",
@@ -99,14 +97,10 @@ class EmbeddingAccessor(DeferredAccessor):
         super().__set__(instance, value)
 
 
-class EnumField(CheckedField[_V]):
+class EnumField(CheckedField[_V, _V | str]):
     """A column of one of the native enum types; labels and members are taken, members are given back."""
 
     accessor_class = FinalAccessor
-
-    if TYPE_CHECKING:
-
-        def __set__(self, instance: object, value: _V | str | peewee.Node) -> None: ...
 
     @overload
     def __init__(self: EnumField[_Enum | None], enum: type[_Enum], *, null: Literal[True], **options: Any) -> None: ...
@@ -133,7 +127,7 @@ class EnumField(CheckedField[_V]):
         return None if value is None else read_label(self.enum, value)
 
 
-class UuidField(CheckedField[_V]):
+class UuidField(CheckedField[_V, _V | str]):
     """A UUID; those of any library and their text forms are taken, `uuid.UUID` is given back."""
 
     field_type = "uuid"
@@ -146,7 +140,6 @@ class UuidField(CheckedField[_V]):
         @overload
         def __init__(self: UuidField[uuid.UUID], **options: Any) -> None: ...
         def __init__(self, **options: Any) -> None: ...
-        def __set__(self, instance: object, value: _V | str | peewee.Node) -> None: ...
 
     def check(self, value: Any) -> str:
         return str(require_uuid(value, field_name(self)))
@@ -160,7 +153,7 @@ class UuidField(CheckedField[_V]):
         return UuidField(primary_key=True, default=uuid7, constraints=[ServerDefault("gen_random_uuid()")])
 
 
-class BytesField(CheckedField[bytes | None]):
+class BytesField(CheckedField[bytes | None, bytes | None]):
     """A stored generated `bytea`, read only."""
 
     field_type = "bytea"
@@ -177,7 +170,7 @@ class BytesField(CheckedField[bytes | None]):
         return None if value is None else bytes(value)
 
 
-class SearchField(CheckedField[str | None]):
+class SearchField(CheckedField[str | None, str | None]):
     """A stored generated `tsvector`: PostgreSQL fills it, a plain `select()` leaves it out."""
 
     field_type = "tsvector"
@@ -189,7 +182,7 @@ class SearchField(CheckedField[str | None]):
         return require_text(value, field_name(self))
 
 
-class JsonField(Typed[_V], peewee.JSONField):
+class JsonField(Typed[_V, _V], peewee.JSONField):
     """A `jsonb` column: 4 MiB at most, no NaN, infinity, NUL, lone surrogate or key that is not text.
 
     Args:
@@ -231,7 +224,7 @@ class JsonField(Typed[_V], peewee.JSONField):
         return peewee.Cast(self.to_value(value), "jsonb")
 
 
-class EmbeddingField(Typed[Embedding | None], VectorField):
+class EmbeddingField(Typed[Embedding | None, ArrayLike | None], VectorField):
     """A `vector(1536)` column, stored in its row, checked and encoded by `myloware_store.core.vectors`.
 
     A plain `select()` leaves it out: it is read, in pgvector's binary form, when it is first asked for. An
@@ -242,10 +235,6 @@ class EmbeddingField(Typed[Embedding | None], VectorField):
     bulky = True
     storage = "PLAIN"
     accessor_class = EmbeddingAccessor
-
-    if TYPE_CHECKING:
-
-        def __set__(self, instance: object, value: ArrayLike | peewee.Node | None) -> None: ...
 
     def __init__(self, **options: Any) -> None:
         super().__init__(dimensions=DIMENSIONS, **options)
@@ -276,7 +265,7 @@ class EmbeddingField(Typed[Embedding | None], VectorField):
     __hash__ = peewee.Field.__hash__
 
 
-class ParentKey(Typed[_V], peewee.ForeignKeyField):
+class ParentKey(Typed[_V, _V | uuid.UUID | str], peewee.ForeignKeyField):
     """A foreign key to a row that all tenants share, without Peewee's own index.
 
     Args:
@@ -293,7 +282,6 @@ class ParentKey(Typed[_V], peewee.ForeignKeyField):
         @overload
         def __new__(cls, model: type[_Model], **options: Any) -> ParentKey[_Model]: ...
         def __new__(cls, model: type[_Model], **options: Any) -> Any: ...
-        def __set__(self, instance: object, value: _V | uuid.UUID | str | peewee.Node) -> None: ...
 
     else:
 

@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 _V = TypeVar("_V")
+_S = TypeVar("_S")
 _ADDRESSES = ipaddress.IPv4Address | ipaddress.IPv6Address  # interfaces are addresses, too
 _INT4 = range(-(2**31), 2**31)
 _YEARS = range(2, 9999)
@@ -64,11 +65,11 @@ def as_instant(value: Any, name: str) -> datetime:
     return instant.astimezone(UTC)  # PostgreSQL knows offsets below 16 hours only
 
 
-class Typed(Generic[_V]):
+class Typed(Generic[_V, _S]):
     """Type a column for type checkers: a value on an instance, the field itself on the class.
 
-    The parameter is the type of the value. Every field class whose columns may be NULL has two overloads of
-    `__init__`, so that `null=True` adds `None`.
+    The parameters are the type of the value and the type that can be assigned, besides SQL expressions. A field class
+    whose columns may be NULL has two overloads, so that `null=True` adds `None`.
     """
 
     if TYPE_CHECKING:
@@ -78,10 +79,10 @@ class Typed(Generic[_V]):
         @overload
         def __get__(self, instance: object, owner: Any) -> _V: ...
         def __get__(self, instance: object | None, owner: Any) -> Any: ...
-        def __set__(self, instance: object, value: _V | peewee.Node) -> None: ...
+        def __set__(self, instance: object, value: _S | peewee.Node) -> None: ...
 
 
-class CheckedField(Typed[_V], peewee.Field):
+class CheckedField(Typed[_V, _S], peewee.Field):
     """A field whose values pass `check` before they are stored; NULL and SQL expressions pass freely.
 
     Peewee asks `db_value` for what stands beside the field in a condition or an expression, and `to_value` for what is
@@ -124,7 +125,7 @@ class CheckedField(Typed[_V], peewee.Field):
         return peewee.Cast(self.to_value(value), self.field_type)
 
 
-class CheckedTextField(CheckedField[_V]):
+class CheckedTextField(CheckedField[_V, _V]):
     """Text as PostgreSQL can store it: a `str` without NUL or lone surrogates, 1 MiB at most.
 
     Args:
@@ -172,7 +173,7 @@ class NameField(CheckedTextField[_V]):
         def __init__(self, **options: Any) -> None: ...
 
 
-class CheckedIntegerField(CheckedField[_V]):
+class CheckedIntegerField(CheckedField[_V, _V]):
     """A 32-bit integer; floats and booleans are refused, never rounded."""
 
     field_type = "int4"
@@ -198,7 +199,7 @@ class CheckedIntegerField(CheckedField[_V]):
         return _number(self, value)
 
 
-class CheckedFloatField(CheckedField[float]):
+class CheckedFloatField(CheckedField[float, float]):
     """A finite double."""
 
     field_type = "float8"
@@ -215,7 +216,7 @@ class CheckedFloatField(CheckedField[float]):
         return _number(self, value)
 
 
-class CheckedBooleanField(CheckedField[bool]):
+class CheckedBooleanField(CheckedField[bool, bool]):
     """A boolean; nothing else is taken for one."""
 
     field_type = "bool"
@@ -231,7 +232,7 @@ def _part_in_utc(name: str) -> Any:
     return property(lambda field: peewee.fn.date_part(name, peewee.fn.timezone("UTC", field)))
 
 
-class TimestampField(CheckedField[_V]):
+class TimestampField(CheckedField[_V, _V]):
     """An instant of the years 2 to 9998: aware datetimes are taken, UTC is given back."""
 
     field_type = "timestamptz"
@@ -270,7 +271,7 @@ class TimestampField(CheckedField[_V]):
         return value
 
 
-class InetField(CheckedField[str | None]):
+class InetField(CheckedField[str | None, str | _ADDRESSES | None]):
     """An IPv4 or IPv6 address, with a prefix length or without."""
 
     field_type = "inet"
