@@ -43,8 +43,8 @@ class DeferredAccessor(peewee.FieldAccessor):
     def __get__(self, instance: Any, instance_type: Any = None) -> Any:
         if instance is None:
             return self.field
-        if self.name not in instance.__data__ and instance.stored:
-            query = self.model.select(self.field.read()).where(instance._pk_expr())  # noqa: SLF001  Peewee offers no other
+        if self.name not in instance.__data__ and instance._stored:
+            query = self.model.select(self.field.read()).where(instance._pk_expr())
             row = query.tuples().first()
             if row is None:
                 raise NotFound(f"{self.model.__name__} {instance._pk}: no such row to read {self.name} of")
@@ -59,8 +59,8 @@ class JsonAccessor(peewee.FieldAccessor):
         if instance is None:
             return self.field
         value = instance.__data__.get(self.name)
-        if isinstance(value, dict | list) and self.name not in instance.json_read:
-            instance.json_read[self.name] = dump_json(value, self.name, max_bytes=None)
+        if isinstance(value, dict | list) and self.name not in instance._json_read:
+            instance._json_read[self.name] = dump_json(value, self.name, max_bytes=None)
         return value
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import peewee
 
 from myloware_store.core.errors import InvalidInput
-from myloware_store.orm.rows import by_field, checked
+from myloware_store.orm.rows import by_field, checked, plain_fields
 
 __all__ = ["Alias", "Insert", "Select"]
 
@@ -73,7 +73,7 @@ class Alias(peewee.ModelAlias):
 
     def get_field_aliases(self) -> list[Any]:
         """Return the fields that a plain `select()` reads."""
-        return [getattr(self, field.name) for field in self.model.plain_fields()]
+        return [getattr(self, field.name) for field in plain_fields(self.model)]
 
     def select(self, *selection: Any) -> Any:
         """Select rows."""

@@ -14,6 +14,7 @@ from myloware_store.db.proxy import default_tenant
 from myloware_store.db.tenancy import current_actor, current_tenant
 from myloware_store.db.transactions import again_after_conflicts
 from myloware_store.orm.base import BaseModel, TenantEntity
+from myloware_store.orm.rows import plain_fields
 
 if TYPE_CHECKING:
     from myloware_store.db.database import StoreDatabase
@@ -104,9 +105,9 @@ class Repository:
 
 def stored_row(model: type[_Stored], row: Mapping[str, Any]) -> _Stored:
     """Return a stored instance from the values of its columns by name."""
-    values = {field.name: field.python_value(row[field.column_name]) for field in model.plain_fields()}
+    values = {field.name: field.python_value(row[field.column_name]) for field in plain_fields(model)}
     stored = model(__no_default__=True, **values)
-    stored._dirty.clear()  # noqa: SLF001  as Peewee does with what it reads
+    stored._dirty.clear()
     return stored
 
 

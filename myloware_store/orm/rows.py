@@ -26,6 +26,7 @@ __all__ = [
     "default",
     "fields_named",
     "is_sql",
+    "plain_fields",
     "with_tenant",
 ]
 
@@ -119,6 +120,11 @@ def default(field: peewee.Field) -> Any:
     if field.default is not None:
         return field.default() if callable(field.default) else field.default
     return peewee.SQL("DEFAULT")
+
+
+def plain_fields(model: _Model) -> list[peewee.Field]:
+    """Return the fields that a plain `select()` reads."""
+    return [field for field in model._meta.sorted_fields if not getattr(field, "deferred", False)]
 
 
 def batches(values: list[_T], size: int | None) -> list[list[_T]]:

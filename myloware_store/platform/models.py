@@ -10,7 +10,6 @@ from peewee import SQL, Check, CompositeKey
 from myloware_store.core.enums import ConnectorStatus, ConnectorType, WorkOrderStatus
 from myloware_store.orm.base import BaseModel, Entity, TenantEntity, name_checks, object_checks
 from myloware_store.orm.fields import EnumField, JsonField, ParentKey, TenantForeignKey, UuidField
-from myloware_store.orm.row_state import RowState
 from myloware_store.orm.scalars import (
     CheckedBooleanField,
     CheckedFloatField,
@@ -43,7 +42,7 @@ class Connector(TenantEntity):
     last_health_check = TimestampField(null=True)
     updated_at = TimestampField(constraints=[ServerDefault("now()")])
 
-    __repr__ = RowState.__repr__
+    __repr__ = BaseModel.__repr__
 
     class Meta:
         table_name = "connectors"
@@ -204,7 +203,7 @@ class Run(TenantEntity):
     finished_at = TimestampField(null=True)
     updated_at = TimestampField(constraints=[ServerDefault("now()")])
 
-    __repr__ = RowState.__repr__
+    __repr__ = BaseModel.__repr__
 
     class Meta:
         table_name = "runs"

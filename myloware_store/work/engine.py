@@ -31,7 +31,7 @@ from myloware_store.core.values import dump_json, is_uuid, read_label
 from myloware_store.db.listening import Listener
 from myloware_store.orm.repository import Repository, stored_row, writer
 from myloware_store.orm.scalars import as_instant
-from myloware_store.platform.schemas import ActiveSchemas, Schemas
+from myloware_store.platform.schemas import ActiveSchemas, Definitions
 from myloware_store.work.horizon import Horizon, Horizons
 from myloware_store.work.models import WorkItem, WorkOrder
 from myloware_store.work.prometheus import exposition
@@ -73,7 +73,7 @@ class Work(Repository):
 
     def __init__(self, database: StoreDatabase) -> None:
         super().__init__(database)
-        self._schemas = Schemas(database)
+        self._definitions = Definitions(database)
         self._active: dict[frozenset[str], ActiveSchemas] = {}
         self._horizons = Horizons()
 
@@ -541,7 +541,7 @@ class Work(Repository):
                 (row,) = self._named(_sql("submit"), given)
                 if row["holds"]:
                     return stored_row(WorkOrder, row) if row["id"] else None
-            active, asked = self._schemas.active(types), True
+            active, asked = self._definitions.active(types), True
             self._active[types] = active
 
     def _by_key(self, tenant: str, key: str) -> WorkOrder | None:

@@ -15,9 +15,8 @@ from myloware_store.core.enums import (
     WorkItemType,
     WorkOrderStatus,
 )
-from myloware_store.orm.base import TenantEntity, name_checks, object_checks
+from myloware_store.orm.base import BaseModel, TenantEntity, name_checks, object_checks
 from myloware_store.orm.fields import EnumField, JsonField, SearchField, TenantForeignKey, UuidField
-from myloware_store.orm.row_state import RowState
 from myloware_store.orm.scalars import (
     CheckedBooleanField,
     CheckedIntegerField,
@@ -57,7 +56,7 @@ class WorkOrder(TenantEntity):
     cancelled_at = TimestampField(null=True)
     updated_at = TimestampField(constraints=[ServerDefault("now()")])
 
-    __repr__ = RowState.__repr__
+    __repr__ = BaseModel.__repr__
 
     class Meta:
         table_name = "work_orders"
@@ -105,7 +104,7 @@ class WorkItem(TenantEntity):
     search = SearchField(null=True, constraints=[SQL("GENERATED ALWAYS AS (content_search(content)) STORED")])
     updated_at = TimestampField(constraints=[ServerDefault("now()")])
 
-    __repr__ = RowState.__repr__
+    __repr__ = BaseModel.__repr__
 
     class Meta:
         table_name = "work_items"
@@ -161,7 +160,7 @@ class Attempt(TenantEntity):
     finished_at = TimestampField(null=True)
     updated_at = TimestampField(constraints=[ServerDefault("now()")])
 
-    __repr__ = RowState.__repr__
+    __repr__ = BaseModel.__repr__
 
     class Meta:
         table_name = "attempts"

@@ -353,13 +353,13 @@ def test_a_rolled_back_activation_counts_nowhere(myloware: Store, strict: Schema
 def test_a_check_is_one_query_and_definitions_travel_once(myloware: Store, strict: Schemas) -> None:
     """Also for many documents of several types, and with more schemas than are kept ready."""
     asked: list[str] = []
-    rows = strict._rows
+    rows = strict._definitions._rows
 
     def counted(sql: str, parameters: Any, **options: Any) -> Any:
         asked.append(sql)
         return rows(sql, parameters, **options)
 
-    strict._rows = counted  # type: ignore[method-assign]
+    strict._definitions._rows = counted  # type: ignore[method-assign]
     documents = [("INVOICE", '{"number": "1", "total": 1}'), ("TICKET", "x")] * 50
     strict.check_documents(documents)
     assert [_sql("active_schemas"), _sql("active_definitions")] == asked
@@ -370,7 +370,7 @@ def test_a_check_is_one_query_and_definitions_travel_once(myloware: Store, stric
     strict.check_documents([(f"N{n}", "1") for n in range(120)])
     Schema.create(name="n0a", version="1", document_type="N0", schema_definition={}, is_active=True)
     strict.check_documents([("N0", "1")])
-    assert 2 == len(strict._kept)
+    assert 2 == len(strict._definitions._kept)
     with pytest.raises(InvalidDocument):
         strict.check_documents([*documents, ("INVOICE", "{}")])
 
