@@ -1,4 +1,4 @@
-"""Columns of PostgreSQL's own types: native enums, vectors, UUIDs, JSON, and foreign keys that keep tenants apart."""
+"""Columns of PostgreSQL types: enums, vectors, UUIDs, JSON, and foreign keys that include the tenant."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _Model = TypeVar("_Model", bound=peewee.Model)
 
 
 class DeferredAccessor(peewee.FieldAccessor):
-    """Read a column that `select()` left out when an instance is first asked for it, by one query."""
+    """Load a column that `select()` omitted, with one query on first access."""
 
     def __get__(self, instance: Any, instance_type: Any = None) -> Any:
         if instance is None:
@@ -53,7 +53,7 @@ class DeferredAccessor(peewee.FieldAccessor):
 
 
 class JsonAccessor(peewee.FieldAccessor):
-    """Remember what a JSON value was when it was first read, so that a change inside it is saved."""
+    """Remember a JSON value when it is first read, so that `save()` notices changes inside it."""
 
     def __get__(self, instance: Any, instance_type: Any = None) -> Any:
         if instance is None:
@@ -65,25 +65,25 @@ class JsonAccessor(peewee.FieldAccessor):
 
 
 class FinalAccessor(peewee.FieldAccessor):
-    """Give a text its final form, a member or a UUID, where it is assigned; `save()` refuses what has none."""
+    """Convert an assigned text to an enum member or a UUID. `save()` refuses a text that is neither."""
 
     def __set__(self, instance: Any, value: Any) -> None:
         value = _final(self.field, value)
-        # The same key again is no change of it, which would be refused.
+        # `save()` refuses a changed key, so assigning the same key again must not count as a change.
         same = isinstance(value, uuid.UUID) and value == instance.__data__.get(self.name)
         if not (same and self.field.primary_key):
             super().__set__(instance, value)
 
 
 class ParentAccessor(peewee.ForeignKeyAccessor):
-    """The same for the key of a parent."""
+    """Convert an assigned text to the UUID of a parent."""
 
     def __set__(self, instance: Any, obj: Any) -> None:
         super().__set__(instance, _final(self.field, obj))
 
 
 class EmbeddingAccessor(DeferredAccessor):
-    """Take a checked copy of a vector that is assigned, and give it read-only: a change inside would not be saved."""
+    """Check and copy an assigned vector, and return it read-only, because `save()` would miss changes inside it."""
 
     def __get__(self, instance: Any, instance_type: Any = None) -> Any:
         value = super().__get__(instance, instance_type)
@@ -98,7 +98,7 @@ class EmbeddingAccessor(DeferredAccessor):
 
 
 class EnumField(CheckedField[_V, _V | str]):
-    """A column of one of the native enum types; labels and members are taken, members are given back."""
+    """A column of a native enum type. It accepts labels and members, and returns members."""
 
     accessor_class = FinalAccessor
 
@@ -111,12 +111,12 @@ class EnumField(CheckedField[_V, _V | str]):
         super().__init__(**options)
 
     @property
-    def field_type(self) -> str:  # type: ignore[override]  # Peewee's stubs know class variables only
+    def field_type(self) -> str:  # type: ignore[override]  # a class variable in Peewee's stubs
         return next(name for name, known in ENUM_TYPES.items() if known is self.enum)
 
     def check(self, value: Any) -> str:
         if isinstance(value, StrEnum) and not isinstance(value, self.enum):
-            raise InvalidInput(f"{field_name(self)}: {shown(value)} is of another enum than {self.enum.__name__}")
+            raise InvalidInput(f"{field_name(self)}: {shown(value)} is not a {self.enum.__name__}")
         try:
             return str(self.enum(value).value)
         except ValueError:
@@ -128,7 +128,7 @@ class EnumField(CheckedField[_V, _V | str]):
 
 
 class UuidField(CheckedField[_V, _V | str]):
-    """A UUID; those of any library and their text forms are taken, `uuid.UUID` is given back."""
+    """A UUID. It accepts UUIDs of any library and their text forms, and returns `uuid.UUID`."""
 
     field_type = "uuid"
     accessor_class = FinalAccessor
@@ -149,12 +149,12 @@ class UuidField(CheckedField[_V, _V | str]):
 
     @staticmethod
     def primary() -> UuidField[uuid.UUID]:
-        """A primary key made by the client as UUIDv7, so that inserts stay local in the index."""
+        """Return a primary key. The client makes it as a UUIDv7, so that inserts stay close together in the index."""
         return UuidField(primary_key=True, default=uuid7, constraints=[ServerDefault("gen_random_uuid()")])
 
 
 class BytesField(CheckedField[bytes | None, bytes | None]):
-    """A stored generated `bytea`, read only."""
+    """A generated `bytea` column, read-only."""
 
     field_type = "bytea"
     deferred = True
@@ -171,7 +171,7 @@ class BytesField(CheckedField[bytes | None, bytes | None]):
 
 
 class SearchField(CheckedField[str | None, str | None]):
-    """A stored generated `tsvector`: PostgreSQL fills it, a plain `select()` leaves it out."""
+    """A generated `tsvector` column, read-only."""
 
     field_type = "tsvector"
     deferred = True
@@ -182,11 +182,11 @@ class SearchField(CheckedField[str | None, str | None]):
         return require_text(value, field_name(self))
 
 
-class JsonField(Typed[_V, _V], peewee.JSONField):
-    """A `jsonb` column: 4 MiB at most, no NaN, infinity, NUL, lone surrogate or key that is not text.
+class JsonField(CheckedField[_V, _V], peewee.JSONField):
+    """A `jsonb` column of at most 4 MiB. Keys must be text; NaN, infinities, NUL and lone surrogates are refused.
 
     Args:
-        kind: The Python type of the top level, `dict` or `list`; None allows any JSON value.
+        kind: The type of the top level, `dict` or `list`, by default any JSON value.
     """
 
     field_type = "jsonb"
@@ -206,29 +206,23 @@ class JsonField(Typed[_V, _V], peewee.JSONField):
     def dump(self, value: Any) -> str:
         return dump_json(value, field_name(self), max_bytes=None)
 
-    def db_value(self, value: Any) -> Any:
-        return value if passes(value) or isinstance(value, Json) else Json(value, dumps=self.dump)
+    def operand(self, value: Any) -> Any:
+        return value if isinstance(value, Json) else Json(value, dumps=self.dump)
 
-    def stored_value(self, value: Any) -> Any:
-        if passes(value) or isinstance(value, Json):
+    def check(self, value: Any) -> Any:
+        if isinstance(value, Json):
             return value
         if self.kind is not None and not isinstance(value, Mapping if self.kind is dict else self.kind):
             raise InvalidInput(f"{field_name(self)}: {type(value).__name__} is not a {self.kind.__name__}")
         text = dump_json(value, field_name(self), max_bytes=MAX_JSON_BYTES)
         return Json(value, dumps=lambda _: text)
 
-    def to_value(self, value: Any) -> Any:
-        return peewee.Value(value, self.stored_value, unpack=False)
 
-    def case_value(self, value: Any) -> Any:
-        return peewee.Cast(self.to_value(value), "jsonb")
+class EmbeddingField(CheckedField[Embedding | None, ArrayLike | None], VectorField):
+    """A `vector(1536)` column, stored inside its row.
 
-
-class EmbeddingField(Typed[Embedding | None, ArrayLike | None], VectorField):
-    """A `vector(1536)` column, stored in its row, checked and encoded by `myloware_store.core.vectors`.
-
-    A plain `select()` leaves it out: it is read, in pgvector's binary form, when it is first asked for. An
-    instance has a read-only copy of it.
+    A plain `select()` omits it. An instance loads it on first access, in pgvector's binary format, as a read-only
+    array.
     """
 
     deferred = True
@@ -239,23 +233,20 @@ class EmbeddingField(Typed[Embedding | None, ArrayLike | None], VectorField):
     def __init__(self, **options: Any) -> None:
         super().__init__(dimensions=DIMENSIONS, **options)
 
-    def db_value(self, value: Any) -> Any:
-        return value if passes(value) else encode_text(value, field_name(self))
+    def check(self, value: Any) -> str:
+        return encode_text(value, field_name(self))
 
     def python_value(self, value: Any) -> Any:
         return _frozen(decode_text(value)) if isinstance(value, str) else value
 
-    def case_value(self, value: Any) -> Any:
-        return peewee.Cast(self.to_value(value), f"vector({DIMENSIONS})")
-
     def read(self) -> Any:
-        """Return what to select to read the column the cheap way: a `(1536,) float32` array, under the field's name."""
+        """Return the expression that reads the column in binary, as a `(1536,) float32` array named like the field."""
         read = peewee.fn.vector_send(self).python_value(
             lambda data: None if data is None else _frozen(decode_binary(data))
         )
         return read.alias(self.name)
 
-    # A list on the right would be unpacked into one parameter an element.
+    # Peewee would expand a list on the right into one parameter per element.
     def __eq__(self, other: object) -> Any:
         return peewee.Expression(self, peewee.OP.EQ if other is not None else peewee.OP.IS, self.to_value(other))
 
@@ -266,7 +257,7 @@ class EmbeddingField(Typed[Embedding | None, ArrayLike | None], VectorField):
 
 
 class ParentKey(Typed[_V, _V | uuid.UUID | str], peewee.ForeignKeyField):
-    """A foreign key to a row that all tenants share, without Peewee's own index.
+    """A foreign key to a row that all tenants share. It has no index of its own.
 
     Args:
         model: The parent.
@@ -288,14 +279,11 @@ class ParentKey(Typed[_V, _V | uuid.UUID | str], peewee.ForeignKeyField):
         def __init__(self, model: type[peewee.Model], *, on_delete: str = "CASCADE", **options: Any) -> None:
             super().__init__(model, on_delete=on_delete, index=False, **options)
 
-    def case_value(self, value: Any) -> Any:
-        return peewee.Cast(self.to_value(value), self.field_type)
-
 
 class TenantForeignKey(ParentKey[_V]):
     """A foreign key to a row of the same tenant: `(tenant_id, parent_id) REFERENCES parent (tenant_id, id)`.
 
-    No statement can attach a row to another tenant's parent.
+    No statement can give a row the parent of another tenant.
     """
 
     if TYPE_CHECKING:
