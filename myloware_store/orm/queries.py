@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import peewee
 
@@ -32,6 +32,16 @@ class Select(_ModelSelect[_Row]):
         dicts: Callable[..., Any]
         namedtuples: Callable[..., Any]
         objects: Callable[..., Any]
+
+        # These do, and the stubs do not say so.
+        first: Callable[..., _Row | None]
+        iterator: Callable[..., Iterator[_Row]]
+
+        @overload
+        def __getitem__(self, value: int) -> _Row: ...
+        @overload
+        def __getitem__(self, value: slice) -> list[_Row]: ...
+        def __getitem__(self, value: int | slice) -> Any: ...
 
     def filter(self, *args: Any, **kwargs: Any) -> Any:
         """Add conditions, as expressions or as keywords like Django's."""

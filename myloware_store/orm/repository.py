@@ -14,6 +14,7 @@ from myloware_store.db.proxy import default_tenant
 from myloware_store.db.tenancy import current_actor, current_tenant
 from myloware_store.db.transactions import again_after_conflicts
 from myloware_store.orm.base import BaseModel, TenantEntity
+from myloware_store.orm.queries import Select
 from myloware_store.orm.rows import plain_fields
 
 if TYPE_CHECKING:
@@ -36,13 +37,13 @@ class Repository:
     def __init__(self, database: StoreDatabase) -> None:
         self._db = database
 
-    def _select(self, model: type[BaseModel], *fields: Any) -> Any:
+    def _select(self, model: type[_Stored], *fields: Any) -> Select[_Stored]:
         """Select rows of this database. In a table with tenants, select those of the tenant in force."""
         query = model.select(*fields).bind(self._db)
         tenant = current_tenant()
-        return (
-            query if tenant is None or not issubclass(model, TenantEntity) else query.where(model.tenant_id == tenant)
-        )
+        if tenant is None or not issubclass(model, TenantEntity):
+            return query
+        return query.where(model.tenant_id == tenant)
 
     def _create(self, model: type[_Stored], **values: Any) -> _Stored:
         """Insert a row into this database, and return it as stored."""
@@ -52,7 +53,7 @@ class Repository:
 
     def _find(self, model: type[_Row], row_id: Any, name: str) -> _Row:
         """Return the row with this id in the tenant in force, or raise NotFound."""
-        row: _Row | None = self._select(model).where(model.id == as_uuid(row_id, name)).first()
+        row = self._select(model).where(model.id == as_uuid(row_id, name)).first()
         if row is None:
             raise NotFound(f"{name}: there is no {model.__name__} {row_id}")
         return row

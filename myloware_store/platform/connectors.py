@@ -81,7 +81,7 @@ class Connectors(Repository):
         """
         row_id, owner, name = named_or_id(connector, "connector")
         wanted = (Connector.tenant_id == owner) & (Connector.name == name) if name else Connector.id == row_id
-        found: Connector | None = self._select(Connector).where(wanted).first()
+        found = self._select(Connector).where(wanted).first()
         if found is None:
             raise _not_found(row_id, name)
         return found

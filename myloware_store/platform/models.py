@@ -22,7 +22,7 @@ from myloware_store.orm.scalars import (
 from myloware_store.work.models import WorkItem, WorkOrder
 
 if TYPE_CHECKING:
-    from peewee import ModelSelect
+    from myloware_store.orm.queries import Select
 
 __all__ = ["Capability", "Connector", "EvalResult", "Run", "Schema", "Tool", "ToolCapability", "WorkflowTemplate"]
 
@@ -31,7 +31,7 @@ class Connector(TenantEntity):
     """A system outside that a tenant's agents reach."""
 
     if TYPE_CHECKING:
-        tools: ModelSelect[Tool]
+        tools: Select[Tool]
 
     name = NameField()
     type = EnumField(ConnectorType)
@@ -59,7 +59,7 @@ class Tool(TenantEntity):
 
     if TYPE_CHECKING:
         connector_id: UuidField[UUID]
-        grants: ModelSelect[ToolCapability]
+        grants: Select[ToolCapability]
 
     name = NameField()
     description = CheckedTextField(null=True)
@@ -79,17 +79,16 @@ class Tool(TenantEntity):
         indexes = [SQL("CREATE INDEX tools_connector_id_idx ON tools (connector_id)")]
 
     @property
-    def capabilities(self) -> ModelSelect[Capability]:
+    def capabilities(self) -> Select[Capability]:
         """The capabilities granted to this tool."""
-        granted: ModelSelect[Capability] = Capability.select().join(ToolCapability).where(ToolCapability.tool == self)
-        return granted
+        return Capability.select().join(ToolCapability).where(ToolCapability.tool == self)
 
 
 class Capability(Entity):
     """A permission that tools can be granted; all tenants share the list."""
 
     if TYPE_CHECKING:
-        grants: ModelSelect[ToolCapability]
+        grants: Select[ToolCapability]
 
     name = NameField()
     description = CheckedTextField(null=True)
@@ -106,10 +105,9 @@ class Capability(Entity):
         ]
 
     @property
-    def tools(self) -> ModelSelect[Tool]:
+    def tools(self) -> Select[Tool]:
         """The tools, of every tenant, that this capability is granted to."""
-        holders: ModelSelect[Tool] = Tool.select().join(ToolCapability).where(ToolCapability.capability == self)
-        return holders
+        return Tool.select().join(ToolCapability).where(ToolCapability.capability == self)
 
 
 class ToolCapability(BaseModel):
@@ -159,7 +157,7 @@ class WorkflowTemplate(Entity):
     """A reusable workflow; one template of a name is active at most."""
 
     if TYPE_CHECKING:
-        runs: ModelSelect[Run]
+        runs: Select[Run]
 
     name = NameField()
     description = CheckedTextField(null=True)

@@ -95,5 +95,4 @@ class Templates(Versions[WorkflowTemplate]):
             InvalidInput: The name is not such a text.
         """
         named = WorkflowTemplate.name == as_name(name, "name")
-        found: WorkflowTemplate | None = self._select(WorkflowTemplate).where(named, WorkflowTemplate.is_active).first()
-        return found
+        return self._select(WorkflowTemplate).where(named, WorkflowTemplate.is_active).first()

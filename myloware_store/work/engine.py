@@ -546,8 +546,7 @@ class Work(Repository):
 
     def _by_key(self, tenant: str, key: str) -> WorkOrder | None:
         named = (WorkOrder.tenant_id == tenant, WorkOrder.idempotency_key == key)
-        order: WorkOrder | None = self._select(WorkOrder).where(*named).first()
-        return order
+        return self._select(WorkOrder).where(*named).first()
 
     def _first_order(self, tenant: str, key: Any, documents: list[tuple[str, str]]) -> WorkOrder:
         order = self._by_key(tenant, key)

@@ -27,7 +27,7 @@ from myloware_store.orm.scalars import (
 )
 
 if TYPE_CHECKING:
-    from peewee import ModelSelect
+    from myloware_store.orm.queries import Select
 
 __all__ = ["ApprovalEvent", "Attempt", "DeadLetter", "WorkItem", "WorkOrder"]
 
@@ -40,8 +40,8 @@ class WorkOrder(TenantEntity):
     """
 
     if TYPE_CHECKING:
-        items: ModelSelect[WorkItem]
-        runs: ModelSelect[Any]
+        items: Select[WorkItem]
+        runs: Select[Any]
 
     status = EnumField(
         WorkOrderStatus, default=WorkOrderStatus.PENDING, constraints=[ServerDefault("'PENDING'::work_order_status")]
@@ -79,11 +79,11 @@ class WorkItem(TenantEntity):
 
     if TYPE_CHECKING:
         work_order_id: UuidField[UUID]
-        attempts: ModelSelect[Attempt]
-        mem_docs: ModelSelect[Any]
-        approval_events: ModelSelect[Any]
-        eval_results: ModelSelect[Any]
-        dead_letters: ModelSelect[Any]
+        attempts: Select[Attempt]
+        mem_docs: Select[Any]
+        approval_events: Select[Any]
+        eval_results: Select[Any]
+        dead_letters: Select[Any]
 
     work_order = TenantForeignKey(WorkOrder, backref="items")
     type = EnumField(WorkItemType)

@@ -270,7 +270,7 @@ def test_many_documents_inside_a_callers_transaction(myloware: Store) -> None:
         myloware.memory.upsert(docs(MANY, "second"))
         myloware.memory.bulk_load(docs(MANY, "third"))
         with pytest.raises(MemoryConflict):
-            myloware.memory.bulk_load([{**docs(1)[0], "id": MemDoc.select().first().id}])
+            myloware.memory.bulk_load([{**docs(1)[0], "id": MemDoc.select().get().id}])
         assert 3 * MANY == MemDoc.select().count()
         transaction.rollback()
     assert 0 == MemDoc.select().count()

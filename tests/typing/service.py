@@ -105,8 +105,12 @@ def columns(order_id: UUID) -> None:
             assert_type(item.status, WorkItemStatus)
             assert_type(item.current_attempt_id, UUID | None)
             assert_type(item.awaiting_approval, bool)
+            assert_type(item.attempts.first(), Attempt | None)
             item.work_order = order_id
             assert_type(item.work_order, WorkOrder)
+    assert_type(WorkOrder.select().first(), WorkOrder | None)
+    assert_type([*WorkOrder.select().iterator()], list[WorkOrder])
+    assert_type(WorkOrder.select()[0], WorkOrder)
     assert_type(WorkOrder.get_or_none(WorkOrder.id == order_id), WorkOrder | None)
     assert_type(WorkOrder.create(created_by="me"), WorkOrder)
     assert_type(WorkOrder.get_or_create(idempotency_key="k", defaults={"created_by": "me"}), tuple[WorkOrder, bool])
