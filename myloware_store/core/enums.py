@@ -1,4 +1,4 @@
-"""The nine native enum types, with the names and labels that the database knows them by."""
+"""The nine native enum types of the database, with their names and labels."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
 
 
 class WorkOrderStatus(StrEnum):
-    """Where a work order, or a run of a workflow over it, stands."""
+    """The status of a work order or of a run."""
 
     PENDING = "PENDING"
     PROCESSING = "PROCESSING"
@@ -34,7 +34,7 @@ class WorkOrderStatus(StrEnum):
 
 
 class Priority(StrEnum):
-    """How urgent work is; the database sorts in this order, LOW first."""
+    """The urgency of work. The database sorts in this order, LOW first."""
 
     LOW = "LOW"
     MEDIUM = "MEDIUM"
@@ -46,7 +46,7 @@ PriorityLabel: TypeAlias = Literal["LOW", "MEDIUM", "HIGH", "URGENT"]
 
 
 class WorkItemType(StrEnum):
-    """The kind of document an item holds."""
+    """The type of an item's document."""
 
     INVOICE = "INVOICE"
     TICKET = "TICKET"
@@ -57,7 +57,7 @@ WorkItemTypeLabel: TypeAlias = Literal["INVOICE", "TICKET", "STATUS_REPORT"]
 
 
 class WorkItemStatus(StrEnum):
-    """Where an item stands: waiting, held by an agent, or done."""
+    """The status of an item: waiting, held by an agent, or done."""
 
     QUEUED = "QUEUED"
     PROCESSING = "PROCESSING"
@@ -66,7 +66,7 @@ class WorkItemStatus(StrEnum):
 
 
 class AttemptStatus(StrEnum):
-    """How an attempt at an item is going, or how it ended."""
+    """The status of an attempt at an item."""
 
     STARTED = "STARTED"
     COMPLETED = "COMPLETED"
@@ -75,7 +75,7 @@ class AttemptStatus(StrEnum):
 
 
 class MemDocType(StrEnum):
-    """What a memory document is for."""
+    """The purpose of a memory document."""
 
     CONTEXT = "CONTEXT"
     KNOWLEDGE = "KNOWLEDGE"
@@ -83,7 +83,7 @@ class MemDocType(StrEnum):
 
 
 class ApprovalDecision(StrEnum):
-    """What a person decided about an item."""
+    """A person's decision about an item."""
 
     APPROVED = "APPROVED"
     REJECTED = "REJECTED"
@@ -94,7 +94,7 @@ ApprovalDecisionLabel: TypeAlias = Literal["APPROVED", "REJECTED", "ESCALATED"]
 
 
 class ConnectorType(StrEnum):
-    """The kind of system a connector reaches."""
+    """The kind of system that a connector reaches."""
 
     SLACK = "SLACK"
     EMAIL = "EMAIL"
@@ -127,4 +127,4 @@ ENUM_TYPES: dict[str, type[StrEnum]] = {
     "connector_type": ConnectorType,
     "connector_status": ConnectorStatus,
 }
-"""The enum that stands for each PostgreSQL type."""
+"""The enum of each PostgreSQL type."""

@@ -25,7 +25,7 @@ __all__ = ["MemDoc"]
 
 
 class MemDoc(TenantEntity):
-    """A passage an agent remembers; it goes with the item it was made for, or stands alone."""
+    """A document of an agent's memory. If it was made for an item, it is deleted with it."""
 
     if TYPE_CHECKING:
         work_item_id: UuidField[UUID | None]
@@ -41,7 +41,7 @@ class MemDoc(TenantEntity):
 
     class Meta:
         table_name = "mem_docs"
-        # What a row has beside its vector stays there as far as the page goes.
+        # Keeps the other columns of a row in line beside its vector, up to the size of a page.
         table_settings = ["WITH (toast_tuple_target = 8160)"]
         constraints = [
             *name_checks("mem_docs", "tenant_id"),

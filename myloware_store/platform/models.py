@@ -1,4 +1,4 @@
-"""The platform's catalogue: connectors, tools and capabilities, schemas, workflow templates, runs, evaluations."""
+"""Connectors, tools and capabilities, schemas, workflow templates, runs, evaluations, and the audit trail."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["Capability", "Connector", "EvalResult", "Run", "Schema", "Tool", "To
 
 
 class Connector(TenantEntity):
-    """A system outside that a tenant's agents reach."""
+    """An outside system that a tenant's agents use."""
 
     if TYPE_CHECKING:
         tools: Select[Tool]
@@ -55,7 +55,7 @@ class Connector(TenantEntity):
 
 
 class Tool(TenantEntity):
-    """Something an agent can call through a connector."""
+    """A tool that an agent calls through a connector."""
 
     if TYPE_CHECKING:
         connector_id: UuidField[UUID]
@@ -85,7 +85,7 @@ class Tool(TenantEntity):
 
 
 class Capability(Entity):
-    """A permission that tools can be granted; all tenants share the list."""
+    """A permission that can be granted to tools. All tenants share the list."""
 
     if TYPE_CHECKING:
         grants: Select[ToolCapability]
@@ -134,7 +134,7 @@ class ToolCapability(BaseModel):
 
 
 class Schema(Entity):
-    """A version of the JSON Schema for a type of document; one version of a name is active at most."""
+    """A version of the JSON Schema for a type of document. At most one version of a name is active."""
 
     name = NameField()
     version = NameField()
@@ -154,7 +154,7 @@ class Schema(Entity):
 
 
 class WorkflowTemplate(Entity):
-    """A reusable workflow; one template of a name is active at most."""
+    """A reusable workflow. At most one template of a name is active."""
 
     if TYPE_CHECKING:
         runs: Select[Run]
@@ -178,7 +178,7 @@ class WorkflowTemplate(Entity):
 
 
 class Run(TenantEntity):
-    """One execution of a workflow over an order."""
+    """An execution of a workflow on an order."""
 
     if TYPE_CHECKING:
         work_order_id: UuidField[UUID]
@@ -217,7 +217,7 @@ class Run(TenantEntity):
 
 
 class EvalResult(TenantEntity):
-    """How good the result of an item was, by one kind of evaluation."""
+    """An evaluation of an item's result."""
 
     if TYPE_CHECKING:
         work_item_id: UuidField[UUID]
@@ -239,9 +239,9 @@ class EvalResult(TenantEntity):
 
 
 class AuditLog(TenantEntity):
-    """One action of a user or service; append-only, and it outlives what it tells of.
+    """An action of a user or service. Append-only, and kept when its subject is deleted.
 
-    Actions on tables that tenants share (capabilities, schemas, workflow templates) stand under tenant `*`.
+    Actions on tables that tenants share (capabilities, schemas, workflow templates) have the tenant `*`.
     """
 
     user_id = NameField()

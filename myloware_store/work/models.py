@@ -1,4 +1,4 @@
-"""Work orders, their items, every attempt at them, and people's decisions and dead letters about them."""
+"""Work orders, their items, attempts at them, decisions about them, and dead letters."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ __all__ = ["ApprovalEvent", "Attempt", "DeadLetter", "WorkItem", "WorkOrder"]
 class WorkOrder(TenantEntity):
     """A request to process documents.
 
-    The database keeps `open_items`, `failed_items` and `status` in step with the items: PENDING until the first
-    starts, COMPLETED or FAILED when the last has ended, open again when one is replayed.
+    The database updates `open_items`, `failed_items` and `status` with the items. An order is PENDING until its first
+    item starts, and COMPLETED or FAILED when its last item has ended. The replay of an item opens it again.
     """
 
     if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class WorkOrder(TenantEntity):
 
 
 class WorkItem(TenantEntity):
-    """One document of an order, and what came of it."""
+    """A document of an order, and its result."""
 
     if TYPE_CHECKING:
         work_order_id: UuidField[UUID]
@@ -93,12 +93,12 @@ class WorkItem(TenantEntity):
     )
     result = JsonField(null=True)
     processed_at = TimestampField(null=True)
-    # Its order's, which a trigger fills in where an INSERT leaves it out.
+    # The order's. A trigger fills it in if an INSERT omits it.
     priority = EnumField(Priority)
     available_at = TimestampField(constraints=[ServerDefault("now()")])
     attempt_count = CheckedIntegerField(constraints=[ServerDefault("0")])
     max_attempts = CheckedIntegerField(constraints=[ServerDefault("5")])
-    # No foreign key: the attempt refers to the item, and stays named here after the end.
+    # No foreign key: the attempt already refers to the item. The id stays after the end.
     current_attempt_id = UuidField(null=True)
     awaiting_approval = CheckedBooleanField(constraints=[ServerDefault("false")])
     search = SearchField(null=True, constraints=[SQL("GENERATED ALWAYS AS (content_search(content)) STORED")])
@@ -140,7 +140,7 @@ class WorkItem(TenantEntity):
 
 
 class Attempt(TenantEntity):
-    """One try of an agent at an item; the lease on the item is the attempt's."""
+    """An agent's try at an item. It holds the lease on the item."""
 
     if TYPE_CHECKING:
         work_item_id: UuidField[UUID]
@@ -179,7 +179,7 @@ class Attempt(TenantEntity):
 
 
 class ApprovalEvent(TenantEntity):
-    """One decision of a person about an item; append-only."""
+    """A person's decision about an item. Append-only."""
 
     if TYPE_CHECKING:
         work_item_id: UuidField[UUID]
@@ -197,7 +197,7 @@ class ApprovalEvent(TenantEntity):
 
 
 class DeadLetter(TenantEntity):
-    """An event that failed for good, kept until someone replays it."""
+    """An event that failed for good. It can be replayed."""
 
     if TYPE_CHECKING:
         work_item_id: UuidField[UUID | None]

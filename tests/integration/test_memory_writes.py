@@ -521,7 +521,7 @@ def test_both_servers_store_documents(empty_database: str) -> None:
     [
         ({"content": " "}, "content: the text is empty"),
         ({"type": "NOTE"}, "type: 'NOTE' is not one of"),
-        ({"embedding": [0.0] * DIMENSIONS}, "embedding: it is all zeros"),
+        ({"embedding": [0.0] * DIMENSIONS}, "embedding: all numbers are zero"),
         ({"metadata": {"x": float("nan")}}, "metadata: the JSON holds NaN"),
         ({"id": 7}, "id: 7 is not a UUID"),
         ({"title": "x"}, "unknown key 'title'"),
