@@ -11,13 +11,13 @@ import hashlib
 import inspect
 import re
 import unicodedata
-from collections.abc import Mapping
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from myloware_store.core.arguments import as_list
 from myloware_store.core.errors import InvalidInput, InvalidVector, StoreError
 from myloware_store.core.values import require_text
 from myloware_store.core.vectors import DIMENSIONS
@@ -65,14 +65,8 @@ class HashingEmbedder:
             InvalidInput: A text is blank or cannot be stored, or `texts` is a single string.
         """
         if isinstance(texts, str):
-            raise InvalidInput("texts: one string is not a sequence of texts; pass [text]")
-        try:
-            each = None if isinstance(texts, bytes | Mapping) else iter(texts)
-        except TypeError:
-            each = None
-        if each is None:
-            raise InvalidInput(f"texts: {type(texts).__name__} is not a sequence of texts")
-        texts = list(each)
+            raise InvalidInput("texts: a single string is not a list of texts; pass [text]")
+        texts = as_list(texts, "texts")
         vectors = np.empty((len(texts), DIMENSIONS), np.float32)
         for row, text in enumerate(texts):
             vectors[row] = _embed(require_text(text, f"texts[{row}]", blank=False, max_bytes=None))

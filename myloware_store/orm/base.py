@@ -1,4 +1,4 @@
-"""The base of the models: what every row has, and Peewee's silent traps closed."""
+"""The base of the models, without Peewee's silent traps."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class BaseModel(peewee.Model):
         for field in fields:
             is_model = inspect.isclass(field) and issubclass(field, BaseModel)
             if not (is_model or isinstance(field, peewee.Node)):
-                raise InvalidInput(f"{cls.__name__}: {shown(field)} is no field; select {cls.__name__}.<field>")
+                raise InvalidInput(f"{cls.__name__}: {shown(field)} is not a field; select {cls.__name__}.<field>")
             expanded.extend(plain_fields(field) if is_model else [field])
         return Select(cls, expanded)
 
