@@ -59,19 +59,19 @@ class Repository:
         return row
 
     def _rows(self, sql: str, parameters: Mapping[str, Any], *, reads: bool = False) -> list[tuple[Any, ...]]:
-        """Run one statement and return its rows; `_execute` says how."""
+        """Run one statement with `_execute`, and return its rows."""
         return self._execute(sql, parameters, reads=reads).fetchall()
 
     def _stored(
         self, model: type[_Stored], sql: str, parameters: Mapping[str, Any], *, contested: str = ""
     ) -> list[_Stored]:
-        """Run one statement and return its rows, which have at least the model's plain columns, as instances."""
+        """Run one statement, and return its rows as instances. They must have the model's plain columns."""
         return [stored_row(model, row) for row in self._named(sql, parameters, contested=contested)]
 
     def _named(
         self, sql: str, parameters: Mapping[str, Any], *, contested: str = "", reads: bool = False
     ) -> list[dict[str, Any]]:
-        """Run one statement and return its rows by the names of their columns."""
+        """Run one statement, and return its rows as dicts by column."""
         rows = self._execute(sql, parameters, contested=contested, reads=reads)
         names = [column.name for column in rows.description or ()]
         return [dict(zip(names, row, strict=True)) for row in rows]

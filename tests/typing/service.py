@@ -158,4 +158,5 @@ def refused(store: Store, order: WorkOrder, factory: Factory) -> None:
     assert_type(order.no_such_column, Any)  # type: ignore[attr-defined]  # a misspelt column
     store.work.submit([NewItem("INVOICE")])  # type: ignore[call-arg]  # no content
     store.approvals.decide(order.id, approver_id="kim", decision="MAYBE", policy_version="1")  # type: ignore[arg-type]
+    store.memory.search_text("x", match="all")  # type: ignore[arg-type]  # no such way to match
     factory.work_order(colour="red")  # type: ignore[call-arg]  # no such field
