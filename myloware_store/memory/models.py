@@ -34,7 +34,7 @@ class MemDoc(TenantEntity):
     type = EnumField(MemDocType)
     content = CheckedTextField(blank=False)
     embedding = EmbeddingField(null=True)
-    metadata = JsonField(kind=dict, default=dict, constraints=[ServerDefault("'{}'::jsonb")])
+    metadata = JsonField(kind=dict, default=dict)
     content_hash = BytesField(null=True, constraints=[SQL("GENERATED ALWAYS AS (content_sha256(content)) STORED")])
     search = SearchField(null=True, constraints=[SQL("GENERATED ALWAYS AS (content_search(content)) STORED")])
     updated_at = TimestampField(constraints=[ServerDefault("now()")])

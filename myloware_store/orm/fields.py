@@ -13,7 +13,6 @@ import peewee
 from numpy.typing import ArrayLike
 from pgvector.peewee import VectorField
 from psycopg2.extras import Json
-from uuid_utils.compat import uuid7
 
 from myloware_store.core.enums import ENUM_TYPES
 from myloware_store.core.errors import InvalidInput, NotFound, SchemaMismatch
@@ -98,7 +97,12 @@ class EmbeddingAccessor(DeferredAccessor):
 
 
 class EnumField(CheckedField[_V, _V | str]):
-    """A column of a native enum type. It accepts labels and members, and returns members."""
+    """A column of a native enum type. It accepts labels and members, and returns members.
+
+    Args:
+        enum: The enum.
+        default: The default, also that of the database.
+    """
 
     accessor_class = FinalAccessor
 
@@ -108,6 +112,8 @@ class EnumField(CheckedField[_V, _V | str]):
     def __init__(self: EnumField[_Enum], enum: type[_Enum], **options: Any) -> None: ...
     def __init__(self, enum: type[StrEnum], **options: Any) -> None:
         self.enum = enum
+        if "default" in options:
+            options.setdefault("constraints", [ServerDefault(f"'{options['default']}'::{self.field_type}")])
         super().__init__(**options)
 
     @property
@@ -147,11 +153,6 @@ class UuidField(CheckedField[_V, _V | str]):
     def python_value(self, value: Any) -> uuid.UUID | None:
         return value if value is None or isinstance(value, uuid.UUID) else uuid.UUID(value)
 
-    @staticmethod
-    def primary() -> UuidField[uuid.UUID]:
-        """Return a primary key. The client makes it as a UUIDv7, so that inserts stay close together in the index."""
-        return UuidField(primary_key=True, default=uuid7, constraints=[ServerDefault("gen_random_uuid()")])
-
 
 class BytesField(CheckedField[bytes | None, bytes | None]):
     """A generated `bytea` column, read-only."""
@@ -187,6 +188,7 @@ class JsonField(CheckedField[_V, _V], peewee.JSONField):
 
     Args:
         kind: The type of the top level, `dict` or `list`, by default any JSON value.
+        default: The function that makes the default, also that of the database.
     """
 
     field_type = "jsonb"
@@ -201,6 +203,8 @@ class JsonField(CheckedField[_V, _V], peewee.JSONField):
     def __init__(self: JsonField[Any], **options: Any) -> None: ...
     def __init__(self, *, kind: type | None = None, **options: Any) -> None:
         self.kind = kind
+        if "default" in options:
+            options.setdefault("constraints", [ServerDefault(f"'{self.dump(options['default']())}'::jsonb")])
         super().__init__(dumps=self.dump, **options)
 
     def dump(self, value: Any) -> str:

@@ -35,10 +35,8 @@ class Connector(TenantEntity):
 
     name = NameField()
     type = EnumField(ConnectorType)
-    config = JsonField(kind=dict, default=dict, constraints=[ServerDefault("'{}'::jsonb")])
-    status = EnumField(
-        ConnectorStatus, default=ConnectorStatus.INACTIVE, constraints=[ServerDefault("'INACTIVE'::connector_status")]
-    )
+    config = JsonField(kind=dict, default=dict)
+    status = EnumField(ConnectorStatus, default=ConnectorStatus.INACTIVE)
     last_health_check = TimestampField(null=True)
     updated_at = TimestampField(constraints=[ServerDefault("now()")])
 
@@ -64,7 +62,7 @@ class Tool(TenantEntity):
     name = NameField()
     description = CheckedTextField(null=True)
     connector = TenantForeignKey(Connector, backref="tools")
-    schema = JsonField(kind=dict, default=dict, constraints=[ServerDefault("'{}'::jsonb")])
+    schema = JsonField(kind=dict, default=dict)
     is_active = CheckedBooleanField(default=True, constraints=[ServerDefault("true")])
     updated_at = TimestampField(constraints=[ServerDefault("now()")])
 
@@ -93,7 +91,7 @@ class Capability(Entity):
     name = NameField()
     description = CheckedTextField(null=True)
     scope = NameField()
-    permissions = JsonField(kind=list, default=list, constraints=[ServerDefault("'[]'::jsonb")])
+    permissions = JsonField(kind=list, default=list)
     updated_at = TimestampField(constraints=[ServerDefault("now()")])
 
     class Meta:
@@ -192,10 +190,8 @@ class Run(TenantEntity):
         on_delete="SET NULL",
         constraint_name="runs_workflow_template_id_fkey",
     )
-    status = EnumField(
-        WorkOrderStatus, default=WorkOrderStatus.PENDING, constraints=[ServerDefault("'PENDING'::work_order_status")]
-    )
-    context = JsonField(kind=dict, default=dict, constraints=[ServerDefault("'{}'::jsonb")])
+    status = EnumField(WorkOrderStatus, default=WorkOrderStatus.PENDING)
+    context = JsonField(kind=dict, default=dict)
     error = CheckedTextField(null=True)
     started_at = TimestampField(null=True)
     finished_at = TimestampField(null=True)
@@ -225,7 +221,7 @@ class EvalResult(TenantEntity):
     work_item = TenantForeignKey(WorkItem, backref="eval_results")
     evaluation_type = NameField()
     score = CheckedFloatField()
-    metrics = JsonField(kind=dict, default=dict, constraints=[ServerDefault("'{}'::jsonb")])
+    metrics = JsonField(kind=dict, default=dict)
     passed = CheckedBooleanField()
 
     class Meta:
@@ -248,7 +244,7 @@ class AuditLog(TenantEntity):
     action = NameField()
     resource_type = NameField()
     resource_id = NameField()
-    details = JsonField(kind=dict, default=dict, constraints=[ServerDefault("'{}'::jsonb")])
+    details = JsonField(kind=dict, default=dict)
     ip_address = InetField(null=True)
 
     class Meta:

@@ -43,13 +43,11 @@ class WorkOrder(TenantEntity):
         items: Select[WorkItem]
         runs: Select[Any]
 
-    status = EnumField(
-        WorkOrderStatus, default=WorkOrderStatus.PENDING, constraints=[ServerDefault("'PENDING'::work_order_status")]
-    )
-    priority = EnumField(Priority, default=Priority.MEDIUM, constraints=[ServerDefault("'MEDIUM'::priority")])
+    status = EnumField(WorkOrderStatus, default=WorkOrderStatus.PENDING)
+    priority = EnumField(Priority, default=Priority.MEDIUM)
     workflow_id = NameField(null=True)
     created_by = NameField()
-    metadata = JsonField(kind=dict, default=dict, constraints=[ServerDefault("'{}'::jsonb")])
+    metadata = JsonField(kind=dict, default=dict)
     idempotency_key = NameField(null=True)
     open_items = CheckedIntegerField(constraints=[ServerDefault("0")])
     failed_items = CheckedIntegerField(constraints=[ServerDefault("0")])
@@ -88,9 +86,7 @@ class WorkItem(TenantEntity):
     work_order = TenantForeignKey(WorkOrder, backref="items")
     type = EnumField(WorkItemType)
     content = CheckedTextField(blank=False)
-    status = EnumField(
-        WorkItemStatus, default=WorkItemStatus.QUEUED, constraints=[ServerDefault("'QUEUED'::work_item_status")]
-    )
+    status = EnumField(WorkItemStatus, default=WorkItemStatus.QUEUED)
     result = JsonField(null=True)
     processed_at = TimestampField(null=True)
     # The order's. A trigger fills it in if an INSERT omits it.
@@ -147,9 +143,7 @@ class Attempt(TenantEntity):
 
     work_item = TenantForeignKey(WorkItem, backref="attempts")
     agent_id = NameField()
-    status = EnumField(
-        AttemptStatus, default=AttemptStatus.STARTED, constraints=[ServerDefault("'STARTED'::attempt_status")]
-    )
+    status = EnumField(AttemptStatus, default=AttemptStatus.STARTED)
     input = JsonField(null=True)
     output = JsonField(null=True)
     error = CheckedTextField(null=True)
