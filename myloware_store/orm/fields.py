@@ -14,9 +14,10 @@ from numpy.typing import ArrayLike
 from pgvector.peewee import VectorField
 from psycopg2.extras import Json
 
+from myloware_store.core.arguments import as_enum
 from myloware_store.core.enums import ENUM_TYPES
 from myloware_store.core.errors import InvalidInput, NotFound, SchemaMismatch
-from myloware_store.core.values import MAX_JSON_BYTES, dump_json, is_uuid, read_label, require_text, require_uuid, shown
+from myloware_store.core.values import MAX_JSON_BYTES, dump_json, is_uuid, read_label, require_text, require_uuid
 from myloware_store.core.vectors import DIMENSIONS, Embedding, as_embedding, decode_binary, decode_text, encode_text
 from myloware_store.orm.scalars import CheckedField, ServerDefault, Typed, field_name, passes
 
@@ -121,13 +122,7 @@ class EnumField(CheckedField[_V, _V | str]):
         return next(name for name, known in ENUM_TYPES.items() if known is self.enum)
 
     def check(self, value: Any) -> str:
-        if isinstance(value, StrEnum) and not isinstance(value, self.enum):
-            raise InvalidInput(f"{field_name(self)}: {shown(value)} is not a {self.enum.__name__}")
-        try:
-            return str(self.enum(value).value)
-        except ValueError:
-            labels = ", ".join(self.enum)
-            raise InvalidInput(f"{field_name(self)}: {shown(value)} is not one of {labels}") from None
+        return as_enum(value, self.enum, field_name(self)).value
 
     def python_value(self, value: Any) -> StrEnum | None:
         return None if value is None else read_label(self.enum, value)
