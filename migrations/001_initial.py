@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 EXTENSIONS = (
     "CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA public",
-    # Nothing depends on it; many servers do not offer it, or offer it and cannot load it.
+    # Nothing depends on it; many servers don't offer it, or offer it but cannot load it.
     """
     DO $$
     BEGIN
@@ -41,7 +41,7 @@ TYPES = (
 )
 
 FUNCTIONS = (
-    # The functions refer to tables that come after them.
+    # The functions refer to tables that are created later.
     "SET LOCAL check_function_bodies = off",
     """
     CREATE FUNCTION content_sha256(content text) RETURNS bytea LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -50,7 +50,7 @@ FUNCTIONS = (
     r"""
     CREATE FUNCTION content_search(content text) RETURNS tsvector LANGUAGE plpgsql IMMUTABLE STRICT AS $$
     BEGIN
-        -- The parser looks ahead to the end of a run without blanks, or of a comment, again for each piece of it.
+        -- The parser reads ahead to the end of a run without blanks, or of a comment, again for each piece of it.
         content := regexp_replace(replace(content, '<!--', ' '), '[^[:space:]]{255}', E'\\& ', 'g');
         LOOP
             BEGIN
@@ -74,7 +74,7 @@ FUNCTIONS = (
     """
     CREATE FUNCTION require_cause() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
-        -- A failed item is queued again by the replay of its dead letter only, a queued one fails only when its order
+        -- A failed item is queued again only by a replay of its dead letter, a queued one fails only if its order
         -- is cancelled.
         IF (CASE NEW.status
             WHEN 'QUEUED' THEN NOT EXISTS (
@@ -117,7 +117,7 @@ FUNCTIONS = (
     """
     CREATE FUNCTION work_orders_start_count() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
-        -- Counted are the items as they come in, also those of an order that comes back from a dump.
+        -- Items are counted as they are inserted, also when a dump is restored.
         NEW.open_items := 0;
         NEW.failed_items := 0;
         RETURN NEW;
@@ -127,7 +127,7 @@ FUNCTIONS = (
     """
     CREATE FUNCTION work_orders_cancel_items() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
-        -- work.cancel() ends the items in the statement that marks their order. Here the order was marked by hand.
+        -- work.cancel() ends the items in the statement that marks their order. This order was marked by hand.
         UPDATE work_items
         SET status = 'FAILED', awaiting_approval = false, processed_at = NEW.cancelled_at,
             updated_at = statement_timestamp()
@@ -141,7 +141,7 @@ FUNCTIONS = (
     BEGIN
         SELECT priority INTO NEW.priority FROM work_orders
         WHERE tenant_id = NEW.tenant_id AND id = NEW.work_order_id;
-        -- Where there is no such order, the foreign key says so.
+        -- If the order does not exist, the foreign key raises.
         NEW.priority := COALESCE(NEW.priority, 'MEDIUM');
         RETURN NEW;
     END
@@ -161,14 +161,14 @@ FUNCTIONS = (
         claimable bool;
         released bool;
     BEGIN
-        -- TRUNCATE fires this too, and leaves no order with an item.
+        -- TRUNCATE fires this, too, and leaves no item in any order.
         IF TG_OP = 'TRUNCATE' THEN
             UPDATE work_orders SET open_items = 0, failed_items = 0, updated_at = now()
             WHERE open_items <> 0 OR failed_items <> 0;
             RETURN NULL;
         END IF;
 
-        -- Per order: by how much its open and failed items change, whether an item has left the queue, and whether one
+        -- Per order: the change of its open and failed items, whether an item has left the queue, and whether one
         -- can be claimed.
         IF TG_OP = 'INSERT' THEN
             SELECT array_agg(d.id), array_agg(d.open), array_agg(d.failed), array_agg(d.moved), array_agg(d.latest),
@@ -179,7 +179,7 @@ FUNCTIONS = (
                     count(*) FILTER (WHERE status IN ('QUEUED', 'PROCESSING')) AS open,
                     count(*) FILTER (WHERE status = 'FAILED') AS failed,
                     bool_or(status <> 'QUEUED') AS moved,
-                    -- Items that come back from a dump are no change of today.
+                    -- Restoring a dump is not a change of the order.
                     max(created_at) AS latest,
                     bool_or(status = 'QUEUED' AND available_at <= statement_timestamp()) AS ready
                 FROM new_rows GROUP BY work_order_id
@@ -216,7 +216,7 @@ FUNCTIONS = (
                 GROUP BY work_order_id
             ) AS d;
             -- The functions end an attempt in the statement that moves its item. After an UPDATE by hand it is still
-            -- open, and would stop the item's next claim.
+            -- open, and would prevent the item's next claim.
             IF released THEN
                 UPDATE attempts AS a
                 SET status = CASE
@@ -239,14 +239,14 @@ FUNCTIONS = (
             RETURN NULL;
         END IF;
 
-        -- Waiting workers hold this lock shared. Where none does there is nobody to tell, and no commit has to wait
-        -- for the lock that NOTIFY takes; whoever begins to wait gets it once this transaction can be seen.
+        -- Waiting workers hold this lock shared. If no worker holds it, skip NOTIFY, so that no commit waits for
+        -- NOTIFY's lock; a worker that begins to wait gets the lock once this transaction is visible.
         IF claimable AND NOT pg_try_advisory_xact_lock(1836674167, hashtext(TG_TABLE_SCHEMA)) THEN
             PERFORM pg_notify('myloware_work', TG_TABLE_SCHEMA);
         END IF;
 
-        -- Always in the order of their ids, so that two statements never wait for each other. What a DELETE leaves is
-        -- looked at when the order is locked.
+        -- Always in the order of their ids, so that two statements never deadlock. The rest after a DELETE is counted
+        -- once the order is locked.
         IF cardinality(ids) > 1 OR TG_OP = 'DELETE' THEN
             PERFORM FROM work_orders AS o JOIN unnest(ids, opened, failures, moves) AS d (id, open, failed, moved)
                 ON d.id = o.id
@@ -261,7 +261,7 @@ FUNCTIONS = (
             status = CASE
                 WHEN o.open_items + d.open > 0 AND o.status = 'PENDING' AND NOT d.moved THEN 'PENDING'
                 WHEN o.open_items + d.open > 0 THEN 'PROCESSING'
-                -- An order that lost its last item stays as it was.
+                -- An order without items keeps its status.
                 WHEN TG_OP <> 'INSERT' AND NOT EXISTS (SELECT FROM work_items WHERE work_order_id = o.id OFFSET 0)
                     THEN o.status
                 WHEN o.failed_items + d.failed > 0 THEN 'FAILED'
@@ -286,14 +286,14 @@ FUNCTIONS = (
         );
     BEGIN
         IF NEW.status = 'QUEUED' THEN
-            -- An item is claimed only while it has tries left.
+            -- An item can be claimed only while it has tries left.
             UPDATE work_items SET max_attempts = attempt_count + 1 WHERE id = NEW.id AND attempt_count >= max_attempts;
         ELSIF OLD.awaiting_approval AND NOT decided THEN
             RAISE EXCEPTION USING
                 ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME,
                 MESSAGE = 'work_items cannot move from PROCESSING to ' || NEW.status::text || ' without a decision';
         ELSIF NEW.status = 'FAILED' AND NOT decided THEN
-            -- The way back is the replay of a letter.
+            -- Only the replay of a letter queues it again.
             INSERT INTO dead_letters (tenant_id, source, event_type, payload, error, retry_count, work_item_id)
             SELECT NEW.tenant_id, 'work_items', NEW.type::text,
                 jsonb_build_object(
@@ -364,18 +364,18 @@ FUNCTIONS = (
         urgent_first CONSTANT priority[] := ARRAY['URGENT', 'HIGH', 'MEDIUM', 'LOW'];
         ends CONSTANT timestamptz := statement_timestamp() + lease * interval '1 second';
         front CONSTANT timestamptz[] := array_fill('-infinity'::timestamptz, ARRAY[4]);
-        -- Compared as text: neither the caller nor the database has to know all types of the other.
+        -- Compared as text: neither the caller nor the database needs to know all types of the other.
         kinds CONSTANT text[] := COALESCE(of_types, known_types);
         ready uuid[];
         mended bool := false;
     BEGIN
-        -- Begin, in each priority, behind the time and id before which the caller says that nothing is left; where that
-        -- gives too few, begin at the front.
+        -- In each priority, begin after the time and id up to which the caller knows that nothing is left; if that
+        -- finds too few items, begin at the front.
         LOOP
             IF fairly THEN
-                -- Every tenant gets its share before anyone gets more; what some leave goes to others. The order of the
-                -- tenants is drawn each time, so that also claims of one item each are shared out.
-                -- Index: work_items_claim_tenant_idx, which the recursion goes through from one tenant to the next.
+                -- Every tenant gets its share before any gets more; unused shares go to others. The order of the
+                -- tenants is random each time, so that claims of one item are shared, too.
+                -- Index: work_items_claim_tenant_idx; the recursion skips in it from one tenant to the next.
                 ready := ARRAY(
                     WITH RECURSIVE found (name) AS (
                         (
@@ -445,9 +445,9 @@ FUNCTIONS = (
                     (SELECT id FROM shared UNION ALL SELECT id FROM others) LIMIT most
                 );
             ELSIF of_tenants IS NOT NULL THEN
-                -- See what each range would give, then take from each what is due from it: only what is taken is
-                -- locked. Where others hold the first of a range, those that come after them are taken.
-                -- Index: work_items_claim_tenant_idx, which has the type, too: other types are passed over in it.
+                -- Read the first items of each range, then take the due number from each: only taken items are
+                -- locked. If others hold the first items of a range, the next ones are taken.
+                -- Index: work_items_claim_tenant_idx, which contains the type, so that other types are skipped in it.
                 ready := ARRAY(
                     WITH seen AS MATERIALIZED (
                         SELECT t.name, lane.*, r.available_at, r.id
@@ -483,7 +483,7 @@ FUNCTIONS = (
                     LIMIT most
                 );
             ELSIF of_types IS NOT NULL THEN
-                -- Index: work_items_claim_type_idx, in the same way.
+                -- The same with the index work_items_claim_type_idx.
                 ready := ARRAY(
                     WITH seen AS MATERIALIZED (
                         SELECT t.name, lane.*, r.available_at, r.id
@@ -570,8 +570,8 @@ FUNCTIONS = (
                     RAISE;
                 END IF;
                 mended := true;
-                -- Rows were written by hand: a queued item has an attempt that has not ended, or its count was set
-                -- back. It keeps as many tries as it had left, as far as they can be counted; one without any is
+                -- Rows were written by hand: a queued item has an attempt that has not ended, or its count was
+                -- reduced. It keeps as many tries as it had left, as far as they can be counted; an item without any is
                 -- left out.
                 UPDATE attempts AS a
                 SET status = 'FAILED', error = 'its item was in the queue', finished_at = statement_timestamp(),
@@ -657,7 +657,7 @@ FUNCTIONS = (
     END
     $$
     """,
-    # Whatever search_path a session has, the guards find their tables.
+    # The guards must find their tables with any search_path of a session.
     """
     DO $$
     DECLARE
@@ -788,8 +788,8 @@ TABLES = (
         CONSTRAINT mem_docs_content_check CHECK (content <> '')
     ) WITH (toast_tuple_target = 8160)
     """,
-    # A vector stands in its row, and the rest of the row beside it as far as the page goes: an exact search that
-    # fetches each vector from elsewhere takes three times as long.
+    # Vectors are stored in their rows, with the other columns in the same page as far as they fit: an exact search
+    # that fetches each vector from elsewhere takes three times as long.
     "ALTER TABLE mem_docs ALTER COLUMN embedding SET STORAGE PLAIN",
     """
     CREATE TABLE approval_events (

@@ -31,13 +31,17 @@ OLD_POSTGRES = "pgserver==0.0.9"
 """The distribution whose wheels hold PostgreSQL 15.5 with pgvector 0.5.1."""
 OLD_POSTGRES_PYTHON = "3.11"
 """A Python that it has wheels for. Only the server in it is used, so it need not be the one that runs."""
+ROUNDS = int(os.environ.get("MYLOWARE_TEST_ROUNDS", "1"))
+"""What the numbers of rounds of fuzz tests and races are multiplied by; `tox run -e long` sets it."""
+LONG = ROUNDS > 1
+"""Whether tests also try the combinations that add little."""
 NOWHERE = "127.255.255.254"
 """An address of this machine at which nobody listens."""
 
 
 @pytest.fixture(scope="session", autouse=True)
 def no_database_named() -> Iterator[None]:
-    """Put aside what the environment says of databases, so that no test meets one that it did not make."""
+    """Remove the environment's database variables, so that no test uses a database that it did not create."""
     kept = {"MYLOWARE_TEST_URL", "MYLOWARE_TEST_HOME", "MYLOWARE_PG_BINDIR"}
     with pytest.MonkeyPatch.context() as environment:
         for name in set(os.environ) - kept:
@@ -48,13 +52,13 @@ def no_database_named() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def ctrl_c_heard() -> None:
-    """Have Ctrl-C end what the tests start: a run in the background of a script begins with it ignored."""
+    """Let Ctrl-C end processes of the tests: a run in the background of a script starts with it ignored."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def reachable_tmp() -> Iterator[Path]:
-    """Give a folder that any account can pass through: as root, servers run under another one."""
+    """Yield a folder that any account can enter: as root, servers run under another account."""
     folder = Path(tempfile.mkdtemp(prefix="myloware-"))
     folder.chmod(0o711)
     yield folder
@@ -94,7 +98,7 @@ def _download(requirement: str, folder: Path) -> None:
 
 @pytest.fixture(scope="session", params=["15", "18"])
 def postgres(request: pytest.FixtureRequest, reachable_tmp: Path) -> Iterator[EmbeddedServer]:
-    """Give a running server, first of the oldest PostgreSQL and pgvector supported, then of the newest."""
+    """Yield a running server, first of the oldest PostgreSQL and pgvector supported, then of the newest."""
     server = EmbeddedServer(reachable_tmp / f"server-{request.param}", testing=True)
     with pytest.MonkeyPatch.context() as environment:
         environment.delenv("MYLOWARE_PG_BINDIR", raising=False)
@@ -106,9 +110,13 @@ def postgres(request: pytest.FixtureRequest, reachable_tmp: Path) -> Iterator[Em
     server.close()
 
 
+on_one_server = pytest.mark.parametrize("postgres", ["15", "18"] if LONG else ["18"], indirect=True)
+"""Marks a test whose subject is the same on every server: it runs on the oldest, too, in `tox run -e long` only."""
+
+
 @pytest.fixture
 def empty_database(postgres: EmbeddedServer) -> Iterator[str]:
-    """Give the URL of an empty database on each of those servers, dropped afterwards."""
+    """Yield the URL of an empty database on each of those servers, dropped afterwards."""
     name = f"empty_{uuid.uuid4().hex[:12]}"
     with closing(psycopg2.connect(**postgres.connect_kwargs("postgres"))) as connection, connection.cursor() as run:
         connection.autocommit = True
@@ -119,7 +127,7 @@ def empty_database(postgres: EmbeddedServer) -> Iterator[str]:
 
 @pytest.fixture
 def hostile(tmp_path: Path) -> dict[str, str]:
-    """Give an environment in which every variable that libpq reads leads elsewhere or is nonsense."""
+    """Return an environment in which every variable of libpq names another server or is invalid."""
     service = tmp_path / "pg_service.conf"
     service.write_text(f"[elsewhere]\nhostaddr={NOWHERE}\noptions=-c search_path=nowhere\n")
     return {
@@ -159,7 +167,7 @@ def hostile(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def relayed() -> Iterator[Callable[[str, int], int]]:
-    """Give a function that opens a port on this machine to a server, and returns its number."""
+    """Yield a function that opens a port on this machine to a server, and returns its number."""
     with contextlib.ExitStack() as stack:
 
         def listen(host: str, port: int) -> int:
@@ -175,7 +183,7 @@ def relayed() -> Iterator[Callable[[str, int], int]]:
 
 
 def connected(host: str, port: int) -> socket.socket:
-    """Connect to a server where libpq would: in a folder, or at an address."""
+    """Connect to a server as libpq does: in a folder, or at an address."""
     if not host.startswith("/"):
         return socket.create_connection((host, port))
     end = socket.socket(socket.AF_UNIX)

@@ -1,4 +1,4 @@
-"""The command line: arguments and exit codes; `up.py` and the library do the work, `reports.py` prints it."""
+"""The command line: arguments and exit codes; `ops` and the library do the work, `reports.py` prints it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 __all__ = ["cli", "main"]
 
 DONE, FINDING = 0, 1
+_MOST_NAMES = 5
 
 
 class _Group(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """Give the commands in the order of this file, which is that of their use."""
+        """Return the commands in the order of this file, which is the order of their use."""
         return list(self.commands)
 
 
@@ -34,19 +35,19 @@ class _Group(click.Group):
 def cli() -> None:
     """The MyloWare data store: work orders, agent memory, approvals and audit in PostgreSQL.
 
-    The database is the one that --url or --env-file names, else DATABASE_URL, else DATABASE_HOST and its kin, else
+    The database is the one that --url or --env-file names, else DATABASE_URL, else DATABASE_HOST and so on, else
     .env, else an embedded server in .myloware/ of this folder.
 
-    Exit codes: 0 done, 1 a finding (something pending, invalid or failed) or a question answered with no, 2 wrong
+    Exit codes: 0 done, 1 a finding (something pending, invalid or failed) or a declined question, 2 wrong
     usage or no connection.
     """
 
 
 @cli.command(epilog=example("myloware-store up", "myloware-store up --json"))
 @where_options
-@click.option("--migrate", is_flag=True, help="Migrate a configured database, too.")
+@click.option("--migrate", is_flag=True, help="Also migrate a configured database.")
 @click.option(
-    "--seed/--no-seed", default=None, help="Sample data; by default only in an embedded database without rows."
+    "--seed/--no-seed", default=None, help="Add sample data; by default only to an embedded database without rows."
 )
 @yes_option
 @name_option
@@ -54,10 +55,10 @@ def cli() -> None:
 def up(given: Given, *, migrate: bool, seed: bool | None, yes: bool, database: str | None) -> int:
     """Start, migrate, seed and validate the embedded database.
 
-    Sample data goes into a database that has no rows yet, elsewhere only with --seed. The server runs until `down`.
+    An embedded database without rows gets sample data; any other only with --seed. The server runs until `down`.
 
-    A configured database is reached and validated; it is migrated only with --migrate, and gets sample data only with
-    --seed, which asks as `seed` does.
+    A configured database is only validated. --migrate also migrates it, and --seed adds sample data, after asking as
+    `seed` does.
     """
     from myloware_store.cli import reports
     from myloware_store.cli.consent import SAMPLE_DATA, refuse_production, require_consent
@@ -77,12 +78,13 @@ def up(given: Given, *, migrate: bool, seed: bool | None, yes: bool, database: s
 
 @cli.command(epilog=example("myloware-store down", "myloware-store down --url embedded:/srv/store"))
 @where_options
-@click.option("--force", is_flag=True, help="Stop it even while a program uses it.")
+@click.option("--force", is_flag=True, help="Stop it even if programs are using it.")
 @pass_given
 def down(given: Given, *, force: bool) -> int:
-    """Stop the embedded server of this folder; data stays.
+    """Stop the embedded server of this folder; its data stays.
 
-    A server that was not started from here is never touched, and so --url takes embedded:FOLDER only.
+    `down` stops embedded servers only: for that of another folder, use --url embedded:FOLDER. A server that
+    DATABASE_URL names is ignored.
     """
     from myloware_store.cli import reports
     from myloware_store.cli.consent import Refused
@@ -90,7 +92,7 @@ def down(given: Given, *, force: bool) -> int:
 
     settings = given.embedded()
     if settings is None:
-        raise Refused("that server is not ours to stop: `down` stops an embedded one")
+        raise Refused("`down` stops embedded servers only: use --url embedded:FOLDER")
     reports.down(
         settings.embedded_home, stopped=EmbeddedServer.down(settings.embedded_home, force=force), as_json=given.json
     )
@@ -100,16 +102,17 @@ def down(given: Given, *, force: bool) -> int:
 @cli.command(epilog=example("myloware-store demo", 'myloware-store demo --query "which invoices are overdue?" papers/'))
 @where_options
 @click.argument("paths", nargs=-1, type=click.Path(exists=True), metavar="[PATH]...")
-@click.option("--query", metavar="TEXT", help="What to ask memory in the end.")
-@click.option("--configured", is_flag=True, help="Use the configured database, and there tenant `demo` only.")
+@click.option("--query", metavar="TEXT", help="The question for memory at the end.")
+@click.option("--configured", is_flag=True, help="Use the configured database, in tenant `demo` only.")
 @pass_given
 def demo(given: Given, *, paths: tuple[str, ...], query: str | None, configured: bool) -> int:
     """Run documents through the whole life of work.
 
-    PATHs are text and Markdown files, and folders of them; without any, sample documents are used. They become a work
-    order; one attempt fails and is tried again, one result is approved, all is remembered, and memory answers a query.
+    PATHs are text and Markdown files, or folders of them; the default is a set of sample documents. They become a work
+    order; one attempt fails and is retried, one result is approved, every text is remembered, and memory answers a
+    query.
 
-    Everything goes into the embedded database of this folder, whose server then runs until `down`.
+    The demo uses the embedded database of this folder, whose server then runs until `down`.
     """
     from myloware_store import Store, WorkOrderStatus
     from myloware_store.cli import reports
@@ -120,11 +123,15 @@ def demo(given: Given, *, paths: tuple[str, ...], query: str | None, configured:
 
     settings = given.settings() if configured else given.embedded()
     if settings is None:
-        raise Refused("that is a database of yours: --configured lets the demo write tenant `demo` there")
+        raise Refused("that is your own database: --configured lets the demo write to its tenant `demo`")
     refuse_production(settings, SAMPLE_DATA)
     with progress() as show:
         show("Reading")
         reading = read_documents(paths or BUNDLED)
+        if reading.ignored:
+            more = len(reading.ignored) - _MOST_NAMES
+            names = ", ".join(reading.ignored[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+            click.echo(f"note: ignoring files that are not text or Markdown: {names}", err=True)
         show("Opening the store")
         with Store.open(settings=settings) if configured else _embedded(settings) as store:
             report = run_demo(store, reading, query=DEFAULT_QUERY if query is None else query, progress=show)
@@ -142,9 +149,9 @@ def demo(given: Given, *, paths: tuple[str, ...], query: str | None, configured:
 @where_options
 @pass_given
 def ping(given: Given) -> int:
-    """Say which server answers; exit 2 where none does.
+    """Show which server answers; exit 2 if none does.
 
-    It starts none: where the embedded server does not run, that is the answer.
+    It starts no server: if the embedded server does not run, `ping` says so.
     """
     from myloware_store.cli import reports
     from myloware_store.ops.bring_up import ping
@@ -155,17 +162,17 @@ def ping(given: Given) -> int:
 
 @cli.command(epilog=example("myloware-store migrate --plan", "myloware-store migrate"))
 @where_options
-@click.option("--plan", is_flag=True, help="Only say what is pending; exit 1 where something is.")
+@click.option("--plan", is_flag=True, help="Only list pending migrations; exit 1 if there are any.")
 @pass_given
 def migrate(given: Given, *, plan: bool) -> int:
     """Apply the pending migrations.
 
-    One process at a time does so, under a lock and with time-outs; each migration is a transaction of its own.
+    One process at a time migrates, under a lock and with time-outs; each migration runs in its own transaction.
     """
     from myloware_store.cli import reports
     from myloware_store.cli.console import progress
     from myloware_store.ops import migrate as work
-    from myloware_store.ops.bring_up import reach
+    from myloware_store.ops.target import reach
 
     settings = given.settings()
     if plan:
@@ -195,13 +202,13 @@ def migrations_path(given: Given) -> int:
 @where_options
 @pass_given
 def status(given: Given) -> int:
-    """Say which migrations are applied.
+    """Show which migrations are applied.
 
-    Exit 1 where one is pending, edited since, or unknown to this version, or where the schema has drifted.
+    Exit 1 if one is pending, was edited later, or is unknown to this version, or if the schema has drifted.
     """
     from myloware_store.cli import reports
     from myloware_store.ops import validate as work
-    from myloware_store.ops.bring_up import opened, reach
+    from myloware_store.ops.target import opened, reach
 
     with reach(given.settings()) as target, opened(target.settings) as database:
         report = work.validate(database)
@@ -213,13 +220,13 @@ def status(given: Given) -> int:
 @where_options
 @pass_given
 def validate(given: Given) -> int:
-    """Compare the database with what the code expects.
+    """Compare the database with the expected schema.
 
-    Exit 1 with a list of what differs, and how to mend it.
+    Exit 1 with a list of differences, and how to fix them.
     """
     from myloware_store.cli import reports
     from myloware_store.ops import validate as work
-    from myloware_store.ops.bring_up import opened, reach
+    from myloware_store.ops.target import opened, reach
 
     with reach(given.settings()) as target, opened(target.settings) as database:
         report = work.validate(database)
@@ -233,44 +240,46 @@ def validate(given: Given) -> int:
 @name_option
 @pass_given
 def seed(given: Given, *, yes: bool, database: str | None) -> int:
-    """Put sample data into every table (asks first).
+    """Add sample data to every table (asks first).
 
-    What is there already stays as it is. Where MYLOWARE_ENV is production, this is refused; where the server is not on
-    this machine, the database's name must be typed.
+    Existing rows stay unchanged. `seed` refuses to run if MYLOWARE_ENV is production. If the server is not on this
+    machine, you must type the database's name.
     """
     from myloware_store.cli import reports
     from myloware_store.cli.consent import SAMPLE_DATA, require_consent
-    from myloware_store.ops import bring_up as work
+    from myloware_store.ops.bring_up import put_samples
+    from myloware_store.ops.target import reach
 
     settings = given.settings()
     require_consent(settings, SAMPLE_DATA, yes=yes, database=database)
-    with work.reach(settings, create=True) as target:
-        reports.seed(target.settings, work.put_samples(target), as_json=given.json)
+    with reach(settings, create=True) as target:
+        reports.seed(target.settings, put_samples(target), as_json=given.json)
     return DONE
 
 
 @cli.command(epilog=example("myloware-store reset", "myloware-store reset --yes --seed"))
 @where_options
-@click.option("--seed", "sample_data", is_flag=True, help="Put sample data in afterwards.")
+@click.option("--seed", "sample_data", is_flag=True, help="Add sample data afterwards.")
 @yes_option
 @name_option
 @pass_given
 def reset(given: Given, *, sample_data: bool, yes: bool, database: str | None) -> int:
     """Destroy all of the store's data (asks first).
 
-    Its tables are dropped and made anew; what others made in the database stays. Where MYLOWARE_ENV is production, this
-    is refused; where the server is not on this machine, the database's name must be typed.
+    It drops the store's tables and creates them again; other objects in the database stay. `reset` refuses to run if
+    MYLOWARE_ENV is production. If the server is not on this machine, you must type the database's name.
     """
     from myloware_store.cli import reports
     from myloware_store.cli.consent import DESTRUCTION, require_consent
-    from myloware_store.ops import bring_up as work
     from myloware_store.ops import migrate as migrations
+    from myloware_store.ops.bring_up import put_samples
+    from myloware_store.ops.target import reach
 
     settings = given.settings()
     require_consent(settings, DESTRUCTION, yes=yes, database=database)
-    with work.reach(settings, create=True) as target:
+    with reach(settings, create=True) as target:
         applied = migrations.reset(target.settings).applied
-        seeded = work.put_samples(target) if sample_data else None
+        seeded = put_samples(target) if sample_data else None
     reports.reset(target.settings, applied, seeded, as_json=given.json)
     return DONE
 
@@ -284,8 +293,8 @@ def _embedded(settings: Settings) -> Store:
     try:
         return Store.open(settings=settings)
     except EmbeddedServerError as error:
-        told = f"{error}\nThe demo uses a server that DATABASE_URL names only with --configured."
-    raise EmbeddedServerError(told)
+        message = f"{error}\nThe demo uses the server of DATABASE_URL only with --configured."
+    raise EmbeddedServerError(message)
 
 
 def main() -> None:

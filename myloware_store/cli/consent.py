@@ -1,4 +1,4 @@
-"""Asks before sample data or destruction reaches a database, and refuses where neither has any business."""
+"""Asks before it adds sample data to a database or destroys data, and refuses in production."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import attrs
 import click
 
 from myloware_store.embedded import EmbeddedServer
-from myloware_store.ops.bring_up import opened, reach
+from myloware_store.ops.target import opened, reach
 
 if TYPE_CHECKING:
     from myloware_store.settings import Settings
@@ -21,35 +21,35 @@ DESTRUCTION = "destruction of all the store's data"
 
 
 class Declined(click.ClickException):
-    """A question was answered with no."""
+    """The user declined."""
 
     exit_code = 1
 
 
 class Refused(click.ClickException):
-    """The command was not carried out, because of how or where it was called."""
+    """The command refused to run with these options, or on this database."""
 
     exit_code = 2
 
 
 def refuse_production(settings: Settings, what: str) -> None:
-    """Raise Refused where MYLOWARE_ENV is production."""
+    """Raise Refused if MYLOWARE_ENV is production."""
     if settings.production:
         raise Refused(f"MYLOWARE_ENV is production: no {what} there")
 
 
 def require_consent(settings: Settings, what: str, *, yes: bool, database: str | None) -> None:
-    """Ask whether to go on, and have the database's name typed where its server is not on this machine.
+    """Ask whether to continue, and for the database's name if its server is not on this machine.
 
     Args:
-        settings: The database; the embedded server need not run, and is not made for the question.
-        what: What would happen to it.
-        yes: Go on without asking.
-        database: The database's name, where it was typed as an option.
+        settings: The database; the embedded server need not run, and is not created for the question.
+        what: The planned change, for the question.
+        yes: Continue without asking.
+        database: The database's name, if given as an option.
 
     Raises:
         Declined: The answer is no, or another name.
-        Refused: There can be no answer, or the option has another name.
+        Refused: `yes` without the name of a remote database, or the option has another name.
         ConnectionFailed: The server cannot be reached.
     """
     refuse_production(settings, what)
@@ -59,11 +59,11 @@ def require_consent(settings: Settings, what: str, *, yes: bool, database: str |
         raise Refused(f"the database is {name}, not {database}: nothing was changed")
     if not local and database is None:
         if yes:
-            raise Refused(f"{place} is not on this machine: add `--database {name}` to go on")
-        answer = _ask(f"{what.capitalize()} in {place}. To go on, type the database's name")
+            raise Refused(f"{place} is not on this machine: add `--database {name}` to continue")
+        answer = _ask(f"{what.capitalize()} in {place}. To continue, type the database's name")
         if answer != name:
             raise Declined(f"the database is {name}, not {answer}: nothing was changed")
-    elif not yes and _ask(f"{what.capitalize()} in {place}. Go on? (y/N)").lower() not in {"y", "yes"}:
+    elif not yes and _ask(f"{what.capitalize()} in {place}. Continue? (y/N)").lower() not in {"y", "yes"}:
         raise Declined("nothing was changed")
 
 
@@ -73,9 +73,9 @@ def _ask(question: str) -> str:
 
 
 def _identity(settings: Settings) -> tuple[str, bool]:
-    """Return the database's name, and whether it is on this machine, as the connection has them.
+    """Return the database's name, and whether it is on this machine, as the connection reports them.
 
-    The settings may leave either to libpq, and with it to PGHOST, PGDATABASE or a service file.
+    The settings may leave either to libpq, which reads PGHOST, PGDATABASE and service files.
     """
     if settings.embedded and not EmbeddedServer.made(settings.embedded_home):
         return EMBEDDED_DATABASE, True

@@ -1,4 +1,4 @@
-"""Prints text for people on any terminal or into any file, and JSON for programs."""
+"""Prints text to any terminal or file, and JSON for programs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Screen", "complain", "print_json", "progress"]
 
 _LEAST_VALUE = 40
-"""Columns that a value gets beside its name; on a narrower terminal it starts a line of its own."""
+"""The least columns for a value beside its name; on a narrower terminal the value starts on its own line."""
 
 _FILE_WIDTH = 120
 _MOST_ROWS = 30
@@ -28,15 +28,15 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Leave it to the command's end, where rich would exit with 1."""
+        """Let `exits.run` handle it; rich would exit with 1."""
         raise BrokenPipeError
 
 
 class Screen:
-    """Where a report goes as text; every value is printed as it is, never read as markup."""
+    """Prints reports as text; values are printed literally, never read as markup."""
 
     def __init__(self, *, error: bool = False) -> None:
-        # rich's own reading of NO_COLOR leaves bold and dim, which are escape codes too.
+        # rich's own NO_COLOR keeps bold and dim, which are escape codes, too.
         plain = bool(os.environ.get("NO_COLOR"))
         self.console = _Console(
             stderr=error, color_system=None if plain else "auto", markup=False, emoji=False, highlight=False
@@ -45,15 +45,15 @@ class Screen:
             self.console.width = _FILE_WIDTH
 
     def line(self, text: str = "", style: str = "") -> None:
-        """Print a sentence, folded at the terminal's edge."""
+        """Print a sentence, wrapped at the terminal's width."""
         self.console.print(Text(_harmless(text), style=style))
 
     def verbatim(self, text: str) -> None:
-        """Print what is there to be copied, without a line break of ours in it."""
+        """Print text to be copied, without adding line breaks."""
         self.console.print(Text(_harmless(text)), soft_wrap=True)
 
     def facts(self, rows: Mapping[str, object]) -> None:
-        """Print names and values in two columns, no value folded."""
+        """Print names and values in two columns, without wrapping the values."""
         width = max(map(len, rows)) + 2
         between = "\n" if self.console.width < width + _LEAST_VALUE else ""
         for name, value in rows.items():
@@ -61,12 +61,12 @@ class Screen:
             self.console.print(text, soft_wrap=True)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: int = 0) -> None:
-        """Print a table; where there is no room its first and last column are folded, and further rows only counted.
+        """Print a table; on a narrow terminal wrap its first and last column, and only count rows after the 30th.
 
         Args:
-            columns: Their names.
+            columns: The names of the columns.
             rows: The cells.
-            numbers: How many of the last columns hold numbers.
+            numbers: How many of the last columns are numbers.
         """
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for place, column in enumerate(columns):
@@ -86,7 +86,7 @@ class Screen:
 
 
 def _harmless(value: object) -> str:
-    """Show control characters, which a terminal would obey, as what they are."""
+    """Escape control characters, which a terminal would obey."""
     return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", str(value))
 
 
@@ -96,16 +96,16 @@ def print_json(report: Mapping[str, Any]) -> None:
 
 
 def complain(message: str) -> None:
-    """Print an error on stderr, without a line break of ours in it."""
+    """Print an error to stderr, without adding line breaks."""
     Screen(error=True).verbatim(f"error: {message}")
 
 
 @contextmanager
 def progress() -> Iterator[Callable[..., None]]:
-    """Show what is being done while the block runs, if stderr is a terminal.
+    """Show progress while the block runs, if stderr is a terminal.
 
     Yields:
-        A function to call with what is done now, and where it is known, how many of how many parts are done.
+        A function to call with the current step, and if known, how many of how many parts are done.
     """
     console = Screen(error=True).console
     if not console.is_terminal:

@@ -1,4 +1,4 @@
-"""Turns whatever ends a command into one clear line and an exit code."""
+"""Turns every end of a command into an exit code, and errors into one clear line."""
 
 from __future__ import annotations
 
@@ -20,52 +20,52 @@ __all__ = ["run"]
 DONE, FAILED, MISUSED, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 
 _MISUSES = (ConnectionFailed, EmbeddedServerError, InvalidInput, SettingsError)
-"""What 2 stands for; every other error of the store is 1."""
+"""The errors with exit code 2; every other error of the store has 1."""
 
 _IN_URL = re.compile(r"(://[^:/@\s]*:).*@")
 _IN_PARAMETER = re.compile(
     r"(\w*(?:password|secret|scram_\w+_key)\s*=\s*)(?:'(?:[^'\\]|\\.)*'?|\S+?)(\)?(?=[\s'\"]|$))", re.IGNORECASE
 )
-"""Passwords in an address that was given where it does not belong, and which click therefore quotes."""
+"""Passwords in a misplaced address, which click quotes in its message."""
 
 
 def run(group: click.Group, arguments: Sequence[str]) -> int:
     """Run a command and return its exit code.
 
-    An error is told on stderr, and with `--json` as an object on stdout, too. What is not an error of ours or click's
-    is raised.
+    Errors are printed to stderr, and with `--json` also as an object to stdout. Errors that are neither ours nor
+    click's are raised.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # it was closed, as `>&-` does
+        if stream is None:  # closed, for example by `>&-`
             setattr(sys, name, io.StringIO())
         elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # where the locale cannot write a character
+            stream.reconfigure(errors="backslashreplace")  # for characters that the locale cannot write
     try:
         try:
-            # Not group.main(), which has an exit code of its own for a closed pipe.
+            # Not group.main(), which has its own exit code for a closed pipe.
             with group.make_context("myloware-store", list(arguments)) as context:
                 code = group.invoke(context)
         except click.exceptions.Exit as end:
             code = end.exit_code
         except (click.ClickException, click.Abort, StoreError, KeyboardInterrupt) as error:
-            code = _tell(error, as_json="--json" in arguments)
+            code = _report(error, as_json="--json" in arguments)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Python flushes stdout once more when it ends.
+        # Python flushes stdout once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
     return code or DONE
 
 
-def _tell(error: BaseException, *, as_json: bool) -> int:
-    """Tell of an error, and return its exit code."""
+def _report(error: BaseException, *, as_json: bool) -> int:
+    """Print an error, and return its exit code."""
     from myloware_store.cli import console
 
     if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
         message, code = "interrupted", INTERRUPTED
     elif isinstance(error, click.Abort):
-        message, code = "no answer: nothing was changed; --yes goes on without asking", MISUSED
+        message, code = "no answer: nothing was changed; --yes continues without asking", MISUSED
     elif isinstance(error, click.ClickException):
         message, code = _masked(error.format_message()), error.exit_code
     else:
@@ -73,7 +73,7 @@ def _tell(error: BaseException, *, as_json: bool) -> int:
     if as_json:
         console.print_json({"error": message, "kind": type(error).__name__, "exit_code": code})
     if isinstance(error, click.Abort | KeyboardInterrupt):
-        click.echo(err=True)  # the prompt, or what the terminal made of Ctrl-C, ends there
+        click.echo(err=True)  # end the line of the prompt, or of the terminal's ^C
     if isinstance(error, click.UsageError):
         usage = io.StringIO()
         error.show(usage)

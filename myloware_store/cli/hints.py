@@ -1,4 +1,4 @@
-"""The lines that a command prints so that one can go on from there; each works as it is printed."""
+"""The lines that a command prints for the next steps; each works as printed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["look_at_orders", "look_at_passages", "this_command"]
 
 _NAME = "myloware-store"
-# Lines that a shell's, a file's and the interactive Python take alike.
+# These lines work in a shell, in a file and in the interactive Python.
 _ORDERS = """\
 from myloware_store import Store, WorkOrder
 store = Store.open({url})
@@ -34,13 +34,13 @@ with store.tenant({tenant!r}): hits = store.memory.similar(HashingEmbedder()([{q
 for hit in hits: print(round(hit.similarity, 2), hit.metadata, hit.content[:100])
 
 store.close()"""
-# In double quotes for the shell: it holds nothing that the shell reads in them.
+# In double quotes for the shell: it contains nothing that the shell expands.
 _ITEMS = """ -c "SELECT type, status, attempt_count, result ->> 'title' AS title FROM work_items\
  WHERE work_order_id = '{}'\""""
 
 
 def this_command() -> str:
-    """Return how to call this command line from the shell it was called from, in any folder."""
+    """Return a command that runs this command line in the user's shell, in any folder."""
     found = shutil.which(_NAME)
     for script in (Path(sys.argv[0]), Path(sys.executable).with_name(_NAME)):
         if script.name == _NAME and script.is_file():
@@ -49,12 +49,12 @@ def this_command() -> str:
 
 
 def look_at_orders(settings: Settings) -> dict[str, str]:
-    """Return what to do next in a running database: `psql` and `python` to look at it, `down` to stop its server."""
+    """Return the next steps for a running database: `psql` and `python` to look at it, `down` to stop its server."""
     return _lines(settings, "", _ORDERS)
 
 
 def look_at_passages(settings: Settings, *, order_id: UUID, tenant: str, query: str) -> dict[str, str]:
-    """Return what to do next after a demonstration: `psql` lists its items, `python` asks its query again."""
+    """Return the next steps after a demonstration: `psql` lists its items, `python` repeats its query."""
     return _lines(settings, _ITEMS.format(order_id), _PASSAGES, tenant=tenant, query=query)
 
 
@@ -68,7 +68,7 @@ def _lines(settings: Settings, option: str, program: str, **values: str) -> dict
 
 
 def _psql() -> str | None:
-    """Return a psql that runs: the system's (on Debian that may be a wrapper around nothing), else the embedded one."""
+    """Return a psql that runs: the system's (on Debian it may be a wrapper without a psql), else the embedded one."""
     found = shutil.which("psql")
     if found:
         try:

@@ -1,4 +1,4 @@
-"""`myloware-store index`: how the vector index is, and what makes it good again."""
+"""`myloware-store index`: show the state of the vector index, and improve it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ DONE, FINDING = 0, 1
 def index() -> None:
     """Look after the vector index of the memory.
 
-    Searches are right whatever its state: it decides how fast they are. After a large load, and now and then, run
-    `index ensure`: it does what is needed. No one who reads or writes meanwhile is kept waiting.
+    The index makes searches fast; their results are right in every state of it. After a large load, and from time to
+    time, run `index ensure`. Readers and writers don't wait for it.
     """
 
 
@@ -35,9 +35,9 @@ def index() -> None:
 @where_options
 @pass_given
 def status(given: Given) -> int:
-    """Say how the index is.
+    """Show the state of the index.
 
-    Exit 1 where `index ensure` has something to do.
+    Exit 1 if `index ensure` has something to do.
     """
     from myloware_store.cli import index_reports
 
@@ -54,23 +54,23 @@ def status(given: Given) -> int:
     type=float,
     default=0.95,
     show_default=True,
-    help="The share of the exact answer that a search shall find.",
+    help="The share of the exact answer that a search must find.",
 )
 @pass_given
 def ensure(given: Given, *, target_recall: float) -> int:
-    """Do what the index needs to be good, and nothing where it is.
+    """Build, tune or re-measure the index if needed.
 
-    It is built, measured or tuned, and what killed builds have left is dropped.
+    This also drops the leftovers of killed builds.
     """
-    return _change(given, lambda found, tell: found.ensure(target_recall, progress=tell))
+    return _change(given, lambda found, show: found.ensure(target_recall, progress=show))
 
 
 @index.command(epilog=example("myloware-store index rebuild"))
 @where_options
 @pass_given
 def rebuild(given: Given) -> int:
-    """Build the index anew, and measure it."""
-    return _change(given, lambda found, tell: found.rebuild(progress=tell))
+    """Rebuild the index, and measure it."""
+    return _change(given, lambda found, show: found.rebuild(progress=show))
 
 
 @index.command(epilog=example("myloware-store index swap hnsw"))
@@ -78,17 +78,17 @@ def rebuild(given: Given) -> int:
 @click.argument("method", type=click.Choice(["ivfflat", "hnsw"]))
 @pass_given
 def swap(given: Given, *, method: str) -> int:
-    """Build the index anew as METHOD, and measure it."""
+    """Rebuild the index as METHOD, and measure it."""
     kind: Any = method
-    return _change(given, lambda found, tell: found.swap(kind, progress=tell))
+    return _change(given, lambda found, show: found.swap(kind, progress=show))
 
 
 def _change(given: Given, work: Callable[[MemoryIndex, Progress], IndexChange]) -> int:
     from myloware_store.cli import index_reports
     from myloware_store.cli.console import progress
 
-    with _reached(given) as (settings, found), progress() as tell:
-        change = work(found, tell)
+    with _reached(given) as (settings, found), progress() as show:
+        change = work(found, show)
     index_reports.change(settings, change, as_json=given.json)
     return FINDING if change.status.stale else DONE
 
@@ -96,7 +96,7 @@ def _change(given: Given, work: Callable[[MemoryIndex, Progress], IndexChange]) 
 @contextmanager
 def _reached(given: Given) -> Iterator[tuple[Settings, MemoryIndex]]:
     from myloware_store.memory.engine import Memory
-    from myloware_store.ops.bring_up import opened, reach
+    from myloware_store.ops.target import opened, reach
 
     with reach(given.settings()) as target, opened(target.settings) as database:
         yield target.settings, Memory(database).index

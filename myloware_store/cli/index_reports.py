@@ -1,4 +1,4 @@
-"""What the commands on the vector index report: JSON for programs, text for people."""
+"""The reports of the commands on the vector index: JSON for programs, text for people."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ __all__ = ["change", "status"]
 
 
 def status(settings: Settings, report: IndexStatus, *, as_json: bool) -> None:
-    """Report how the index is."""
+    """Report the state of the index."""
     if as_json:
         print_json({"url": name_of(settings), **attrs.asdict(report)})
         return
     screen = Screen()
     screen.facts({"Database": name_of(settings), **_facts(report)})
     if report.remedy:
-        screen.line("\nTo mend it:")
+        screen.line("\nTo fix it:")
         screen.verbatim(report.remedy)
 
 
 def change(settings: Settings, report: IndexChange, *, as_json: bool) -> None:
-    """Report what was done to the index, and how it is now."""
+    """Report the change of the index, and its state now."""
     if as_json:
         print_json({"url": name_of(settings), **attrs.asdict(report)})
         return
@@ -46,14 +46,14 @@ def change(settings: Settings, report: IndexChange, *, as_json: bool) -> None:
 def _facts(report: IndexStatus) -> dict[str, object]:
     return {
         "Index": _kind(report),
-        "Searches": "go through the index" if report.used else f"are exact: {report.problem}",
+        "Searches": "use the index" if report.used else f"are exact: {report.problem}",
         "Rows": _rows(report),
         "Recall": _recall(report),
-        "Built": _at(report.built_at) or "not by `index`, as far as is known",
+        "Built": _at(report.built_at) or "not by `index`, or unknown",
         "Size": f"{report.size_bytes / 2**20:.1f} MiB",
         "pgvector": f"{report.pgvector}{' without ' + ' and '.join(report.lacks) if report.lacks else ''}",
-        **({"Left over": ", ".join(report.leftovers)} if report.leftovers else {}),
-        **({"At work": f"server process {report.builder}"} if report.builder else {}),
+        **({"Leftovers": ", ".join(report.leftovers)} if report.leftovers else {}),
+        **({"Being built": f"by server process {report.builder}"} if report.builder else {}),
     }
 
 
@@ -61,15 +61,15 @@ def _kind(report: IndexStatus) -> str:
     if report.method is None:
         return "none"
     options = {"lists": report.lists, "m": report.m, "ef_construction": report.ef_construction}
-    told = ", ".join(f"{name} = {value}" for name, value in options.items() if value is not None)
-    return f"{report.method}, {told}{'' if report.valid else ', invalid'}"
+    shown = ", ".join(f"{name} = {value}" for name, value in options.items() if value is not None)
+    return f"{report.method}, {shown}{'' if report.valid else ', invalid'}"
 
 
 def _rows(report: IndexStatus) -> str:
-    told = f"about {report.rows_now} with an embedding"
+    text = f"about {report.rows_now} with an embedding"
     if report.rows_at_build:
-        told += f", {report.rows_at_build} when it was built"
-    return f"{told}, {report.fresh_rows} came or changed since" if report.fresh_rows else told
+        text += f", {report.rows_at_build} when it was built"
+    return f"{text}, {report.fresh_rows} added or changed since" if report.fresh_rows else text
 
 
 def _recall(report: IndexStatus) -> str:

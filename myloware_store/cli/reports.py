@@ -1,4 +1,4 @@
-"""What each command reports: the JSON object for programs, and the text for people."""
+"""The report of each command: the JSON object for programs, and the text for people."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["demo", "down", "migrate", "name_of", "path", "ping", "reset", "seed", "status", "up", "validate"]
 
 _SHORT = 240
-"""Characters that are shown of all answers but the best."""
+"""How many characters of an answer are shown; the best is shown in full."""
 
 
 def up(report: UpReport, *, as_json: bool) -> None:
@@ -49,7 +49,7 @@ def up(report: UpReport, *, as_json: bool) -> None:
     rows = {
         "Database": _url(settings),
         "Server": _server(report.answer),
-        "Migrations": f"{len(report.migrated) or 'none'} applied now, {len(applied)} in all"
+        "Migrations": f"{len(report.migrated) or 'none'} applied now, {len(applied)} in total"
         + (f", {len(pending)} pending" if pending else ""),
         "Sample data": _seeded(report.seeded),
         "Schema": _verdict(findings),
@@ -63,7 +63,7 @@ def up(report: UpReport, *, as_json: bool) -> None:
 
 
 def down(home: Path, *, stopped: bool, as_json: bool) -> None:
-    """Report whether there was an embedded server to stop."""
+    """Report whether an embedded server was stopped."""
     if as_json:
         print_json({"stopped": stopped, "home": home})
     elif stopped:
@@ -73,7 +73,7 @@ def down(home: Path, *, stopped: bool, as_json: bool) -> None:
 
 
 def demo(settings: Settings, report: DemoReport, *, as_json: bool) -> None:
-    """Report what became of the documents, what was stored where, and what memory answered."""
+    """Report the outcome for each document, the stored rows, and the answers of memory."""
     following = hints.look_at_passages(settings, order_id=report.order_id, tenant=report.tenant_id, query=report.query)
     if as_json:
         print_json({"url": _url(settings), **attrs.asdict(report), "next": following})
@@ -92,7 +92,7 @@ def demo(settings: Settings, report: DemoReport, *, as_json: bool) -> None:
     screen.line()
     if report.retried:
         name, error = report.retried
-        screen.line(f"Tried again: {name} ({error})")
+        screen.line(f"Retried: {name} ({error})")
     if report.approved:
         screen.line(f"Approved by a person: {report.approved}")
     if report.skipped:
@@ -102,20 +102,20 @@ def demo(settings: Settings, report: DemoReport, *, as_json: bool) -> None:
         screen.table(("skipped", "why", "dead letter"), buried)
     else:
         (letter_id,) = report.dead_letter_ids
-        screen.line(f"Dead letter: {letter_id} (simulated: a notification that nobody takes)")
+        screen.line(f"Dead letter: {letter_id} (simulated: a notification that could not be delivered)")
     screen.line()
     screen.table(("table", "rows"), report.counts.items(), numbers=1)
-    screen.line(f"\nMemory, asked: {report.query}", style="bold")
+    screen.line(f"\nQuestion for memory: {report.query}", style="bold")
     for place, passage in enumerate(report.passages):
         screen.line(f"\n{passage.similarity:.2f}  {passage.document}", style="bold")
         screen.line(passage.content if place == 0 else textwrap.shorten(passage.content, _SHORT, placeholder=" ..."))
     if not report.passages:
-        screen.line("No match: nothing in memory is similar to that.")
+        screen.line("No match: nothing in memory is similar to the question.")
     _look(screen, settings, following)
 
 
 def ping(settings: Settings, answer: Answer, *, as_json: bool) -> None:
-    """Report what a server said of itself."""
+    """Report the answer of a server."""
     if as_json:
         facts = {"database": answer.database, "standby": answer.standby, "milliseconds": round(answer.milliseconds, 3)}
         print_json({"url": _url(settings), **_versions(answer), **facts})
@@ -147,7 +147,7 @@ def migrate(settings: Settings, report: MigrationReport, *, as_json: bool) -> No
 
 
 def path(folder: Path, *, as_json: bool) -> None:
-    """Print a path as it is, for `$(...)`."""
+    """Print a path verbatim, for `$(...)`."""
     if as_json:
         print_json({"path": folder})
     else:
@@ -155,7 +155,7 @@ def path(folder: Path, *, as_json: bool) -> None:
 
 
 def status(settings: Settings, report: ValidationReport, *, as_json: bool) -> None:
-    """Report the migrations, and how many differences to the expected schema there are."""
+    """Report the migrations, and the number of differences from the expected schema."""
     found = report.migrations
     if as_json:
         states = {name: getattr(found, name) for name in ("applied", "pending", "edited", "unknown")}
@@ -174,7 +174,7 @@ def status(settings: Settings, report: ValidationReport, *, as_json: bool) -> No
     screen.table(("migration", "state"), states.items())
     _list(screen, [finding for finding in report.findings if finding.kind in {"server", "setting", "extension"}])
     if report.findings:
-        screen.line(f"\n`{hints.this_command()} validate` lists what differs and how to mend it.")
+        screen.line(f"\n`{hints.this_command()} validate` lists the differences and how to fix them.")
 
 
 def validate(settings: Settings, report: ValidationReport, *, as_json: bool) -> None:
@@ -190,7 +190,7 @@ def validate(settings: Settings, report: ValidationReport, *, as_json: bool) -> 
 
 
 def seed(settings: Settings, inserted: Mapping[str, int], *, as_json: bool) -> None:
-    """Report how much sample data was put in where."""
+    """Report how many rows of sample data each table got."""
     if as_json:
         print_json({"url": name_of(settings), "inserted": inserted})
         return
@@ -203,22 +203,22 @@ def seed(settings: Settings, inserted: Mapping[str, int], *, as_json: bool) -> N
 
 
 def reset(settings: Settings, applied: Sequence[str], inserted: Mapping[str, int] | None, *, as_json: bool) -> None:
-    """Report a database that was made anew."""
+    """Report a database that was reset."""
     if as_json:
         print_json({"url": name_of(settings), "applied": applied, "inserted": inserted})
         return
     rows = {
         "Database": name_of(settings),
-        "Migrations": f"{len(applied)} applied, on none of the old data",
+        "Migrations": f"{len(applied)} applied; the old data is gone",
         "Sample data": _seeded(inserted),
     }
     Screen().facts(rows)
 
 
 def _look(screen: Screen, settings: Settings, following: Mapping[str, str]) -> None:
-    """Print the lines that let one look at the data, each to be copied as it is."""
-    python = f"Python ({shlex.quote(sys.executable)}{'' if settings.embedded else ', DATABASE_URL being its URL'})"
-    titles = {"psql": "Look at it with psql", "python": f"Look at it in {python}", "down": "The server stays up until"}
+    """Print the lines for looking at the data, each ready to be copied."""
+    python = f"Python ({shlex.quote(sys.executable)}{'' if settings.embedded else ', with its URL in DATABASE_URL'})"
+    titles = {"psql": "Look at it with psql", "python": f"Look at it in {python}", "down": "The server runs until"}
     for key, lines in following.items():
         screen.line(f"\n{titles[key]}:", style="bold")
         screen.verbatim(lines)
@@ -229,12 +229,12 @@ def _title(item: DemoItem) -> str:
 
 
 def _url(settings: Settings) -> str:
-    """Return the address of a server that runs on, for any program."""
+    """Return the address of a server that keeps running, for any program."""
     return settings.url if settings.embedded else settings.safe_url
 
 
 def name_of(settings: Settings) -> str:
-    """Return the address for this library, with which the embedded server is started whenever it is needed."""
+    """Return the address for this library, which starts the embedded server on demand."""
     return f"embedded:{settings.embedded_home}" if settings.embedded else settings.safe_url
 
 
@@ -249,9 +249,9 @@ def _server(answer: Answer) -> str:
 
 def _seeded(inserted: Mapping[str, int] | None) -> str:
     if inserted is None:
-        return "none put in"
+        return "none added"
     rows = sum(inserted.values())
-    return f"{rows} rows put in" if rows else "all there already"
+    return f"{rows} rows added" if rows else "already there"
 
 
 def _verdict(findings: Sequence[Finding]) -> str:
@@ -272,4 +272,4 @@ def _list(screen: Screen, findings: Sequence[Finding]) -> None:
         screen.line(f"\n{finding.kind} {finding.name}", style="bold")
         screen.verbatim(f"expected: {finding.expected or 'nothing of that name'}")
         screen.verbatim(f"found:    {finding.actual or 'nothing'}")
-        screen.verbatim(f"to mend:  {finding.remedy}")
+        screen.verbatim(f"to fix:   {finding.remedy}")

@@ -1,9 +1,9 @@
-"""The main job, end to end: documents are submitted, worked on, approved, remembered and asked about.
+"""The main job, end to end: submit documents, work on them, approve a result, remember the texts, ask a question.
 
-What the processes of a service would do side by side is done here one after the other, by the same public calls, in
-tenant `demo` only. Three things are simulated so that there is something to see, and say so where they are stored: the
-first attempt at one document fails and is tried again, one result is approved by a person who does not exist, and if
-every file could be read, a notification that nobody takes ends as a dead letter.
+The demonstration makes the calls of a service's processes one after the other, through the public interface, in tenant
+`demo` only. It simulates three events, and marks them as simulated in the stored rows: the first attempt at one
+document fails and is retried, an imaginary person approves one result, and if every file could be read, a notification
+that cannot be delivered ends as a dead letter.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = ["DEFAULT_QUERY", "TENANT", "DemoItem", "DemoReport", "Passage", "Prog
 DEFAULT_QUERY: Final = "What is the late fee on overdue invoices?"
 
 Progress = Callable[[str, int, int], None]
-"""Called with the stage (`submitted`, `processed`, `approved`), how much of it is done, and of how much."""
+"""Called with the stage (`submitted`, `processed`, `approved`), the number of items done, and the total."""
 
 _AGENT = "demo-agent"
 _SIMULATED = "simulated: the model did not answer in time"
@@ -46,7 +46,7 @@ _POLL_SECONDS = 0.1
 _PASSAGE_CHARS, _MOST_PASSAGES = 600, 400
 _MOST_WORDS, _LONGEST_TITLE = 8, 120
 _SIMILAR = 0.03
-"""Texts without a word in common reach about 1 / sqrt(1536) by chance, which is no answer."""
+"""The least similarity of an answer: texts without a common word reach about 1 / sqrt(1536) by chance."""
 
 
 def run_demo(
@@ -61,21 +61,21 @@ def run_demo(
 ) -> DemoReport:
     """Run documents through the whole life of the store, and answer a query from memory.
 
-    It can be run again, also on the same documents: each run makes an order of its own, and the memory of a known text
-    is replaced. Work of others that waits in tenant `demo` may be done along with it.
+    You can run it again, also on the same documents: each run creates its own order, and replaces the memory of a known
+    text. It may also process other work that waits in tenant `demo`.
 
     Args:
         store: An open store.
-        reading: What `reading.read_documents` returned.
-        query: What to ask memory in the end.
+        reading: The result of `reading.read_documents`.
+        query: The question for memory at the end.
         embedder: Turns texts into vectors, by default the bundled `HashingEmbedder`.
-        answers: Most passages to answer with (1 to 100).
+        answers: The most passages in the answer (1 to 100).
         patience: Seconds to wait for other workers of tenant `demo` that hold items of this order.
-        progress: Called as the work goes on.
+        progress: Called during the work.
 
     Raises:
         InvalidInput: No document could be read, or an argument cannot be used; nothing was written.
-        InvalidVector: The embedder returned something else than one usable vector a text.
+        InvalidVector: The embedder did not return one usable vector per text.
         StoreError: Another worker held items of the order for longer than `patience`.
     """
     require_text(query, "query", blank=False)
@@ -133,7 +133,7 @@ class _Demo:
         self.approved: str | None = None
 
     def embed(self, texts: Sequence[str]) -> list[Any]:
-        """Embed texts, and check what the embedder returns."""
+        """Embed texts, and check the vectors."""
         return [as_embedding(vector) for vector in embed(self.embedder, texts)]
 
     def submit(self, query: str) -> UUID:
@@ -150,7 +150,7 @@ class _Demo:
         return order_id
 
     def work(self, order_id: UUID, patience: float) -> int:
-        """Claim and work until every item has ended or waits for a person; return how many have not."""
+        """Claim and work until every item has ended or waits for approval; return how many have not."""
         total = left = len(self.documents)
         deadline = time.monotonic() + patience
         while left > 0:
@@ -169,7 +169,7 @@ class _Demo:
         return 0
 
     def attempt(self, order_id: UUID, claims: Sequence[Claim]) -> None:
-        """Work on claims; one document fails at its first attempt, one is handed in for approval."""
+        """Work on claims; the first attempt at one document fails, and one result is submitted for approval."""
         passages = {}
         for claim in claims:
             if claim.work_order_id == order_id and claim.content == self.fails and claim.attempt_number == 1:
@@ -191,7 +191,7 @@ class _Demo:
                 self.parked = claim.item_id
 
     def passages(self, claim: Claim) -> list[dict[str, Any]]:
-        """Cut a document into passages to remember; the same text has the same memory, however often it comes."""
+        """Cut a document into passages to remember; the same text always gets the same ids."""
         digest = hashlib.sha256(claim.content.encode()).hexdigest()
         contents = chunk(claim.content, max(_PASSAGE_CHARS, len(claim.content) // _MOST_PASSAGES))
         return [
@@ -217,7 +217,7 @@ class _Demo:
         store.audit.record("work_item.finish", "work_item", claim.item_id, user_id=_AGENT, details=details)
 
     def approve(self, order_id: UUID) -> None:
-        """Decide about the item that waits, as a person would."""
+        """Decide about the waiting item, as a person would."""
         if self.parked is None:
             return
         try:
@@ -235,7 +235,7 @@ class _Demo:
         self.progress("approved", 1, 1)
 
     def bury(self, order_id: UUID, skipped: Sequence[Skipped]) -> tuple[UUID, ...]:
-        """Keep the files that gave no document as dead letters, else a notification; return the letters' ids."""
+        """Record the skipped files as dead letters, or else a notification; return the letters' ids."""
         events = [
             ("demo-intake", "document.skipped", {"name": each.name, "reason": each.reason}, each.reason)
             for each in skipped
@@ -251,7 +251,7 @@ class _Demo:
 
 
 def _study(text: str) -> dict[str, Any]:
-    """Return what stands in for the answer of a model: the first line with a letter, and the most frequent words."""
+    """Return a stand-in for the answer of a model: the first line with a letter, and the most frequent words."""
     lines = (line.strip(" \t#*_|>=-") for line in text.splitlines() if any(map(str.isalpha, line)))
     words = Counter(word for word in map(str.lower, text.split()) if word.isalpha() and fold(word) not in COMMON_WORDS)
     return {
@@ -262,7 +262,7 @@ def _study(text: str) -> dict[str, Any]:
 
 
 def _usable(reading: Reading) -> tuple[list[Document], list[Skipped]]:
-    """Leave out texts that come twice."""
+    """Leave out duplicate texts."""
     documents: dict[str, Document] = {}
     skipped = list(reading.skipped)
     for document in reading.documents:

@@ -49,7 +49,7 @@ _CUTS = ("\n\n", "\n", ". ", "。", " ")
 
 @attrs.frozen
 class Document:
-    """A text that was read, its lines ended by line feeds, with the type that it looks like."""
+    """A text that was read, with line feeds at its line ends, and its guessed type."""
 
     path: Path
     name: str
@@ -59,7 +59,7 @@ class Document:
 
 @attrs.frozen
 class Skipped:
-    """A file or folder that gave no document, and why."""
+    """A file or folder without a document, and why."""
 
     name: str
     reason: str
@@ -67,10 +67,11 @@ class Skipped:
 
 @attrs.frozen
 class Reading:
-    """The documents that were read, and the files that were skipped."""
+    """The documents that were read, the files that were skipped, and those in folders that are not text files."""
 
     documents: tuple[Document, ...]
     skipped: tuple[Skipped, ...]
+    ignored: tuple[str, ...] = ()
 
 
 def read_documents(
@@ -78,19 +79,20 @@ def read_documents(
 ) -> Reading:
     """Read text and Markdown files, and those in folders, in a stable order.
 
-    Folders are walked by name; hidden entries and links to folders are left out. Text that is not UTF-8 is decoded as
-    charset-normalizer guesses. A file that cannot be a document never raises: it is reported with the reason, and so
-    is the second of two files with the same text.
+    Folders are walked in the order of names, without hidden entries and links to folders. charset-normalizer guesses
+    the encoding of text that is not UTF-8. A file that cannot be a document does not raise: it is reported with the
+    reason, and so is the second of two files with the same text.
 
     Args:
         paths: Files and folders, or one of them.
-        limit: Most bytes that a file, and its text in UTF-8, may have.
-        total: Most bytes of UTF-8 that all texts together may have; files after that are reported.
+        limit: The most bytes of a file, and of its text in UTF-8.
+        total: The most bytes of all texts together, in UTF-8; files after that are reported.
     """
     documents: dict[str, Document] = {}
     skipped: list[Skipped] = []
+    ignored: list[str] = []
     left = total
-    for path, name in _find([Path(paths)] if isinstance(paths, str | Path) else map(Path, paths)):
+    for path, name in _find([Path(paths)] if isinstance(paths, str | Path) else map(Path, paths), ignored):
         try:
             text, reason = _read(path, limit), ""
         except OSError as error:
@@ -107,13 +109,13 @@ def read_documents(
         else:
             left -= size
             documents[text] = Document(path, _printable(name), text, guess_type(_printable(name), text))
-    return Reading(tuple(documents.values()), tuple(skipped))
+    return Reading(tuple(documents.values()), tuple(skipped), tuple(ignored))
 
 
 def guess_type(name: str, text: str) -> WorkItemType:
-    """Guess what kind of document a text is, by telling words in its name and its first 20,000 characters.
+    """Guess the kind of a document from typical words in its name and its first 20,000 characters.
 
-    A word in the first line counts three times, one in the name four times. A text without any is a status report.
+    A word in the first line counts three times, one in the name four times. Without such words it is a status report.
 
     Args:
         name: File name or title.
@@ -134,11 +136,11 @@ def chunk(text: str, size: int = 1200) -> list[str]:
 
     Args:
         text: The text.
-        size: Most characters that a passage may have.
+        size: The most characters of a passage.
 
     Returns:
-        The passages in their order, none of them blank. Together they hold every character of the text but the white
-        space they were cut at.
+        The passages in their order, none of them blank. Together they contain the whole text except the white space
+        at the cuts.
 
     Raises:
         InvalidInput: `size` is less than 1.
@@ -155,7 +157,7 @@ def chunk(text: str, size: int = 1200) -> list[str]:
 
 
 def _cut(text: str, size: int) -> int:
-    """Return where to cut a text longer than `size`: past the middle, as late as the best kind of cut allows."""
+    """Return the place to cut a text longer than `size`: past the middle, as late as the best kind of cut allows."""
     for cut in _CUTS:
         kept = len(cut.rstrip())
         found = text.rfind(cut, size // 2, size - kept + len(cut))
@@ -164,8 +166,13 @@ def _cut(text: str, size: int) -> int:
     return size
 
 
-def _find(paths: Iterable[Path]) -> Iterator[tuple[Path, str]]:
-    """Find the files at the paths and in folders, each with its name from where the search began."""
+def _find(paths: Iterable[Path], ignored: list[str]) -> Iterator[tuple[Path, str]]:
+    """Find the files at the paths and in folders, each with its name relative to the path.
+
+    Args:
+        paths: Files and folders.
+        ignored: Gets the files in folders that are not text files.
+    """
     for top in paths:
         if not top.is_dir():
             yield top, top.name
@@ -177,6 +184,8 @@ def _find(paths: Iterable[Path]) -> Iterator[tuple[Path, str]]:
                 if path.suffix.lower() in _SUFFIXES:
                     empty = False
                     yield path, path.relative_to(top).as_posix()
+                else:
+                    ignored.append(_printable(path))
         if empty:
             yield top, top.name
 
@@ -185,7 +194,7 @@ def _read(path: Path, limit: int) -> str:
     """Read a text file.
 
     Raises:
-        ValueError: It is no text, or too much; the message says why.
+        ValueError: It is not text, or too long; the message says why.
     """
     from charset_normalizer import from_bytes, is_binary
 
@@ -215,5 +224,5 @@ def _read(path: Path, limit: int) -> str:
 
 
 def _printable(name: Path | str) -> str:
-    """Return a name that can be stored and printed: file names may hold bytes that are not UTF-8."""
+    """Return a name that can be stored and printed: file names may contain bytes that are not UTF-8."""
     return os.fsencode(name).decode(errors="replace")

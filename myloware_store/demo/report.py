@@ -1,4 +1,4 @@
-"""What the demonstration did, as it is stored and as anybody can count it."""
+"""The report of the demonstration, and the row counts in it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 __all__ = ["TENANT", "DemoItem", "DemoReport", "Passage", "count_rows"]
 
 TENANT: Final = "demo"
-"""The tenant that everything belongs to."""
+"""The tenant of everything that the demonstration stores."""
 
 
 @attrs.frozen
 class DemoItem:
-    """What became of one document.
+    """The outcome for one document.
 
     Attributes:
         item_id: Its work item.
         name: The document's name.
-        type: What it was taken for.
-        status: Where the item stands.
+        type: Its guessed type.
+        status: The status of the item.
         attempts: How often it was tried.
-        result: What was read off it: `title`, `words` and `key_words`.
+        result: The extracted `title`, `words` and `key_words`.
     """
 
     item_id: UUID
@@ -45,7 +45,7 @@ class Passage:
     """An answer from memory.
 
     Attributes:
-        document: The name of the document it stands in; empty where it is none of a demonstration's.
+        document: The name of its document; empty if it is not from a demonstration.
         content: The passage.
         similarity: Its cosine similarity to the query, -1 .. 1.
         memory_id: Its memory document.
@@ -59,21 +59,21 @@ class Passage:
 
 @attrs.frozen
 class DemoReport:
-    """What was stored where, and what memory answered.
+    """The stored rows, and the answers of memory.
 
     Attributes:
-        tenant_id: The tenant that everything belongs to.
+        tenant_id: The tenant of all rows.
         order_id: The work order.
         run_id: The run of the workflow over it.
-        status: How the order ended.
-        items: What became of each document, in the order in which they were given.
-        skipped: The files that gave no document; each is a dead letter.
-        retried: The document whose first attempt failed, and the error; None where another worker was faster.
-        approved: The document whose result a person approved; None where another worker was faster.
-        dead_letter_ids: The dead letters that this run left: one a skipped file, in their order, or one put on.
-        counts: For each table, how many rows the database holds for this order.
-        query: What was asked.
-        passages: The best passages in memory, the best first; none where nothing there is similar to the query.
+        status: The final status of the order.
+        items: The outcome for each document, in the given order.
+        skipped: The files without a document; each is a dead letter.
+        retried: The document whose first attempt failed, and the error; None if another worker was faster.
+        approved: The document whose result was approved; None if another worker was faster.
+        dead_letter_ids: The dead letters of this run: one for each skipped file, in their order, or a simulated one.
+        counts: For each table, how many rows the database has for this order.
+        query: The question.
+        passages: The best passages in memory, the best first; none if nothing there is similar to the query.
     """
 
     tenant_id: str
@@ -118,6 +118,6 @@ SELECT
 
 
 def count_rows(store: Store, order_id: UUID) -> dict[str, int]:
-    """Count, for each table, what the database holds for this order."""
+    """Count, for each table, the rows of this order."""
     (row,) = store.db.execute_sql(COUNTS, {"tenant": TENANT, "order_id": str(order_id)}).fetchall()
     return dict(zip(_COUNTED, row, strict=True))

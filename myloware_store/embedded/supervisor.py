@@ -1,9 +1,9 @@
-"""Run one PostgreSQL server for as long as somebody holds it: a detached process of its own, made of this file.
+"""Run one PostgreSQL server as long as it has users: a detached process that runs this file.
 
-It is started as `python -ISE supervisor.py JOB`, so it imports the standard library only. It is the parent
-of initdb and of the server, and the only one that signals them: a child that was not waited for cannot have lost its
-pid to a stranger. It stops the server when it is told to (`STOP` in the control pipe, or SIGTERM), and within about
-half a second after the last process that held the users' lock is gone, however it went.
+It is started as `python -ISE supervisor.py JOB`, so it imports only the standard library. It is the parent
+of initdb and of the server, and the only process that signals them: the pid of a child that was not waited for cannot
+belong to another process. It stops the server on request (`STOP` in the control pipe, or SIGTERM), and within about
+half a second after the last process that held the users' lock has ended in any way.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 STOP = b"S"
-"""The word in the control pipe that ends the server."""
+"""The word in the control pipe that stops the server."""
 
 TICK = 0.5
-"""Seconds between two looks at whether anybody still holds the server."""
+"""Seconds between two checks whether the server still has users."""
 
 POLL = 0.005
-"""Seconds between two looks at a server that is starting."""
+"""Seconds between two checks of a starting server."""
 
 LOG_LIMIT = 8 * 1024 * 1024
-"""Bytes at which the log of a running server is emptied."""
+"""Bytes above which the log of a running server is emptied."""
 
 ESCALATION = ((signal.SIGINT, 60.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0))
-"""How a server is asked to stop, and for how many seconds, before the next and ruder signal."""
+"""The signals that stop a server, each with the seconds before the next, harder one."""
 
 READY_LINE = 7
-"""Where PostgreSQL's pid file says how far the server is, counted from 0."""
+"""The line of PostgreSQL's pid file with the server's state, counted from 0."""
 
 
 class Supervisor:
     """One run of a server, from an empty folder or an existing cluster until it has stopped.
 
     Args:
-        job: What `embedded.py` composed: paths, command lines, environment and account.
+        job: The job from `start.py`: paths, command lines, environment and account.
     """
 
     def __init__(self, job: dict[str, Any]) -> None:
@@ -60,16 +60,16 @@ class Supervisor:
         self.die_with_parent = _parent_death_signal()
         self.control = os.open(job["control"], os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         self.users = os.open(job["users"], os.O_RDWR | os.O_CLOEXEC)
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # whoever started this may block signals
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the starting process may block signals
         signal.set_wakeup_fd(self.control, warn_on_full_buffer=False)
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, _heard)
 
     def run(self) -> bool:
-        """Make the cluster if there is none, then serve until the end.
+        """Create the cluster if there is none, then run the server until it stops.
 
         Returns:
-            Whether the server ran and stopped because it was told to.
+            Whether the server ran and was stopped on request.
         """
         for broken in self.data.parent.glob(f"{self.data.name}.*.new"):
             shutil.rmtree(broken, ignore_errors=True)
@@ -82,7 +82,7 @@ class Supervisor:
         return self.serve()
 
     def create(self) -> bool:
-        """Run initdb in a temporary folder and rename it: one that was killed is never taken for a cluster."""
+        """Run initdb in a temporary folder and rename it: the result of a killed one never counts as a cluster."""
         fresh = self.data.with_name(f"{self.data.name}.{os.getpid()}.new")
         fresh.mkdir(mode=0o700)
         if self.job["uid"] is not None:
@@ -98,15 +98,15 @@ class Supervisor:
         return True
 
     def serve(self) -> bool:
-        """Start the server, say when it is ready, and see it to its end."""
+        """Start the server, announce it when it is ready, and watch it until it ends."""
         child = self.spawn(self.job["postgres"])
         ready = False
         while True:
-            told = self.hear(TICK if ready else POLL)
+            stopping = self.hear(TICK if ready else POLL)
             if _reap(child) is not None:
                 self.clean_up()
                 return False
-            if told or self.abandoned():
+            if stopping or self.abandoned():
                 self.stop(child)
                 self.clean_up()
                 return True
@@ -117,17 +117,17 @@ class Supervisor:
                 os.ftruncate(2, 0)
 
     def finish(self, child: int) -> int | None:
-        """Wait for a helper such as initdb; it is ended when nobody waits for it any more.
+        """Wait for a helper such as initdb; kill it if nobody waits for it any more.
 
         Returns:
-            Its exit status, or None when it was ended.
+            Its exit status, or None if it was killed.
         """
         while True:
-            told = self.hear(TICK / 5)
+            stopping = self.hear(TICK / 5)
             status = _reap(child)
             if status is not None:
                 return status
-            if told or self.abandoned():
+            if stopping or self.abandoned():
                 for end in (os.killpg, os.kill):
                     with contextlib.suppress(ProcessLookupError):
                         end(child, signal.SIGKILL)
@@ -135,7 +135,7 @@ class Supervisor:
                 return None
 
     def spawn(self, command: list[str]) -> int:
-        """Run a program as the server's account, in a session of its own, with a clean environment.
+        """Run a program as the server's account, in its own session, with a clean environment.
 
         Returns:
             Its pid.
@@ -145,16 +145,16 @@ class Supervisor:
         if child == 0:
             try:
                 self.become(command, parent)
-            except BaseException as error:  # noqa: BLE001  whatever happens, this copy must not go on as a supervisor
+            except BaseException as error:  # noqa: BLE001  this copy must never continue as a supervisor
                 os.write(2, f"could not run {command[0]}: {error}\n".encode(errors="replace"))
             finally:
                 os._exit(127)
         return child
 
     def become(self, command: list[str], parent: int) -> NoReturn:
-        """Turn this freshly forked process into the program."""
+        """Replace this forked process with the program."""
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # ignored by Python, and that would be inherited
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and the program would inherit that
             signal.signal(number, signal.SIG_DFL)
         os.setsid()
         if self.job["uid"] is not None:
@@ -167,7 +167,7 @@ class Supervisor:
         os.execve(command[0], command, self.job["environ"])  # noqa: S606  the program was found and checked
 
     def hear(self, seconds: float) -> bool:
-        """Wait for a word in the control pipe or a signal; say whether it asks to stop."""
+        """Wait for a word in the control pipe or a signal; return whether it asks to stop."""
         select.select([self.control], [], [], seconds)
         try:
             words = os.read(self.control, 4096)
@@ -176,20 +176,20 @@ class Supervisor:
         return any(word in (STOP[0], signal.SIGTERM, signal.SIGINT, signal.SIGHUP) for word in words)
 
     def abandoned(self) -> bool:
-        """Say whether nobody holds the server; the lock is then kept, so that newcomers wait for the stop."""
+        """Return whether the server has no users; the lock is then kept, so that new users wait for the stop."""
         if self.keep.exists():
             return False
         try:
             fcntl.flock(self.users, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        if self.keep.exists():  # marked by the last holder just before it left
+        if self.keep.exists():  # created by the last user just before it closed
             fcntl.flock(self.users, fcntl.LOCK_UN)
             return False
         return True
 
     def is_ready(self, child: int) -> bool:
-        """Say whether the server accepts connections, by its own pid file."""
+        """Return whether the server accepts connections, according to its pid file."""
         try:
             lines = (self.data / "postmaster.pid").read_text(errors="replace").splitlines()
         except OSError:
@@ -197,7 +197,7 @@ class Supervisor:
         return len(lines) > READY_LINE and lines[0] == str(child) and lines[READY_LINE].strip() == "ready"
 
     def announce(self, child: int) -> None:
-        """Write down, in one step, that the server is ready and where."""
+        """Write the state file atomically, with the pid and the socket of the ready server."""
         draft = self.state.with_suffix(".new")
         draft.unlink(missing_ok=True)
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -206,9 +206,9 @@ class Supervisor:
         draft.rename(self.state)
 
     def stop(self, child: int) -> None:
-        """End the server, politely first; a signal is repeated, for one that came before the server could hear it."""
+        """Stop the server, gently first; repeat each signal, because an early one may be lost."""
         self.state.unlink(missing_ok=True)
-        # While it recovers from a crash, PostgreSQL 18 obeys SIGINT never; ended at once, it recovers the next time.
+        # PostgreSQL 18 ignores SIGINT while it recovers from a crash; if stopped hard, it recovers at the next start.
         for number, patience in ESCALATION[self.recovers() :]:
             end = time.monotonic() + patience
             while time.monotonic() < end:
@@ -221,7 +221,7 @@ class Supervisor:
                         return
 
     def recovers(self) -> bool:
-        """Say whether the server refuses connections because it is starting or recovering from a crash."""
+        """Return whether the server refuses connections because it is starting or recovering from a crash."""
         login = b"\0\3\0\0user\0postgres\0\0"
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as asking:
             asking.settimeout(1)
@@ -231,7 +231,7 @@ class Supervisor:
         return False
 
     def clean_up(self) -> None:
-        """Take back what only a running server needs."""
+        """Remove the files that only a running server needs."""
         self.state.unlink(missing_ok=True)
         if self.job["temporary_socket_dir"]:
             with contextlib.suppress(OSError):
@@ -239,7 +239,7 @@ class Supervisor:
 
 
 def _heard(_number: int, _frame: object) -> None:
-    """Do nothing: a signal that has a handler is written to the control pipe, and read there."""
+    """Do nothing: Python writes signals with a handler to the control pipe."""
 
 
 def _first_locale(names: list[str]) -> str:
@@ -251,15 +251,15 @@ def _first_locale(names: list[str]) -> str:
 
 
 def _reap(child: int) -> int | None:
-    """Return the child's wait status once it has ended, else None; not to be asked again after that."""
+    """Return the child's wait status once it has ended, else None; don't call it again after that."""
     done, status = os.waitpid(child, os.WNOHANG)
     return status if done else None
 
 
 def _parent_death_signal() -> Callable[[], object]:
-    """Return what has the kernel stop this process with its parent (Linux; elsewhere the next start does it).
+    """Return a function that makes the kernel stop this process with its parent (Linux; elsewhere the next start does).
 
-    It is looked up beforehand: the server's account may not be able to read the library that it comes from.
+    It is looked up beforehand: the server's account may be unable to read the library that contains it.
     """
     if sys.platform == "linux":
         with contextlib.suppress(ImportError, OSError, AttributeError):

@@ -1,25 +1,25 @@
-"""Reach a database, embedded or configured, and bring it up: migrated, seeded and validated."""
+"""Bring a database up: migrate, seed and validate it, and ask its server for its state."""
 
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import attrs
 
 from myloware_store.core.errors import EmbeddedServerError
-from myloware_store.db.database import StoreDatabase
 from myloware_store.embedded import EmbeddedServer
+from myloware_store.ops.target import Target, opened, reach, require_made
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
+    from myloware_store.db.database import StoreDatabase
     from myloware_store.ops.validate import ValidationReport
     from myloware_store.settings import Settings
 
-__all__ = ["Answer", "Target", "UpReport", "bring_up", "opened", "ping", "put_samples", "reach"]
+__all__ = ["Answer", "UpReport", "bring_up", "ping", "put_samples"]
 
 _QUESTIONS = """
 SELECT current_database(),
@@ -30,23 +30,15 @@ SELECT current_database(),
 
 
 @attrs.frozen
-class Target:
-    """A database whose server can be asked, with the embedded server that is held meanwhile."""
-
-    settings: Settings
-    server: EmbeddedServer | None = None
-
-
-@attrs.frozen
 class Answer:
-    """What a server said of itself.
+    """A server's answer to `ping`.
 
     Attributes:
         database: The database that the connection reached.
         server_version: As PostgreSQL writes it, such as `18.4`.
-        pgvector_version: That of the extension in this database; None where it has not been created.
-        standby: Whether it is read-only, being a copy of another server.
-        milliseconds: How long a query took there and back, on an open connection.
+        pgvector_version: The version of the extension in this database; None if it has not been created.
+        standby: Whether it is a read-only standby of another server.
+        milliseconds: The round trip of a query on an open connection.
     """
 
     database: str
@@ -61,12 +53,12 @@ class UpReport:
     """A database that was brought up.
 
     Attributes:
-        settings: Where it is.
+        settings: Its address.
         files: The folder of the embedded server's data; None for a configured database.
-        answer: What its server says of itself.
+        answer: Its server's answer to `ping`.
         migrated: The migrations that were applied now.
-        seeded: How many rows of sample data were put into each table now; None where none was to be.
-        validation: What is not as the library expects it, and which migrations the database has.
+        seeded: How many rows of sample data each table got now; None without seeding.
+        validation: The differences from the expected schema, and the migrations of the database.
     """
 
     settings: Settings
@@ -86,20 +78,20 @@ def bring_up(
 ) -> UpReport:
     """Start, migrate, seed and validate the embedded database, and leave its server running.
 
-    Of these, a configured database is migrated and seeded only as asked.
+    A configured database is validated, and migrated and seeded only on request.
 
     Args:
-        settings: Which database.
+        settings: The database.
         migrate: Whether to migrate a configured one.
-        seed: Whether to put sample data in; by default only into the embedded one, if it has no rows and MYLOWARE_ENV
+        seed: Whether to add sample data; by default only to the embedded one, if it has no rows and MYLOWARE_ENV
             is not production.
-        show: Told what is done next.
+        show: Called with the next step.
 
     Raises:
         ConnectionFailed: The server cannot be reached.
         EmbeddedServerError: The embedded server cannot be found or started.
         MigrationError: A migration failed.
-        SchemaMismatch: The database is newer than this version, or is to be seeded and not migrated.
+        SchemaMismatch: The database is newer than this version, or `seed` was asked for and it is not migrated.
     """
     from myloware_store.ops import migrate as migrations
     from myloware_store.ops.validate import validate
@@ -113,7 +105,7 @@ def bring_up(
         if seed is None:
             seed = settings.embedded and not settings.production and not _has_rows(database)
         if seed:
-            show("Putting sample data in")
+            show("Adding sample data")
         seeded = put_samples(target) if seed else None
         show("Validating")
         report = UpReport(
@@ -129,32 +121,11 @@ def bring_up(
         return report
 
 
-@contextmanager
-def reach(settings: Settings, *, create: bool = False) -> Iterator[Target]:
-    """Hold the embedded server, if that is meant, and give the settings with its address filled in.
-
-    Args:
-        settings: Which database.
-        create: Whether to make the embedded database where there is none.
-
-    Raises:
-        EmbeddedServerError: The server cannot be found or started, or there is no such database.
-    """
-    if not settings.embedded:
-        yield Target(settings)
-        return
-    if not create:
-        _require_made(settings)
-    with EmbeddedServer(settings.embedded_home) as server:
-        server.ensure_database()
-        yield Target(settings.with_server(**server.address()), server)
-
-
 def put_samples(target: Target) -> dict[str, int]:
-    """Put sample data into a database, which is migrated first if it is the embedded one.
+    """Add sample data to a database; an embedded one is migrated first.
 
     Returns:
-        How many rows were put into each table.
+        How many rows each table got.
 
     Raises:
         SchemaMismatch: The database is not migrated, or is newer than this version.
@@ -169,7 +140,7 @@ def put_samples(target: Target) -> dict[str, int]:
 
 
 def ping(settings: Settings) -> tuple[Settings, Answer]:
-    """Ask the server what it is; an embedded one that does not run is not started.
+    """Ask the server for its version and state; an embedded server is not started.
 
     Returns:
         The settings, with the embedded server's address filled in, and its answer.
@@ -179,23 +150,13 @@ def ping(settings: Settings) -> tuple[Settings, Answer]:
         EmbeddedServerError: The embedded server does not run, or there is none.
     """
     if settings.embedded:
-        _require_made(settings)
+        require_made(settings)
         if not EmbeddedServer.running(settings.embedded_home):
             raise EmbeddedServerError(
-                f"The embedded server in {settings.embedded_home} does not run: `myloware-store up` starts it."
+                f"The embedded server in {settings.embedded_home} does not run: start it with `myloware-store up`."
             )
     with reach(settings) as target, opened(target.settings) as database:
         return target.settings, _ask(database)
-
-
-@contextmanager
-def opened(settings: Settings) -> Iterator[StoreDatabase]:
-    """Give the database of a server that runs, and close its connections afterwards."""
-    database = StoreDatabase(settings)
-    try:
-        yield database
-    finally:
-        database.close_all()
 
 
 def _ask(database: StoreDatabase) -> Answer:
@@ -210,10 +171,3 @@ def _has_rows(database: StoreDatabase) -> bool:
     from myloware_store.models import MODELS
 
     return any(model.select().exists(database) for model in MODELS)
-
-
-def _require_made(settings: Settings) -> None:
-    if not EmbeddedServer.made(settings.embedded_home):
-        raise EmbeddedServerError(
-            f"There is no embedded database in {settings.embedded_home} yet: `myloware-store up` makes it."
-        )

@@ -1,7 +1,7 @@
-"""The schema as text: what a database has, and, in `catalog.json`, what this version of the library expects.
+"""The schema as text: a database's own, and in `catalog.json` the one that this version of the library expects.
 
-Every value is SQL, the same on every supported PostgreSQL and in every schema. After a change of the models,
-`python -m myloware_store.ops.catalog` writes `catalog.json` anew.
+Every value is SQL, the same on every supported PostgreSQL and in every schema. After a change of the models, rewrite
+`catalog.json` with `python -m myloware_store.ops.catalog`.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class Home:
     """The schema of the store's tables.
 
     Attributes:
-        oid: Its number.
-        schema: Its name, quoted where it needs to be.
-        leads: Whether it is the first on the connection's search path, where unqualified names are looked for.
+        oid: Its OID.
+        schema: Its name, quoted if necessary.
+        leads: Whether it is the first on the connection's search path, so that unqualified names are found in it.
     """
 
     oid: int
@@ -61,7 +61,7 @@ def find_home(database: StoreDatabase) -> Home | None:
     """Return the schema that the settings name, else that of the history of migrations, else the current one.
 
     Returns:
-        The schema, or None where there is none: then nothing of ours is there either.
+        The schema, or None if it does not exist.
     """
     named = None if database.settings.schema == "public" else database.settings.schema
     row = database.execute_tuned(_PLAIN, _sql("home"), (named, history_table(database.settings))).fetchone()
@@ -69,12 +69,11 @@ def find_home(database: StoreDatabase) -> Home | None:
 
 
 def read_catalog(database: StoreDatabase) -> dict[str, str]:
-    """Describe everything in the store's schema but extensions' objects and the history of migrations.
+    """Describe everything in the store's schema except objects of extensions and the history of migrations.
 
     Returns:
-        By kind and name (`column work_items.content`), the definition; enums first, then functions, tables, columns,
-        constraints, indexes, triggers, rules, tables that inherit, each in the order they were made. Empty
-        where there is no such schema.
+        The definitions by kind and name (`column work_items.content`): enums, functions, tables, columns, constraints,
+        indexes, triggers, rules, child tables, each in the order of creation. Empty if the schema does not exist.
     """
     found: dict[str, str] = {}
     with database.unit():
@@ -90,7 +89,7 @@ def read_catalog(database: StoreDatabase) -> dict[str, str]:
 
 
 def taken_names(database: StoreDatabase) -> list[str]:
-    """Return the names of our types, functions and tables that a database's schema has, whoever made them."""
+    """Return the names of our types, functions and tables that exist in a database's schema, whoever created them."""
     found = read_catalog(database)
     ours = ((key, split_key(key)) for key in expected_catalog())
     return [name for key, (kind, _, name) in ours if kind in {"enum", "function", "table"} and _is_there(key, found)]
@@ -103,7 +102,7 @@ def _is_there(key: str, found: Mapping[str, str]) -> bool:
 
 @cache
 def expected_catalog() -> Mapping[str, str]:
-    """Return the catalog that this version's migrations lead to."""
+    """Return the catalog that this version's migrations create."""
     catalog: dict[str, str] = json.loads(CATALOG_FILE.read_text(encoding="utf-8"))
     return catalog
 
@@ -120,10 +119,10 @@ def split_key(key: str) -> tuple[str, str, str]:
 def drop_statements(schema: str) -> list[str]:
     """Return the statements that drop every table, function and type of ours in a schema.
 
-    Without CASCADE: where something of others' depends on one of them, PostgreSQL refuses.
+    Without CASCADE: PostgreSQL refuses if other objects depend on them.
 
     Args:
-        schema: Its name, quoted where it needs to be.
+        schema: Its name, quoted if necessary.
     """
     names: dict[str, list[str]] = {"table": [], "function": [], "enum": []}
     for key in expected_catalog():
@@ -137,14 +136,14 @@ def drop_statements(schema: str) -> list[str]:
 
 
 def _normal(definition: str, schema: str, vector: str) -> str:
-    # Names in the schema are not qualified: it is the first of the search path. The guards name it. Where the extension
-    # is, is told once and not of each object that uses it.
+    # Names in the schema are not qualified, since it is the first of the search path. Only the guards name it. The
+    # schema of the extension is checked once, not for each object that uses it.
     anywhere = definition.replace(f"SET search_path={schema}, ", "SET search_path=SCHEMA, ")
     return re.sub(r"\s+", " ", anywhere.replace(f"{vector}.vector", "vector")).strip()
 
 
 def _write(target: Path) -> None:
-    """Write the catalog that the models describe, found on a throw-away server."""
+    """Write the catalog that the models describe, as read from a temporary server."""
     import tempfile
 
     from myloware_store.db.database import StoreDatabase

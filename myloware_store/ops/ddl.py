@@ -1,4 +1,4 @@
-"""The whole schema as the models describe it: the yardstick that migrations are measured by."""
+"""The whole schema as the models describe it, to compare the migrations with."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ __all__ = ["create_all"]
 def create_all(database: peewee.Database) -> None:
     """Create extensions, enum types, functions, tables, indexes and triggers in the current schema of a database.
 
-    Databases that hold data are migrated instead; this serves the test that both ways give the same catalog, and the
-    catalog that `validate` compares with.
+    Real databases are migrated instead. This is for the test that compares both, and for the catalog that `validate`
+    compares with.
     """
     with database.bind_ctx(MODELS, bind_refs=False, bind_backrefs=False), database.atomic():
         database.execute_sql("CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA public")
@@ -31,10 +31,10 @@ def create_all(database: peewee.Database) -> None:
         for model in MODELS:
             model.create_table(safe=False)
             for field in model._meta.sorted_fields:
-                if storage := getattr(field, "storage", None):  # no clause of CREATE TABLE on PostgreSQL 15
+                if storage := getattr(field, "storage", None):  # CREATE TABLE has no such clause on PostgreSQL 15
                     table, column = model._meta.table_name, field.column_name
                     database.execute_sql(f"ALTER TABLE {table} ALTER COLUMN {column} SET STORAGE {storage}")
-        # Whatever search_path a session has, the guards find their tables.
+        # The guards must find their tables with any search_path of a session.
         alter = """
             SELECT format('ALTER FUNCTION %%s SET search_path = %%I, pg_temp', oid::regprocedure, current_schema())
             FROM pg_proc WHERE pronamespace = current_schema()::regnamespace AND prorettype = 'trigger'::regtype

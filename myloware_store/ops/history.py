@@ -1,4 +1,4 @@
-"""Which migrations there are, which of them a database has, and whether a file changed after it was applied."""
+"""The available migrations, those of a database, and whether a file changed after it was applied."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import attrs
 
 from myloware_store.core.errors import InvalidInput, MigrationError, MissingObject, SchemaMismatch
 from myloware_store.db.database import StoreDatabase
+from myloware_store.ops.target import opened
 from myloware_store.settings import Settings
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ HISTORY_TABLE = "myloware_migratehistory"
 """The table of applied migrations; not peewee-migrate's default, which a service may use for its own."""
 
 ENCODING = (
-    "the database's encoding is {}, and documents are Unicode: create it anew with ENCODING 'UTF8' TEMPLATE template0,"
-    " and move the data by pg_dump"
+    "the database's encoding is {}, but documents are Unicode: create a database with ENCODING 'UTF8' TEMPLATE"
+    " template0, and move the data with pg_dump"
 )
 
 _FILE = re.compile(r"\d{3}_[^.]+\.py")
@@ -52,7 +53,7 @@ class MigrationStatus:
     Attributes:
         applied: Those that the database has, in the order they were applied.
         pending: Those that it lacks.
-        unknown: Those that it has and this version does not know: it is newer, or the file was deleted.
+        unknown: Those that it has but this version does not know: it is newer, or the file was deleted.
         edited: Those whose file changed after it was applied.
     """
 
@@ -63,11 +64,11 @@ class MigrationStatus:
 
     @property
     def current(self) -> bool:
-        """Whether the database is exactly as this version wants it."""
+        """Whether the database has exactly this version's migrations."""
         return not (self.pending or self.unknown or self.edited)
 
     def require_known(self) -> None:
-        """Raise SchemaMismatch where the database has migrations that this version does not know."""
+        """Raise SchemaMismatch if the database has migrations that this version does not know."""
         if self.unknown:
             raise SchemaMismatch(
                 f"the database has migrations that this version of myloware-store does not know"
@@ -75,12 +76,12 @@ class MigrationStatus:
             )
 
     def require_sound(self) -> None:
-        """Raise SchemaMismatch as `require_known` does, and MigrationError where an applied migration was edited."""
+        """Raise SchemaMismatch as `require_known` does, and MigrationError if an applied migration was edited."""
         self.require_known()
         if self.edited:
             raise MigrationError(
-                f"{', '.join(self.edited)} changed after it was applied: restore the file as it was and write a new"
-                " migration, or, where the data may go, run `myloware-store reset`"
+                f"{', '.join(self.edited)} changed after it was applied: restore the original file and write a new"
+                " migration, or, if you don't need the data, run `myloware-store reset`"
             )
 
 
@@ -88,7 +89,7 @@ def migrations_path() -> Path:
     """Return the folder of the installed migrations, for `pw_migrate migrate --directory`."""
     spec = importlib.util.find_spec("myloware_store_migrations")
     if spec is None or not spec.submodule_search_locations:
-        raise MigrationError("the package myloware_store_migrations is missing: install myloware-store again")
+        raise MigrationError("the package myloware_store_migrations is missing: reinstall myloware-store")
     return Path(next(iter(spec.submodule_search_locations)))
 
 
@@ -96,8 +97,8 @@ def migrations_folder(directory: Path | str | None) -> Path:
     """Return a folder of migrations, by default the installed one.
 
     Raises:
-        InvalidInput: It is no path.
-        MigrationError: There is no migration in it.
+        InvalidInput: It is not a path.
+        MigrationError: It contains no migration.
     """
     if directory is not None and not isinstance(directory, Path | str):
         raise InvalidInput(f"directory must be a path, not {type(directory).__name__}")
@@ -112,7 +113,7 @@ def migrations_folder(directory: Path | str | None) -> Path:
 
 
 def target_settings(target: Settings | StoreDatabase) -> Settings:
-    """Return the settings of what is to be migrated, or raise InvalidInput where it is something else."""
+    """Return the settings of a database or of its settings; raise InvalidInput for anything else."""
     if isinstance(target, StoreDatabase):
         return target.settings
     if not isinstance(target, Settings):
@@ -121,7 +122,7 @@ def target_settings(target: Settings | StoreDatabase) -> Settings:
 
 
 def require_database(database: object) -> None:
-    """Raise InvalidInput where that is no database: a URL, say, which has a place of its own in the settings."""
+    """Raise InvalidInput if that is not a database but, for example, a URL."""
     if not isinstance(database, StoreDatabase):
         raise InvalidInput(f"database must be a StoreDatabase, such as store.db, not {type(database).__name__}")
 
@@ -132,16 +133,16 @@ def available_migrations(directory: Path) -> tuple[str, ...]:
 
 
 def file_digest(path: Path) -> str:
-    """Return the digest of a migration's text, whatever the line endings of the checkout."""
+    """Return the digest of a migration's text, independent of the checkout's line endings."""
     return hashlib.sha256(path.read_text(encoding="utf-8").encode()).hexdigest()
 
 
 def status(target: Settings | StoreDatabase, *, directory: Path | str | None = None) -> MigrationStatus:
-    """Compare a database's migrations with those of this version; nothing is locked or written.
+    """Compare a database's migrations with those of this version, without locking or writing anything.
 
     Args:
         target: The database, or the settings of one whose server runs.
-        directory: Another folder of migrations than the installed one.
+        directory: The folder of migrations, by default the installed one.
 
     Raises:
         ConnectionFailed: The server cannot be reached.
@@ -149,19 +150,16 @@ def status(target: Settings | StoreDatabase, *, directory: Path | str | None = N
     settings, folder = target_settings(target), migrations_folder(directory)
     if isinstance(target, StoreDatabase):
         return make_status(_history(target), folder)
-    database = StoreDatabase(settings)
-    try:
+    with opened(settings) as database:
         return make_status(_history(database), folder)
-    finally:
-        database.close_all()
 
 
 def require_current(database: StoreDatabase, *, directory: Path | str | None = None) -> None:
-    """Raise SchemaMismatch unless the database has exactly this version's migrations; one small query.
+    """Raise SchemaMismatch unless the database has exactly this version's migrations; takes one small query.
 
     Args:
         database: The database.
-        directory: Another folder of migrations than the installed one.
+        directory: The folder of migrations, by default the installed one.
 
     Raises:
         SchemaMismatch: It is not migrated, lacks migrations, is newer than this version, or is not UTF-8.
@@ -179,20 +177,20 @@ def require_current(database: StoreDatabase, *, directory: Path | str | None = N
 
 
 def history_table(settings: Settings) -> str:
-    """Return the name of the table of applied migrations, qualified where the settings name a schema."""
-    # With a schema of its own a tenant must not be taken for migrated because `public`, next on its path, is.
+    """Return the name of the table of applied migrations, qualified if the settings name a schema."""
+    # A separate schema must not count as migrated because `public`, next on its path, is.
     schema = "" if settings.schema == "public" else '"{}".'.format(settings.schema.replace('"', '""'))
     return schema + HISTORY_TABLE
 
 
 def history_query(settings: Settings) -> str:
-    """Return the SELECT of (name, digest) of the applied migrations, in their order, to be run with parameters."""
-    table = history_table(settings).replace("%", "%%")  # what else the driver would take for a placeholder
+    """Return the SELECT of (name, digest) of the applied migrations, in their order; run it with parameters."""
+    table = history_table(settings).replace("%", "%%")  # the driver would read % as a placeholder
     return f"SELECT name, digest FROM {table} ORDER BY id"  # noqa: S608  a quoted identifier
 
 
 def make_status(history: Iterable[tuple[str, str | None]], directory: Path) -> MigrationStatus:
-    """Compare what `history_query` gave with a folder of migrations."""
+    """Compare the rows of `history_query` with a folder of migrations."""
     rows = list(history)
     known = available_migrations(directory)
     applied = tuple(name for name, _ in rows)

@@ -23,6 +23,7 @@ from myloware_store.ops.history import (
     target_settings,
 )
 from myloware_store.ops.migration_database import Limits, MigrationDatabase, explain, find_obstacles, require_direct
+from myloware_store.ops.target import opened, reach
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,13 +51,13 @@ _logger.addHandler(logging.NullHandler())
 
 @attrs.frozen
 class MigrationReport:
-    """What `migrate` or `reset` did.
+    """The result of `migrate` or `reset`.
 
     Attributes:
-        database: Which database, without secrets.
+        database: The database, without secrets.
         applied: The migrations that were applied now.
-        pending: Those that are still to be applied: all of them where it was a plan.
-        obstacle: What a plan has found to stand in their way, a line each, and how to mend it.
+        pending: Those that are not applied; only a plan leaves any.
+        obstacle: The obstacles that a plan found, one per line, and how to remove them.
     """
 
     database: str
@@ -72,23 +73,23 @@ def migrate(
     directory: Path | str | None = None,
     limits: Limits | None = None,
 ) -> MigrationReport:
-    """Apply the pending migrations, each in a transaction of its own, while no one else migrates the database.
+    """Apply the pending migrations, each in its own transaction, under a lock against other migrations.
 
-    Where nothing is pending, nothing is locked or written. Embedded settings start their server for as long as it
-    takes. A schema that the settings name is created. A plan makes nothing.
+    If nothing is pending, nothing is locked or written. An embedded server is started if necessary, and a schema that
+    the settings name is created. A plan creates nothing.
 
     Args:
         target: The database, or its settings.
-        plan: Only say what is pending.
-        directory: Another folder of migrations than the installed one.
-        limits: How long to wait; read from the environment by default.
+        plan: Only list the pending migrations.
+        directory: The folder of migrations, by default the installed one.
+        limits: How long to wait, by default as the environment says.
 
     Returns:
-        What was applied, and what is pending still.
+        The applied and the pending migrations.
 
     Raises:
         MissingExtension: The server does not offer `vector`, or the role may not create it.
-        MigrationError: A migration failed, an applied one was edited, the lock did not come free in time, or the
+        MigrationError: A migration failed, an applied one was edited, the lock was not free in time, or the
             connection goes through PgBouncer.
         SchemaMismatch: The database is newer than this version.
         ConnectionFailed: The server cannot be reached.
@@ -96,8 +97,9 @@ def migrate(
     folder = _checked(directory, limits)
     if plan:
         return _plan(target, folder)
-    with _served(target) as settings:
-        # Said at once, and not on the day when something is pending.
+    with reach(target_settings(target), create=True) as reached:
+        settings = reached.settings
+        # Raise it now, not only when something is pending.
         require_direct(settings)
         try:
             before = status(settings, directory=folder)
@@ -117,20 +119,20 @@ def rollback(
     directory: Path | str | None = None,
     limits: Limits | None = None,
 ) -> tuple[str, ...]:
-    """Undo the last migrations, each in a transaction of its own; extensions and the history table stay.
+    """Undo the last migrations, each in its own transaction; extensions and the history table stay.
 
     Args:
         target: The database, or its settings.
         count: How many.
-        directory: Another folder of migrations than the installed one.
-        limits: How long to wait; read from the environment by default.
+        directory: The folder of migrations, by default the installed one.
+        limits: How long to wait, by default as the environment says.
 
     Returns:
-        The names of those that were undone, the last one first.
+        The names of the undone migrations, the last one first.
 
     Raises:
-        InvalidInput: `count` is no whole number, or less than 1.
-        MigrationError: There are not so many, one of them cannot be undone, or it failed.
+        InvalidInput: `count` is not a whole number, or less than 1.
+        MigrationError: There are fewer, one of them cannot be undone, or it failed.
         SchemaMismatch: The database is newer than this version.
         ConnectionFailed: The server cannot be reached.
     """
@@ -139,7 +141,7 @@ def rollback(
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise InvalidInput("count must be a whole number, 1 or more")
     folder = _checked(directory, limits)
-    with _served(target) as settings, _session(settings, folder, limits, MigrationStatus.require_known) as database:
+    with _session(target, folder, limits, MigrationStatus.require_known) as database:
         applied = database.status().applied
         if count > len(applied):
             raise MigrationError(f"cannot undo {count} migrations: {len(applied)} are applied")
@@ -156,38 +158,38 @@ def rollback(
 def reset(
     target: Settings | StoreDatabase, *, directory: Path | str | None = None, limits: Limits | None = None
 ) -> MigrationReport:
-    """Drop everything of ours, with all its data, and migrate again; what others made in the schema stays.
+    """Drop all objects of the store, with their data, and migrate again; other objects in the schema stay.
 
     Args:
         target: The database, or its settings.
-        directory: Another folder of migrations than the installed one.
-        limits: How long to wait; read from the environment by default.
+        directory: The folder of migrations, by default the installed one.
+        limits: How long to wait, by default as the environment says.
 
     Raises:
-        MigrationError: Something that others made depends on ours, or tables of our names stand in a database that we
+        MigrationError: Other objects depend on ours, or the database has tables with our names but was
             never migrated (the message names them): nothing was dropped.
         ConnectionFailed: The server cannot be reached.
     """
     from myloware_store.ops.catalog import drop_statements, taken_names
 
     folder = _checked(directory, limits)
-    with _served(target) as settings, _session(settings, folder, limits, lambda _: None) as database:
+    with _session(target, folder, limits, lambda _: None) as database:
         if not database.status().applied and (taken := taken_names(database)):
             raise MigrationError(
-                f"no migration of ours is recorded, so these may be someone else's: {', '.join(taken)}; drop"
+                f"no migration is recorded, so these may belong to someone else: {', '.join(taken)}; drop"
                 " them by hand, or record the migrations first (`pw_migrate migrate --fake`)"
             )
 
         def drop() -> None:
             (name,) = database.execute_sql("SELECT quote_ident(current_schema())").fetchone()
-            schema = name.replace("%", "%%")  # what else the driver would take for a placeholder
+            schema = name.replace("%", "%%")  # the driver would read % as a placeholder
             with database.atomic():
                 for statement in drop_statements(schema):
                     database.execute_sql(statement)
                 database.execute_sql(f"DELETE FROM {schema}.{HISTORY_TABLE}")  # noqa: S608  a quoted identifier
 
         _run(drop, "dropping the schema")
-        return MigrationReport(settings.target, applied=_apply_pending(database))
+        return MigrationReport(database.settings.target, applied=_apply_pending(database))
 
 
 def _plan(target: Settings | StoreDatabase, folder: Path) -> MigrationReport:
@@ -196,55 +198,39 @@ def _plan(target: Settings | StoreDatabase, folder: Path) -> MigrationReport:
     settings = target_settings(target)
     if settings.embedded and not settings.host and not EmbeddedServer.made(settings.embedded_home):
         return MigrationReport(settings.target, pending=available_migrations(folder))
-    with _served(settings) as served:
-        database = StoreDatabase(served)
+    with reach(settings, create=True) as reached, opened(reached.settings) as database:
+        place = reached.settings.target
         try:
-            try:
-                found = status(database, directory=folder)
-            except DatabaseFault as fault:
-                if fault.sqlstate != "42501":
-                    raise
-                reasons = find_obstacles(database) or [str(explain(fault))]
-                return MigrationReport(served.target, pending=available_migrations(folder), obstacle="\n".join(reasons))
-            found.require_sound()
-            obstacle = _obstacle(database, found) if found.pending else None
-        finally:
-            database.close_all()
-        return MigrationReport(served.target, pending=found.pending, obstacle=obstacle)
+            found = status(database, directory=folder)
+        except DatabaseFault as fault:
+            if fault.sqlstate != "42501":
+                raise
+            reasons = find_obstacles(database) or [str(explain(fault))]
+            return MigrationReport(place, pending=available_migrations(folder), obstacle="\n".join(reasons))
+        found.require_sound()
+        obstacle = _obstacle(database, found) if found.pending else None
+        return MigrationReport(place, pending=found.pending, obstacle=obstacle)
 
 
 def _obstacle(database: StoreDatabase, found: MigrationStatus) -> str | None:
     from myloware_store.ops.catalog import taken_names
 
     if not found.applied and (taken := taken_names(database)):
-        return f"{', '.join(taken)} are there already: `myloware-store validate` says whose they are, and what to do"
+        return f"{', '.join(taken)} exist already: `myloware-store validate` says whose they are, and what to do"
     return "\n".join(find_obstacles(database)) or None
 
 
 @contextmanager
-def _served(target: Settings | StoreDatabase) -> Iterator[Settings]:
-    """Give the settings of a server that runs: the embedded one is held meanwhile."""
-    settings = target_settings(target)
-    if not settings.embedded or settings.host:
-        yield settings
-        return
-    from myloware_store.embedded import EmbeddedServer
-
-    with EmbeddedServer(settings.embedded_home) as server:
-        server.ensure_database()
-        yield settings.with_server(**server.address())
-
-
-@contextmanager
 def _session(
-    settings: Settings, directory: Path, limits: Limits | None, check: Callable[[MigrationStatus], None]
+    target: Settings | StoreDatabase, directory: Path, limits: Limits | None, check: Callable[[MigrationStatus], None]
 ) -> Iterator[MigrationDatabase]:
-    database = MigrationDatabase(settings, directory, limits=limits, check=check)
-    try:
-        _run(database.connect, "connecting")
-        yield database
-    finally:
-        database.close_all()
+    with reach(target_settings(target), create=True) as reached:
+        database = MigrationDatabase(reached.settings, directory, limits=limits, check=check)
+        try:
+            _run(database.connect, "connecting")
+            yield database
+        finally:
+            database.close_all()
 
 
 def _apply_pending(database: MigrationDatabase) -> tuple[str, ...]:
@@ -261,25 +247,25 @@ def _run(action: Callable[[], object], what: str, before: str = "") -> None:
     try:
         action()
     except StoreError as error:
-        told = explain(error)
-        if isinstance(told, MigrationError) and told is not error:
-            told = MigrationError(f"{what} failed: {told}{before}")
-        raise told from None
+        explained = explain(error)
+        if isinstance(explained, MigrationError) and explained is not error:
+            explained = MigrationError(f"{what} failed: {explained}{before}")
+        raise explained from None
     except Exception as error:
         raise MigrationError(f"{what} failed: {type(error).__name__}: {error}{before}") from error
 
 
 def _router(database: MigrationDatabase) -> Router:
-    """Make a router that leaves the rest of the process alone."""
+    """Make a router without side effects on the rest of the process."""
     from peewee_migrate.migrator import Migrator
     from peewee_migrate.models import MigrateHistory
     from peewee_migrate.router import Router
 
     class PrivateRouter(Router):
-        """peewee-migrate's own binds one history class to one database, and mocks Peewee while it replays.
+        """peewee-migrate's own router binds one history class to one database, and mocks Peewee during a replay.
 
-        Both would be felt by every thread and by a service's own migrations. Ours are SQL, or declare their models
-        themselves: nothing has to be replayed.
+        Both would affect every thread and a service's own migrations. Our migrations are SQL, or declare their own
+        models, so there is nothing to replay.
         """
 
         @cached_property

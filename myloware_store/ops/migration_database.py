@@ -1,4 +1,4 @@
-"""The connection that migrations run on: one, unpooled, locked against other migrations, with timeouts."""
+"""The connection of migrations: a single one, unpooled, locked against other migrations, with time-outs."""
 
 from __future__ import annotations
 
@@ -67,19 +67,19 @@ _INSTALL = (
     "install pgvector 0.5.0 or newer on it (Debian: postgresql-15-pgvector; Docker: pgvector/pgvector:pg15), or use the"
     " embedded server"
 )
-_RECORD = "what it makes is there already: `myloware-store validate` says whose it is, and how to record it as applied"
+_RECORD = "its objects exist already: `myloware-store validate` says whose they are, and how to record it as applied"
 _HINTS = {
     "42710": _RECORD,
     "42P07": _RECORD,
     "55P03": "a table is in use: try again when it is quieter, or raise MYLOWARE_LOCK_TIMEOUT (seconds)",
     "57014": "raise MYLOWARE_STATEMENT_TIMEOUT (seconds) if it only needs more time",
-    "42501": "migrate as the role that owns the database, or GRANT it CREATE and USAGE on the schema",
+    "42501": "migrate as the role that owns the database, or GRANT the role CREATE and USAGE on the schema",
     "25006": "migrate the primary of a read-only standby, or set default_transaction_read_only to off",
-    "42704": "if it is vector: the role needs USAGE on the schema of the extension",
+    "42704": "for vector, the role needs USAGE on the schema of the extension",
 }
 POOLED = (
-    "migrations need a direct connection, and this one goes through a pooler in transaction mode (PgBouncer), which"
-    " cannot hold their lock: name the PostgreSQL server itself, without pgbouncer=true"
+    "migrations need a direct connection, but this one goes through a pooler in transaction mode (PgBouncer), which"
+    " cannot hold their lock: connect to the PostgreSQL server itself, without pgbouncer=true"
 )
 _EXTENSION = re.compile(r"\s*CREATE EXTENSION (?:IF NOT EXISTS )?\"?([\w-]+)", re.IGNORECASE)
 
@@ -113,7 +113,7 @@ SELECT current_schema(), (
     SELECT nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s)
 )
 """
-# As peewee-migrate would make it, but no migration can be recorded twice.
+# As peewee-migrate creates it, except that no migration can be recorded twice.
 _CREATE_HISTORY = f"""
 CREATE TABLE IF NOT EXISTS {HISTORY_TABLE} (
     id serial PRIMARY KEY,
@@ -135,8 +135,8 @@ class Limits:
 
     Attributes:
         wait: For another migration of the same database to end, before giving up.
-        lock_timeout: For a lock on a table; 0 waits for ever.
-        statement_timeout: What one statement may take; 0 sets no limit. A migration that needs more sets its own.
+        lock_timeout: For a lock on a table; 0 waits forever.
+        statement_timeout: For one statement; 0 sets no limit. A migration that needs more sets its own.
     """
 
     wait: float = attrs.field(default=60.0, validator=_seconds)
@@ -162,15 +162,15 @@ class Limits:
 
 
 class MigrationDatabase(StoreDatabase):
-    """A database on one connection of its own, which holds the migration lock from its first statement to its close.
+    """A database on a single connection, which holds the migration lock from its first statement until it is closed.
 
     Every commit records the digests of the migration files that were applied in it.
 
     Args:
-        settings: Which database; the server must be reached directly, not through PgBouncer.
+        settings: The database; the server must be reached directly, not through PgBouncer.
         directory: The folder of the migrations.
-        limits: How long to wait for the lock, and each statement for its own.
-        check: Called with the status once the lock is held; what it raises ends the session.
+        limits: How long to wait for the migration lock, for locks on tables and for statements.
+        check: Called with the status once the lock is held; its exception ends the session.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class MigrationDatabase(StoreDatabase):
         """Run one statement.
 
         Raises:
-            MissingExtension: It was to create an extension that the server does not offer or the role may not create.
+            MissingExtension: It creates an extension that the server does not offer or the role may not create.
         """
         try:
             return super().execute_sql(sql, params, named_cursor, reads=reads)
@@ -228,7 +228,7 @@ class MigrationDatabase(StoreDatabase):
                 fault = self._fault(error, opened, committing=False)
             else:
                 undo.pop_all()
-                # Held until close(), whoever uses it and however: the lock is the connection's.
+                # Pinned until close(), because the lock belongs to the connection.
                 self._state.pinned = True
                 return opened
         raise fault
@@ -243,7 +243,7 @@ class MigrationDatabase(StoreDatabase):
             " set_config('lock_timeout', %s, false), set_config('statement_timeout', %s, false)",
             (f"{self.limits.lock_timeout * 1000:.0f}ms", f"{self.limits.statement_timeout * 1000:.0f}ms"),
         )
-        # A server that cannot look for vanished clients refuses this.
+        # Servers that cannot check for vanished clients refuse this.
         with suppress(psycopg2.Error):
             run.execute("SELECT set_config('client_connection_check_interval', '2s', false)")
         self._take_lock(run)
@@ -260,7 +260,7 @@ class MigrationDatabase(StoreDatabase):
         home = migrated or (first if schema == "public" else schema)
         if first is None or first != home:
             raise MigrationError(
-                f"the schema {home or schema} is not the first that the role may use on its search_path: set it so"
+                f"the schema {home or schema} is not the first that the role may use on its search_path: put it first"
                 " (ALTER ROLE ... SET search_path), or GRANT USAGE on it"
             )
         if migrated is None:
@@ -286,19 +286,19 @@ class MigrationDatabase(StoreDatabase):
 
 
 def require_direct(settings: Settings) -> None:
-    """Raise MigrationError if the settings say that PgBouncer stands between."""
+    """Raise MigrationError if the settings say that connections go through PgBouncer."""
     if settings.pgbouncer:
         raise MigrationError(POOLED)
 
 
 def require_supported(version: int) -> None:
-    """Raise MigrationError where a server, by its number as libpq gives it, is too old."""
+    """Raise MigrationError if the server is too old, by libpq's version number."""
     if version < OLDEST_SERVER:
         raise MigrationError(f"the server is PostgreSQL {version // 10_000}: 15 or newer is needed")
 
 
 def find_obstacles(database: StoreDatabase) -> list[str]:
-    """Return what keeps the migrations from being applied, each with how to mend it, as far as a look tells."""
+    """Return the visible obstacles to the migrations, each with its remedy."""
     schema = database.settings.schema
     (version, encoding, standby, read_only, makes_schemas, place, usable, creates) = database.execute_sql(
         _CIRCUMSTANCES, (None if schema == "public" else schema,)
@@ -317,7 +317,7 @@ def find_obstacles(database: StoreDatabase) -> list[str]:
     elif read_only:
         obstacles.append("the connection is read-only: set default_transaction_read_only to off for this role")
     if place is None and schema == "public":
-        obstacles.append("no schema on the search_path exists, or the role may use none: GRANT it USAGE and CREATE")
+        obstacles.append("no schema on the search_path exists, or the role may use none: GRANT USAGE and CREATE on one")
     elif place is None and not makes_schemas:
         obstacles.append(_no_schema(schema))
     elif place is not None and not (usable and creates):
@@ -326,7 +326,7 @@ def find_obstacles(database: StoreDatabase) -> list[str]:
 
 
 def find_vector_obstacle(database: StoreDatabase) -> str | None:
-    """Return what keeps the extension `vector` from being created or used, and how to mend it; else None."""
+    """Return the obstacle to creating or using the extension `vector`, with its remedy; else None."""
     row = database.execute_sql(_VECTOR).fetchone()
     if row is None:
         return f"the server does not offer the extension vector: {_INSTALL}"
@@ -334,17 +334,17 @@ def find_vector_obstacle(database: StoreDatabase) -> str | None:
     if home is None and not creatable:
         return _no_right("vector", database.settings)
     if home is None and not fits:
-        return "the role may not create in the schema public, where the extension vector goes: GRANT it CREATE there"
+        return "the role may not create the extension vector in the schema public: GRANT it CREATE on the schema"
     if home is not None and not usable:
-        return f"the role may not use the schema {home}, where the extension vector is: GRANT it USAGE on it"
+        return f"the role may not use the schema {home} of the extension vector: GRANT it USAGE on the schema"
     return None
 
 
 def explain(error: StoreError) -> StoreError:
-    """Return what to tell of an error during a migration: a MigrationError, unless it has a more telling type."""
+    """Return the error to raise for an error during a migration: a MigrationError, unless its type says more."""
     if isinstance(error, ConnectionFailed) or not isinstance(error, DatabaseFault):
         return error
-    # Names of what stands in the way of a DROP; other details may hold values.
+    # The names of the objects that prevent a DROP; other details may contain values.
     detail = getattr(error.driver_error, "diag", None) if error.sqlstate == "2BP01" else None
     hints = [detail.message_detail if detail else None, _HINTS.get(error.sqlstate)]
     return MigrationError("; ".join([str(error), *filter(None, hints)]))

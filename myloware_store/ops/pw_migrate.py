@@ -1,9 +1,9 @@
-"""What `migrations/conf.py` hands to `pw_migrate`: a database that answers in one line instead of a traceback."""
+"""The database for `pw_migrate` (see `migrations/conf.py`): its errors are one line, not a traceback."""
 
 from __future__ import annotations
 
 import atexit
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from peewee_migrate.logs import logger
 from myloware_store.core.errors import MigrationError, StoreError
 from myloware_store.ops.history import MigrationStatus, available_migrations, migrations_path
 from myloware_store.ops.migration_database import Limits, MigrationDatabase, explain
+from myloware_store.ops.target import reach
 from myloware_store.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,9 +26,9 @@ __all__ = ["command_database"]
 
 
 def command_database() -> MigrationDatabase:
-    """Return the database for the `pw_migrate` command that is running, locked from its first statement on.
+    """Return the database for the running `pw_migrate` command, locked from its first statement on.
 
-    peewee-migrate runs conf.py for each of its commands: what would harm the project is refused here.
+    peewee-migrate runs conf.py for each of its commands, so this also refuses harmful commands.
 
     Raises:
         click.ClickException: The command cannot run with the settings, or would do harm.
@@ -42,13 +43,13 @@ def command_database() -> MigrationDatabase:
         settings = Settings.load(options.get("database"))
         if command == "rollback" and settings.production:
             raise MigrationError(
-                "MYLOWARE_ENV is production: a rollback drops tables with their data; unset it to go on"
+                "MYLOWARE_ENV is production: a rollback drops tables with their data; unset it to continue"
             )
         return _CommandDatabase(settings, directory, limits=Limits.load(), check=_check(command, options))
 
 
 class _CommandDatabase(MigrationDatabase):
-    """A database that starts the embedded server where it is meant, and lives as long as the process."""
+    """A database that starts the embedded server if the settings name it, and is open until the process ends."""
 
     def __init__(self, settings: Settings, directory: Path, **options: Any) -> None:
         super().__init__(settings, directory, **options)
@@ -68,14 +69,9 @@ class _CommandDatabase(MigrationDatabase):
             super().commit()
 
     def open_session(self) -> connection:
-        if self.settings.embedded and not self.settings.host:
-            from myloware_store.embedded import EmbeddedServer
-
-            server = EmbeddedServer(self.settings.embedded_home)
-            server.start()
-            atexit.register(server.close)
-            server.ensure_database()
-            self.settings = self.settings.with_server(**server.address())
+        held = ExitStack()
+        atexit.register(held.close)
+        self.settings = held.enter_context(reach(self.settings, create=True)).settings
         opened = super().open_session()
         atexit.register(self.close_all)
         return opened
@@ -90,7 +86,7 @@ def _told() -> Iterator[None]:
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    """Let peewee-migrate name the migration that failed; why is told once, by the error itself."""
+    """Let peewee-migrate log the failed migration without a traceback: the error itself says why."""
     if record.exc_info and isinstance(record.exc_info[1], click.ClickException):
         record.exc_info = None
     return True
@@ -98,7 +94,7 @@ def _without_traceback(record: logging.LogRecord) -> bool:
 
 def _refuse_harm(command: str, options: Mapping[str, Any], directory: Path) -> None:
     if command == "merge":
-        raise MigrationError("`merge` replaces the migrations by others that lose types, defaults and constraints")
+        raise MigrationError("`merge` replaces the migrations with others that lose types, defaults and constraints")
     if command == "create":
         if options.get("auto"):
             raise MigrationError("`--auto` loses types, defaults and constraints: write the migration by hand")

@@ -1,4 +1,4 @@
--- The statements with which an operator's commands look at a database.
+-- The statements that read the state of a database, for the operator's commands.
 
 -- Objects of the schema that belong to no extension, by kind: name, definition.
 
@@ -54,7 +54,7 @@ SELECT format('%%s.%%s', c.relname, a.attname),
     concat_ws(
         ' ',
         format_type(a.atttypid, a.atttypmod),
-        -- Of other types' columns it is a matter of taste.
+        -- For columns of other types the storage does not matter.
         CASE WHEN t.typname = 'vector' AND a.attstorage = 'p' THEN 'STORAGE PLAIN' END,
         CASE WHEN a.attcollation <> t.typcollation THEN 'COLLATE ' || a.attcollation::regcollation END,
         CASE a.attidentity WHEN 'a' THEN 'GENERATED ALWAYS AS IDENTITY'
@@ -73,7 +73,7 @@ WHERE c.relnamespace = %(schema)s AND c.relkind IN ('r', 'p')
 ORDER BY c.oid, a.attnum
 
 -- name: catalog_constraint
--- PostgreSQL 18 catalogues NOT NULL as constraints too.
+-- PostgreSQL 18 also lists NOT NULL as constraints.
 SELECT format('%%s.%%s', c.relname, o.conname),
     pg_get_constraintdef(o.oid) || CASE WHEN EXISTS (
         SELECT FROM pg_trigger WHERE tgconstraint = o.oid AND tgenabled IN ('D', 'R')
@@ -96,7 +96,7 @@ WHERE c.relnamespace = %(schema)s AND c.relkind IN ('r', 'p', 'm')
 ORDER BY c.oid, i.relname
 
 -- name: catalog_trigger
--- The pytest plugin's markers, on databases of tests, are no part of the schema.
+-- The pytest plugin's markers, on test databases, are not part of the schema.
 SELECT format('%%s.%%s', c.relname, t.tgname),
     pg_get_triggerdef(t.oid, true)
     || CASE t.tgenabled WHEN 'O' THEN '' WHEN 'D' THEN ' DISABLED' ELSE ' ENABLED ' || t.tgenabled::text END
@@ -114,7 +114,7 @@ WHERE c.relnamespace = %(schema)s AND c.relkind IN ('r', 'p') AND c.relname <> %
 ORDER BY c.oid, r.rulename
 
 -- name: catalog_child
--- Rows of tables that inherit are read with ours, and no guard sees them.
+-- Rows of child tables are read with ours, and no guard sees them.
 SELECT format('%%s.%%s', c.relname, i.inhrelid::regclass), 'INHERITS'
 FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhparent
 WHERE c.relnamespace = %(schema)s AND c.relkind = 'r'

@@ -1,4 +1,4 @@
-"""Compare a live database with what this version of the library expects."""
+"""Compare a live database with the schema that this version of the library expects."""
 
 from __future__ import annotations
 
@@ -31,11 +31,12 @@ _COSINE_INDEX = re.compile(
     r"( WITH \([^()]*\))?"
 )
 _RESTORE = (
-    "Bring it back as expected: a migration of `myloware-store migrations-path` makes it, 001_initial unless a later"
+    "Restore the expected state: a migration in `myloware-store migrations-path` creates it, 001_initial unless a later"
     " one changed it."
 )
-_FOREIGN = "No migration made it. Ask who did; it can stand in the way of what the library writes."
-_SHOWN = 200  # characters of a definition; of longer ones, what is around the first difference
+_CREATE_INDEX = "Run the expected statement; with CREATE INDEX CONCURRENTLY, writers do not wait."
+_FOREIGN = "No migration created it. Find out who did; it can make writes of the library fail."
+_SHOWN = 200  # characters of a definition; of longer ones, those around the first difference
 
 
 @attrs.frozen
@@ -45,10 +46,10 @@ class Finding:
     Attributes:
         kind: server, setting, extension, migration, enum, function, table, column, constraint, index, trigger,
             rule or child.
-        name: What differs, such as `work_items.content`.
-        expected: What this version expects, None where it expects nothing of that name.
-        actual: What the database has, None where it is missing.
-        remedy: What to do: a sentence, a command, or SQL that only adds.
+        name: The differing object, such as `work_items.content`.
+        expected: The expected definition, None if nothing of that name is expected.
+        actual: The definition in the database, None if it is missing.
+        remedy: How to fix it: a sentence, a command, or SQL that only adds.
     """
 
     kind: str
@@ -60,13 +61,13 @@ class Finding:
 
 @attrs.frozen
 class ValidationReport:
-    """What `validate` found.
+    """The result of `validate`.
 
     Attributes:
-        findings: The differences, in the order in which they are best mended.
-        versions: Of the server, and of the extensions that are installed.
-        migrations: Which migrations the database has.
-        warnings: What works, but less well than it could.
+        findings: The differences, in the order to fix them.
+        versions: The versions of the server and of the installed extensions.
+        migrations: The migrations of the database.
+        warnings: Things that work, but could work better.
     """
 
     findings: tuple[Finding, ...]
@@ -81,20 +82,20 @@ class ValidationReport:
 
 
 def validate(database: StoreDatabase) -> ValidationReport:
-    """Compare a database with what this version expects; nothing is written.
+    """Compare a database with the schema that this version expects, without writing anything.
 
-    Whatever others added passes, as long as it cannot stand in the way: tables, views, types, functions, plain indexes
-    and triggers of theirs. Columns, constraints and unique indexes that were added to our tables can refuse what the
-    library writes, rules and second copies of our triggers change it, tables that inherit add to what it reads, and
-    invalid indexes only cost: these are reported. Any valid cosine index named `mem_docs_embedding_idx` will do, and
-    what is being built to take its place is let be.
+    Harmless additions by others are not reported: tables, views, types, functions, plain indexes and triggers.
+    These are reported: columns, constraints and unique indexes added to our tables, which can refuse the library's
+    writes; rules and second copies of our triggers, which change them; child tables, which add to its reads; and
+    invalid indexes, which only cost. Any valid cosine index named `mem_docs_embedding_idx` is accepted, and a build
+    that will replace it is not reported.
 
     Args:
         database: The database. Its schema is the one that the settings name, else that of the history of migrations,
             else the first of the search path.
 
     Raises:
-        InvalidInput: That is no database.
+        InvalidInput: That is not a database.
         ConnectionFailed: The server cannot be reached.
     """
     require_database(database)
@@ -137,13 +138,13 @@ def _check_settings(database: StoreDatabase, home: Home | None) -> Iterator[Find
     encoding = values["server_encoding"]
     if encoding != "UTF8":
         yield Finding("setting", "server_encoding", "UTF8", encoding, f"{ENCODING.format(encoding)}.")
-    # A schema that the settings name is made by `migrate`.
+    # `migrate` creates a schema that the settings name.
     if not home.leads if home else database.settings.schema == "public":
         expected = f"{home.schema} first" if home else "a schema that exists"
         schema = home.schema if home else "public"
         remedy = (
-            f"Set search_path for the role or the database so that it leads to {schema}, or name the schema in the URL"
-            f" (?schema={schema})."
+            f"Set search_path for the role or the database so that it begins with {schema}, or name the schema in the"
+            f" URL (?schema={schema})."
         )
         yield Finding("setting", "search_path", expected, values["search_path"], remedy)
     if values["session_replication_role"] != "origin":
@@ -209,7 +210,7 @@ def _check_migrations(found: MigrationStatus) -> Iterator[Finding]:
 
 
 def _check_unrecorded(database: StoreDatabase, found: MigrationStatus) -> Finding:
-    """Tell a database that was never migrated from one that lost its history, and from one that someone else uses."""
+    """Distinguish a database that was never migrated, one that lost its history, and one that someone else uses."""
     names = ", ".join(found.pending)
     taken = taken_names(database)
     if not taken:
@@ -217,15 +218,15 @@ def _check_unrecorded(database: StoreDatabase, found: MigrationStatus) -> Findin
     different = [finding.name for finding in _compare(database)]
     if not different:
         fake = 'pw_migrate migrate --fake --directory "$(myloware-store migrations-path)"'
-        return Finding("migration", names, "recorded as applied", "not recorded, though its tables are there", fake)
+        return Finding("migration", names, "recorded as applied", "not recorded, although its tables exist", fake)
     return Finding(
         "migration",
         names,
         "applied",
-        f"not recorded; {', '.join(taken)} may be someone else's, or have lost {HISTORY_TABLE};"
+        f"not recorded; {', '.join(taken)} may belong to someone else, or {HISTORY_TABLE} was lost;"
         f" different: {_shorten(', '.join(different))}",
-        f"If {', '.join(taken)} are not the store's, rename them, or give the store a schema of its own"
-        f" (?schema=NAME), and run `myloware-store migrate`. If they are, restore {HISTORY_TABLE} from a backup.",
+        f"If {', '.join(taken)} do not belong to the store, rename them, or put the store in its own schema"
+        f" (?schema=NAME), and run `myloware-store migrate`. If they do, restore {HISTORY_TABLE} from a backup.",
     )
 
 
@@ -246,8 +247,10 @@ def _check_expected(live: Mapping[str, str]) -> Iterator[Finding]:
             continue
         if kind == "table" and not (actual or "").startswith(("TABLE", "UNLOGGED TABLE")):
             missing.add(table)
-        invalid = key == EMBEDDING_INDEX and actual == f"{wanted} INVALID"
-        yield Finding(kind, _full(table, name), *_excerpts(wanted, actual), COMMAND if invalid else _RESTORE)
+        remedy = _CREATE_INDEX if kind == "index" and actual is None else _RESTORE
+        if key == EMBEDDING_INDEX and actual in {None, f"{wanted} INVALID"}:
+            remedy = COMMAND
+        yield Finding(kind, _full(table, name), *_excerpts(wanted, actual), remedy)
 
 
 def _check_others(live: Mapping[str, str], leftovers: Sequence[str], *, building: bool) -> Iterator[Finding]:
@@ -264,7 +267,7 @@ def _check_others(live: Mapping[str, str], leftovers: Sequence[str], *, building
 def _stands_in_the_way(kind: str, definition: str) -> bool:
     if kind == "index":
         return definition.startswith("CREATE UNIQUE") or definition.endswith(" INVALID")
-    if kind == "trigger":  # a second one of ours would count items twice
+    if kind == "trigger":  # a second copy of ours would count items twice
         ours = (split_key(key)[2] for key in expected_catalog() if key.startswith("function "))
         return any(f"EXECUTE FUNCTION {name}" in definition for name in ours)
     return kind in {"column", "constraint", "rule", "child"}

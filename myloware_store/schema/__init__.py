@@ -1,6 +1,6 @@
-"""The functions and triggers of the database, in `.sql` files; the tables are where their models are.
+"""The functions and triggers of the database, in `.sql` files; the models define the tables.
 
-`ops.ddl` makes a whole schema of both. A migration has its own, frozen copy, and a test holds the two to one catalog.
+`ops.ddl` creates a whole schema from both. Migrations have their own, frozen copy, and a test compares the catalogs.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ FUNCTIONS = ("content", "guards", "roll_up", "submit", "claim", "finish")
 """The files that create functions."""
 
 TRIGGERS = "triggers"
-"""The file that creates triggers, once the tables are there."""
+"""The file that creates triggers, after the tables."""
 
 
 def read_sql(name: str) -> str:
-    """Return the text of a file, which is a script of one or more statements."""
+    """Return the text of a file: a script of one or more statements."""
     return (files(__name__) / f"{name}.sql").read_text(encoding="utf-8")

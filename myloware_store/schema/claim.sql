@@ -1,11 +1,11 @@
--- In time that does not grow with the queue: an index gives the ready items of one priority in order, whatever is parked
--- beside them until later. So every branch goes from one such range to the next, most urgent first, and stops as soon as
--- it has enough: a LATERAL subquery under a LIMIT is run no further than it has to. NO KEY UPDATE: a child row that
--- someone is inserting does not make an item look locked.
+-- The time of a claim does not grow with the queue: an index returns the ready items of one priority in order, no
+-- matter how many others are parked until later. Every branch goes from one such range to the next, most urgent first,
+-- and stops when it has enough: a LATERAL subquery under a LIMIT runs no further than necessary. NO KEY UPDATE: an item
+-- does not count as locked because someone is inserting a child row.
 --
--- No item's time is NULL: asking for NULLS FIRST leaves the planner no index but the one of the tenant or type. It would
--- else take work_items_claim_idx where it hopes to meet a fitting item soon, and read past a million of others.
--- Its plans are kept: see submit.sql.
+-- No item's time is NULL: with NULLS FIRST, the planner can use only the index by tenant or type. Otherwise it would
+-- choose work_items_claim_idx when it expects a matching item soon, and skip a million others. Its plans are cached:
+-- see submit.sql.
 CREATE FUNCTION claim_work_items(
     most int, agent text, lease float8, attempt_ids uuid[],
     of_types text[], of_tenants text[], fairly bool, since timestamptz[], behind uuid[], known_types text[]
@@ -21,18 +21,18 @@ DECLARE
     urgent_first CONSTANT priority[] := ARRAY['URGENT', 'HIGH', 'MEDIUM', 'LOW'];
     ends CONSTANT timestamptz := statement_timestamp() + lease * interval '1 second';
     front CONSTANT timestamptz[] := array_fill('-infinity'::timestamptz, ARRAY[4]);
-    -- Compared as text: neither the caller nor the database has to know all types of the other.
+    -- Compared as text: neither the caller nor the database needs to know all types of the other.
     kinds CONSTANT text[] := COALESCE(of_types, known_types);
     ready uuid[];
     mended bool := false;
 BEGIN
-    -- Begin, in each priority, behind the time and id before which the caller says that nothing is left; where that
-    -- gives too few, begin at the front.
+    -- In each priority, begin after the time and id up to which the caller knows that nothing is left; if that
+    -- finds too few items, begin at the front.
     LOOP
         IF fairly THEN
-            -- Every tenant gets its share before anyone gets more; what some leave goes to others. The order of the
-            -- tenants is drawn each time, so that also claims of one item each are shared out.
-            -- Index: work_items_claim_tenant_idx, which the recursion goes through from one tenant to the next.
+            -- Every tenant gets its share before any gets more; unused shares go to others. The order of the
+            -- tenants is random each time, so that claims of one item are shared, too.
+            -- Index: work_items_claim_tenant_idx; the recursion skips in it from one tenant to the next.
             ready := ARRAY(
                 WITH RECURSIVE found (name) AS (
                     (
@@ -102,9 +102,9 @@ BEGIN
                 (SELECT id FROM shared UNION ALL SELECT id FROM others) LIMIT most
             );
         ELSIF of_tenants IS NOT NULL THEN
-            -- See what each range would give, then take from each what is due from it: only what is taken is
-            -- locked. Where others hold the first of a range, those that come after them are taken.
-            -- Index: work_items_claim_tenant_idx, which has the type, too: other types are passed over in it.
+            -- Read the first items of each range, then take the due number from each: only taken items are
+            -- locked. If others hold the first items of a range, the next ones are taken.
+            -- Index: work_items_claim_tenant_idx, which contains the type, so that other types are skipped in it.
             ready := ARRAY(
                 WITH seen AS MATERIALIZED (
                     SELECT t.name, lane.*, r.available_at, r.id
@@ -140,7 +140,7 @@ BEGIN
                 LIMIT most
             );
         ELSIF of_types IS NOT NULL THEN
-            -- Index: work_items_claim_type_idx, in the same way.
+            -- The same with the index work_items_claim_type_idx.
             ready := ARRAY(
                 WITH seen AS MATERIALIZED (
                     SELECT t.name, lane.*, r.available_at, r.id
@@ -227,8 +227,8 @@ BEGIN
                 RAISE;
             END IF;
             mended := true;
-            -- Rows were written by hand: a queued item has an attempt that has not ended, or its count was set
-            -- back. It keeps as many tries as it had left, as far as they can be counted; one without any is
+            -- Rows were written by hand: a queued item has an attempt that has not ended, or its count was
+            -- reduced. It keeps as many tries as it had left, as far as they can be counted; an item without any is
             -- left out.
             UPDATE attempts AS a
             SET status = 'FAILED', error = 'its item was in the queue', finished_at = statement_timestamp(),

@@ -1,7 +1,7 @@
--- Given are items, the attempts that hold them, and one output each. Returned are the items that are accepted: those
--- that are held, and those that a call which meant the same has finished, whose reply was lost. `wholly`: all of them,
--- or nothing is written. Items are locked in the order of their ids, then by the roll-up orders in that of theirs.
--- Its plans are kept: see submit.sql.
+-- Takes items, the attempts that hold them, and one output each. Returns the accepted items: those that are held, and
+-- those that an equal call finished before, whose reply was lost. With `wholly`, nothing is written unless all are
+-- accepted. Items are locked in the order of their ids; then the roll-up locks orders in the order of theirs.
+-- Its plans are cached: see submit.sql.
 CREATE FUNCTION finish_work_items(
     item_ids uuid[], attempt_ids uuid[], outputs jsonb[], gated bool, of_tenant text, wholly bool
 ) RETURNS SETOF uuid LANGUAGE plpgsql

@@ -1,4 +1,4 @@
--- What no constraint can keep: transitions, causes, append-only tables, counters that nobody sets by hand.
+-- The rules that no constraint can enforce: transitions, causes, append-only tables, counters that nobody sets by hand.
 
 CREATE FUNCTION refuse_transition() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -10,7 +10,7 @@ $$;
 
 CREATE FUNCTION require_cause() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    -- A failed item is queued again by the replay of its dead letter only, a queued one fails only when its order
+    -- A failed item is queued again only by a replay of its dead letter, a queued one fails only if its order
     -- is cancelled.
     IF (CASE NEW.status
         WHEN 'QUEUED' THEN NOT EXISTS (
@@ -43,14 +43,14 @@ DECLARE
     );
 BEGIN
     IF NEW.status = 'QUEUED' THEN
-        -- An item is claimed only while it has tries left.
+        -- An item can be claimed only while it has tries left.
         UPDATE work_items SET max_attempts = attempt_count + 1 WHERE id = NEW.id AND attempt_count >= max_attempts;
     ELSIF OLD.awaiting_approval AND NOT decided THEN
         RAISE EXCEPTION USING
             ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME,
             MESSAGE = 'work_items cannot move from PROCESSING to ' || NEW.status::text || ' without a decision';
     ELSIF NEW.status = 'FAILED' AND NOT decided THEN
-        -- The way back is the replay of a letter.
+        -- Only the replay of a letter queues it again.
         INSERT INTO dead_letters (tenant_id, source, event_type, payload, error, retry_count, work_item_id)
         SELECT NEW.tenant_id, 'work_items', NEW.type::text,
             jsonb_build_object(
@@ -81,7 +81,7 @@ $$;
 
 CREATE FUNCTION work_orders_start_count() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    -- Counted are the items as they come in, also those of an order that comes back from a dump.
+    -- Items are counted as they are inserted, also when a dump is restored.
     NEW.open_items := 0;
     NEW.failed_items := 0;
     RETURN NEW;
@@ -92,7 +92,7 @@ CREATE FUNCTION work_items_inherit_priority() RETURNS trigger LANGUAGE plpgsql A
 BEGIN
     SELECT priority INTO NEW.priority FROM work_orders
     WHERE tenant_id = NEW.tenant_id AND id = NEW.work_order_id;
-    -- Where there is no such order, the foreign key says so.
+    -- If the order does not exist, the foreign key raises.
     NEW.priority := COALESCE(NEW.priority, 'MEDIUM');
     RETURN NEW;
 END
@@ -100,7 +100,7 @@ $$;
 
 CREATE FUNCTION work_orders_cancel_items() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    -- work.cancel() ends the items in the statement that marks their order. Here the order was marked by hand.
+    -- work.cancel() ends the items in the statement that marks their order. This order was marked by hand.
     UPDATE work_items
     SET status = 'FAILED', awaiting_approval = false, processed_at = NEW.cancelled_at,
         updated_at = statement_timestamp()

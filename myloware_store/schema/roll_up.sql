@@ -1,4 +1,5 @@
--- Keeps an order's counters and status in step with its items, whoever writes them. Its plans are kept: see submit.sql.
+-- Updates an order's counters and status with its items, no matter who writes them. Its plans are cached: see
+-- submit.sql.
 
 CREATE FUNCTION work_items_roll_up() RETURNS trigger LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
@@ -13,14 +14,14 @@ DECLARE
     claimable bool;
     released bool;
 BEGIN
-    -- TRUNCATE fires this too, and leaves no order with an item.
+    -- TRUNCATE fires this, too, and leaves no item in any order.
     IF TG_OP = 'TRUNCATE' THEN
         UPDATE work_orders SET open_items = 0, failed_items = 0, updated_at = now()
         WHERE open_items <> 0 OR failed_items <> 0;
         RETURN NULL;
     END IF;
 
-    -- Per order: by how much its open and failed items change, whether an item has left the queue, and whether one
+    -- Per order: the change of its open and failed items, whether an item has left the queue, and whether one
     -- can be claimed.
     IF TG_OP = 'INSERT' THEN
         SELECT array_agg(d.id), array_agg(d.open), array_agg(d.failed), array_agg(d.moved), array_agg(d.latest),
@@ -31,7 +32,7 @@ BEGIN
                 count(*) FILTER (WHERE status IN ('QUEUED', 'PROCESSING')) AS open,
                 count(*) FILTER (WHERE status = 'FAILED') AS failed,
                 bool_or(status <> 'QUEUED') AS moved,
-                -- Items that come back from a dump are no change of today.
+                -- Restoring a dump is not a change of the order.
                 max(created_at) AS latest,
                 bool_or(status = 'QUEUED' AND available_at <= statement_timestamp()) AS ready
             FROM new_rows GROUP BY work_order_id
@@ -68,7 +69,7 @@ BEGIN
             GROUP BY work_order_id
         ) AS d;
         -- The functions end an attempt in the statement that moves its item. After an UPDATE by hand it is still
-        -- open, and would stop the item's next claim.
+        -- open, and would prevent the item's next claim.
         IF released THEN
             UPDATE attempts AS a
             SET status = CASE
@@ -91,14 +92,14 @@ BEGIN
         RETURN NULL;
     END IF;
 
-    -- Waiting workers hold this lock shared. Where none does there is nobody to tell, and no commit has to wait
-    -- for the lock that NOTIFY takes; whoever begins to wait gets it once this transaction can be seen.
+    -- Waiting workers hold this lock shared. If no worker holds it, skip NOTIFY, so that no commit waits for
+    -- NOTIFY's lock; a worker that begins to wait gets the lock once this transaction is visible.
     IF claimable AND NOT pg_try_advisory_xact_lock(1836674167, hashtext(TG_TABLE_SCHEMA)) THEN
         PERFORM pg_notify('myloware_work', TG_TABLE_SCHEMA);
     END IF;
 
-    -- Always in the order of their ids, so that two statements never wait for each other. What a DELETE leaves is
-    -- looked at when the order is locked.
+    -- Always in the order of their ids, so that two statements never deadlock. The rest after a DELETE is counted
+    -- once the order is locked.
     IF cardinality(ids) > 1 OR TG_OP = 'DELETE' THEN
         PERFORM FROM work_orders AS o JOIN unnest(ids, opened, failures, moves) AS d (id, open, failed, moved)
             ON d.id = o.id
@@ -113,7 +114,7 @@ BEGIN
         status = CASE
             WHEN o.open_items + d.open > 0 AND o.status = 'PENDING' AND NOT d.moved THEN 'PENDING'
             WHEN o.open_items + d.open > 0 THEN 'PROCESSING'
-            -- An order that lost its last item stays as it was.
+            -- An order without items keeps its status.
             WHEN TG_OP <> 'INSERT' AND NOT EXISTS (SELECT FROM work_items WHERE work_order_id = o.id OFFSET 0)
                 THEN o.status
             WHEN o.failed_items + d.failed > 0 THEN 'FAILED'

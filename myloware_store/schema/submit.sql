@@ -1,15 +1,15 @@
--- To plan the statements of these functions costs more than to run them: PL/pgSQL plans them once a session, whatever
--- pooler is in between. A plan that is kept must not depend on how full the tables were when it was made, so each is
--- given one way only: rows are found by `id = ANY (...)` of a variable, one by one in a LATERAL, or in the order of an
--- index up to a LIMIT. What would read a table or a partial index as a whole is turned off or not offered:
--- `finished_at IS NULL` and not the status that indexes are partial by; OFFSET 0 in an EXISTS, which keeps it from being
--- hashed as a whole. A sort that is needed though it is turned off counts as a cost of 1e10, and a server with LLVM
--- compiles plans of such a cost at every call, which takes 0.4 s: so `jit` is off, too.
+-- Planning the statements of these functions costs more than running them. PL/pgSQL plans them once per session, behind
+-- any pooler. A cached plan must not depend on how full the tables were when it was made, so each statement has only
+-- one possible plan: it finds rows by `id = ANY (...)` of a variable, one by one in a LATERAL, or in the order of an
+-- index up to a LIMIT. Plans that read a whole table or partial index are turned off or made impossible: `finished_at
+-- IS NULL` instead of the status in the predicate of partial indexes; OFFSET 0 in an EXISTS, which prevents hashing it
+-- as a whole. A necessary sort that is turned off costs 1e10, and a server with LLVM compiles plans of such a cost at
+-- every call, which takes 0.4 s: so `jit` is off, too.
 --
--- Labels are text in what the functions take and return: an enum type that one of them named could not be made anew.
+-- The functions take and return labels as text: an enum type that one of them named could not be recreated.
 
--- Nothing is stored where the schemas that the documents were checked against (`stamps`, as `schemas.active` read them)
--- are not the active ones any more: `holds` says so. No order comes back where its key was used before.
+-- Stores nothing if the schemas that the documents were checked against (`stamps`, as `schemas.active` read them)
+-- are no longer the active ones; then `holds` is false. Returns no order if its key was used before.
 -- Indexes: schemas_active_idx, work_orders_tenant_id_idempotency_key_key.
 CREATE FUNCTION submit_work_order(
     order_id uuid, of_tenant text, of_priority text, workflow text, author text, details jsonb, key text,

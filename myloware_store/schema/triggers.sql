@@ -1,5 +1,5 @@
--- Guards of a transition are AFTER triggers with a condition: a legal move calls no function, and no BEFORE UPDATE row
--- trigger makes PostgreSQL compute an item's tsvector again.
+-- Guards of transitions are AFTER triggers with a condition: a legal move calls no function, and there is no BEFORE
+-- UPDATE row trigger, which would make PostgreSQL compute an item's tsvector again.
 
 CREATE TRIGGER work_items_priority BEFORE INSERT ON work_items
 FOR EACH ROW WHEN (NEW.priority IS NULL) EXECUTE FUNCTION work_items_inherit_priority();
@@ -27,7 +27,7 @@ FOR EACH ROW WHEN (
 CREATE TRIGGER attempts_transition AFTER UPDATE OF status ON attempts
 FOR EACH ROW WHEN (OLD.status <> 'STARTED' AND NEW.status <> OLD.status) EXECUTE FUNCTION refuse_transition();
 
--- The roll-up itself (depth 1) may also complete an order whose items came in finished.
+-- The roll-up itself (depth 1) may also complete an order whose items were inserted as finished.
 CREATE TRIGGER work_orders_transition AFTER UPDATE OF status ON work_orders
 FOR EACH ROW WHEN (
     pg_trigger_depth() = 0 AND OLD.status <> NEW.status AND NOT (
@@ -67,7 +67,7 @@ REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION work_items
 CREATE TRIGGER work_items_roll_up_truncate AFTER TRUNCATE ON work_items
 FOR EACH STATEMENT EXECUTE FUNCTION work_items_roll_up();
 
--- A cascade from a deleted order runs inside a trigger of its own (depth 1) and passes.
+-- A cascade from a deleted order runs inside its own trigger (depth 1), and is allowed.
 CREATE TRIGGER approval_events_append_only BEFORE UPDATE OR DELETE ON approval_events
 FOR EACH STATEMENT WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION refuse_change();
 

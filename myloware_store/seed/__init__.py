@@ -1,8 +1,8 @@
 """Fills the fifteen tables with sample data that never ages: three tenants, every state, every label.
 
-The tenants, ids and times of `seed.ids` can be imported from here by name (`ACME`, `ACME_INVOICE_ORDER_ID`,
-`attempt_id(...)` and so on); each is described there. All that happened did so in January 2025, and what is leased
-stays leased until 2099, so that a copy of a seeded database is good for ever.
+You can import the tenants, ids and times of `seed.ids` from here by name (`ACME`, `ACME_INVOICE_ORDER_ID`,
+`attempt_id(...)` and so on); `seed.ids` describes each. All events are in January 2025, and leases end in 2099, so
+a copy of a seeded database never goes stale.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from myloware_store.models import (
 )
 from myloware_store.ops.history import require_current, require_database
 from myloware_store.seed import platform, records, work
-from myloware_store.seed.ids import *  # noqa: F403  all of its names are meant to be found here
+from myloware_store.seed.ids import *  # noqa: F403  all of its names are public here
 from myloware_store.seed.ids import ACME_UNEMBEDDED_DOC_ID
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class SeedReport:
-    """What `seed` did.
+    """The result of `seed`.
 
     Attributes:
         inserted: For each of the fifteen tables, how many rows were inserted now.
@@ -53,15 +53,15 @@ class SeedReport:
 
     @property
     def total(self) -> int:
-        """How many rows were inserted now, 0 where everything was there."""
+        """How many rows were inserted now, 0 if all existed."""
         return sum(self.inserted.values())
 
 
 def seed(database: StoreDatabase) -> SeedReport:
-    """Insert the sample rows that are missing, in one transaction.
+    """Insert the missing sample rows, in one transaction.
 
-    A row that is there, by its id or by a name that must be unique, is never touched, and nothing is attached to a
-    parent that could not be inserted. A second call changes nothing, nor does one at the same time.
+    An existing row, with the same id or unique name, is never changed, and no row is attached to a parent that
+    could not be inserted. A second or concurrent call changes nothing.
 
     Args:
         database: A migrated database, such as `store.db`.
@@ -70,7 +70,7 @@ def seed(database: StoreDatabase) -> SeedReport:
         How many rows were inserted into which table.
 
     Raises:
-        InvalidInput: That is no database.
+        InvalidInput: That is not a database.
         SchemaMismatch: The database is not migrated, or is newer than this version.
     """
     require_database(database)
@@ -83,7 +83,7 @@ def _fill(database: StoreDatabase) -> SeedReport:
 
 
 def _tables() -> list[tuple[str, Any, list[Row]]]:
-    """Give the rows of every table, parents before children."""
+    """Return the rows of every table, parents before children."""
     embedded = [row for row in records.MEMORY if row["id"] != ACME_UNEMBEDDED_DOC_ID]
     vectors = HashingEmbedder()([row["content"] for row in embedded])
     embeddings = {row["id"]: vector for row, vector in zip(embedded, vectors, strict=True)}
@@ -117,7 +117,7 @@ _PARENTS = {
 
 
 def _insert(database: StoreDatabase, model: Any, rows: list[Row]) -> int:
-    """Insert the rows that are missing and whose parents are there, and give their number."""
+    """Insert the missing rows whose parents exist, and return their number."""
     for key, parent in _PARENTS.items():
         parents = _stored(database, parent, [{"id": row[key]} for row in rows if row.get(key)])
         rows = [row for row in rows if not row.get(key) or row[key] in parents]
@@ -127,7 +127,7 @@ def _insert(database: StoreDatabase, model: Any, rows: list[Row]) -> int:
 
 
 def _stored(database: StoreDatabase, model: Any, rows: list[Row]) -> set[UUID]:
-    """Give the ids among those of the rows that the database has."""
+    """Return the ids of the rows that exist in the database."""
     ids = {row["id"] for row in rows}
     found = model.select(model.id).where(model.id.in_(ids)).tuples().execute(database) if ids else []
     return {row_id for (row_id,) in found}

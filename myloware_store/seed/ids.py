@@ -1,6 +1,6 @@
 """The fixed ids and times of the sample data.
 
-The ids have the shape of UUIDv7 of one moment, and end in three groups of four hexadecimal digits: the kind of row, its
+The ids look like UUIDv7s of one moment, and end in three groups of four hexadecimal digits: the kind of row, its
 number, and its place among the rows of the same item.
 """
 
@@ -16,16 +16,16 @@ GLOBEX: Final = "globex"
 INITECH: Final = "initech"
 
 LEASED_UNTIL: Final = datetime(2099, 12, 31, tzinfo=UTC)
-"""When the lease of the attempt that is under way ends."""
+"""The end of the lease of the running attempt."""
 
 
 def at(day: int, hour: int, minute: int = 0) -> datetime:
-    """Return a moment of the week in which the sample data was made; day 0 is Monday, 6 January 2025, UTC."""
+    """Return a time in the week of the sample data; day 0 is Monday, 6 January 2025, UTC."""
     return datetime(2025, 1, 6, tzinfo=UTC) + timedelta(days=day, hours=hour, minutes=minute)
 
 
 class Kind(IntEnum):
-    """What an id is for."""
+    """The kind of row of an id."""
 
     ORDER = 1
     ITEM = 2
@@ -44,7 +44,7 @@ class Kind(IntEnum):
 
 
 def fixed_id(kind: Kind, number: int) -> UUID:
-    """Return the id of a row by its kind and number; the tens of a number tell the tenant, where there is one."""
+    """Return the id of a row by its kind and number; the tens digit of the number is the tenant, if it has one."""
     return UUID(f"019438e9-4800-7000-8000-{kind:04x}{number:04x}0000")
 
 

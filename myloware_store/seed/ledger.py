@@ -1,7 +1,7 @@
 """Builds sample orders, items and attempts so that the ledger balances.
 
-An item counts its attempts, names the last one, and was processed when that one ended or when a person decided. An
-order's counters and status are left to the database, which derives them from the items.
+An item counts its attempts, refers to the last one, and was processed when that one ended or when a person decided. The
+database derives an order's counters and status from the items.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LEASE = timedelta(minutes=5)
 
 @attrs.frozen
 class Try:
-    """One attempt; without `seconds` it is under way, with an error it failed."""
+    """One attempt; without `seconds` it is running, with an error it failed."""
 
     agent_id: str
     started_at: datetime
@@ -40,7 +40,7 @@ class Try:
 
     @property
     def last_at(self) -> datetime:
-        """When it ended, or began if it is under way."""
+        """When it ended, or began if it is running."""
         return self.started_at + timedelta(seconds=self.seconds or 0)
 
 
@@ -52,7 +52,7 @@ def timed_out(agent_id: str, started_at: datetime) -> Try:
 
 @attrs.frozen
 class Item:
-    """One item of an order, with what was tried; `moved_at` is when a decision or a replay moved it after that."""
+    """One item of an order, with its attempts; `moved_at` is when a decision or a replay moved it after them."""
 
     id: UUID
     type: WorkItemType
@@ -66,7 +66,7 @@ class Item:
     awaiting_approval: bool = False
 
     def row(self, order: Row) -> Row:
-        """Give the item's row."""
+        """Return the item's row."""
         last_at = self.moved_at or (self.tries[-1].last_at if self.tries else order["created_at"])
         return {
             "id": self.id,
@@ -88,7 +88,7 @@ class Item:
         }
 
     def attempt_rows(self, order: Row) -> list[Row]:
-        """Give the rows of its attempts."""
+        """Return the rows of its attempts."""
         return [
             {
                 "id": attempt_id(self.id, number),

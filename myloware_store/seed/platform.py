@@ -148,7 +148,7 @@ def _schema(row_id: UUID, name: str, version: str, definition: Row, *, is_active
     return {**row, "schema_definition": definition, **_MADE}
 
 
-# The active one is of a type that no sample item has: the sample documents are plain text.
+# The active schema is for a type without sample items, because the sample documents are plain text.
 SCHEMAS: list[Row] = [
     _schema(ids.OLD_SCHEMA_ID, "purchase_order", "1.0.0", _arguments(number="string", total="number")),
     _schema(

@@ -1,4 +1,4 @@
-"""Settings: which database to use, from a URL, the environment or `.env`, with every secret kept out of sight."""
+"""Settings: the database to use, from a URL, the environment or `.env`, without showing any secret."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import attrs
 
 from myloware_store.core.errors import SettingsError
 from myloware_store.settings import url as dsn
-from myloware_store.settings.environment import DATABASE_VARIABLES, left_empty, read_variables
+from myloware_store.settings.environment import DATABASE_VARIABLES, left_empty, read_file, read_variables
 
 __all__ = ["Settings"]
 
 _PLAIN = ("host", "port", "dbname", "user", "password")
 _EMBEDDED_HOME = ".myloware"
-_MAX_CONNECTIONS = 262_143  # what PostgreSQL itself can be set to
+_MAX_CONNECTIONS = 262_143  # PostgreSQL's own limit
 _MAX_NAME = 63  # bytes of a PostgreSQL identifier
 _MAX_TENANT = 255
 _MAX_TIMEOUT = 10**9
@@ -63,25 +63,25 @@ def _flag(_: object, attribute: attrs.Attribute[bool], value: object) -> None:
 
 @attrs.frozen
 class Settings:
-    """Where the database is and how it is used; `Settings.load()` reads them.
+    """The address of the database and how to use it; `Settings.load()` reads them.
 
     Only `password`, `url` and `connect_kwargs()` show the password: no representation, message or error does.
 
     Args:
-        embedded: Whether the embedded server is meant; `with_server()` fills in its address once it runs.
+        embedded: Whether to use the embedded server; `with_server()` fills in its address once it runs.
         embedded_home: The folder of the embedded server.
         host: A name, an address, a socket folder, or several with commas; empty leaves it to libpq.
-        port: A number, or text with one number a host; empty leaves it to libpq.
+        port: A number, or text with one number per host; empty leaves it to libpq.
         dbname: The database; empty leaves it to libpq.
         user: The role; empty leaves it to libpq.
         password: Its password.
-        params: Every other libpq parameter (sslmode, options, ...); kept as a read-only copy.
-        schema: Where the tables are; any other than `public` leads the connection's search_path.
+        params: Every other libpq parameter (sslmode, options, ...); stored as a read-only copy.
+        schema: The schema of the tables; any other than `public` is put first in the connection's search_path.
         connection_limit: The most connections that one process opens.
-        pool_timeout: How many seconds a thread waits for a free connection; infinity waits for ever.
-        pgbouncer: Whether PgBouncer stands between, in transaction mode: then no startup options are sent, and a schema
-            other than `public` is set on the role.
-        tenant_id: The tenant of rows that name none.
+        pool_timeout: How many seconds a thread waits for a free connection; infinity waits forever.
+        pgbouncer: Whether connections go through PgBouncer in transaction mode: then no startup options are sent, and a
+            schema other than `public` must be set on the role.
+        tenant_id: The tenant of rows that don't name one.
         production: Whether this is production: no embedded server by default, no reset, no sample data.
         configured: Whether a database was named, rather than the embedded server.
     """
@@ -103,12 +103,12 @@ class Settings:
     configured: bool = attrs.field(default=False, validator=_flag)
 
     def __attrs_post_init__(self) -> None:
-        """Refuse what no server can be told."""
+        """Refuse values that cannot be sent to a server."""
         for name in ("host", "dbname", "user", "password", "schema", "tenant_id"):
             dsn.check_text(name, getattr(self, name), control=name == "password")
         if re.search(r"[^,]@", self.host):
-            raise SettingsError("the database's host must not hold '@': the user and password have places of their own")
-        # The port is not shown: a '/' left as it is in a URL's password makes a part of the password the port.
+            raise SettingsError("the database's host must not contain '@': set the user and password separately")
+        # The port is not shown: an unencoded '/' in a URL's password turns part of the password into the port.
         for part in str(self.port).split(","):
             if part and not (re.fullmatch(r"[0-9]{1,5}", part) and 1 <= int(part) <= _MAX_PORT):
                 raise SettingsError(f"the database's port must be a whole number from 1 to {_MAX_PORT}")
@@ -118,9 +118,9 @@ class Settings:
         if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= _MAX_CONNECTIONS:
             raise SettingsError(f"connection_limit must be a whole number from 1 to {_MAX_CONNECTIONS}")
         if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
-            raise SettingsError("pool_timeout must be a number of seconds above 0 (infinity waits for ever)")
+            raise SettingsError("pool_timeout must be a number of seconds above 0 (infinity waits forever)")
         if _MAX_TIMEOUT < timeout < math.inf:
-            raise SettingsError(f"pool_timeout must be {_MAX_TIMEOUT} seconds at most (infinity waits for ever)")
+            raise SettingsError(f"pool_timeout must be {_MAX_TIMEOUT} seconds at most (infinity waits forever)")
         if not self.tenant_id.strip() or len(self.tenant_id) > _MAX_TENANT:
             raise SettingsError(f"the tenant (MYLOWARE_TENANT) must be 1 to {_MAX_TENANT} characters")
 
@@ -132,19 +132,20 @@ class Settings:
         environ: Mapping[str, str] | None = None,
         dotenv: Path | str | None = ".env",
     ) -> Self:
-        """Read the settings: `url`, else DATABASE_URL, else DATABASE_HOST and its kin, else `.env`, else embedded.
+        """Read the settings: `url`, else DATABASE_URL, else DATABASE_HOST and so on, else `.env`, else embedded.
 
         Args:
             url: A libpq URL (Prisma's schema, connection_limit, pool_timeout and pgbouncer are understood), a libpq
                 key=value string, or `embedded:` with an optional folder.
-            environ: The environment; the process's own by default. It is never changed.
-            dotenv: A file of further variables, or None. A real DATABASE_* variable puts all of the file's aside.
+            environ: The environment, by default the process's own. It is never changed.
+            dotenv: A file of further variables, or None. A real DATABASE_* variable overrides all of those in the file.
 
         Raises:
-            SettingsError: Something named there cannot be used or is empty, or nothing is named and MYLOWARE_ENV is
+            SettingsError: A setting cannot be used or is empty, or no database is named and MYLOWARE_ENV is
                 production.
         """
-        values = read_variables(os.environ if environ is None else environ, dotenv, named=url is not None)
+        environ, filed = os.environ if environ is None else environ, read_file(dotenv)
+        values = read_variables(environ, filed, named=url is not None)
         common: dict[str, Any] = {
             "production": values.get("MYLOWARE_ENV", "").strip().lower() in {"production", "prod"},
             "tenant_id": values.get("MYLOWARE_TENANT", "default"),
@@ -155,32 +156,32 @@ class Settings:
             return cls(**_from_text(values["DATABASE_URL"], "DATABASE_URL"), **common)
         if any(name in values for name in DATABASE_VARIABLES):
             return cls(**_from_variables(values), **common)
-        if empty := left_empty(os.environ if environ is None else environ, dotenv):
+        if empty := left_empty(environ, filed):
             raise SettingsError(
                 f"{', '.join(empty)} {'is' if len(empty) == 1 else 'are'} set and empty: name a database, or unset them"
                 " for the embedded server"
             )
         if common["production"]:
             raise SettingsError(
-                "MYLOWARE_ENV is production and no database is named: set DATABASE_URL, or DATABASE_HOST and its kin"
+                "MYLOWARE_ENV is production and no database is named: set DATABASE_URL, or DATABASE_HOST and so on"
             )
         return cls(embedded=True, embedded_home=_home(_EMBEDDED_HOME), **common)
 
     @property
     def local(self) -> bool:
-        """Whether the server is on this machine: a socket or a loopback address, and nothing else."""
+        """Whether the server is on this machine: every host is a socket or a loopback address."""
         hosts = [*self.host.split(","), *self.params.get("hostaddr", "").split(",")]
         return all(re.fullmatch(r"|[/@].*|localhost|127\.[0-9.]+|::1", host) for host in hosts)
 
     @property
     def target(self) -> str:
-        """Who is asked for what where, for messages: `user@host:port/dbname`."""
+        """The user, server and database for messages: `user@host:port/dbname`."""
         place = self.host + (f":{self.port}" if self.port else "") if self.host else "the local socket"
         return f"{self.user + '@' if self.user else ''}{place}{'/' + self.dbname if self.dbname else ''}"
 
     @property
     def url(self) -> str:
-        """The address with its password: to hand on, and not to print unless the server is the embedded one."""
+        """The address with its password, for other programs; print it only for the embedded server."""
         return dsn.format_url({**self._libpq(), **self._pool()})
 
     @property
@@ -193,22 +194,22 @@ class Settings:
     def libpq_url(self) -> str:
         """The address for psql and pg_dump: no secrets (pass PGPASSWORD), and the schema as search_path."""
         shown = {key: value for key, value in self._libpq().items() if key not in dsn.SECRET_PARAMETERS}
-        own = {"hostaddr": ""} if self._of_embedded_server() else {}  # else PGHOSTADDR would name another server
+        own = {"hostaddr": ""} if self._of_embedded_server() else {}  # or PGHOSTADDR would name another server
         return dsn.format_url({**own, **shown, **self._options()})
 
     def connect_kwargs(self, search_path: str | None = None) -> dict[str, Any]:
         """Return the arguments for `psycopg2.connect`, password included.
 
         Args:
-            search_path: What the connection's search_path is to be, None for what the schema asks for.
+            search_path: The connection's search_path, by default the one for `schema`.
 
         Raises:
-            SettingsError: The embedded server is meant and its address was not filled in.
+            SettingsError: The settings are for the embedded server, and its address was not filled in.
         """
         if self.embedded and not self.host:
             raise SettingsError("the embedded server is not running yet: open the store, or use with_server()")
         defaults = {"fallback_application_name": "myloware_store", "client_encoding": "UTF8"}
-        # What we name goes before a service file and the environment, so these are left to libpq.
+        # Parameters that we name override service files and the environment, so leave these to libpq.
         if not ("service" in self.params or "PGSERVICE" in os.environ):
             defaults |= {key: value for key, value in _TIMEOUTS.items() if f"PG{key.upper()}" not in os.environ}
         own = dsn.EMBEDDED_PARAMETERS if self._of_embedded_server() else {}
@@ -218,7 +219,7 @@ class Settings:
         """Return these settings with the address of a running server filled in.
 
         Args:
-            parts: host, port, dbname, user, password; any other libpq parameter joins `params`.
+            parts: host, port, dbname, user, password; any other libpq parameter is added to `params`.
         """
         given = {key: value for key, value in parts.items() if value is not None}
         plain = {key: value for key, value in given.items() if key in _PLAIN}
@@ -226,12 +227,12 @@ class Settings:
         return attrs.evolve(self, **plain, params={**self.params, **rest})
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Make the same settings in another process; a read-only view cannot be pickled."""
+        """Pickle the settings with a plain dictionary of parameters; a read-only view cannot be pickled."""
         values = {name: getattr(self, name) for name in attrs.fields_dict(type(self))}
         return partial(type(self), **{**values, "params": dict(self.params)}), ()
 
     def _of_embedded_server(self) -> bool:
-        """Tell whether these lead to an embedded server, also by a URL that was handed on; see `embedded/place.py`."""
+        """Return whether these lead to an embedded server, also by its printed URL; see `embedded/place.py`."""
         far = re.fullmatch(r"/tmp/myloware-\d+-[0-9a-f]{16}", self.host)  # noqa: S108  a name that is only compared
         near = self.host.startswith("/") and os.path.exists(f"{self.host}/../users.lock")  # noqa: PTH110  never raises
         return self.embedded or bool(far) or near
@@ -274,7 +275,7 @@ def _from_text(text: object, name: str) -> dict[str, Any]:
 def _from_variables(values: Mapping[str, str]) -> dict[str, Any]:
     for name in ("DATABASE_HOST", "DATABASE_NAME"):
         if "://" in values.get(name, ""):
-            raise SettingsError(f"{name} holds a URL: put it in DATABASE_URL")
+            raise SettingsError(f"{name} contains a URL: put it in DATABASE_URL")
     if not re.fullmatch(r"\s*[0-9]{1,5}\s*", values.get("DATABASE_PORT", "5432")):
         raise SettingsError(f"DATABASE_PORT must be a whole number from 1 to {_MAX_PORT}")
     return {
@@ -301,8 +302,8 @@ def _pool_settings(given: Mapping[str, str], name: str) -> dict[str, Any]:
         found["connection_limit"] = int(given["connection_limit"])
     if "pool_timeout" in given:
         if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", given["pool_timeout"]):
-            raise SettingsError(f"{name}: pool_timeout must be a number of seconds (0 waits for ever)")
-        # As Prisma has it: 0 means no deadline.
+            raise SettingsError(f"{name}: pool_timeout must be a number of seconds (0 waits forever)")
+        # As in Prisma, 0 means no deadline.
         found["pool_timeout"] = float(given["pool_timeout"]) or math.inf
     if "pgbouncer" in given:
         if given["pgbouncer"].lower() not in {"true", "false"}:

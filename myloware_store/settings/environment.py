@@ -8,7 +8,7 @@ from pathlib import Path
 from myloware_store.core.errors import SettingsError
 from myloware_store.settings.url import check_text
 
-__all__ = ["DATABASE_VARIABLES", "left_empty", "put_aside", "read_variables"]
+__all__ = ["DATABASE_VARIABLES", "left_empty", "put_aside", "read_file", "read_variables"]
 
 DATABASE_VARIABLES = (
     "DATABASE_URL",
@@ -18,44 +18,42 @@ DATABASE_VARIABLES = (
     "DATABASE_USER",
     "DATABASE_PASSWORD",
 )
-"""The group that names the database: it is taken from the environment or from the file, never from both."""
+"""The variables that name the database: all of them come from the environment, or all from the file."""
 
 _OTHER = ("MYLOWARE_ENV", "MYLOWARE_TENANT")
 
 
-def read_variables(environ: Mapping[str, str], dotenv: Path | str | None, *, named: bool = False) -> dict[str, str]:
-    """Return those of our variables that are set, the environment's before the file's.
+def read_variables(environ: Mapping[str, str], filed: Mapping[str, str], *, named: bool = False) -> dict[str, str]:
+    """Return our variables that are set; the environment overrides the file.
 
     Args:
         environ: The environment.
-        dotenv: The file, or None. A missing file is an empty one, and so is a folder.
-        named: Whether the database is named elsewhere, so that the file's group is put aside.
+        filed: The variables of the file.
+        named: Whether the database is named elsewhere, so that the file's database variables are ignored.
 
     Raises:
-        SettingsError: One of them is not text, or the file cannot be read.
+        SettingsError: A value is not text.
     """
     real = _real(environ)
     named = named or any(name in real for name in DATABASE_VARIABLES)
     group = _OTHER if named else (*DATABASE_VARIABLES, *_OTHER)
-    filed = _read_file(dotenv)
     values = {**{name: text for name in group if (text := filed.get(name, "")).strip()}, **real}
     return {name: check_text(name, value, control=name != "DATABASE_HOST") for name, value in values.items()}
 
 
-def left_empty(environ: Mapping[str, str], dotenv: Path | str | None) -> tuple[str, ...]:
-    """Return the variables that would name a database and are set to nothing, as a missing secret leaves them."""
-    filed = _read_file(dotenv)
+def left_empty(environ: Mapping[str, str], filed: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the database variables that are set and empty, as a missing secret leaves them."""
     return tuple(
         name for name in DATABASE_VARIABLES if "" in {each.get(name, "-").strip() for each in (environ, filed)}
     )
 
 
 def put_aside(environ: Mapping[str, str], dotenv: Path | str | None) -> tuple[str, ...]:
-    """Return what the file says of the database and the environment, which names a part of it, leaves unsaid."""
+    """Return the file's database variables that are ignored because the environment sets others of the group."""
     real = _real(environ)
     if "DATABASE_URL" in real or not any(name in real for name in DATABASE_VARIABLES):
         return ()
-    filed = _read_file(dotenv)
+    filed = read_file(dotenv)
     return tuple(name for name in DATABASE_VARIABLES if filed.get(name, "").strip() and name not in real)
 
 
@@ -66,7 +64,15 @@ def _real(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in found.items() if not isinstance(value, str) or value.strip()}
 
 
-def _read_file(dotenv: Path | str | None) -> dict[str, str]:
+def read_file(dotenv: Path | str | None) -> dict[str, str]:
+    """Return the variables of a file, or none without one.
+
+    Args:
+        dotenv: The file, or None. A missing file or a folder counts as an empty file.
+
+    Raises:
+        SettingsError: The file cannot be read.
+    """
     if dotenv is None:
         return {}
     if not isinstance(dotenv, str | Path):

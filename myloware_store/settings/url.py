@@ -13,7 +13,7 @@ from myloware_store.core.errors import SettingsError
 __all__ = ["EMBEDDED_PARAMETERS", "POOL_PARAMETERS", "SECRET_PARAMETERS", "check_text", "format_url", "parse_url"]
 
 POOL_PARAMETERS = ("schema", "connection_limit", "pool_timeout", "pgbouncer")
-"""Prisma's parameters that this library honours; libpq would refuse them."""
+"""Prisma's parameters that this library supports; libpq would refuse them."""
 
 SECRET_PARAMETERS = frozenset(
     {"password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"}
@@ -46,17 +46,17 @@ EMBEDDED_PARAMETERS = {
     )
     if libpq_version() >= since
 }
-"""What a connection to the embedded server says beside its address, since libpq's environment and service files fill in
-whatever a connection leaves unsaid, `hostaddr` included. An older libpq does not look for what it does not know."""
+"""Parameters of every connection to the embedded server. libpq's environment and service files would set any that are
+missing, even `hostaddr`. An older libpq does not look for parameters that it does not know."""
 
-# No statement is cached by name here, so there is nothing to size.
+# We cache no statements by name, so there is no cache to size.
 _WITHOUT_EFFECT = frozenset({"statement_cache_size"})
 _REFUSED = {
     "socket_timeout": "use options=-c%20statement_timeout=MILLISECONDS",
     "sslaccept": "use sslmode=verify-full (strict) or sslmode=require (accept_invalid_certs)",
     "sslidentity": "use sslcert and sslkey, a certificate and key in PEM form",
-    "max_connection_lifetime": "connections of the pool are kept while they work",
-    "max_idle_connection_lifetime": "connections of the pool are kept while they work",
+    "max_connection_lifetime": "the pool keeps connections as long as they work",
+    "max_idle_connection_lifetime": "the pool keeps connections as long as they work",
     "single_use_connections": "use connection_limit=1",
 }
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -65,15 +65,15 @@ _FORMS = "postgresql://user:password@host:port/name?parameter=value, host=... db
 
 
 def check_text(name: str, value: object, *, control: bool = False) -> str:
-    """Return `value` if it is text that a server can be told, else raise without showing it.
+    """Return `value` if it is text that can be sent to a server, else raise without showing it.
 
     Args:
-        name: What the message calls the value.
-        value: What was given.
-        control: Whether control characters other than NUL may stay (a password may hold them).
+        name: The name of the value in the message.
+        value: The value.
+        control: Whether control characters other than NUL are allowed (a password may contain them).
 
     Raises:
-        SettingsError: It is not text, not valid Unicode, or holds NUL or control characters.
+        SettingsError: It is not text, not valid Unicode, or contains NUL or control characters.
     """
     if not isinstance(value, str):
         raise SettingsError(f"{name} must be text, not {type(value).__name__}")
@@ -82,28 +82,28 @@ def check_text(name: str, value: object, *, control: bool = False) -> str:
     except UnicodeEncodeError:
         raise SettingsError(f"{name} is not valid UTF-8 text") from None
     if "\x00" in value or (not control and _CONTROL.search(value)):
-        raise SettingsError(f"{name} holds a control character")
+        raise SettingsError(f"{name} contains a control character")
     return value
 
 
 def parse_url(text: str, name: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Take a libpq URL or key=value string apart.
+    """Parse a libpq URL or key=value string.
 
     Args:
-        text: The address, which may hold a password: no message shows any of it.
-        name: What messages call it, such as `DATABASE_URL`.
+        text: The address, which may contain a password: no message shows any of it.
+        name: Its name in messages, such as `DATABASE_URL`.
 
     Returns:
-        libpq's parameters, and those of `POOL_PARAMETERS` that were given.
+        libpq's parameters, and the given ones of `POOL_PARAMETERS`.
 
     Raises:
-        SettingsError: It is no PostgreSQL address, or holds a parameter that cannot be honoured.
+        SettingsError: It is not a PostgreSQL address, or contains an unsupported parameter.
     """
     scheme = _SCHEME.match(text)
     pool: dict[str, str] = {}
     if scheme:
         if scheme[1].lower() not in {"postgresql", "postgres"}:
-            raise SettingsError(f"{name} names {scheme[1]}, and only PostgreSQL is served: use {_FORMS}")
+            raise SettingsError(f"{name} names {scheme[1]}, but only PostgreSQL is supported: use {_FORMS}")
         text, pool = _without_prisma("postgresql://" + text[scheme.end() :], name)
     elif "=" not in text:
         raise SettingsError(f"{name} is not a database address: use {_FORMS}")
@@ -111,7 +111,7 @@ def parse_url(text: str, name: str) -> tuple[dict[str, str], dict[str, str]]:
         return parse_dsn(text), pool
     except (ProgrammingError, UnicodeError) as error:
         reason = _unknown_parameter(str(error), text) or _reason(str(error))
-    # Outside the handler: libpq's message quotes the address, and with it the password.
+    # Outside the handler: libpq's message quotes the address with its password.
     raise SettingsError(f"{name} cannot be read: {reason}")
 
 
@@ -137,7 +137,7 @@ def _without_prisma(url: str, name: str) -> tuple[str, dict[str, str]]:
     address, mark, query = url[start:].partition("?")
     if "@" in address:
         raise SettingsError(
-            f"{name} cannot be read: in the password '@' is written %40, '/' %2F, ':' %3A, '?' %3F, '#' %23 and '%' %25"
+            f"{name} cannot be read: in the password, write '@' as %40, '/' %2F, ':' %3A, '?' %3F, '#' %23 and '%' %25"
         )
     pool: dict[str, str] = {}
     kept = []
@@ -146,14 +146,14 @@ def _without_prisma(url: str, name: str) -> tuple[str, dict[str, str]]:
         if key in POOL_PARAMETERS:
             pool[key] = unquote(value)
         elif key in _REFUSED:
-            raise SettingsError(f"{name}: the parameter {key} is Prisma's own; {_REFUSED[key]}")
+            raise SettingsError(f"{name}: only Prisma supports the parameter {key}; {_REFUSED[key]}")
         elif key not in _WITHOUT_EFFECT:
             kept.append(pair)
     return url[:start] + address + (mark + "&".join(kept) if any(kept) else ""), pool
 
 
 def _unknown_parameter(message: str, url: str) -> str | None:
-    """Name the parameter that libpq does not know, unless it may be a part of a secret that was not encoded."""
+    """Name the parameter that libpq does not know, unless it may be part of an unencoded secret."""
     named = re.search(r'invalid URI query parameter: "([A-Za-z_]\w*)"', message)
     query = url.partition("?")[2]
     secret = "@" in query or any(f"{name}=" in query for name in SECRET_PARAMETERS)
@@ -161,13 +161,13 @@ def _unknown_parameter(message: str, url: str) -> str | None:
 
 
 def _reason(message: str) -> str:
-    """Say what libpq disliked without what it quotes."""
+    """Return the reason of libpq's message without the quoted address."""
     for pattern, reason in (
         ("percent-encoded", "a '%' must be followed by two hexadecimal digits (write '%' itself as %25)"),
         ("codec can't decode", "a percent-encoded part is not valid UTF-8"),
         ("query parameter", "libpq does not know one of the parameters after '?', or it lacks its value"),
         ("connection option", "libpq does not know one of the options"),
-        ("IPv6", "an IPv6 address stands between '[' and ']'"),
+        ("IPv6", "put an IPv6 address between '[' and ']'"),
     ):
         if pattern in message:
             return reason

@@ -32,7 +32,7 @@ DUMP, RESTORE, EMBEDDED_DUMP, EMBEDDED_RESTORE = re.findall(
 
 
 def test_the_readme_shows_the_same_lines() -> None:
-    """What it says about a server of one's own is what the tests here run."""
+    """Its commands for your own server are those that these tests run."""
     readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
     (shown,) = re.findall(r"```bash\n(pg_dump .*?)```", readme, re.DOTALL)
     tested = (DUMP + RESTORE).splitlines()
@@ -40,7 +40,7 @@ def test_the_readme_shows_the_same_lines() -> None:
 
 
 def bash(script: str, cwd: Path, *bins: str) -> str:
-    """Run lines of the documentation as a reader would, and give what they printed."""
+    """Run lines of the documentation as a reader would, and return their output."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DATABASE_", "MYLOWARE_", "PG"))}
     path = os.pathsep.join([str(Path(sys.executable).parent), *bins, os.environ["PATH"]])
     done = subprocess.run(
@@ -57,7 +57,7 @@ def bash(script: str, cwd: Path, *bins: str) -> str:
 
 
 def contents(bins: str, url: str) -> str:
-    """Give every row of every table as text."""
+    """Return every row of every table as text."""
     command = [f"{bins}/pg_dump", "--data-only", "--no-owner", url]
     dumped = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return re.sub(r"(?m)^\\(un)?restrict .*$", "", dumped)
@@ -65,7 +65,7 @@ def contents(bins: str, url: str) -> str:
 
 @pytest.fixture
 def myloware_server_database(postgres: EmbeddedServer) -> Iterator[StoreDatabase]:
-    """Give the database `myloware` of the role `myloware`, migrated and filled, on either server."""
+    """Yield the database `myloware` of the role `myloware`, migrated and filled, on either server."""
     server = StoreDatabase(Settings.load(postgres.url("postgres"), environ={}, dotenv=None))
     server.execute_sql("CREATE ROLE myloware LOGIN SUPERUSER")
     server.execute_sql("CREATE DATABASE myloware OWNER myloware")
@@ -164,14 +164,14 @@ def live_through_something(database: StoreDatabase) -> None:
 
 
 def rows(bins: str, url: str) -> list[str]:
-    """Give every row of every table but the history of migrations, in an order that does not depend on its past."""
+    """Return every row of every table but the history of migrations, in an order that does not depend on its past."""
     command = [f"{bins}/pg_dump", "--data-only", "--no-owner", "--exclude-table=myloware_migratehistory*", url]
     dumped = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return sorted(line for line in dumped.splitlines() if not re.match(r"\\(un)?restrict ", line))
 
 
 def test_orders_that_were_not_counted_are_counted_anew(myloware_db: StoreDatabase) -> None:
-    """The documented statement gives every order what its items amount to, and leaves the others as they are."""
+    """The documented statement corrects the counts of every wrong order, and leaves the others unchanged."""
     myloware_db.execute_sql(
         """
         INSERT INTO work_orders (tenant_id, created_by) SELECT 'acme', 'order ' || n FROM generate_series(1, 4) AS n;

@@ -12,6 +12,7 @@ import pytest
 from myloware_store.core.errors import ConnectionFailed, DatabaseFault
 from myloware_store.db.database import StoreDatabase
 from myloware_store.settings import Settings
+from tests.conftest import ROUNDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -193,7 +194,7 @@ def end(plain_url: str) -> Iterator[Callable[[int], None]]:
         yield lambda pid: cursor.execute("SELECT pg_terminate_backend(%s, 10000)", (pid,))
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(60 * ROUNDS))
 def test_what_was_committed_is_stored_and_nothing_else(plain_url: str, end: Callable[[int], None], seed: int) -> None:
     """Whatever a program did, the table has what it committed, no error hid another, and no connection is held."""
     database = StoreDatabase(Settings.load(plain_url, environ={}, dotenv=None))

@@ -71,7 +71,7 @@ def own_counts(report: DemoReport) -> dict[str, int]:
 
 
 def test_the_whole_life(myloware: Store) -> None:
-    """The bundled documents go through all of it, and the report says what the database holds."""
+    """The bundled documents go through every step, and the report matches the database."""
     report = run_demo(myloware, read_documents(BUNDLED))
     order = WorkOrder.get_by_id(report.order_id)
     statuses = {item.name: (item.status, item.attempts) for item in report.items}
@@ -138,7 +138,7 @@ def test_answers(myloware: Store) -> None:
 
 
 def test_other_tenants_are_not_touched(myloware: Store) -> None:
-    """Only rows of tenant demo are written: what others have, the shared catalogue included, stays as it is."""
+    """Only rows of tenant demo are written: other rows, including the shared catalogue, stay unchanged."""
     seed(myloware.db)
     before = all_rows(myloware)
     report = run_demo(myloware, read_documents(BUNDLED))
@@ -215,7 +215,7 @@ def test_files_that_gave_no_document(myloware: Store) -> None:
 
 
 def test_a_question_that_nothing_answers(myloware: Store) -> None:
-    """Passages that have nothing to do with it are no answers, even where there are no others."""
+    """Unrelated passages are not answers, even if there are no others."""
     reading = texts("The printer on the second floor is out of toner.", "Invoice 7 for twelve crates of pears.")
 
     assert run_demo(myloware, reading, query="zymurgy").passages == ()
@@ -348,7 +348,7 @@ def test_a_lease_that_runs_out(myloware: Store) -> None:
 
 
 def test_progress(myloware: Store) -> None:
-    """Progress is told stage by stage, and never more than there is."""
+    """Progress is reported for each stage, and never exceeds the total."""
     told: list[tuple[str, int, int]] = []
     run_demo(myloware, texts(*map(str, range(45))), progress=lambda *step: told.append(step))
 
@@ -374,7 +374,7 @@ def test_progress(myloware: Store) -> None:
 def test_bad_input(
     myloware: Store, reading: Reading, arguments: dict[str, Any], error: type[StoreError], message: str
 ) -> None:
-    """What cannot be worked with is refused by one typed error, and nothing is written."""
+    """Unusable arguments raise one typed error, and nothing is written."""
     with pytest.raises(error, match=message):
         run_demo(myloware, reading, **arguments)
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from myloware_store import InvalidInput, MemDocType, Store
 from myloware_store.memory.filters import Condition, compile_filter, scope
+from tests.conftest import ROUNDS
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TENANTS = ("acme", "globex")
@@ -142,7 +143,7 @@ documents = st.lists(
 
 
 @given(stored=documents, wanted=st.lists(filters, min_size=1, max_size=8))
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150 * ROUNDS, deadline=None, suppress_health_check=list(HealthCheck))
 def test_filters_say_what_plain_python_says(
     myloware: Store, stored: list[dict[str, Any]], wanted: list[dict[str, Any]]
 ) -> None:

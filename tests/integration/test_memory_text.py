@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from myloware_store import InvalidInput, MemDocType, Store
 from myloware_store.memory import text
 from myloware_store.memory.search import SETTINGS
+from tests.conftest import ROUNDS
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -147,7 +148,7 @@ def test_nothing_that_a_person_types_is_refused(myloware: Store, names: dict[UUI
         myloware.memory.search_text(q, match=match, highlight=highlight)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150 * ROUNDS, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     q=st.lists(
         st.sampled_from([*"-\" &|!():*'\\", "late", "fee", "the", "請求", "or", "<->"])

@@ -97,7 +97,8 @@ def test_prefetch_takes_a_statement_for_each_model(myloware_db: StoreDatabase, o
             tree = [[(i.content, [d.content for d in i.mem_docs]) for i in row.items] for row in rows]
         assert [[("one", ["late"]), ("two", [])], [("three", [])], []] == [sorted(branch) for branch in tree]
         assert 3 == seen.count
-    assert "embedding" not in rows[0].items[0].mem_docs[0].__data__
+        (doc,) = (doc for item in rows[0].items for doc in item.mem_docs)
+        assert "embedding" not in doc.__data__
 
 
 def test_rows_in_every_shape(orders: list[WorkOrder]) -> None:

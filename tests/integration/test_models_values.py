@@ -41,6 +41,7 @@ from myloware_store import (
 )
 from myloware_store.core.values import dump_json
 from myloware_store.models import MODELS
+from tests.conftest import ROUNDS
 
 if TYPE_CHECKING:
     from myloware_store.db.database import StoreDatabase
@@ -146,7 +147,7 @@ def test_an_expression_is_replaced_by_its_value(myloware_db: StoreDatabase) -> N
     assert [("a+", {}), ("B", {})] == [(row.created_by, row.metadata) for row in bulk]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100 * ROUNDS, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     numbers=st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**63), 2**64 - 1), max_size=20),
     text=st.sampled_from(["1e+16", '"1e+16', '\\"-5.5e+20,\\', "[1e+300]"]),

@@ -70,7 +70,7 @@ TABLE_OF_KIND = {
 
 @pytest.fixture
 def seeded(myloware: Store) -> Store:
-    """Give an open store with the sample data."""
+    """Return an open store with the sample data."""
     seed(myloware.db)
     return myloware
 
@@ -175,7 +175,7 @@ def test_memory(seeded: Store) -> None:
 
 
 def test_what_waits_goes_on(seeded: Store) -> None:
-    """The sample work can be gone on with: claimed, decided, replayed; what is leased is not taken back."""
+    """Work can continue from the sample data: items are claimed, decided, replayed; leased items are not taken back."""
     taken_back = seeded.work.reap()
     with seeded.tenant(ACME):
         claims = seeded.work.claim("agent", 10)
@@ -195,7 +195,7 @@ def test_what_waits_goes_on(seeded: Store) -> None:
 
 
 def test_nothing_ages(seeded: Store) -> None:
-    """No time in the data is the time of seeding: all are of January 2025, but for what is held or put off to 2099."""
+    """No time in the data is the time of seeding: all are in January 2025, or for leases and delays in 2099."""
     columns = rows(
         seeded.db,
         "SELECT table_name, column_name FROM information_schema.columns"
@@ -315,7 +315,7 @@ def test_names_that_are_taken(myloware: Store) -> None:
 
 
 def test_all_or_nothing(myloware: Store) -> None:
-    """Where the last table refuses, no table has a row."""
+    """If the last table refuses its rows, no table has any."""
     myloware.db.execute_sql("ALTER TABLE audit_logs ADD CONSTRAINT full_up CHECK (false)")
 
     with pytest.raises(ConstraintViolation):
@@ -336,7 +336,7 @@ def test_a_replayed_item_kept_its_history(seeded: Store) -> None:
 
 @pytest.fixture
 def unbound(empty_database: str) -> Iterator[StoreDatabase]:
-    """Give a database, of PostgreSQL 15 and of 18, that the models are not bound to."""
+    """Yield a database, of PostgreSQL 15 and of 18, that the models are not bound to."""
     with closing(StoreDatabase(Settings.load(empty_database))) as database:
         yield database
 
@@ -360,6 +360,6 @@ def test_ids_are_fixed() -> None:
 @pytest.mark.parametrize("act", [seed, validate])
 @pytest.mark.parametrize("database", ["postgresql://u:hunter2@h/x", None, Settings()])
 def test_what_is_no_database_is_refused(act: Any, database: Any) -> None:
-    """A URL or settings are told by their type, and not shown."""
+    """The error for a URL or settings names their type, and does not show them."""
     with pytest.raises(InvalidInput, match=r"must be a StoreDatabase, such as store\.db, not \w+$"):
         act(database)

@@ -32,18 +32,18 @@ def psql(database: StoreDatabase, sql: str) -> None:
 
 
 def plain_url(database: StoreDatabase) -> str:
-    """Give the database's address without the schema."""
+    """Return the database's address without the schema."""
     return attrs.evolve(database.settings, schema="public").libpq_url
 
 
 def found(database: StoreDatabase) -> set[tuple[str, str]]:
-    """Give kind and name of every difference."""
+    """Return kind and name of every difference."""
     return {(finding.kind, finding.name) for finding in validate(database).findings}
 
 
 @pytest.fixture
 def tenant_db(myloware_dsn: str) -> Iterator[StoreDatabase]:
-    """Give a database that is migrated in `public` and in a schema of a tenant's, connected to the latter."""
+    """Yield a database that is migrated in `public` and in a schema of a tenant's, connected to the latter."""
     settings = attrs.evolve(Settings.load(myloware_dsn, environ={}, dotenv=None), schema="Tenant A")
     migrate(settings)
     database = StoreDatabase(settings)
@@ -52,7 +52,7 @@ def tenant_db(myloware_dsn: str) -> Iterator[StoreDatabase]:
 
 
 def test_a_migrated_database_is_valid(myloware_db: StoreDatabase) -> None:
-    """Right after `migrate` nothing differs, and the versions are told."""
+    """Right after `migrate` nothing differs, and the versions are reported."""
     report = validate(myloware_db)
 
     assert () == report.findings
@@ -442,16 +442,35 @@ def test_a_finding_tells_what_is_expected_and_what_is_there(myloware_db: StoreDa
 
 
 def test_a_column_of_theirs_is_left_to_them(myloware_db: StoreDatabase) -> None:
-    """What somebody added is named, and nobody is told to remove it."""
+    """Additions by others are named, without advice to remove them."""
     myloware_db.execute_sql("ALTER TABLE work_items ADD COLUMN cost numeric")
 
     (finding,) = validate(myloware_db).findings
     assert ("work_items.cost", None, "numeric") == (finding.name, finding.expected, finding.actual)
-    assert finding.remedy.startswith("No migration made it.")
+    assert finding.remedy.startswith("No migration created it.")
+
+
+@pytest.mark.parametrize(
+    ("table", "index", "remedy"),
+    [
+        ("mem_docs", "mem_docs_embedding_idx", "myloware-store index ensure"),
+        ("dead_letters", "dead_letters_open_idx", "Run the expected statement"),
+    ],
+)
+def test_a_dropped_index_has_a_remedy_of_its_own(
+    myloware_db: StoreDatabase, table: str, index: str, remedy: str
+) -> None:
+    """The vector index is built from data by a command; any other is created by the statement that is shown."""
+    myloware_db.execute_sql(f"DROP INDEX {index}")
+    (finding,) = validate(myloware_db).findings
+    assert (f"{table}.{index}", remedy) == (finding.name, finding.remedy[: len(remedy)])
+    myloware_db.execute_sql(finding.expected or "")
+
+    assert () == validate(myloware_db).findings
 
 
 def test_of_long_definitions_the_part_that_differs_is_shown(myloware_db: StoreDatabase) -> None:
-    """A change at the end of a long function is seen in what is reported."""
+    """The report shows a change at the end of a long function."""
     query = "SELECT pg_get_functiondef('work_items_roll_up'::regproc)"
     (source,) = myloware_db.execute_sql(query).fetchone()
     myloware_db.execute_sql(source.replace("ELSE 'COMPLETED'", "ELSE 'FAILED'").replace("%", "%%"))
@@ -498,7 +517,7 @@ def test_what_others_added_beside_us_is_none_of_our_business(myloware_db: StoreD
 
 
 def test_an_empty_database_is_one_finding(myloware_db: StoreDatabase) -> None:
-    """A database that was never migrated is told in one line, and `migrate` is its remedy."""
+    """A database that was never migrated is one finding, and `migrate` is its remedy."""
     psql(myloware_db, "DROP SCHEMA public CASCADE; CREATE SCHEMA public;")
 
     assert (Finding("migration", "all", "applied", None, "myloware-store migrate"),) == validate(myloware_db).findings
@@ -507,7 +526,7 @@ def test_an_empty_database_is_one_finding(myloware_db: StoreDatabase) -> None:
 
 
 def test_a_lost_history_is_not_an_unmigrated_database(myloware_db: StoreDatabase) -> None:
-    """Where the tables are there and only their history is gone, nobody is told to migrate."""
+    """If the tables exist and only their history is gone, `migrate` is not the remedy."""
     myloware_db.execute_sql("DROP TABLE myloware_migratehistory")
     (finding,) = validate(myloware_db).findings
 
@@ -516,7 +535,7 @@ def test_a_lost_history_is_not_an_unmigrated_database(myloware_db: StoreDatabase
 
 
 def test_a_history_without_the_whole_schema_is_not_faked(myloware_db: StoreDatabase) -> None:
-    """Where a table is not as it should be, nobody is told to record the migrations as applied."""
+    """If a table differs, recording the migrations as applied is not the remedy."""
     myloware_db.execute_sql("DROP TABLE myloware_migratehistory")
     myloware_db.execute_sql("ALTER TABLE tools ADD COLUMN price int")
     (finding,) = validate(myloware_db).findings
@@ -559,7 +578,7 @@ def test_a_schema_that_does_not_exist_is_not_taken_for_public(myloware_dsn: str)
 
 
 def lead_astray(database: StoreDatabase, damage: str) -> StoreDatabase:
-    """Change a setting of the database or the role, and connect anew."""
+    """Change a setting of the database or the role, and reconnect."""
     (name, user) = database.execute_sql("SELECT quote_ident(current_database()), quote_ident(current_user)").fetchone()
     psql(database, damage.format(database=name, user=user))
     database.close_idle()
@@ -632,7 +651,7 @@ def test_a_newer_database_is_one_finding(myloware_db: StoreDatabase) -> None:
 
 
 def test_a_pending_migration_is_reported() -> None:
-    """A database that is behind is told what it lacks, and `migrate` is the remedy."""
+    """For a database that is behind, the missing migrations are named, and `migrate` is the remedy."""
     behind = MigrationStatus(("001_initial",), ("002_adds",), (), ())
     (finding,) = module._check_migrations(behind)
 
@@ -640,7 +659,7 @@ def test_a_pending_migration_is_reported() -> None:
 
 
 def test_an_edited_migration_is_reported(myloware_db: StoreDatabase) -> None:
-    """A migration whose file is not what was applied is reported."""
+    """A migration whose file changed after it was applied is reported."""
     myloware_db.execute_sql("UPDATE myloware_migratehistory SET digest = 'another'")
 
     assert {("migration", "001_initial")} == found(myloware_db)
@@ -681,7 +700,7 @@ def test_another_schema_is_looked_at_by_itself(tenant_db: StoreDatabase, damage:
 
 
 def test_validate_writes_nothing(myloware_db: StoreDatabase) -> None:
-    """It runs where nothing can be written."""
+    """It runs on a read-only connection."""
     with myloware_db.atomic():
         myloware_db.execute_sql("SET TRANSACTION READ ONLY")
 

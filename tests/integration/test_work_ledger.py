@@ -16,6 +16,7 @@ from myloware_store import ApprovalDecision, Attempt, Claim, DeadLetter, NotAwai
 
 if TYPE_CHECKING:
     from myloware_store import Store
+from tests.conftest import LONG, ROUNDS
 
 # One row a broken promise, with its name and where.
 BROKEN = """
@@ -184,10 +185,10 @@ def test_the_ledger_always_balances(myloware: Store) -> None:
     run_state_machine_as_test(
         Mine,
         settings=settings(
-            max_examples=25,
+            max_examples=25 * ROUNDS,
             stateful_step_count=25,
             deadline=None,
-            derandomize=True,
+            derandomize=not LONG,
             database=None,
             phases=[Phase.generate],  # threads are no friends of shrinking
             suppress_health_check=list(HealthCheck),

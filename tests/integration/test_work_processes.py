@@ -24,6 +24,7 @@ from myloware_store import (
     WorkOrder,
     WorkOrderStatus,
 )
+from tests.conftest import ROUNDS
 from tests.integration.conftest import BLOCKED, until, until_blocked
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def together(*calls: Callable[[], object]) -> list[object]:
 
 def test_two_last_items_that_end_at_once_end_the_order(myloware: Store) -> None:
     """Whichever comes last sees the other one's end."""
-    for _ in range(15):
+    for _ in range(15 * ROUNDS):
         order = myloware.work.submit([INVOICE] * 2)
         first, second = myloware.work.claim("agent", n=2)
         together(
@@ -153,9 +154,9 @@ def test_two_last_items_that_end_at_once_end_the_order(myloware: Store) -> None:
 
 def test_a_reaper_and_a_finisher_never_both_have_the_item(myloware: Store) -> None:
     """The lease runs out while they race: what was accepted was not taken back, and the other way round."""
-    for number in range(15):
+    for number in range(15 * ROUNDS):
         myloware.work.submit([INVOICE], max_attempts=1)
-        claims = myloware.work.claim("agent", lease=0.001 + number / 1000)
+        claims = myloware.work.claim("agent", lease=0.001 + number % 15 / 1000)
         accepted, reaped = together(partial(myloware.work.finish, claims, [1]), myloware.work.reap)
         assert isinstance(accepted, set)
         assert isinstance(reaped, dict)

@@ -20,25 +20,25 @@ class Connect(Protocol):
     """Connect to a database until the test ends."""
 
     def __call__(self, settings: Settings) -> StoreDatabase:
-        """Give a database with these settings."""
+        """Return a database with these settings."""
 
 
 class Folder(Protocol):
     """Make a folder with the first migration, and more."""
 
     def __call__(self, **bodies: str) -> Path:
-        """Give a folder with the first migration and one `NAME.py` for each body of its `migrate()`."""
+        """Return a folder with the first migration and one `NAME.py` for each body of its `migrate()`."""
 
 
 @pytest.fixture
 def settings(empty_database: str) -> Settings:
-    """Give the settings of an empty database."""
+    """Return the settings of an empty database."""
     return Settings.load(empty_database, environ={}, dotenv=None)
 
 
 @pytest.fixture
 def connect() -> Iterator[Connect]:
-    """Give a function that connects, for as long as the test runs."""
+    """Yield a function that connects, for as long as the test runs."""
     databases: list[StoreDatabase] = []
 
     def make(settings: Settings) -> StoreDatabase:
@@ -52,13 +52,13 @@ def connect() -> Iterator[Connect]:
 
 @pytest.fixture
 def database(settings: Settings, connect: Connect) -> StoreDatabase:
-    """Give a connection to the empty database."""
+    """Return a connection to the empty database."""
     return connect(settings)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
-    """Give a function that makes a folder of migrations, those of the project first."""
+    """Return a function that makes a folder of migrations, those of the project first."""
 
     def make(**bodies: str) -> Path:
         target = tmp_path / "migrations"

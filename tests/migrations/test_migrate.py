@@ -43,6 +43,7 @@ from myloware_store.ops.migration_database import MigrationDatabase, require_sup
 from myloware_store.ops.validate import validate
 from myloware_store.seed import seed
 from myloware_store.settings import Settings
+from tests.conftest import on_one_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,7 +57,7 @@ QUICK = Limits(wait=0.2, lock_timeout=0.2, statement_timeout=5)
 
 
 def history(database: StoreDatabase) -> list[str]:
-    """Give the migrations that are recorded."""
+    """Return the migrations that are recorded."""
     return [name for (name,) in database.execute_sql("SELECT name FROM myloware_migratehistory ORDER BY id").fetchall()]
 
 
@@ -69,13 +70,13 @@ def test_migrate_applies_what_is_pending_and_then_nothing(settings: Settings, da
 
 
 def test_a_plan_changes_nothing(settings: Settings, database: StoreDatabase) -> None:
-    """`plan` tells what is pending and leaves an empty database empty."""
+    """`plan` lists pending migrations and leaves an empty database empty."""
     assert ("001_initial",) == migrate(settings, plan=True).pending
     assert [] == database.get_tables()
 
 
 def test_a_database_that_is_not_migrated_is_refused(database: StoreDatabase) -> None:
-    """What the store asks when it opens: a database without our tables is answered with the command to run."""
+    """When the store opens a database without our tables, the error names the command to run."""
     with pytest.raises(SchemaMismatch, match=r"is not migrated: run `myloware-store migrate`"):
         require_current(database)
 
@@ -83,7 +84,7 @@ def test_a_database_that_is_not_migrated_is_refused(database: StoreDatabase) -> 
 def test_a_database_that_lacks_a_migration_is_refused(
     settings: Settings, database: StoreDatabase, folder: Folder
 ) -> None:
-    """A database that is behind is answered with what it lacks."""
+    """The error for a database that is behind names the missing migrations."""
     migrate(settings)
 
     with pytest.raises(SchemaMismatch, match="lacks 002_adds: run `myloware-store migrate`"):
@@ -104,7 +105,7 @@ def test_a_database_newer_than_the_code_is_refused(
 
 
 def test_a_migration_edited_after_it_was_applied_is_refused(settings: Settings, folder: Folder) -> None:
-    """Further migrations do not run on top of one that is not what it says."""
+    """Further migrations do not run after one that was edited."""
     place: Path = folder()
     migrate(settings, directory=place)
     with (place / "001_initial.py").open("a") as file:
@@ -179,7 +180,7 @@ def test_rollback_undoes_the_last_ones_in_turn(settings: Settings, database: Sto
 
 
 def test_rollback_refuses_more_than_there_is(settings: Settings, database: StoreDatabase) -> None:
-    """Where not so many are applied, none is undone."""
+    """If fewer are applied, none is undone."""
     migrate(settings)
 
     with pytest.raises(MigrationError, match="cannot undo 2 migrations: 1 are applied"):
@@ -197,7 +198,7 @@ def test_rollback_refuses_a_count_that_is_none(settings: Settings, count: Any) -
 @pytest.mark.parametrize("act", [migrate, rollback, reset, status])
 @pytest.mark.parametrize("target", ["postgresql://u:hunter2@h/x", None, 5])
 def test_a_target_that_is_no_database_is_refused(act: Callable[..., object], target: object) -> None:
-    """A URL, which has a place of its own in the settings, is told by its type and not shown."""
+    """The error for a URL names its type and does not show it."""
     with pytest.raises(InvalidInput, match="target must be Settings or a StoreDatabase, not") as caught:
         act(target)
     assert "hunter2" not in str(caught.value)
@@ -212,7 +213,7 @@ def test_limits_of_another_type_are_refused(settings: Settings, act: Callable[..
 
 @pytest.mark.parametrize("act", [migrate, rollback, reset, status])
 def test_a_directory_is_a_path_or_its_text(settings: Settings, act: Callable[..., object], tmp_path: Path) -> None:
-    """A folder may be written as text; what names none is refused before anything is asked of a server."""
+    """A folder may be given as text; other values are refused before any connection."""
     for bad in (5, b"migrations"):
         with pytest.raises(InvalidInput, match="directory must be a path, not"):
             act(attrs.evolve(settings, port=1), directory=bad)
@@ -353,12 +354,12 @@ def test_a_broken_installation_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the package of migrations, the error says to install again."""
     monkeypatch.setitem(sys.modules, "myloware_store_migrations", None)
 
-    with pytest.raises(MigrationError, match="install myloware-store again"):
+    with pytest.raises(MigrationError, match="reinstall myloware-store"):
         migrations_path()
 
 
 def test_a_history_of_another_form_is_not_taken_for_none(settings: Settings, database: StoreDatabase) -> None:
-    """A history table that lacks a column is told as that, and never as an empty database."""
+    """The error for a history table without a column says so; it never counts as an empty database."""
     migrate(settings)
     database.execute_sql("ALTER TABLE myloware_migratehistory DROP COLUMN digest")
 
@@ -394,7 +395,7 @@ def test_an_extension_that_the_server_does_not_offer_is_named(settings: Settings
 def test_a_server_without_pgvector_is_told_by_a_look(
     settings: Settings, database: StoreDatabase, postgres_15_binaries: Path
 ) -> None:
-    """The plan and `validate` say what is missing and how to get it, before anybody migrates."""
+    """The plan and `validate` name the missing extension and how to install it, before any migration."""
     (control,) = postgres_15_binaries.parent.rglob("vector.control")
     away = control.rename(control.with_suffix(".away"))
     try:
@@ -414,7 +415,7 @@ def test_a_server_without_pgvector_is_told_by_a_look(
 
 @pytest.fixture
 def role(database: StoreDatabase) -> Iterator[str]:
-    """Give the name of a role that may log in and nothing else."""
+    """Yield the name of a role that may log in and nothing else."""
     name = f"plain_{uuid.uuid4().hex[:8]}"
     database.execute_sql(f"CREATE ROLE {name} LOGIN")
     yield name
@@ -426,7 +427,7 @@ def role(database: StoreDatabase) -> Iterator[str]:
 
 
 def test_a_plain_owner_migrates_once_vector_is_there(settings: Settings, database: StoreDatabase, role: str) -> None:
-    """Who owns the database but is no superuser is told to have `vector` created, and then needs nobody."""
+    """An owner of the database who is not a superuser needs one only to create `vector`."""
     (dbname,) = database.execute_sql("SELECT current_database()").fetchone()
     database.execute_sql(f"ALTER DATABASE {dbname} OWNER TO {role}")
     owner = attrs.evolve(settings, user=role)
@@ -448,7 +449,7 @@ def test_a_role_that_may_not_create_is_told_what_to_grant(
     """Without the right to create in the schema, the error says which right that is."""
     database.execute_sql("CREATE EXTENSION vector")
 
-    with pytest.raises(MigrationError, match=r"permission denied.*GRANT it CREATE and USAGE"):
+    with pytest.raises(MigrationError, match=r"permission denied.*GRANT the role CREATE and USAGE"):
         migrate(attrs.evolve(settings, user=role))
     with pytest.raises(MigrationError, match=r"tenant_a does not exist.*GRANT this role CREATE ON DATABASE"):
         migrate(attrs.evolve(settings, user=role, schema="tenant_a"))
@@ -469,7 +470,7 @@ def test_a_tenants_schema_is_not_taken_for_migrated_because_public_is(settings: 
 def test_a_schema_that_came_before_ours_on_the_path_is_told(
     settings: Settings, database: StoreDatabase, folder: Folder
 ) -> None:
-    """Where a schema named like the role appears, the next migration does not begin anew in it."""
+    """If a schema with the role's name appears, the next migration does not start again in it."""
     migrate(settings)
     database.execute_sql("CREATE SCHEMA postgres")
 
@@ -512,7 +513,7 @@ OBSTACLES = {
     "extension's schema": (
         "CREATE SCHEMA apart; ALTER EXTENSION vector SET SCHEMA apart",
         "public",
-        "may not use the schema apart, where the extension vector is: GRANT it USAGE",
+        "may not use the schema apart of the extension vector: GRANT it USAGE",
     ),
     "no schema": ("ALTER DATABASE {database} OWNER TO postgres", "app", "the schema app does not exist.*GRANT"),
     "schema": ("CREATE SCHEMA app", "app", "may not use the schema app, or create in it: GRANT it USAGE and CREATE"),
@@ -589,7 +590,7 @@ def test_no_migration_can_be_recorded_twice(settings: Settings, database: StoreD
 
 
 def test_reset_empties_our_tables_and_leaves_those_of_others(settings: Settings, database: StoreDatabase) -> None:
-    """All of ours is made anew; what others made in the schema stays, rows and all."""
+    """All of our objects are recreated; other objects in the schema stay, with their rows."""
     migrate(settings)
     database.execute_sql("INSERT INTO work_orders (tenant_id, created_by) VALUES ('acme', 'me')")
     database.execute_sql("ALTER TABLE work_items ADD COLUMN drifted int")
@@ -614,10 +615,10 @@ def test_reset_drops_nothing_that_something_else_depends_on(settings: Settings, 
 
 
 def test_reset_leaves_a_strangers_table_of_our_name(settings: Settings, database: StoreDatabase) -> None:
-    """Where no migration of ours is recorded, a table named like one of ours is someone else's."""
+    """If no migration is recorded, a table with one of our names belongs to someone else."""
     database.execute_sql("CREATE TABLE tools AS SELECT 1 AS id, 'hammer' AS name")
 
-    with pytest.raises(MigrationError, match="someone else's: tools;"):
+    with pytest.raises(MigrationError, match="may belong to someone else: tools;"):
         reset(settings)
     assert (1, "hammer") == database.execute_sql("SELECT * FROM tools").fetchone()
 
@@ -635,6 +636,7 @@ def test_reset_keeps_to_its_schema(settings: Settings, connect: Connect) -> None
     assert [(0,)] == connect(tenant).execute_sql("SELECT count(*) FROM work_orders").fetchall()
 
 
+@on_one_server
 @pytest.mark.parametrize(
     "schema",
     [
@@ -643,7 +645,7 @@ def test_reset_keeps_to_its_schema(settings: Settings, connect: Connect) -> None
     ],
 )
 def test_a_schema_may_have_any_name(settings: Settings, connect: Connect, schema: str) -> None:
-    """From the settings to the last rollback, a name means what it says, whatever characters are in it."""
+    """A name works with any characters, from the settings to the last rollback."""
     tenant = attrs.evolve(settings, schema=schema)
     migrate(tenant)
     database = connect(tenant)

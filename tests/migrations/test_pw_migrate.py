@@ -30,11 +30,11 @@ CHECKOUT = Path(__file__).parents[2]
 PATIENCE = 60.0
 
 newest_only = pytest.mark.parametrize("postgres", ["18"], indirect=True)
-"""For what is no different on another server."""
+"""Marks tests whose subject is the same on every server."""
 
 
 class Command:
-    """`pw_migrate`, from the root of the repository unless told otherwise."""
+    """`pw_migrate`, by default from the root of the repository."""
 
     def __init__(self, url: str | None, **variables: str) -> None:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("DATABASE_", "MYLOWARE_"))}
@@ -47,7 +47,7 @@ class Command:
         return subprocess.Popen(command, cwd=cwd, env=self.environ, **pipes)
 
     def __call__(self, *arguments: str | Path, cwd: Path = CHECKOUT) -> tuple[int, str]:
-        """Run the command, and give its exit code and all that it printed."""
+        """Run the command, and return its exit code and output."""
         process = self.start(*arguments, cwd=cwd)
         out, err = process.communicate(timeout=PATIENCE)
         return process.returncode, out + err
@@ -55,7 +55,7 @@ class Command:
 
 @newest_only
 def test_production_is_not_rolled_back_by_a_slip(pw_migrate: Command) -> None:
-    """A rollback drops tables with their data: where MYLOWARE_ENV says production it is refused, and all stays."""
+    """A rollback drops tables with their data: if MYLOWARE_ENV is production it is refused, and nothing changes."""
     pw_migrate("migrate")
     production = Command(pw_migrate.environ["DATABASE_URL"], MYLOWARE_ENV="production")
     code, printed = production("rollback")
@@ -65,7 +65,7 @@ def test_production_is_not_rolled_back_by_a_slip(pw_migrate: Command) -> None:
 
 @pytest.fixture
 def pw_migrate(settings: Settings) -> Command:
-    """Give the command, with the empty database in the environment."""
+    """Return the command, with the empty database in the environment."""
     return Command(settings.url)
 
 
@@ -120,7 +120,7 @@ def test_what_it_applied_is_known_to_the_library_and_the_other_way_round(
 def test_a_killed_migration_leaves_nothing_and_the_next_one_works(
     pw_migrate: Command, settings: Settings, database: StoreDatabase, folder: Any
 ) -> None:
-    """Killed with -9 in the middle of a transaction: what it had begun is undone, and its lock is free."""
+    """Killed with -9 in the middle of a transaction: its work is undone, and its lock is free."""
     pw_migrate.environ["MYLOWARE_LOCK_TIMEOUT"] = "0"
     place = folder(
         _002_waits="migrator.sql('CREATE TABLE half (id int)')\nmigrator.sql('SELECT pg_advisory_xact_lock(42)')"
@@ -145,7 +145,7 @@ def test_a_killed_migration_leaves_nothing_and_the_next_one_works(
 
 @newest_only
 def test_who_waits_too_long_exits_with_one_line(pw_migrate: Command, settings: Settings, folder: Any) -> None:
-    """At the deadline the command fails, and says who holds the lock and what to do."""
+    """At the deadline the command fails, and names the holder of the lock and the remedy."""
     pw_migrate.environ["MYLOWARE_MIGRATION_WAIT"] = "0.2"
     holder = MigrationDatabase(settings, folder())
     try:
@@ -208,7 +208,7 @@ def test_create_writes_an_empty_migration(pw_migrate: Command, database: StoreDa
 def test_a_newer_database_and_an_edited_migration_are_refused(
     pw_migrate: Command, settings: Settings, database: StoreDatabase, folder: Any
 ) -> None:
-    """The command checks what `myloware-store migrate` checks."""
+    """The command makes the checks of `myloware-store migrate`."""
     place = folder(_002_adds="pass")
     assert 0 == pw_migrate("migrate", "--directory", place)[0]
     code, output = pw_migrate("migrate")
@@ -235,7 +235,7 @@ def test_a_failing_migration_exits_with_the_reason(pw_migrate: Command, settings
 @newest_only
 @pytest.mark.parametrize("part", ["password", "port", "dbname"])
 def test_no_password_is_printed(settings: Settings, part: str) -> None:
-    """Whether it works or not, the password stays out of what is printed."""
+    """Whether it works or not, the output does not show the password."""
     wrongs: dict[str, dict[str, Any]] = {"password": {}, "port": {"port": 1}, "dbname": {"dbname": "nowhere"}}
     wrong = wrongs[part]
     command = Command(attrs.evolve(settings, password="hunter2", **wrong).url)
@@ -268,7 +268,7 @@ def test_a_schema_in_the_url_is_honoured(
 
 @newest_only
 def test_the_database_option_is_honoured(settings: Settings, folder: Any) -> None:
-    """`--database` beats the environment, where peewee-migrate would drop it silently."""
+    """`--database` overrides the environment; peewee-migrate alone would ignore it silently."""
     wrong = attrs.evolve(settings, dbname="nowhere")
     code, output = Command(wrong.url)("migrate", "--database", settings.url)
 
@@ -278,13 +278,13 @@ def test_the_database_option_is_honoured(settings: Settings, folder: Any) -> Non
 
 @newest_only
 def test_a_lost_history_is_made_again(pw_migrate: Command, settings: Settings, database: StoreDatabase) -> None:
-    """What `validate` advises where the history is gone and the tables are there: record, and run nothing."""
+    """If the history is gone and the tables exist, `validate` says to record the migrations without running them."""
     migrate(settings)
     database.execute_sql("DROP TABLE myloware_migratehistory")
     (finding,) = validate(database).findings
     assert finding.remedy.startswith("pw_migrate migrate --fake ")
     code, output = pw_migrate("migrate")
-    assert (1, True) == (code, "`myloware-store validate` says whose it is" in output), output
+    assert (1, True) == (code, "`myloware-store validate` says whose they are" in output), output
     code, output = pw_migrate("migrate", "--fake")
 
     assert 0 == code, output

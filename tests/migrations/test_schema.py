@@ -64,7 +64,7 @@ INDEXES = {
 
 @pytest.fixture
 def dump(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
-    """Give a function that dumps everything in the database but extensions and the history of migrations."""
+    """Return a function that dumps everything in the database but extensions and the history of migrations."""
     monkeypatch.delenv("MYLOWARE_PG_BINDIR", raising=False)  # pg_dump 18 reads every server
     command = [str(find_binaries() / "pg_dump"), "--schema-only", "--exclude-extension=*", settings.libpq_url]
 
@@ -111,7 +111,7 @@ def test_the_catalog_file_is_as_its_command_writes_it(tmp_path: Path) -> None:
 def test_a_rollback_leaves_everything_as_it_was(
     settings: Settings, database: StoreDatabase, dump: Callable[[], str]
 ) -> None:
-    """Down from the first migration, what was there before is there, to the letter, and nothing else."""
+    """After undoing the first migration, the database is exactly as before."""
     database.execute_sql("CREATE TABLE theirs (id int PRIMARY KEY, note text DEFAULT 'x')")
     database.execute_sql("CREATE TYPE mood AS ENUM ('good', 'bad')")
     before = dump()
@@ -124,7 +124,7 @@ def test_a_rollback_leaves_everything_as_it_was(
 
 
 def test_up_down_and_up_again_gives_the_same_schema(settings: Settings, dump: Callable[[], str]) -> None:
-    """A second way up ends where the first one did."""
+    """Migrating up a second time gives the same schema."""
     migrate(settings)
     first = dump()
     for _ in range(2):
@@ -206,7 +206,7 @@ def test_every_foreign_key_is_served_by_an_index(settings: Settings, database: S
 
 
 def test_vectors_stand_in_their_rows(settings: Settings, database: StoreDatabase) -> None:
-    """An embedding is stored plain, and what is beside it stays there as far as the page goes."""
+    """Embeddings are stored plain, with the other columns in the same page as far as they fit."""
     migrate(settings)
     database.execute_sql(
         "INSERT INTO mem_docs (tenant_id, type, content, embedding)"
@@ -256,12 +256,12 @@ def test_a_mebibyte_of_different_words_is_stored(settings: Settings, database: S
 
 
 def names() -> list[str]:
-    """Give the names of the project's migrations."""
+    """Return the names of the project's migrations."""
     return sorted(path.stem for path in migrations())
 
 
 def migrations() -> list[Path]:
-    """Give the files of the project's migrations."""
+    """Return the files of the project's migrations."""
     return sorted(migrations_path().glob("[0-9][0-9][0-9]_*.py"))
 
 

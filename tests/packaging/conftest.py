@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LEFT_BEHIND = (".*", "build", "dist", "*.egg-info", "__pycache__")
-"""What a clean checkout does not have: caches, environments, and the remains of other builds."""
+"""Files that a clean checkout does not have: caches, environments, and leftovers of builds."""
 
 
 class Dists(NamedTuple):
@@ -26,7 +26,7 @@ class Dists(NamedTuple):
 
 
 class Environment(NamedTuple):
-    """A virtual environment with nothing in it but what a test installs."""
+    """A virtual environment with only the packages that a test installs."""
 
     folder: Path
 
@@ -37,7 +37,7 @@ class Environment(NamedTuple):
 
     @property
     def site_packages(self) -> Path:
-        """Where its packages lie."""
+        """The folder of its packages."""
         base = str(self.folder)
         return Path(sysconfig.get_path("purelib", "venv", vars={"base": base, "platbase": base}))
 
@@ -46,12 +46,12 @@ class Environment(NamedTuple):
         return run([sys.executable, "-m", "pip", "--python", self.python, *arguments], cwd=self.folder)
 
     def run(self, name: str, *arguments: str | Path) -> str:
-        """Run one of its programs in its own folder and give what it prints."""
+        """Run one of its programs in its own folder and return its output."""
         return run([self.folder / "bin" / name, *arguments], cwd=self.folder)
 
 
 def run(command: list[str | Path], *, cwd: Path) -> str:
-    """Run a command that must succeed, without the checkout on its path, and give what it prints."""
+    """Run a command that must succeed, without the checkout on its path, and return its output."""
     outer = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
         command,
@@ -68,7 +68,7 @@ def run(command: list[str | Path], *, cwd: Path) -> str:
 
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a copy of the checkout as a fresh clone has it, so that nothing left from other builds gets in."""
+    """Return a copy of the checkout as a fresh clone has it, so that nothing left from other builds gets in."""
     return shutil.copytree(
         ROOT, tmp_path_factory.mktemp("checkout") / "myloware", ignore=shutil.ignore_patterns(*LEFT_BEHIND)
     )
@@ -95,14 +95,14 @@ def sibling_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def empty_environment(tmp_path: Path) -> Environment:
-    """Give a new virtual environment."""
+    """Return a new virtual environment."""
     venv.create(tmp_path / "venv", with_pip=False)
     return Environment(tmp_path / "venv")
 
 
 @pytest.fixture(scope="session")
 def installed(dists: Dists, sibling_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """Give an environment with the wheel, its dependencies, the sibling and pytest. Only to be looked at."""
+    """Return an environment with the wheel, its dependencies, the sibling and pytest. Only to be looked at."""
     folder = tmp_path_factory.mktemp("installed") / "venv"
     venv.create(folder, with_pip=False)
     environment = Environment(folder)

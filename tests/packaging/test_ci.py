@@ -1,4 +1,4 @@
-"""What CI runs is what the README tells a newcomer to run."""
+"""CI runs the README's commands for a newcomer."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_ci_runs_the_checks_of_tox_ini() -> None:
 
 @pytest.fixture
 def rehearsal(tmp_path: Path) -> Path:
-    """Give a copy of .ci/run in a folder of its own, with quick commands in place of the real ones."""
+    """Return a copy of .ci/run in a folder of its own, with quick commands in place of the real ones."""
     quick = re.sub("^test_command=.*$", "test_command='python3 -m venv --without-pip .venv'", CI, flags=re.MULTILINE)
     quick = quick.replace('step ".venv/bin/tox run -e lint,types,packaging"', "step '.venv/bin/python --version'")
     script = tmp_path / "clone" / ".ci" / "run"
@@ -71,7 +71,7 @@ def test_ci_runs_on_a_python_with_venv(rehearsal: Path) -> None:
 
 
 def test_ci_runs_on_a_python_whose_venv_is_packed_apart(rehearsal: Path) -> None:
-    """Where `python3 -m venv` cannot work, pip brings virtualenv to a folder of the run's own."""
+    """If `python3 -m venv` cannot work, pip installs virtualenv to a folder of the run."""
     done = run_with_python(rehearsal, f'case "$*" in *ensurepip*|"-m venv"*) exit 1;; esac; exec {sys.executable} "$@"')
 
     assert done.returncode == 0, done.stderr
@@ -79,7 +79,7 @@ def test_ci_runs_on_a_python_whose_venv_is_packed_apart(rehearsal: Path) -> None
 
 
 def test_ci_says_what_it_needs(rehearsal: Path) -> None:
-    """A machine that has no usable Python is told so in one line."""
+    """Without a usable Python, the script says so in one line."""
     done = run_with_python(rehearsal, "exit 1")
 
     assert done.returncode == 2
@@ -87,7 +87,7 @@ def test_ci_says_what_it_needs(rehearsal: Path) -> None:
 
 
 def test_ci_fails_when_a_step_fails(rehearsal: Path) -> None:
-    """The steps after a failed one still run, and the exit code tells."""
+    """The steps after a failed one still run, and the exit code is 1."""
     rehearsal.write_text(rehearsal.read_text().replace(".venv'", ".venv && false'"))
 
     done = run_with_python(rehearsal, f'exec {sys.executable} "$@"')

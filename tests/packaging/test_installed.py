@@ -49,7 +49,7 @@ def test_uninstalling_one_leaves_the_other(empty_environment: Environment, dists
 
 
 def test_requirements_are_met(installed: Environment) -> None:
-    """What the wheel requires is what pip finds installed."""
+    """After installing the wheel, pip finds its requirements."""
     assert "No broken requirements found.\n" == installed.pip("check")
 
 
@@ -71,7 +71,7 @@ def test_migrations_path_leads_into_the_installed_wheel(installed: Environment) 
 
 
 def test_pytest_finds_the_plugin(installed: Environment, tmp_path: Path) -> None:
-    """Installing the wheel is enough for its fixtures to be there, each with a word on what it gives."""
+    """After installing the wheel, its fixtures are available, each with a description."""
     printed = installed.run("python", "-m", "pytest", "--fixtures", "-p", "no:cacheprovider", tmp_path)
 
     named = {line.split()[0] for line in printed.splitlines() if line.startswith("myloware") and " -- " in line}

@@ -21,7 +21,7 @@ DEMO = re.findall(r"^python3 -m venv .*$", (ROOT / "README.md").read_text(encodi
 
 @pytest.fixture
 def clone(checkout: Path) -> Iterator[Path]:
-    """Give a fresh clone in a folder that every account may enter: as root, the server runs under another one."""
+    """Yield a fresh clone in a folder that every account may enter: as root, the server runs under another one."""
     base = Path(tempfile.mkdtemp(prefix="myloware-clone-"))
     base.chmod(0o755)
     yield shutil.copytree(checkout, base / "my clone")

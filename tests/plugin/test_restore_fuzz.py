@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import psycopg2
 import pytest
 
+from tests.conftest import ROUNDS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.plugin.conftest import Subject
 
-ROUNDS = 300
 SEED = 20_260
 
 SCHEMA = """
@@ -176,11 +177,11 @@ def transaction(connection: Any, chance: random.Random) -> None:
             connection.commit()
 
 
-@pytest.mark.parametrize("seed", range(SEED, SEED + 10))
+@pytest.mark.parametrize("seed", range(SEED, SEED + 10 * ROUNDS))
 def test_random_writes_are_put_back(subject: Subject, seed: int) -> None:
     """Every row, with all that `t::text` shows of it, and every sequence is as in the template after each round."""
     chance = random.Random(seed)
-    for _ in range(ROUNDS // 10):
+    for _ in range(30):
         with closing(psycopg2.connect(subject.slot.url)) as connection:
             for _ in range(chance.randint(0, 5)):
                 transaction(connection, chance)

@@ -1,4 +1,4 @@
-"""Reading documents that nobody here wrote: what is read, what is skipped and why, what type they are taken for."""
+"""Reading other people's documents: which are read, which are skipped and why, and the guessed types."""
 
 import os
 import threading
@@ -49,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_bundled_documents() -> None:
-    """Every bundled document is read, and taken for what it is."""
+    """Every bundled document is read, with the right type."""
     reading = read_documents([BUNDLED])
 
     assert reading.skipped == ()
@@ -64,7 +64,7 @@ def test_documentation_is_text() -> None:
 
 
 def test_folders_are_walked_in_order(folder: Path) -> None:
-    """A folder's text files come in the order of their names, then those of its folders, named from where it began."""
+    """A folder's text files come in the order of their names, then those of its folders, with relative names."""
     for name in ("b.txt", "a.MD", "sub/z.markdown", "sub/deeper/c.text", "also/d.txt"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(f"text of {name}")
@@ -203,7 +203,7 @@ def test_names_that_are_not_unicode(folder: Path) -> None:
     ],
 )
 def test_guess_type(name: str, text: str, kind: WorkItemType) -> None:
-    """The type is told by the words of the text, its first line and its name; without a sign it is a status report."""
+    """The words of the text, its first line and its name decide the type; without a sign it is a status report."""
     assert guess_type(name, text) == kind
 
 
@@ -214,7 +214,7 @@ def test_any_text_has_a_type(name: str, text: str) -> None:
 
 
 def test_chunk_prefers_paragraphs() -> None:
-    """A text is cut between paragraphs where there are some past the middle, else lines, sentences and words."""
+    """A text is cut between paragraphs if there are some past the middle, else lines, sentences and words."""
     assert chunk("one two\n\nthree four\n\nfive", 22) == ["one two\n\nthree four", "five"]
     assert chunk("one two\nthree four\nfive", 20) == ["one two\nthree four", "five"]
     assert chunk("One two. Three four. Five six.", 25) == ["One two. Three four.", "Five six."]

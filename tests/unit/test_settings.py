@@ -1,4 +1,4 @@
-"""Settings: which database is meant, by what precedence, and that no secret shows."""
+"""Settings: the choice of the database, precedence, and that no secret shows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ URL = "postgresql://u:hunter2@db.example:5433/shop"
 
 
 def load(url: str | None = None, **environ: str) -> Settings:
-    """Load settings from nothing but what is given."""
+    """Load settings from the arguments only."""
     return Settings.load(url, environ=environ, dotenv=None)
 
 
@@ -61,7 +61,7 @@ def test_embedded_urls_take_an_absolute_path(url: str) -> None:
 
 
 def test_a_working_folder_that_is_gone_is_a_settings_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the working folder was deleted, the embedded server has no place to be."""
+    """If the working folder was deleted, there is no place for the embedded server."""
     gone = tmp_path / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)
@@ -239,7 +239,7 @@ def test_a_folder_called_env_is_ignored(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_text_is_named(tmp_path: Path) -> None:
-    """A `.env` that is not UTF-8 is refused by its name, without what is in it."""
+    """The error for a `.env` that is not UTF-8 names the file, without its content."""
     filed = tmp_path / ".env"
     filed.write_bytes(b"DATABASE_PASSWORD=hunter2\xff\n")
 
@@ -390,5 +390,5 @@ def test_only_sockets_and_loopback_addresses_are_local(host: str, local: bool) -
 
 
 def test_a_local_name_with_a_foreign_address_is_not_local() -> None:
-    """What is connected to is hostaddr, whatever the host says."""
+    """The connection goes to hostaddr, regardless of host."""
     assert not load("postgresql://localhost/x?hostaddr=10.0.0.1").local

@@ -29,6 +29,15 @@ def test_a_line_that_cannot_be_read_is_warned_of_and_not_shown(
     assert [("WARNING", "line 2")] == [(each.levelname, each.message[-6:]) for each in caplog.records]
 
 
+def test_a_file_is_read_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One warning for a line, also if no database is named and the file is searched for empty variables."""
+    filed = tmp_path / ".env"
+    filed.write_text("OTHER=1\nDATABASE_PASSWORD='hunter2's'\n")
+
+    assert Settings.load(environ={}, dotenv=filed).embedded
+    assert 1 == len(caplog.records)
+
+
 @pytest.mark.parametrize(
     ("written", "password"),
     [
@@ -70,7 +79,7 @@ def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dotenv", [5, b".env", ["x"]])
 def test_a_file_that_is_no_path_is_refused(dotenv: Any) -> None:
-    """What cannot name a file is refused by its type."""
+    """A value that cannot name a file is refused by its type."""
     with pytest.raises(SettingsError, match="dotenv must be a path"):
         Settings.load(environ={}, dotenv=dotenv)
 

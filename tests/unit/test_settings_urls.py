@@ -59,7 +59,7 @@ def test_libpqs_urls_are_understood(url: str, expected: dict[str, object]) -> No
 
 
 def test_prismas_parameters_are_honoured_and_kept_from_libpq() -> None:
-    """schema, connection_limit, pool_timeout and pgbouncer set what they say, and the others pass."""
+    """schema, connection_limit, pool_timeout and pgbouncer set the settings, and the others pass."""
     settings = load(
         "postgresql://h/d?schema=foo&connection_limit=3&sslmode=require&pool_timeout=2.5&pgbouncer=true"
         "&connect_timeout=4&statement_cache_size=0"

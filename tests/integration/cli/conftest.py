@@ -50,7 +50,7 @@ class Shell:
         return self.folder / ".myloware"
 
     def run(self, *arguments: str | Path, answer: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end, in a fork of this process; what it asks gets `answer`, then the end of file.
+        """Run a command to its end, in a fork of this process; its questions get `answer`, then the end of file.
 
         That is a process of its own, without the half second in which Python starts and imports.
         """
@@ -135,7 +135,7 @@ class Shell:
                         break
                     shown += data
                 # Python misses a Ctrl-C in the instant between a question and the wait for its answer.
-                elif keys and b"Go on?" in shown and psutil.Process(process.pid).status() == psutil.STATUS_SLEEPING:
+                elif keys and b"Continue?" in shown and psutil.Process(process.pid).status() == psutil.STATUS_SLEEPING:
                     os.write(near, keys.encode())
                     keys = ""
         os.close(near)
@@ -148,7 +148,7 @@ class Shell:
         )
 
     def python(self, program: str, *options: str) -> subprocess.CompletedProcess[str]:
-        """Give a program to a Python of this environment, as a file or as somebody who types it."""
+        """Return a program to a Python of this environment, as a file or as somebody who types it."""
         return self.line(shlex.join([sys.executable, *options]), answer=program)
 
     def report(self, *arguments: str | Path, code: int = 0, **environ: str) -> dict[str, Any]:
@@ -170,7 +170,7 @@ class Shell:
 
     @staticmethod
     def eventually(holds: Callable[[], object], what: str) -> None:
-        """Wait until something holds, and say what did not."""
+        """Wait until something holds; name it if it does not."""
         end = time.monotonic() + PATIENCE
         while not holds():
             assert time.monotonic() < end, f"not within {PATIENCE:.0f} s: {what}"
@@ -179,7 +179,7 @@ class Shell:
 
 @contextlib.contextmanager
 def folder_with_server(name: str = "") -> Iterator[Shell]:
-    """Give a shell in a new folder that every account may enter, and end its embedded server afterwards."""
+    """Yield a shell in a new folder that every account may enter, and stop its embedded server afterwards."""
     base = Path(tempfile.mkdtemp(prefix="myloware-cli-"))
     base.chmod(0o755)
     shell = Shell(base / name)
@@ -193,14 +193,14 @@ def folder_with_server(name: str = "") -> Iterator[Shell]:
 
 @pytest.fixture
 def shell() -> Iterator[Shell]:
-    """Give a shell in a new folder."""
+    """Yield a shell in a new folder."""
     with folder_with_server() as given:
         yield given
 
 
 @pytest.fixture(scope="module")
 def shell_up() -> Iterator[Shell]:
-    """Give a shell where the embedded store is up, for tests that only look at it."""
+    """Yield a shell with a running embedded store, for tests that only read."""
     with folder_with_server("plaät 1") as given:
         given.report("up")
         yield given
@@ -208,7 +208,7 @@ def shell_up() -> Iterator[Shell]:
 
 @pytest.fixture
 def empty_url(myloware_server: Any) -> Iterator[str]:
-    """Give the URL of a database of this test's own that was not migrated."""
+    """Yield the URL of a database of this test's own that was not migrated."""
     name = f"empty_{uuid.uuid4().hex[:12]}"
     with closing(psycopg2.connect(**myloware_server.connect_kwargs("postgres"))) as connection:
         connection.autocommit = True

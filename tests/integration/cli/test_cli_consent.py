@@ -1,4 +1,4 @@
-"""`seed` and `reset` ask, and refuse where neither sample data nor destruction has any business."""
+"""`seed` and `reset` ask first, and refuse to run in production."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ORDER = "INSERT INTO work_orders (tenant_id, created_by) VALUES ('acme', 'kim')"
 
 @pytest.fixture
 def remote_url(myloware_dsn: str, relayed: Callable[[str, int], int]) -> str:
-    """Give the URL of this test's database on a host that is not this machine, as far as its name tells."""
+    """Return the URL of this test's database on a host that is not this machine, according to its name."""
     settings = Settings.load(myloware_dsn)
     port = relayed(settings.host, int(settings.port))
     plain = {"hostaddr": "127.0.0.1", "sslmode": "disable", "gssencmode": "disable"}
@@ -32,7 +32,7 @@ def remote_url(myloware_dsn: str, relayed: Callable[[str, int], int]) -> str:
     [("seed", "n\n", 1), ("seed", "", 2), ("reset", "\n", 1), ("reset", "yes please\n", 1), ("reset", "", 2)],
 )
 def test_nothing_but_a_yes_is_a_yes(shell: Shell, myloware_dsn: str, command: str, answer: str, code: int) -> None:
-    """Any other answer leaves the database as it was, with exit code 1; where nobody can answer, the call was wrong."""
+    """Any other answer leaves the database unchanged, with exit code 1; without an answer, the call was wrong."""
     shell.ask(myloware_dsn, ORDER)
 
     done = shell.run(command, answer=answer, DATABASE_URL=myloware_dsn)
@@ -43,7 +43,7 @@ def test_nothing_but_a_yes_is_a_yes(shell: Shell, myloware_dsn: str, command: st
 
 
 def test_a_yes_is_a_yes(shell: Shell, myloware_dsn: str) -> None:
-    """`y` and `--yes` go on; sample data is put in once, and a reset leaves none of the data."""
+    """`y` and `--yes` continue; sample data is added once, and a reset leaves none of the data."""
     assert 0 == shell.run("seed", answer="y\n", DATABASE_URL=myloware_dsn).returncode
     assert 9 == shell.ask(myloware_dsn, ORDERS)
     assert {0} == set(shell.report("seed", "--yes", DATABASE_URL=myloware_dsn)["inserted"].values())
@@ -66,7 +66,7 @@ def test_the_question_is_not_part_of_the_report(shell: Shell, myloware_dsn: str)
     done = shell.run("seed", "--json", answer="y\n", DATABASE_URL=myloware_dsn)
 
     assert 1 == len(done.stdout.splitlines())
-    assert "Go on?" in done.stderr
+    assert "Continue?" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_production_is_refused(shell: Shell, myloware_dsn: str, command: str, na
 
 @pytest.mark.parametrize("command", ["seed", "reset"])
 def test_a_remote_database_must_be_named(shell: Shell, remote_url: str, myloware_dsn: str, command: str) -> None:
-    """Neither `y` nor `--yes` will do where the server is not on this machine: the database's name is typed."""
+    """If the server is not on this machine, `y` and `--yes` are not enough: the database's name must be typed."""
     shell.ask(myloware_dsn, ORDER)
     name = Settings.load(myloware_dsn).dbname
     here: dict[str, Any] = {"DATABASE_URL": remote_url}

@@ -72,7 +72,7 @@ def test_lines_to_look_at_it_work_as_printed(shell_up: Shell) -> None:
 
 
 def test_documents_of_ones_own(shell_up: Shell, tmp_path: Path) -> None:
-    """Files and folders are read; what cannot be a document is named with the reason, and the rest goes on."""
+    """Files and folders are read; files that cannot be documents are named with the reason."""
     (tmp_path / "papers" / "deep").mkdir(parents=True)
     (tmp_path / "papers" / "deep" / "note.md").write_text("# Outage\n\nThe blue printer lost its ink cartridge.")
     (tmp_path / "papers" / "empty.txt").write_text("")
@@ -98,6 +98,25 @@ def test_documents_of_ones_own(shell_up: Shell, tmp_path: Path) -> None:
     assert "deep/note.md" == report["passages"][0]["document"]
 
 
+def test_it_says_what_it_leaves_aside(shell_up: Shell, tmp_path: Path) -> None:
+    """Notes name the configured database and files that are not text; the report lists the skipped files."""
+    (tmp_path / "bill.txt").write_text("Invoice 17\nAmount due: 120.00 EUR, late fee 5 %")
+    (tmp_path / "empty.txt").write_text("")
+    for number in range(7):
+        (tmp_path / f"{number}.png").write_bytes(b"\x89PNG")
+
+    done = shell_up.run("demo", tmp_path, DATABASE_URL="postgresql://nobody@127.0.0.1:1/nothing", COLUMNS="300")
+
+    assert [
+        "note: using the embedded server of this folder, not the configured database",
+        "note: ignoring files that are not text or Markdown: "
+        + ", ".join(str(tmp_path / f"{number}.png") for number in range(5))
+        + " and 2 more",
+    ] == done.stderr.splitlines()
+    assert re.search(r"empty\.txt +empty +[0-9a-f-]{36}", done.stdout)
+    assert "Dead letter: " not in done.stdout
+
+
 def test_three_hundred_documents(shell_up: Shell, tmp_path: Path) -> None:
     """A folder of many files is worked on whole, and the text for people stays readable."""
     for number in range(300):
@@ -108,6 +127,13 @@ def test_three_hundred_documents(shell_up: Shell, tmp_path: Path) -> None:
     assert 0 == done.returncode
     assert "and 270 more" in done.stdout
     assert re.search(r"^work_items +300 *$", done.stdout, re.MULTILINE)
+
+
+def test_a_question_without_an_answer(shell_up: Shell, tmp_path: Path) -> None:
+    """Memory finds nothing that is similar to it, and the report says so."""
+    (tmp_path / "bill.txt").write_text("Invoice 17")
+
+    assert "No match: " in shell_up.run("demo", "--query", "\u2603", tmp_path).stdout
 
 
 @pytest.mark.parametrize("query", ["", " \n"])
@@ -150,7 +176,7 @@ def test_a_configured_database_is_not_touched(shell: Shell, myloware_dsn: str) -
 
 
 def test_without_an_embedded_server_the_way_to_ones_own_is_told(shell: Shell, myloware_dsn: str) -> None:
-    """Whoever has set DATABASE_URL already is not told to set it."""
+    """The message does not say to set DATABASE_URL if it is set already."""
     done = shell.run("demo", DATABASE_URL=myloware_dsn, MYLOWARE_PG_BINDIR="/nonexistent")
 
     assert 2 == done.returncode

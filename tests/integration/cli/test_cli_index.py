@@ -1,4 +1,4 @@
-"""`myloware-store index`: how the vector index is, and what makes it good again."""
+"""`myloware-store index`: the state of the vector index, and the commands that improve it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_small_memory_needs_nothing(shell: Shell, myloware_dsn: str) -> None:
 
 
 def test_an_index_is_swapped_rebuilt_and_mended(shell: Shell, myloware_dsn: str) -> None:
-    """Each says what it did; a broken one is a finding, exit 1, with the command that mends it."""
+    """Each reports what it did; a broken index is a finding, exit 1, with the command that fixes it."""
     shell.ask(myloware_dsn, DOCUMENTS)
 
     swapped = shell.report("index", "swap", "hnsw", "--url", myloware_dsn)
@@ -43,7 +43,7 @@ def test_an_index_is_swapped_rebuilt_and_mended(shell: Shell, myloware_dsn: str)
     shell.ask(myloware_dsn, invalid)
     broken = shell.run("index", "status", "--url", myloware_dsn)
     assert 1 == broken.returncode
-    assert broken.stdout.endswith("To mend it:\nmyloware-store index ensure\n")
+    assert broken.stdout.endswith("To fix it:\nmyloware-store index ensure\n")
     (finding,) = shell.report("validate", "--url", myloware_dsn, code=1)["findings"]
     assert "myloware-store index ensure" == finding["remedy"]
     assert "built hnsw over 60 rows" in shell.run("index", "ensure", "--url", myloware_dsn).stdout
@@ -58,7 +58,7 @@ def test_wrong_usage_is_told_in_a_line(shell: Shell, myloware_dsn: str) -> None:
 
 
 def test_a_database_that_is_not_migrated_has_no_index_to_tell_of(shell: Shell, plain_url: str) -> None:
-    """It is told to migrate, by every command alike: there is no search that could be exact."""
+    """Every command says to migrate first."""
     for command in (["status"], ["ensure"], ["swap", "hnsw"]):
         told = shell.run("index", *command, "--url", plain_url)
         assert 1 == told.returncode
@@ -66,7 +66,7 @@ def test_a_database_that_is_not_migrated_has_no_index_to_tell_of(shell: Shell, p
 
 
 def test_progress_is_shown_on_a_terminal(shell: Shell, myloware_dsn: str) -> None:
-    """What is done now, and how much of it."""
+    """The terminal shows the current step, and its progress."""
     shell.ask(myloware_dsn, DOCUMENTS)
 
     code, shown = shell.terminal("index", "rebuild", "--url", myloware_dsn)

@@ -1,4 +1,4 @@
-"""What the commands print and how they end: for people, for programs, on any terminal and when something is wrong."""
+"""The output and exit codes of the commands: for people, for programs, on any terminal and after errors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SECRET = "s3cr3t%21"
 
 
 def test_help_names_every_command(shell: Shell) -> None:
-    """With what each does, in a line that fits a terminal of 80 columns."""
+    """Each with a short description that fits a terminal of 80 columns."""
     done = shell.run("--help", COLUMNS="80")
 
     shown = dict(re.findall(r"^  ([a-z-]+) {2,}(\S.*)$", done.stdout.partition("Commands:")[2], re.MULTILINE))
@@ -92,7 +92,7 @@ def test_misuse_is_one_line_and_two(shell: Shell, arguments: list[str], words: s
 
 
 def test_no_report_shows_a_password(shell: Shell, myloware_dsn: str) -> None:
-    """What is printed about a configured database has its password masked."""
+    """The output about a configured database masks its password."""
     url = myloware_dsn.replace("postgres@", f"postgres:{SECRET}@")
     for command in ("ping", "status", "validate", "migrate --json", "up --json", "seed --yes"):
         done = shell.run(*command.split(), DATABASE_URL=url)
@@ -118,7 +118,7 @@ def test_a_terminal_has_colours_unless_told_not_to(shell_up: Shell) -> None:
 
 
 def test_any_terminal_will_do(shell_up: Shell) -> None:
-    """Narrow, dumb, or unable to write the characters: what is to be copied stays in one piece."""
+    """On a narrow or dumb terminal, or one without the characters, lines to be copied stay in one piece."""
     line = f"\n{shell_up.report('up')['next']['psql']}\n"
     for environ in (
         {"COLUMNS": "1"},
@@ -134,7 +134,7 @@ def test_any_terminal_will_do(shell_up: Shell) -> None:
 
 @pytest.mark.parametrize("command", [["up"], ["demo"], ["up", "--json"], ["--help"]])
 def test_a_reader_that_goes_away_is_no_error(shell_up: Shell, command: list[str]) -> None:
-    """As with `| head`: nothing on stderr, and what the command did is done."""
+    """As with `| head`: nothing on stderr, and the command does its work."""
     reader, writer = os.pipe()
     os.close(reader)
     process = subprocess.Popen(
@@ -148,7 +148,7 @@ def test_a_reader_that_goes_away_is_no_error(shell_up: Shell, command: list[str]
 
 
 def test_closed_streams_are_no_error(shell_up: Shell) -> None:
-    """A job that closes what it does not want to see gets the exit code."""
+    """A job that closes stdout or stderr gets the exit code."""
     ping = shlex.join([*shell_up.command, "ping"])
     for line, code in ((f"{ping} >&-", 0), (f"{ping} 2>&-", 0), (f"{ping} --url x >&- 2>&-", 2)):
         done = shell_up.line(line, folder=shell_up.folder)
@@ -186,7 +186,7 @@ def test_ctrl_c_in_the_middle(shell: Shell) -> None:
 
 
 def test_a_full_disk_is_not_taken_for_success(shell_up: Shell) -> None:
-    """What could not be written is an error, and not a broken pipe."""
+    """Output that could not be written is an error, not a broken pipe."""
     with Path("/dev/full").open("w") as full:
         process = subprocess.run(
             [*shell_up.command, "ping"],

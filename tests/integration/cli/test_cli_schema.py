@@ -1,4 +1,4 @@
-"""`migrate`, `status`, `validate`, `ping` and `migrations-path`: what a deploy and a person on call type."""
+"""`migrate`, `status`, `validate`, `ping` and `migrations-path`: the commands of a deploy and of a person on call."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TABLES = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
 
 
 def test_a_deploy(shell: Shell, empty_url: str) -> None:
-    """Every step says what it found, and its exit code tells a script; a plan writes nothing."""
+    """Every step reports its findings, also by its exit code; a plan writes nothing."""
     here: dict[str, Any] = {"DATABASE_URL": empty_url}
 
     plan = shell.report("migrate", "--plan", code=1, **here)
@@ -36,8 +36,19 @@ def test_a_deploy(shell: Shell, empty_url: str) -> None:
     assert [] == shell.report("migrate", "--plan", **here)["pending"]
 
 
+def test_migrating_is_reported_as_text(shell: Shell, empty_url: str) -> None:
+    """A line for each pending and applied migration, for each obstacle, and for nothing to do."""
+    here = ("--url", empty_url)
+    assert "pending 001_initial\n" in shell.run("migrate", "--plan", *here).stdout
+    assert "applied 001_initial\n" in shell.run("migrate", *here).stdout
+    assert "Nothing is pending.\n" in shell.run("migrate", *here).stdout
+    shell.ask(empty_url, f"DROP TABLE {HISTORY_TABLE}")
+
+    assert "They cannot be applied yet: " in shell.run("migrate", "--plan", *here).stdout
+
+
 def test_tables_without_a_history_are_told(shell: Shell, myloware_dsn: str) -> None:
-    """Where a schema was restored without the history, `migrate` and its plan say where to read on, and do nothing."""
+    """If a schema was restored without the history, `migrate` and its plan refer to `validate`, and change nothing."""
     shell.ask(myloware_dsn, f"DROP TABLE {HISTORY_TABLE}")
 
     plan = shell.report("migrate", "--plan", "--url", myloware_dsn, code=1)
@@ -45,7 +56,7 @@ def test_tables_without_a_history_are_told(shell: Shell, myloware_dsn: str) -> N
     done = shell.run("migrate", "--url", myloware_dsn)
 
     assert (1, 1) == (done.returncode, len(done.stderr.splitlines()))
-    assert "`myloware-store validate` says whose it is, and how to record it" in done.stderr
+    assert "`myloware-store validate` says whose they are, and how to record it" in done.stderr
     assert "--fake" in shell.run("validate", "--url", myloware_dsn).stdout
 
 
@@ -129,5 +140,5 @@ def test_a_file_that_was_put_aside_is_mentioned(shell: Shell, myloware_dsn: str)
 
     done = shell.run("ping", DATABASE_HOST="/nonexistent")
 
-    assert "note: DATABASE_HOST of the environment puts the file's DATABASE_URL aside (.env)" in done.stderr
+    assert "note: ignoring DATABASE_URL of .env: the environment sets DATABASE_HOST" in done.stderr
     assert "" == shell.run("ping", DATABASE_URL=myloware_dsn).stderr

@@ -37,8 +37,8 @@ def test_up_brings_everything(shell: Shell) -> None:
 
 def test_up_again_changes_nothing(shell: Shell) -> None:
     """The second `up` finds everything done, on the server that runs."""
-    assert re.search(rf"Migrations\s+{len(ALL)} applied now, {len(ALL)} in all", shell.run("up").stdout)
-    assert re.search(rf"Migrations\s+none applied now, {len(ALL)} in all", shell.run("up").stdout)
+    assert re.search(rf"Migrations\s+{len(ALL)} applied now, {len(ALL)} in total", shell.run("up").stdout)
+    assert re.search(rf"Migrations\s+none applied now, {len(ALL)} in total", shell.run("up").stdout)
     first = shell.report("up")
     pid = EmbeddedServer(shell.home).pid
 
@@ -51,7 +51,7 @@ def test_up_again_changes_nothing(shell: Shell) -> None:
 
 
 def test_up_without_samples(shell: Shell) -> None:
-    """`--no-seed` leaves the tables empty, and so does production without being told."""
+    """`--no-seed` leaves the tables empty, and so does production."""
     report = shell.report("up", "--no-seed")
     assert (None, 0) == (report["seeded"], shell.ask(report["url"], ORDERS))
 
@@ -63,7 +63,7 @@ def test_up_without_samples(shell: Shell) -> None:
 
 
 def test_up_adds_nothing_to_rows_of_ones_own(shell: Shell) -> None:
-    """A database that has a row of somebody's gets no sample data but by `--seed`, which adds to what is there."""
+    """A database with rows gets sample data only with `--seed`, which keeps the existing rows."""
     url = shell.report("up", "--no-seed")["url"]
     shell.ask(url, "INSERT INTO capabilities (name, scope) VALUES ('mine', 'x')")
 
@@ -128,7 +128,7 @@ def test_psql_of_the_embedded_server_serves_where_there_is_no_other(shell_up: Sh
 
 
 def test_the_files_are_named(shell_up: Shell) -> None:
-    """`up` says where the data lies, wherever that had to be."""
+    """`up` shows the folder of the data, wherever it is."""
     assert str(EmbeddedServer(shell_up.home).data_dir) == shell_up.report("up")["files"]
 
 
@@ -149,7 +149,7 @@ def test_down_stops_the_server_and_keeps_the_data(shell: Shell) -> None:
 
 
 def test_down_without_a_server(shell: Shell) -> None:
-    """Where nothing runs, `down` says so, succeeds and makes no folder."""
+    """If no server runs, `down` says so, succeeds and creates no folder."""
     assert {"stopped": False, "home": str(shell.home)} == shell.report("down")
     assert "No embedded server runs in" in shell.run("down").stdout
     assert not shell.home.exists()
@@ -198,7 +198,7 @@ def test_down_while_a_program_uses_the_server(shell: Shell) -> None:
 
 
 def test_commands_leave_no_server_behind(shell: Shell) -> None:
-    """What only looks, or changes data, holds the embedded server no longer than it takes."""
+    """Other commands use the embedded server only while they run."""
     shell.report("up")
     shell.report("down")
 
@@ -210,15 +210,15 @@ def test_commands_leave_no_server_behind(shell: Shell) -> None:
 
 @pytest.mark.parametrize("command", ["ping", "status", "validate"])
 def test_looking_makes_nothing(shell: Shell, command: str) -> None:
-    """Where there is no embedded database yet, commands that look say so, and leave the folder as it was."""
+    """If there is no embedded database yet, reading commands say so, and leave the folder unchanged."""
     done = shell.run(*command.split())
 
     assert (2, []) == (done.returncode, list(shell.folder.iterdir()))
-    assert "`myloware-store up` makes it" in done.stderr
+    assert "create it with `myloware-store up`" in done.stderr
 
 
 def test_a_plan_for_no_database_makes_none(shell: Shell) -> None:
-    """What `migrate` would do in an empty folder is told, and the folder stays empty."""
+    """The plan shows what `migrate` would do in an empty folder, and the folder stays empty."""
     report = shell.report("migrate", "--plan", code=1)
 
     assert ([], ALL, f"embedded:{shell.home}") == (report["applied"], report["pending"], report["url"])
@@ -226,7 +226,7 @@ def test_a_plan_for_no_database_makes_none(shell: Shell) -> None:
 
 
 def test_ping_starts_nothing(shell: Shell) -> None:
-    """A server that does not run is not reached: that is what was asked."""
+    """If the server does not run, `ping` reports that."""
     shell.report("up")
     assert 0 == shell.run("ping").returncode
     shell.report("down")
@@ -234,7 +234,7 @@ def test_ping_starts_nothing(shell: Shell) -> None:
     done = shell.run("ping")
 
     assert (2, False) == (done.returncode, EmbeddedServer.running(shell.home))
-    assert "does not run: `myloware-store up` starts it" in done.stderr
+    assert "does not run: start it with `myloware-store up`" in done.stderr
 
 
 def up_of(shell: Shell, url: str, *options: str, code: int = 0) -> Any:

@@ -58,7 +58,7 @@ def block(number: int) -> str:
 
 
 def run(command: list[str], folder: Path) -> str:
-    """Run a command where this environment's programs are on PATH, and return what it prints."""
+    """Run a command with this environment's programs on PATH, and return its output."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environ = {**os.environ, "PATH": path}
     done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False)
@@ -101,14 +101,14 @@ def test_documents_of_ones_own(shell: Shell) -> None:
 
     printed = run(["bash", "-c", block(2)], shell.folder)
 
-    assert "Memory, asked: which invoice carries a late fee?" in printed
+    assert "Question for memory: which invoice carries a late fee?" in printed
     (down,) = re.findall(r"^.*myloware-store down --url .*$", printed, re.MULTILINE)
     run(["bash", "-c", down], shell.folder)
     assert not EmbeddedServer.running(shell.home)
 
 
 def test_a_database_of_ones_own(shell: Shell, relayed: Callable[[str, int], int]) -> None:
-    """The lines for a PostgreSQL of one's own migrate and validate the one that the URL names."""
+    """The lines for your own PostgreSQL migrate and validate the database of the URL."""
     with EmbeddedServer(shell.home, testing=True) as server:
         shell.ask(server.url("postgres"), "CREATE ROLE myloware LOGIN SUPERUSER")
         server.ensure_database("myloware")

@@ -43,7 +43,7 @@ PATIENCE = 60.0
 
 
 def eventually(holds: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
-    """Wait until something holds, and say what did not."""
+    """Wait until something holds; name it if it does not."""
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, f"not within {seconds:.0f} s: {what}"
@@ -81,7 +81,7 @@ def ask(server: EmbeddedServer, statement: str, dbname: str = "postgres") -> Any
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy what is not in use, owners and all."""
+    """Copy a folder that is not in use, with its owners."""
     subprocess.run(["cp", "-a", str(source), str(target)], check=True)
 
 
@@ -135,7 +135,7 @@ class Line:
 
 @attrs.frozen
 class Plain:
-    """An unprivileged account, and what it can reach of this environment."""
+    """An unprivileged account, and the programs that it can reach."""
 
     uid: int
     gid: int
@@ -166,7 +166,7 @@ class Stage:
 
     @property
     def home(self) -> Path:
-        """A home that does not exist yet, but where `prepare` made one."""
+        """A home that does not exist yet, unless `prepare` created one."""
         return self.folder / "home"
 
     def spawn(self, body: Callable[[Line], object]) -> Child:
@@ -202,7 +202,7 @@ class Stage:
         return value
 
     def holder(self, home: Path | None = None, *, testing: bool = True) -> Child:
-        """Start a process that holds the server until it is told otherwise; what it sends is the server's pid."""
+        """Start a process that uses the server until it is told to stop; it sends the server's pid."""
 
         def hold(line: Line) -> None:
             with EmbeddedServer(home or self.home, testing=testing) as server:
@@ -225,7 +225,7 @@ class Stage:
         return target
 
     def give_back(self) -> None:
-        """Take back what was lent, without what a server leaves beside its cluster."""
+        """Take back a lent folder, without the files of a running server."""
         for home in self.lent:
             for entry in set(home.iterdir()) - {home / name for name in ("pgdata", "users.lock", "unsynced")}:
                 shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
@@ -260,7 +260,7 @@ class Stage:
 
 @pytest.fixture(scope="session")
 def plain(reachable_tmp: Path) -> Plain | None:
-    """Give root a plain account that can run everything; None for who is a plain user already."""
+    """Return a plain account for root that can run everything; None for a plain user."""
     if not ROOT:
         return None
     entry = pwd.getpwnam("nobody")
@@ -277,7 +277,7 @@ def plain(reachable_tmp: Path) -> Plain | None:
 
 @pytest.fixture(scope="session")
 def postgres_16_binaries(reachable_tmp: Path) -> Path:
-    """Give the older PostgreSQL of the wheel, where a plain account can reach it."""
+    """Return the older PostgreSQL of the wheel, where a plain account can reach it."""
     return _within_reach(find_binaries().parent.parent / "pginstall" / "bin", reachable_tmp)
 
 
@@ -303,21 +303,21 @@ def _can_run(python: str, account: Account) -> bool:
 def stage(
     request: pytest.FixtureRequest, reachable_tmp: Path, plain: Plain | None, clusters: dict[str, Path]
 ) -> Iterator[Stage]:
-    """Give a stage of each identity, and hold that nothing runs on it in the end."""
+    """Yield a stage of each identity, and hold that nothing runs on it in the end."""
     with _stage(reachable_tmp, request.param, plain, clusters) as stage:
         yield stage
 
 
 @pytest.fixture
 def one_stage(reachable_tmp: Path, plain: Plain | None, clusters: dict[str, Path]) -> Iterator[Stage]:
-    """Give the stage of a plain user only, for what is the same for root."""
+    """Yield the stage of a plain user only, for what is the same for root."""
     with _stage(reachable_tmp, "plain", plain, clusters) as stage:
         yield stage
 
 
 @pytest.fixture
 def root_stage(reachable_tmp: Path, clusters: dict[str, Path]) -> Iterator[Stage]:
-    """Give a stage of root, as `stage` does."""
+    """Yield a stage of root, as `stage` does."""
     with _stage(reachable_tmp, "root", None, clusters) as stage:
         yield stage
 
@@ -344,7 +344,7 @@ def _stage(tmp: Path, identity: str, plain: Plain | None, clusters: dict[str, Pa
 
 @pytest.fixture(scope="session")
 def clusters(reachable_tmp: Path, plain: Plain | None) -> dict[str, Path]:
-    """Give a ready-made home of each identity, so that only tests of initdb pay for it."""
+    """Return a ready-made home of each identity, so that only tests of initdb pay for it."""
     made: dict[str, Path] = {}
     for identity in IDENTITIES:
         with _stage(reachable_tmp, identity, plain, made) as stage:

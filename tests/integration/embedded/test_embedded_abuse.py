@@ -1,4 +1,4 @@
-"""What the embedded server survives: killed processes, stale files, pids that belong to others, hung neighbours."""
+"""Failures that the embedded server survives: killed processes, stale files, reused pids, hanging neighbours."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_killed_during_start(one_stage: Stage) -> None:
 
 @pytest.mark.parametrize("victim", ["supervisor", "server"])
 def test_a_killed_server_is_started_again(stage: Stage, victim: str) -> None:
-    """When supervisor or server are killed nothing of them lingers, and `start` on the open object begins anew."""
+    """If the supervisor or the server is killed, no process is left, and `start` on the open object starts anew."""
     stage.prepare()
 
     def body(line: Line) -> None:
@@ -260,7 +260,7 @@ def test_a_server_of_someone_else_is_left_alone(one_stage: Stage) -> None:
 def test_a_server_without_its_supervisor_is_stopped(
     one_stage: Stage, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a supervisor's death did not end its server, the next start or `down` does, by asking it."""
+    """If a server outlives its supervisor, the next start or `down` asks it to stop."""
     home = one_stage.prepare()
     monkeypatch.setattr(start, "DEAF", 0.1)
 
@@ -319,7 +319,7 @@ def test_a_stop_that_takes_too_long_is_an_error(one_stage: Stage, monkeypatch: p
 
 
 def test_a_server_that_cannot_start_tells_why(one_stage: Stage) -> None:
-    """A broken configuration ends in an error with what PostgreSQL said, of this start only."""
+    """The error for a broken configuration quotes PostgreSQL's log, of this start only."""
     home = one_stage.prepare(ruin=True)
     with (home / "pgdata" / "postgresql.conf").open("a") as conf:
         conf.write("no_such_setting = 1\n")
@@ -374,7 +374,7 @@ def test_the_profiles_differ_in_durability_only(one_stage: Stage) -> None:
 
 
 def test_a_small_shm_is_not_used(one_stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where /dev/shm is as small as containers make it, parallel work keeps its memory elsewhere."""
+    """If /dev/shm is as small as in containers, parallel work keeps its memory elsewhere."""
     home = one_stage.prepare()
     monkeypatch.setattr(start, "SHM_NEEDED", 2**62)
 
@@ -399,7 +399,7 @@ def test_who_joins_takes_the_running_server_as_it_is(one_stage: Stage) -> None:
 
 
 def test_the_log_stays_small_and_discreet(one_stage: Stage) -> None:
-    """A large log is put aside at a start and emptied while running; failed statements are not in it."""
+    """A large log is moved at a start and emptied while running; it contains no failed statements."""
     home = one_stage.prepare()
 
     def body() -> tuple[int, int, str]:

@@ -1,4 +1,4 @@
-"""Where PostgreSQL's programs come from, and which will do."""
+"""The sources of PostgreSQL's programs, and the checks of them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def install(folder: Path, version: str, **extra: str) -> Path:
 
 
 def add_pgvector(share: Path) -> None:
-    """Put the extension's control file where an extension lies."""
+    """Write the extension's control file to its place."""
     (share / "extension").mkdir(parents=True)
     (share / "extension" / "vector.control").write_text("default_version = '0.8.0'\n")
 
@@ -63,7 +63,7 @@ def test_the_setting_beats_the_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_the_extension_is_looked_for_where_pg_config_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Distributions put extensions elsewhere than beside the programs; `pg_config` knows where."""
+    """Distributions don't install extensions beside the programs; `pg_config` knows the place."""
     folder = install(tmp_path / "pg", "16.1", pg_config=f'[ "$1" = --sharedir ] && echo "{tmp_path}/elsewhere"')
     monkeypatch.setenv("MYLOWARE_PG_BINDIR", str(folder))
     with pytest.raises(EmbeddedServerError, match="has no pgvector: install the extension `vector` for PostgreSQL 16"):
@@ -74,7 +74,7 @@ def test_the_extension_is_looked_for_where_pg_config_says(tmp_path: Path, monkey
 
 @pytest.mark.parametrize(
     ("version", "complaint"),
-    [("14.10", "is PostgreSQL 14; 15 or newer is needed"), ("17.2", "has no pgvector"), ("new", "is no PostgreSQL")],
+    [("14.10", "is PostgreSQL 14; 15 or newer is needed"), ("17.2", "has no pgvector"), ("new", "is not PostgreSQL")],
 )
 def test_a_setting_that_cannot_serve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, complaint: str
@@ -86,7 +86,7 @@ def test_a_setting_that_cannot_serve(
 
 
 def test_a_setting_that_names_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder without the programs, or with one that does not run, is told apart."""
+    """The errors distinguish a folder without the programs from one with a program that does not run."""
     monkeypatch.setenv("MYLOWARE_PG_BINDIR", str(tmp_path))
     with pytest.raises(EmbeddedServerError, match="has no postgres: name PostgreSQL's bin folder"):
         find_binaries()

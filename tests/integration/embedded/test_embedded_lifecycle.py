@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threade
 
 
 def test_a_new_home_serves_vectors_and_keeps_its_data(stage: Stage) -> None:
-    """A durable server starts in a folder that was not there, and what it stored is there the next time."""
+    """A durable server starts in a new folder, and its data is there the next time."""
 
     def write() -> Any:
         with EmbeddedServer(stage.home) as server:

@@ -1,4 +1,4 @@
-"""Folders that the embedded server does not touch, and what it says of them."""
+"""Folders that the embedded server refuses, and its messages."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def test_a_home_that_holds_something_else(stage: Stage) -> None:
 
     stage.run(fill)
     before = listing(stage.home)
-    assert "holds something else (notes.txt, src)" in refusal(stage, stage.home)
+    assert "contains other files (notes.txt, src)" in refusal(stage, stage.home)
     assert before == listing(stage.home)
 
 
 def test_a_home_that_only_looks_full(stage: Stage) -> None:
-    """What systems and version control put into empty folders does not matter."""
+    """Files that systems and version control add to empty folders don't matter."""
 
     def body() -> Any:
         stage.home.mkdir()
@@ -76,7 +76,7 @@ def test_a_home_of_another_user(one_stage: Stage) -> None:
 
 
 def test_a_home_that_everyone_can_write_to(stage: Stage) -> None:
-    """Where others could exchange the files, no server is made."""
+    """If others could replace the files, no server is created."""
     stage.run(stage.home.mkdir)
     stage.home.chmod(0o777)
     assert "Everyone can write" in refusal(stage, stage.home)
@@ -84,7 +84,7 @@ def test_a_home_that_everyone_can_write_to(stage: Stage) -> None:
 
 
 def test_a_home_in_a_folder_that_cannot_be_written(one_stage: Stage) -> None:
-    """A missing right is told with the path and the ways out, and no Python traceback of the system's."""
+    """The error for a missing right names the path and the alternatives, and is not a bare OSError."""
     locked = one_stage.folder / "locked"
     locked.mkdir(mode=0o555)
     said = refusal(one_stage, locked / "home")
@@ -104,7 +104,7 @@ def test_a_path_that_cannot_be(one_stage: Stage, name: str) -> None:
 
 @pytest.mark.parametrize("home", [5, None, b"x"])
 def test_a_home_that_is_no_path(home: Any) -> None:
-    """What is no path is refused, whatever is asked of it."""
+    """A value that is not a path is refused by every method."""
     for ask in (EmbeddedServer, EmbeddedServer.down, EmbeddedServer.running, EmbeddedServer.made):
         with pytest.raises(EmbeddedServerError, match="cannot be the embedded server's folder"):
             ask(home)
@@ -115,7 +115,7 @@ def test_data_of_another_version(one_stage: Stage) -> None:
     home = one_stage.prepare(ruin=True)
     (home / "pgdata" / "PG_VERSION").write_text("14\n")
     said = refusal(one_stage, home)
-    assert "made by PostgreSQL 14" in said
+    assert "created by PostgreSQL 14" in said
     assert "MYLOWARE_PG_BINDIR" in said
 
 
@@ -124,12 +124,12 @@ def test_data_that_is_no_cluster(one_stage: Stage) -> None:
     home = one_stage.prepare(ruin=True)
     (home / "pgdata" / "PG_VERSION").unlink()
     before = listing(home / "pgdata")
-    assert "is no PostgreSQL cluster" in refusal(one_stage, home)
+    assert "is not a PostgreSQL cluster" in refusal(one_stage, home)
     assert before == listing(home / "pgdata")
 
 
 def test_a_link_where_the_socket_folder_should_be(stage: Stage) -> None:
-    """A link is not followed, whoever made it."""
+    """A link is never followed."""
     home = stage.prepare()
     target = stage.folder / "target"
 
@@ -173,7 +173,7 @@ def test_nothing_that_was_there_changes(stage: Stage) -> None:
 
 
 def test_a_home_is_private(stage: Stage) -> None:
-    """What is made for a home cannot be read by other accounts, even under an open umask."""
+    """Other accounts cannot read the files of a home, even under an open umask."""
 
     def body() -> dict[str, int]:
         os.umask(0)
@@ -188,13 +188,13 @@ def test_a_home_is_private(stage: Stage) -> None:
 
 @pytest.mark.parametrize("platform", ["win32", "cygwin", "freebsd14", "emscripten"])
 def test_other_platforms_are_told(platform: str) -> None:
-    """Elsewhere than on Linux and macOS the error says so and names the way out."""
+    """On systems other than Linux and macOS, the error says so and names the alternative."""
     with pytest.raises(EmbeddedServerError, match=rf"not on {platform}: set DATABASE_URL"):
         server._check_platform(platform)
 
 
 def test_a_socket_that_leads_to_another_server(one_stage: Stage) -> None:
-    """Before anything is done in a database, the server says where its data is: another one's is refused."""
+    """Before any other statement, the server's data folder is checked: another server is refused."""
     home = one_stage.prepare(ruin=True)
     other = one_stage.prepare(one_stage.folder / "other")
 
@@ -214,5 +214,5 @@ def test_a_socket_that_leads_to_another_server(one_stage: Stage) -> None:
         raise AssertionError
 
     said, names = one_stage.run(body)
-    assert f"whose data is in {other / 'pgdata'}" in said
+    assert f"with its data in {other / 'pgdata'}" in said
     assert "mine" not in names

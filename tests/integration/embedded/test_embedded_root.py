@@ -41,7 +41,7 @@ def system(root_stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def closed(root_stage: Stage) -> Path:
-    """Give a folder that only root can enter."""
+    """Return a folder that only root can enter."""
     folder = root_stage.folder / "root"
     folder.mkdir(mode=0o700)
     return folder
@@ -102,7 +102,7 @@ def test_nobody_serves_where_there_is_no_postgres(root_stage: Stage, monkeypatch
 
 
 def test_without_any_account_the_ways_out_are_named(root_stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no account can be used, root is told what to do."""
+    """If root can use no account, the error says what to do."""
     monkeypatch.setattr(account, "ACCOUNTS", ("root", "no-such-account"))
     with pytest.raises(EmbeddedServerError, match=r"does not run as root.*useradd.*DATABASE_URL"):
         EmbeddedServer(root_stage.home).start()
@@ -154,7 +154,7 @@ def test_a_moved_home_keeps_its_data_and_a_copy_gets_its_own(root_stage: Stage, 
 
 
 def test_only_data_of_tests_is_forgotten_with_its_home(root_stage: Stage, closed: Path) -> None:
-    """A new home clears away what removed test homes left; data that was ever durable stays."""
+    """A new home deletes the leftovers of removed test homes; data that was ever durable stays."""
     tested = write(root_stage, closed / "tested")
     durable = write(root_stage, closed / "durable", testing=False)
     write(root_stage, closed / "durable", testing=True)
@@ -166,17 +166,17 @@ def test_only_data_of_tests_is_forgotten_with_its_home(root_stage: Stage, closed
 
 
 def test_a_home_that_went_out_of_reach_is_not_replaced(root_stage: Stage) -> None:
-    """When a folder above is closed later, the data is not silently begun anew elsewhere."""
+    """If a parent folder becomes inaccessible later, the server does not silently start with new data elsewhere."""
     above = root_stage.folder / "above"
     above.mkdir(mode=0o755)
     root_stage.prepare(above / "home")
     above.chmod(0o700)
-    with pytest.raises(EmbeddedServerError, match=rf"cannot enter {above} any more"):
+    with pytest.raises(EmbeddedServerError, match=rf"can no longer enter {above}"):
         make_place(above / "home")
 
 
 def test_a_system_folder_that_others_can_write_to(root_stage: Stage, closed: Path, system: Path) -> None:
-    """Root's data is not put where others could exchange it."""
+    """Root's data is never stored where others could replace it."""
     system.mkdir()
     system.chmod(0o777)
     with pytest.raises(EmbeddedServerError, match="not a folder that only root can write to"):
@@ -188,7 +188,7 @@ def test_a_system_folder_that_others_can_write_to(root_stage: Stage, closed: Pat
 
 
 def test_a_system_folder_out_of_reach(root_stage: Stage, closed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where even the system folder cannot be entered, the error names what bars the way."""
+    """If even the system folder cannot be entered, the error names the folder that prevents it."""
     monkeypatch.setattr(place, "SYSTEM_FOLDER", closed / "system")
     with pytest.raises(EmbeddedServerError, match=rf"cannot enter {closed}: name a home"):
         make_place(closed / "home")
@@ -221,7 +221,7 @@ def test_a_home_in_another_users_folder(root_stage: Stage, plain: Plain) -> None
 
 
 def test_a_user_without_a_name(root_stage: Stage, plain: Plain) -> None:
-    """A uid that no account has, as containers are run with, is told why initdb would fail, and what to do."""
+    """For a uid without an account, as in containers, the error says why initdb would fail, and what to do."""
     os.chown(root_stage.folder, STRANGER, STRANGER)
 
     def body() -> None:
@@ -234,7 +234,7 @@ def test_a_user_without_a_name(root_stage: Stage, plain: Plain) -> None:
 
 @pytest.fixture
 def far(root_stage: Stage) -> Iterator[tuple[Path, Path]]:
-    """Give a home whose path is too long for a socket, and the fallback folder for that."""
+    """Yield a home whose path is too long for a socket, and the fallback folder for that."""
     home = root_stage.folder / ("x" * 100)
     root_stage.prepare(home)
     place = find_place(home)
@@ -252,7 +252,7 @@ def far(root_stage: Stage) -> Iterator[tuple[Path, Path]]:
 def test_a_socket_folder_that_someone_else_made(
     root_stage: Stage, far: tuple[Path, Path], plain: Plain, trap: str
 ) -> None:
-    """What another user put where the socket's folder goes is refused, and neither followed nor changed."""
+    """Another user's file in place of the socket's folder is refused, and neither followed nor changed."""
     home, folder = far
     target = root_stage.folder / "target"
     target.mkdir()
@@ -345,7 +345,7 @@ def test_programs_that_cannot_be_copied(root_stage: Stage, closed: Path) -> None
     (closed / "bin").mkdir()
     for name in ("postgres", "initdb"):
         (closed / "bin" / name).touch()
-    with pytest.raises(EmbeddedServerError, match=f"cannot reach {closed}/bin: install PostgreSQL where it can"):
+    with pytest.raises(EmbeddedServerError, match=f"cannot reach {closed}/bin: install PostgreSQL in a place"):
         reachable_binaries(closed / "bin", server_account())
 
 

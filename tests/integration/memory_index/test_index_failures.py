@@ -41,7 +41,7 @@ WAITING = """
 
 
 def eventually(holds: Callable[[], object], what: str) -> None:
-    """Wait until something holds, and say what did not."""
+    """Wait until something holds; name it if it does not."""
     end = time.monotonic() + PATIENCE
     while not holds():
         assert time.monotonic() < end, f"not within {PATIENCE:.0f} s: {what}"
