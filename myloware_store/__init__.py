@@ -1,9 +1,9 @@
 """The data layer of MyloWare: work orders, agent memory, approvals and audit in PostgreSQL with pgvector.
 
-from myloware_store import Store, WorkItemType
+from myloware_store import NewItem, Store, WorkItemType
 
 with Store.open() as store:
-    order = store.work.submit([{"type": WorkItemType.INVOICE, "content": "..."}])
+    order = store.work.submit([NewItem(WorkItemType.INVOICE, "...")])
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         Hit,
         MemoryDoc,
         NewDoc,
+        NewItem,
         Outcome,
         Pruned,
         TenantStats,
@@ -124,6 +125,7 @@ __all__ = [
     "MissingExtension",
     "NeedsApproval",
     "NewDoc",
+    "NewItem",
     "NotAwaitingApproval",
     "NotFound",
     "NotOpen",

@@ -61,12 +61,12 @@ MODELS: tuple[type[BaseModel], ...] = (
 
 
 def _does_not_exist(model: type[BaseModel]) -> type[peewee.DoesNotExist]:
-    """Return what `get()` raises: a NotFound as well as Peewee's own error, without the values of the condition."""
+    """Return the error of `get()`: a NotFound and Peewee's own. Its message omits the values of the condition."""
 
     def init(self: Exception, *_: object) -> None:
         Exception.__init__(self, f"there is no {model.__name__} that meets the condition")
 
-    name = f"{model.__name__}.DoesNotExist"  # found under this name, it can be pickled
+    name = f"{model.__name__}.DoesNotExist"  # lets it be pickled
     return type(
         f"{model.__name__}DoesNotExist",
         (NotFound, peewee.DoesNotExist),

@@ -1,4 +1,4 @@
-"""Checks of the arguments of public calls: each returns the value in one form, or raises InvalidInput."""
+"""Checks of arguments of public calls. Each returns the value in one form, or raises InvalidInput."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _MAX_SECONDS = 10 * 365 * 86400.0
 
 
 def as_list(values: Any, name: str) -> list[Any]:
-    """Return the elements of a list, tuple, set or generator; text and mappings are none: InvalidInput."""
+    """Return the elements of an iterable as a list. A text, a mapping or anything else raises InvalidInput."""
     try:
         iterator = None if isinstance(values, str | bytes | Mapping) else iter(values)
-    except TypeError:  # also what only looks iterable, such as an array without dimensions
+    except TypeError:  # also an array without dimensions
         iterator = None
     if iterator is None:
         raise InvalidInput(f"{name}: {type(values).__name__} is not a list")
@@ -46,19 +46,19 @@ def as_list(values: Any, name: str) -> list[Any]:
 
 
 def as_flag(value: Any, name: str) -> bool:
-    """Return True or False as they are; nothing else is taken for one: InvalidInput."""
+    """Return a boolean, or raise InvalidInput."""
     if not isinstance(value, bool):
         raise InvalidInput(f"{name}: {shown(value)} is not a boolean")
     return value
 
 
 def as_name(value: Any, name: str) -> str:
-    """Return a short text that names something, or raise InvalidInput."""
+    """Return a name (a text of 1 to 255 characters, not blank), or raise InvalidInput."""
     return require_text(value, name, blank=False, max_chars=MAX_NAME_CHARS)
 
 
 def as_enum(value: Any, enum: type[_Label], name: str) -> _Label:
-    """Return the member that a label or a member stands for, or raise InvalidInput."""
+    """Return the member for a label or a member, or raise InvalidInput."""
     try:
         if isinstance(value, enum) or (isinstance(value, str) and not isinstance(value, StrEnum)):
             return enum(value)
@@ -68,7 +68,7 @@ def as_enum(value: Any, enum: type[_Label], name: str) -> _Label:
 
 
 def as_choice(value: Any, choices: Iterable[str], name: str) -> str:
-    """Return a text that is one of several, or raise InvalidInput."""
+    """Return a text that is one of the choices, or raise InvalidInput."""
     known = tuple(choices)
     if not isinstance(value, str) or value not in known:
         raise InvalidInput(f"{name}: {shown(value)} is not one of {', '.join(known)}")
@@ -76,18 +76,18 @@ def as_choice(value: Any, choices: Iterable[str], name: str) -> str:
 
 
 def as_uuid(value: Any, name: str) -> uuid.UUID:
-    """Return a UUID given as such, as text, or by a row that has it as its `id`; else raise InvalidInput."""
+    """Return the UUID for a UUID, its text, or a row with that `id`, or raise InvalidInput."""
     return require_uuid(getattr(value, "id", value), name)
 
 
 def as_uuids(values: Any, name: str) -> list[str]:
-    """Return the ids, as text for an array parameter, without repetitions."""
+    """Return the distinct ids as texts for an array parameter, or raise InvalidInput."""
     given = [values] if isinstance(values, str) or is_uuid(values) else as_list(values, name)
     return list(dict.fromkeys(str(as_uuid(value, name)) for value in given))
 
 
 def as_count(value: Any, name: str, *, least: int = 1, most: int = _MAX_COUNT) -> int:
-    """Return a whole number within bounds, or raise InvalidInput."""
+    """Return an integer within bounds, or raise InvalidInput."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise InvalidInput(f"{name}: {shown(value)} is not a whole number from {least} to {most}")
     return value
@@ -101,7 +101,7 @@ def as_number(value: Any, name: str, *, least: float, most: float) -> float:
 
 
 def as_seconds(value: Any, name: str, *, least: float = 0.0) -> float:
-    """Return a duration in seconds, at least `least` and ten years at most, or raise InvalidInput."""
+    """Return a duration in seconds, from `least` to ten years, or raise InvalidInput."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not least <= value <= _MAX_SECONDS:
         raise InvalidInput(f"{name}: {shown(value)} is not a number of seconds from {least:g} to {_MAX_SECONDS:g}")
@@ -109,7 +109,7 @@ def as_seconds(value: Any, name: str, *, least: float = 0.0) -> float:
 
 
 def as_time(value: Any, name: str) -> str:
-    """Return an aware time, or a text in ISO 8601 with an offset, as what PostgreSQL reads; else raise InvalidInput."""
+    """Return the text in ISO 8601 of an aware time or of such a text, or raise InvalidInput."""
     moment = value
     if isinstance(value, str):
         try:
@@ -122,27 +122,27 @@ def as_time(value: Any, name: str) -> str:
 
 
 def as_text(value: Any, name: str) -> str | None:
-    """Return a text of 1 MiB at most, or None for None; else raise InvalidInput."""
+    """Return a text of at most 1 MiB, or None for None, or raise InvalidInput."""
     return None if value is None else require_text(value, name)
 
 
 def as_object(value: Any, name: str) -> dict[str, Any]:
-    """Return a mapping as a JSON object, an empty one for None; else raise InvalidInput."""
+    """Return a mapping as a dict, or an empty one for None, or raise InvalidInput."""
     return {} if value is None else require_object(value, name)
 
 
 def require_object(value: Any, name: str) -> dict[str, Any]:
-    """Return a mapping as a JSON object, or raise InvalidInput."""
+    """Return a mapping as a dict, or raise InvalidInput."""
     if not isinstance(value, Mapping):
         raise InvalidInput(f"{name}: {type(value).__name__} is not a JSON object")
     return dict(value)
 
 
 def known_keys(row: Any, allowed: Sequence[str], name: str) -> Mapping[str, Any]:
-    """Return the row if it is a mapping that holds no other keys, or raise InvalidInput."""
+    """Return the row if it is a mapping with allowed keys only, or raise InvalidInput."""
     if not isinstance(row, Mapping):
         raise InvalidInput(f"{name}: {type(row).__name__} is not a mapping")
     unknown = [shown(key) for key in row if key not in allowed]
     if unknown:
-        raise InvalidInput(f"{name}: unknown key {', '.join(unknown)}; there are {', '.join(allowed)}")
+        raise InvalidInput(f"{name}: unknown key {', '.join(unknown)}; the keys are {', '.join(allowed)}")
     return row

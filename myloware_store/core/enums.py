@@ -1,25 +1,31 @@
-"""The nine native enum types, with the names and labels that the database knows them by."""
+"""The nine native enum types of the database, with their names and labels."""
 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal, TypeAlias
 
 __all__ = [
     "ENUM_TYPES",
     "ApprovalDecision",
+    "ApprovalDecisionLabel",
     "AttemptStatus",
     "ConnectorStatus",
+    "ConnectorStatusLabel",
     "ConnectorType",
+    "ConnectorTypeLabel",
     "MemDocType",
     "Priority",
+    "PriorityLabel",
     "WorkItemStatus",
     "WorkItemType",
+    "WorkItemTypeLabel",
     "WorkOrderStatus",
 ]
 
 
 class WorkOrderStatus(StrEnum):
-    """Where a work order, or a run of a workflow over it, stands."""
+    """The status of a work order or of a run."""
 
     PENDING = "PENDING"
     PROCESSING = "PROCESSING"
@@ -28,7 +34,7 @@ class WorkOrderStatus(StrEnum):
 
 
 class Priority(StrEnum):
-    """How urgent work is; the database sorts in this order, LOW first."""
+    """The urgency of work. The database sorts in this order, LOW first."""
 
     LOW = "LOW"
     MEDIUM = "MEDIUM"
@@ -36,16 +42,22 @@ class Priority(StrEnum):
     URGENT = "URGENT"
 
 
+PriorityLabel: TypeAlias = Literal["LOW", "MEDIUM", "HIGH", "URGENT"]
+
+
 class WorkItemType(StrEnum):
-    """The kind of document an item holds."""
+    """The type of an item's document."""
 
     INVOICE = "INVOICE"
     TICKET = "TICKET"
     STATUS_REPORT = "STATUS_REPORT"
 
 
+WorkItemTypeLabel: TypeAlias = Literal["INVOICE", "TICKET", "STATUS_REPORT"]
+
+
 class WorkItemStatus(StrEnum):
-    """Where an item stands: waiting, held by an agent, or done."""
+    """The status of an item: waiting, held by an agent, or done."""
 
     QUEUED = "QUEUED"
     PROCESSING = "PROCESSING"
@@ -54,7 +66,7 @@ class WorkItemStatus(StrEnum):
 
 
 class AttemptStatus(StrEnum):
-    """How an attempt at an item is going, or how it ended."""
+    """The status of an attempt at an item."""
 
     STARTED = "STARTED"
     COMPLETED = "COMPLETED"
@@ -63,7 +75,7 @@ class AttemptStatus(StrEnum):
 
 
 class MemDocType(StrEnum):
-    """What a memory document is for."""
+    """The purpose of a memory document."""
 
     CONTEXT = "CONTEXT"
     KNOWLEDGE = "KNOWLEDGE"
@@ -71,20 +83,26 @@ class MemDocType(StrEnum):
 
 
 class ApprovalDecision(StrEnum):
-    """What a person decided about an item."""
+    """A person's decision about an item."""
 
     APPROVED = "APPROVED"
     REJECTED = "REJECTED"
     ESCALATED = "ESCALATED"
 
 
+ApprovalDecisionLabel: TypeAlias = Literal["APPROVED", "REJECTED", "ESCALATED"]
+
+
 class ConnectorType(StrEnum):
-    """The kind of system a connector reaches."""
+    """The kind of system that a connector reaches."""
 
     SLACK = "SLACK"
     EMAIL = "EMAIL"
     API = "API"
     DATABASE = "DATABASE"
+
+
+ConnectorTypeLabel: TypeAlias = Literal["SLACK", "EMAIL", "API", "DATABASE"]
 
 
 class ConnectorStatus(StrEnum):
@@ -93,6 +111,9 @@ class ConnectorStatus(StrEnum):
     ACTIVE = "ACTIVE"
     INACTIVE = "INACTIVE"
     ERROR = "ERROR"
+
+
+ConnectorStatusLabel: TypeAlias = Literal["ACTIVE", "INACTIVE", "ERROR"]
 
 
 ENUM_TYPES: dict[str, type[StrEnum]] = {
@@ -106,4 +127,4 @@ ENUM_TYPES: dict[str, type[StrEnum]] = {
     "connector_type": ConnectorType,
     "connector_status": ConnectorStatus,
 }
-"""The enum that stands for each PostgreSQL type."""
+"""The enum of each PostgreSQL type."""

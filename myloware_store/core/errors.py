@@ -1,6 +1,6 @@
-"""Every error the library raises, in one tree under `StoreError`.
+"""All errors of the library, in one tree under `StoreError`.
 
-Errors that a database driver started also inherit the matching Peewee class, so that code written against Peewee
+Errors of the database driver also inherit the matching Peewee class, so that code written against Peewee
 (`get_or_create`, `except IntegrityError`) keeps working.
 """
 
@@ -41,16 +41,16 @@ __all__ = [
 
 
 class StoreError(Exception):
-    """The root of every error this library raises.
+    """The base class of all errors of this library.
 
-    Where a database driver raised something first, that is at `driver_error`, out of every traceback: its message and
-    its details may quote row values.
+    `driver_error` holds the driver's exception, if there is one. It is not in the traceback, because its message can
+    quote values of rows.
     """
 
     driver_error: Exception | None = None
 
     def __getstate__(self) -> dict[str, object]:
-        """Leave the driver's error, and what it quotes, in the process that met it."""
+        """Omit the driver's error when this one is pickled."""
         return {name: value for name, value in vars(self).items() if name != "driver_error"}
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -58,7 +58,7 @@ class StoreError(Exception):
 
 
 class SettingsError(StoreError):
-    """A setting, URL or environment variable cannot be used; the message names it and never its secret."""
+    """A setting, URL or environment variable is invalid. The message names it, and never shows a secret."""
 
 
 class NotOpen(StoreError, AttributeError):
@@ -66,11 +66,11 @@ class NotOpen(StoreError, AttributeError):
 
 
 class EmbeddedServerError(StoreError):
-    """The embedded server cannot be found, started or reached; the message says the ways out."""
+    """The embedded server cannot be found, started or reached. The message says what to do."""
 
 
 class InvalidInput(StoreError, ValueError):
-    """A value was refused before anything was written; the message names the field and the rule."""
+    """A value was refused before anything was written. The message names the field and the rule."""
 
 
 class InvalidVector(InvalidInput):
@@ -79,13 +79,13 @@ class InvalidVector(InvalidInput):
 
 @attrs.frozen(slots=False)
 class DocumentProblem:
-    """One rule of a schema that a document breaks; it quotes the schema and the names of keys, never values.
+    """A rule of a schema that a document breaks. It quotes the schema and the names of keys, never values.
 
     Attributes:
-        document: Which of the documents of the call, counted from 0.
+        document: The number of the document in the call, from 0.
         schema: The schema's name and version.
-        path: Where in the document, such as `$.lines[3].total`.
-        message: Which rule.
+        path: The place in the document, such as `$.lines[3].total`.
+        message: The rule.
     """
 
     document: int
@@ -98,7 +98,7 @@ class DocumentProblem:
 
 
 class InvalidDocument(InvalidInput):
-    """Documents do not fit the active schemas of their types; `problems` has the first 20 of what is wrong."""
+    """Documents do not fit the active schemas of their types. `problems` lists the first 20 problems."""
 
     def __init__(self, message: str, problems: tuple[DocumentProblem, ...] = ()) -> None:
         super().__init__(message)
@@ -106,15 +106,15 @@ class InvalidDocument(InvalidInput):
 
 
 class VersionConflict(StoreError):
-    """A version that was registered before is registered again with other contents."""
+    """A version was registered before with other contents."""
 
 
 class NotFound(StoreError, LookupError):
-    """The row that was named does not exist (or belongs to another tenant)."""
+    """The row does not exist, or belongs to another tenant."""
 
 
 class IdempotencyConflict(StoreError):
-    """The idempotency key was used before, with other items."""
+    """The idempotency key was used before with other items."""
 
 
 class NotAwaitingApproval(StoreError):
@@ -122,19 +122,19 @@ class NotAwaitingApproval(StoreError):
 
 
 class MemoryConflict(StoreError):
-    """A memory document is there already, or was changed since it was read; nothing was written."""
+    """A memory document exists already, or was changed since it was read. Nothing was written."""
 
 
 class LeaseLost(StoreError):
-    """A claim holds its item no longer: the lease ran out, or the attempt has ended."""
+    """A claim no longer holds its item: the lease expired, or the attempt has ended."""
 
 
 class WaitTimeout(StoreError, TimeoutError):
-    """What was waited for has not come in time."""
+    """The wait ended without a result."""
 
 
 class DatabaseFault(StoreError, peewee.DatabaseError):
-    """The database refused a statement; `sqlstate` tells why (empty where the server gave none)."""
+    """The database refused a statement. `sqlstate` is the code of the reason, or empty if the server sent none."""
 
     def __init__(self, message: str, *, sqlstate: str = "", constraint: str = "", table: str = "") -> None:
         super().__init__(message)
@@ -148,7 +148,7 @@ class InvalidData(DatabaseFault, InvalidInput, peewee.DataError):
 
 
 class ConstraintViolation(DatabaseFault, peewee.IntegrityError):
-    """A constraint or trigger refused the row; `constraint` and `table` name it."""
+    """A constraint or trigger refused the row. `constraint` and `table` name it."""
 
 
 class ConnectionFailed(DatabaseFault, peewee.OperationalError):
@@ -156,25 +156,25 @@ class ConnectionFailed(DatabaseFault, peewee.OperationalError):
 
 
 class PoolTimeout(ConnectionFailed):
-    """No pooled connection came free within `pool_timeout`."""
+    """No connection of the pool became free within `pool_timeout`."""
 
 
 class AmbiguousCommit(ConnectionFailed):
-    """The connection was lost before the server said that it had committed: what was written may be stored or not.
+    """The connection was lost during a commit. The changes may or may not be stored.
 
-    That goes for a COMMIT, and for a statement outside of a transaction, which commits by itself.
+    This happens at a COMMIT, and at a statement outside of a transaction, which commits by itself.
     """
 
 
 class TransactionConflict(DatabaseFault, peewee.OperationalError):
-    """The transaction met another one (serialization failure, deadlock or lock timeout) and was rolled back.
+    """The transaction conflicted with another one (serialization failure, deadlock, lock timeout) and was rolled back.
 
-    With the SQLSTATE 57014: a statement was cancelled for a signal whose handler returned.
+    With SQLSTATE 57014, a signal cancelled the statement, and its handler returned.
     """
 
 
 class MissingExtension(StoreError):
-    """The server does not offer an extension that the schema needs, or the role may not create it."""
+    """The server lacks an extension that the schema needs, or the role may not create it."""
 
 
 class SchemaMismatch(StoreError):
@@ -186,8 +186,8 @@ class MissingObject(SchemaMismatch, DatabaseFault, peewee.ProgrammingError):
 
 
 class VectorIndexError(StoreError):
-    """The vector index could not be built, changed or measured; searches go on, exact where it is not good."""
+    """The vector index could not be built, changed or measured. Searches still work, and are exact if needed."""
 
 
 class MigrationError(StoreError):
-    """A migration could not run or was refused; the database is as it was before that migration."""
+    """A migration failed or was refused. The database is as it was before that migration."""

@@ -1,6 +1,6 @@
-"""What the repositories give back where a model says too much or too little.
+"""Arguments and results of the repositories that are not rows of one model.
 
-Without slots: FastAPI's encoder, like others, takes an object for what `vars()` returns.
+They have no slots, because FastAPI and others encode an object by its `vars()`.
 """
 
 from __future__ import annotations
@@ -16,24 +16,35 @@ import numpy as np
 from myloware_store.core.enums import MemDocType, WorkItemStatus, WorkItemType
 from myloware_store.core.vectors import Embedding
 
-__all__ = ["Claim", "EvalSummary", "Hit", "MemoryDoc", "NewDoc", "Outcome", "Pruned", "TenantStats", "WorkStats"]
+__all__ = [
+    "Claim",
+    "EvalSummary",
+    "Hit",
+    "MemoryDoc",
+    "NewDoc",
+    "NewItem",
+    "Outcome",
+    "Pruned",
+    "TenantStats",
+    "WorkStats",
+]
 
 _SAME = attrs.cmp_using(eq=np.array_equal, require_same_type=False)
 
 
 @attrs.frozen(slots=False)
 class Claim:
-    """One item held by one attempt of an agent, until the lease ends.
+    """An item that an attempt of an agent holds until its lease ends.
 
     Attributes:
         item_id: The item.
-        attempt_id: The attempt that holds it; `finish`, `fail` and `heartbeat` are fenced by it.
-        attempt_number: 1 for the first try.
-        type: The kind of document.
+        attempt_id: The attempt that holds it. `finish`, `fail` and `heartbeat` check it.
+        attempt_number: The number of the attempt, from 1.
+        type: The type of the document.
         content: The document.
-        tenant_id: Whose it is.
-        work_order_id: The order it belongs to.
-        lease_expires_at: When the lease ends unless `heartbeat` extends it, by the database's clock, in UTC.
+        tenant_id: Its tenant.
+        work_order_id: Its order.
+        lease_expires_at: The end of the lease by the database's clock, in UTC. `heartbeat` extends it.
     """
 
     item_id: UUID
@@ -47,14 +58,27 @@ class Claim:
 
 
 @attrs.frozen(slots=False)
+class NewItem:
+    """An item to submit. A mapping with the same keys is accepted in its place.
+
+    Attributes:
+        type: The type of the document.
+        content: The document, a text of at most 1 MiB.
+    """
+
+    type: WorkItemType | str
+    content: str = attrs.field(repr=False)
+
+
+@attrs.frozen(slots=False)
 class Outcome:
-    """What became of an item whose attempt failed or timed out.
+    """The state of an item after an attempt failed or timed out.
 
     Attributes:
         item_id: The item.
-        status: QUEUED where it will be tried again, FAILED where it will not.
-        available_at: When it can be claimed again, in UTC; None where it will not.
-        dead_letter_id: The dead letter it ended as; None where it will be tried again.
+        status: QUEUED if it will be tried again, else FAILED.
+        available_at: When it can be claimed again, in UTC, or None.
+        dead_letter_id: Its dead letter, or None if it will be tried again.
     """
 
     item_id: UUID
@@ -65,13 +89,13 @@ class Outcome:
 
 @attrs.frozen(slots=False)
 class EvalSummary:
-    """What the evaluations of one type came to.
+    """A summary of the evaluations of one type.
 
     Attributes:
-        evaluation_type: What was measured.
-        count: How many evaluations there are, at least 1.
-        passed: How many of them passed.
-        mean_score: The mean of their scores, 0 to 1.
+        evaluation_type: The type.
+        count: The number of evaluations, at least 1.
+        passed: The number of those that passed.
+        mean_score: The mean score, 0 to 1.
         min_score: The lowest score.
         max_score: The highest score.
     """
@@ -86,22 +110,21 @@ class EvalSummary:
 
 @attrs.frozen(slots=False)
 class Hit:
-    """A memory document found by a search.
+    """A memory document that a search found.
 
     Attributes:
         id: The document.
         content: Its text.
-        type: What it is for.
+        type: Its purpose.
         metadata: Its metadata.
         work_item_id: The item it was made for, if any.
-        score: What the hits are ordered by, the best first: from `similar` the similarity, else a number that is
-            comparable within one answer only.
-        similarity: Cosine similarity to the vector in -1 .. 1; None if the search had no vector, or the document
-            has none.
-        vector_rank: `hybrid`: its place among the most similar documents, from 1; None where it is not one of them.
-        text_rank: `hybrid`: its place among those that match the text, from 1; None where it is not one of them.
-        highlight: `search_text`: the passages that match, with the words between `**`, where it was asked for.
-        embedding: The `(1536,) float32` vector, where it was asked for.
+        score: Hits are sorted by it, the highest first. From `similar` it is the similarity, else a number that is
+            comparable only within one answer.
+        similarity: Cosine similarity to the vector, -1 to 1, or None if the search or the document has no vector.
+        vector_rank: `hybrid`: the rank by similarity, from 1, or None if it is not among the most similar documents.
+        text_rank: `hybrid`: the rank by text, from 1, or None if the text does not match.
+        highlight: `search_text` with `highlight=True`: the matching passages, with the words between `**`.
+        embedding: The `(1536,) float32` vector, with `with_embedding=True`.
     """
 
     id: UUID
@@ -119,15 +142,15 @@ class Hit:
 
 @attrs.frozen(slots=False)
 class NewDoc:
-    """A memory document to be stored; a mapping with these keys does as well.
+    """A memory document to store. A mapping with the same keys is accepted in its place.
 
     Attributes:
-        type: What it is for.
-        content: Its text, 1 MiB at most.
-        embedding: Its vector, `(1536,)` real numbers; None lets the store's embedder make it, where there is one.
+        type: Its purpose.
+        content: Its text, at most 1 MiB.
+        embedding: Its vector, `(1536,)` real numbers. By default the store's embedder makes it, if there is one.
         metadata: A JSON object.
-        work_item_id: The item it is made for, with which it is deleted.
-        id: Its id; None makes a new one.
+        work_item_id: The item it is made for. It is deleted with the item.
+        id: Its id, by default a new one.
     """
 
     type: MemDocType | str
@@ -140,19 +163,19 @@ class NewDoc:
 
 @attrs.frozen(slots=False)
 class MemoryDoc:
-    """A memory document as it is stored.
+    """A stored memory document.
 
     Attributes:
         id: The document.
-        tenant_id: Whose it is.
+        tenant_id: Its tenant.
         content: Its text.
-        type: What it is for.
+        type: Its purpose.
         metadata: Its metadata.
         work_item_id: The item it was made for, if any.
-        created_at: When it was first stored, in UTC.
-        updated_at: When it last changed, in UTC.
+        created_at: The time when it was first stored, in UTC.
+        updated_at: The time of its last change, in UTC.
         has_embedding: Whether it has a vector.
-        embedding: The `(1536,) float32` vector, where it was asked for and there is one.
+        embedding: The `(1536,) float32` vector, with `with_embedding=True`, if there is one.
     """
 
     id: UUID
@@ -169,21 +192,20 @@ class MemoryDoc:
 
 @attrs.frozen(slots=False)
 class TenantStats:
-    """What a tenant has open, and what has ended lately.
+    """Counts of a tenant's open and recently ended work.
 
     Attributes:
-        tenant_id: Whose it is.
+        tenant_id: The tenant.
         ready: Items that can be claimed now.
-        scheduled: Items that can be claimed later: submitted so, or waiting to be tried again.
+        scheduled: Items that can be claimed later, on their first or a further try.
         processing: Items that an attempt holds.
-        expired: How many of those have a lease that ran out, and wait to be taken back.
+        expired: Those of them whose lease has expired and that were not taken back yet.
         awaiting_approval: Items that wait for a decision.
         dead_letters: Dead letters that were not replayed.
-        oldest_ready_seconds: For how long the oldest of the items that can be claimed has been there; None where there
-            is none.
+        oldest_ready_seconds: The age of the oldest item that can be claimed, or None if there is none.
         completed: Attempts that succeeded within the window.
         failed: Attempts that failed within the window.
-        timed_out: Attempts whose lease ran out, found within the window.
+        timed_out: Attempts that were found expired within the window.
     """
 
     tenant_id: str
@@ -201,11 +223,11 @@ class TenantStats:
 
 @attrs.frozen(slots=False)
 class WorkStats:
-    """What all tenants have open.
+    """Counts of the work of all tenants.
 
     Attributes:
-        window_seconds: How far back the attempts that ended were counted.
-        tenants: The counts of each tenant that has any, by name.
+        window_seconds: The window in which ended attempts were counted.
+        tenants: The counts of each tenant that has any, sorted by name.
     """
 
     window_seconds: float
@@ -213,7 +235,7 @@ class WorkStats:
 
     @property
     def total(self) -> TenantStats:
-        """The counts of all tenants together, as those of a tenant `*`."""
+        """The counts of all tenants together, under the tenant `*`."""
         ages = [each.oldest_ready_seconds for each in self.tenants if each.oldest_ready_seconds is not None]
         counts = {
             field.name: sum(getattr(each, field.name) for each in self.tenants)
@@ -225,12 +247,12 @@ class WorkStats:
 
 @attrs.frozen(slots=False)
 class Pruned:
-    """How much was deleted.
+    """The numbers of deleted rows.
 
     Attributes:
-        orders: Orders that had ended.
+        orders: Ended orders.
         items: Their items.
-        dead_letters: Letters that had been replayed.
+        dead_letters: Replayed dead letters.
     """
 
     orders: int

@@ -11,12 +11,12 @@ __all__ = ["queries_beside"]
 
 
 def queries_beside(file: str) -> Callable[[str], str]:
-    """Return what gives the statement of a name, as it stands in `queries.sql` under a line `-- name: NAME`.
+    """Return a function that returns the statement below the line `-- name: NAME` of `queries.sql`.
 
-    The file is read when the first statement is asked for.
+    The file is read on the first call.
 
     Args:
-        file: The path of a module beside it, `__file__`.
+        file: The path of a module in the same folder, `__file__`.
     """
     return partial(_statement, Path(file).with_name("queries.sql"))
 

@@ -30,13 +30,13 @@ __all__ = [
 _Label = TypeVar("_Label", bound=StrEnum)
 
 MAX_TEXT_BYTES = 1024 * 1024
-"""Largest text, in bytes of UTF-8: PostgreSQL's tsvector ends at 1 MB."""
+"""The largest text, in bytes of UTF-8. The limit of a PostgreSQL tsvector is 1 MB."""
 
 MAX_JSON_BYTES = 4 * 1024 * 1024
-"""Largest JSON document, in bytes of UTF-8."""
+"""The largest JSON document, in bytes of UTF-8."""
 
 MAX_NAME_CHARS = 255
-"""Longest name, identifier or key, in characters: they stand in B-tree indexes, whose rows end at 2.7 KB."""
+"""The longest name, identifier or key, in characters. The limit of a row of a B-tree index is 2.7 KB."""
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 80
@@ -48,15 +48,15 @@ _ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 def shown(value: Any) -> str:
-    """Return how a refused value looks in an error: short, whatever it is, and never an error itself."""
+    """Return a short representation of a refused value for an error message. This never raises."""
     return _short.repr(value)
 
 
 def read_label(enum: type[_Label], label: str) -> _Label:
-    """Return the member of a label that the database sent.
+    """Return the member for a label from the database.
 
     Raises:
-        SchemaMismatch: A newer version has added the label.
+        SchemaMismatch: The label is unknown; a newer version added it.
     """
     try:
         return enum(label)
@@ -68,12 +68,12 @@ def read_label(enum: type[_Label], label: str) -> _Label:
 
 
 def is_uuid(value: Any) -> bool:
-    """Tell whether a value is a UUID, of the standard library or of another one, such as uuid_utils."""
+    """Return whether a value is a UUID of the standard library or of another one, such as uuid_utils."""
     return isinstance(getattr(value, "hex", None), str)
 
 
 def require_uuid(value: Any, name: str) -> uuid.UUID:
-    """Return a UUID, of any library or as text, as the standard library's; else raise InvalidInput."""
+    """Return a UUID of any library, or its text, as `uuid.UUID`, or raise InvalidInput."""
     if isinstance(value, uuid.UUID):
         return value
     try:
@@ -90,17 +90,17 @@ def require_text(
     max_chars: int | None = None,
     max_bytes: int | None = MAX_TEXT_BYTES,
 ) -> str:
-    """Return the text if PostgreSQL can store it as it is.
+    """Return the text if PostgreSQL can store it unchanged.
 
     Args:
-        value: What should be a `str`.
-        name: What to call it in an error.
-        blank: Whether text without a visible character is allowed.
-        max_chars: Most characters allowed, None for no limit.
-        max_bytes: Most bytes of UTF-8 allowed, None for no limit.
+        value: The text.
+        name: Its name for an error message.
+        blank: Whether a text without visible characters is allowed.
+        max_chars: The limit in characters, or None.
+        max_bytes: The limit in bytes of UTF-8, or None.
 
     Raises:
-        InvalidInput: It is not a `str`, is blank, too long, or holds a NUL or a lone surrogate.
+        InvalidInput: It is not a `str`, is blank or too long, or contains a NUL or a lone surrogate.
     """
     if not isinstance(value, str):
         raise InvalidInput(f"{name}: {type(value).__name__} is not text")
@@ -122,11 +122,11 @@ def require_text(
 def dump_json(value: Any, name: str, *, max_bytes: int | None = MAX_JSON_BYTES) -> str:
     """Return a value as JSON text that `jsonb` stores without changing its meaning.
 
-    Numbers come back equal and of the same type; of -0.0 the sign is lost.
+    Numbers keep their value and type, except that -0.0 loses its sign.
 
     Raises:
-        InvalidInput: Something in it is not JSON (NaN and infinities, keys that are not text, bytes, sets, dates,
-            integers beyond 64 bits), holds a NUL or a lone surrogate, or it is larger than `max_bytes`.
+        InvalidInput: A part is not JSON (NaN, infinities, keys that are not text, bytes, sets, dates, integers beyond
+            64 bits) or contains a NUL or a lone surrogate, or the whole is larger than `max_bytes`.
     """
     try:
         data = orjson.dumps(value, option=_OPTIONS)
@@ -145,12 +145,12 @@ def dump_json(value: Any, name: str, *, max_bytes: int | None = MAX_JSON_BYTES) 
 
 
 def _without_exponent(found: re.Match[bytes]) -> bytes:
-    """Write a large float with all its digits and a fraction: of 1e+16 `jsonb` would make a whole number."""
+    """Write a large float with all digits and a fraction, because `jsonb` reads 1e+16 as an integer."""
     return found[1] or f"{Decimal(found[0].decode()):f}.0".encode()
 
 
 def _place(value: Any) -> str:
-    """Say by which keys the first part that is not JSON is reached, as far as it is not deep down."""
+    """Return the keys that lead to the first part that is not JSON, up to a depth."""
     place = ""
     for _ in range(_DEPTH_TOLD):
         parts = (

@@ -1,7 +1,7 @@
-"""Embeddings on their way to and from PostgreSQL: checked, encoded with orjson, decoded with numpy.
+"""Embeddings to and from PostgreSQL: checked, encoded with orjson, decoded with numpy.
 
-The formats are pgvector's: text `[0.1,0.2,...]`, and binary as `vector_send` gives it, two big-endian 16-bit numbers
-(dimensions, unused) before big-endian 32-bit floats.
+The formats are those of pgvector. The text format is `[0.1,0.2,...]`. The binary format of `vector_send` has two
+big-endian 16-bit numbers (dimensions, unused) before big-endian 32-bit floats.
 """
 
 from __future__ import annotations
@@ -40,27 +40,27 @@ Embedding: TypeAlias = NDArray[np.float32]
 Embeddings: TypeAlias = NDArray[np.float32]
 """An `(n, 1536) float32` array."""
 
-# pgvector sums squares in float32: beyond these norms the cosine distance would be NaN.
+# pgvector sums squares in float32. Outside of these norms, the cosine distance would be NaN.
 _SMALLEST_NORM, _LARGEST_NORM = 1e-15, 1e15
 _HEADER_BYTES = 4
-# A vector as a field of COPY's binary format: its size, then what `vector_send` gives.
+# A vector as a field of the binary format of COPY: its size, then the format of `vector_send`.
 _FIELD = np.dtype([("size", ">i4"), ("dimensions", ">i2"), ("unused", ">i2"), ("numbers", ">f4", (DIMENSIONS,))])
 
 
 def as_embedding(value: Any, name: str = "embedding") -> Embedding:
-    """Return a value as an embedding, or refuse it.
+    """Return a value as an embedding, or raise InvalidVector.
 
     Args:
         value: A list, tuple or array of 1536 real numbers, or a `pgvector.Vector`.
-        name: What to call the value in an error.
+        name: The name of the value for an error message.
 
     Returns:
         A `(1536,) float32` array.
 
     Raises:
-        InvalidVector: The shape is not `(1536,)`, an element is not a real number, is NaN or infinite (also once it is
-            a float32), or the norm of the vector is outside `1e-15 .. 1e15`, a zero vector included: its cosine
-            distance to anything would be NaN, and it would vanish from every index.
+        InvalidVector: The shape is not `(1536,)`, or an element is not a finite real number as a float32, or the norm
+            is 0 or outside `1e-15 .. 1e15`. The cosine distance of such a vector would be NaN, and no index would have
+            it.
     """
     if hasattr(value, "to_numpy"):
         value = value.to_numpy()
@@ -78,18 +78,18 @@ def as_embedding(value: Any, name: str = "embedding") -> Embedding:
         raise InvalidVector(f"{name}: a number is NaN or beyond float32")
     norm = float(np.linalg.norm(vector.astype(np.float64)))
     if norm == 0:
-        raise InvalidVector(f"{name}: it is all zeros, and similar to nothing")
+        raise InvalidVector(f"{name}: all numbers are zero")
     if not _SMALLEST_NORM <= norm <= _LARGEST_NORM:
-        raise InvalidVector(f"{name}: its norm {norm:g} is outside {_SMALLEST_NORM:g} .. {_LARGEST_NORM:g}")
+        raise InvalidVector(f"{name}: the norm {norm:g} is outside {_SMALLEST_NORM:g} .. {_LARGEST_NORM:g}")
     return vector
 
 
 def as_embeddings(values: Sequence[Any] | NDArray[Any], names: str | Sequence[str] = "embedding") -> Embeddings:
-    """Return n values as an `(n, 1536) float32` array, or refuse them all; the checks are those of `as_embedding`.
+    """Return n values as an `(n, 1536) float32` array, after the checks of `as_embedding`.
 
     Args:
         values: The values.
-        names: What to call them in an error: each of them, or one name for all, told apart by their number.
+        names: Their names for an error message: one for each, or one for all, to which the number is added.
     """
     if len(values) == 0:
         return np.empty((0, DIMENSIONS), np.float32)
@@ -104,21 +104,21 @@ def as_embeddings(values: Sequence[Any] | NDArray[Any], names: str | Sequence[st
             squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
         if ((squares >= _SMALLEST_NORM**2) & (squares <= _LARGEST_NORM**2)).all():
             return vectors
-    # One of them is wrong, or nearly so: each is looked at by itself.
+    # One of them is wrong, or close to a limit: check each by itself.
     if isinstance(names, str):
         names = [f"{names}[{n}]" for n in range(len(values))]
     return np.stack([as_embedding(value, name) for value, name in zip(values, names, strict=True)])
 
 
 def encode_text(value: Any, name: str = "embedding") -> str:
-    """Return the text that pgvector reads, after `as_embedding`'s checks (28 us for 1536 numbers)."""
+    """Return an embedding in pgvector's text format, after the checks of `as_embedding` (28 us)."""
     return orjson.dumps(as_embedding(value, name), option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
 
 class VectorLiteral:
-    """A vector as a literal of SQL, which psycopg2 puts into a statement as it is: no character of it needs a quote.
+    """A vector as an SQL literal. psycopg2 inserts it as it is, because no character needs escaping.
 
-    To quote 19 KB of text costs as much as to make it (58 us against 10).
+    That takes 10 us instead of 58 for the 19 KB of text.
     """
 
     __slots__ = ("_quoted",)
@@ -127,7 +127,7 @@ class VectorLiteral:
         self._quoted = b"'" + text + b"'"
 
     def __conform__(self, _protocol: object) -> Self:
-        """Be what adapts this to SQL, as psycopg2 asks of a value that it does not know."""
+        """Return the adapter of this value, for psycopg2."""
         return self
 
     def getquoted(self) -> bytes:
@@ -136,12 +136,12 @@ class VectorLiteral:
 
 
 def encode_literal(value: Any, name: str = "embedding") -> VectorLiteral:
-    """Return the parameter of a statement that pgvector reads, after `as_embedding`'s checks."""
+    """Return an embedding as a parameter of a statement, after the checks of `as_embedding`."""
     return VectorLiteral(orjson.dumps(as_embedding(value, name), option=orjson.OPT_SERIALIZE_NUMPY))
 
 
 def encode_texts(vectors: Embeddings) -> list[str]:
-    """Return the texts that pgvector reads, of vectors that `as_embeddings` has passed."""
+    """Return vectors from `as_embeddings` in pgvector's text format."""
     if len(vectors) == 0:
         return []
     text = orjson.dumps(vectors, option=orjson.OPT_SERIALIZE_NUMPY).decode()
@@ -149,7 +149,7 @@ def encode_texts(vectors: Embeddings) -> list[str]:
 
 
 def encode_fields(vectors: Embeddings) -> list[memoryview]:
-    """Return each vector as a field of COPY's binary format, its size included (1.3 us each)."""
+    """Return each vector as a field of the binary format of COPY, including its size (1.3 us each)."""
     fields = np.empty(len(vectors), _FIELD)
     fields["size"] = _FIELD.itemsize - 4
     fields["dimensions"] = DIMENSIONS
@@ -160,16 +160,16 @@ def encode_fields(vectors: Embeddings) -> list[memoryview]:
 
 
 def decode_text(text: str) -> Embedding:
-    """Return the `float32` array that pgvector's text output stands for."""
+    """Return a vector in pgvector's text format as a `float32` array."""
     return np.asarray(orjson.loads(text), dtype=np.float32)
 
 
 def decode_binary(data: bytes | memoryview) -> Embedding:
-    """Return the `float32` array that `vector_send` gave: a tenth of the cost of the text."""
+    """Return a vector from `vector_send` as a `float32` array, ten times as fast as from the text."""
     return np.frombuffer(data, dtype=">f4", offset=_HEADER_BYTES).astype(np.float32)
 
 
 def decode_binaries(data: Iterable[bytes | memoryview]) -> NDArray[np.float32]:
-    """Return the `(n, 1536) float32` array of vectors that `vector_send` gave, all of them at once."""
+    """Return vectors from `vector_send` as one `(n, 1536) float32` array."""
     rows = np.frombuffer(b"".join(data), dtype=">f4").reshape(-1, DIMENSIONS + _HEADER_BYTES // 4)
     return rows[:, 1:].astype(np.float32)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+from uuid import UUID
 
 from peewee import SQL, Check
 
 from myloware_store.core.enums import MemDocType
 from myloware_store.orm.base import TenantEntity, name_checks, object_checks
-from myloware_store.orm.fields import BytesField, EmbeddingField, EnumField, JsonField, SearchField, TenantForeignKey
+from myloware_store.orm.fields import (
+    BytesField,
+    EmbeddingField,
+    EnumField,
+    JsonField,
+    SearchField,
+    TenantForeignKey,
+    UuidField,
+)
 from myloware_store.orm.scalars import CheckedTextField, ServerDefault, TimestampField
 from myloware_store.work.models import WorkItem
 
@@ -16,23 +25,23 @@ __all__ = ["MemDoc"]
 
 
 class MemDoc(TenantEntity):
-    """A passage an agent remembers; it goes with the item it was made for, or stands alone."""
+    """A document of an agent's memory. If it was made for an item, it is deleted with it."""
 
     if TYPE_CHECKING:
-        work_item_id: Any
+        work_item_id: UuidField[UUID | None]
 
     work_item = TenantForeignKey(WorkItem, backref="mem_docs", null=True)
     type = EnumField(MemDocType)
     content = CheckedTextField(blank=False)
     embedding = EmbeddingField(null=True)
-    metadata = JsonField(kind=dict, default=dict, constraints=[ServerDefault("'{}'::jsonb")])
+    metadata = JsonField(kind=dict, default=dict)
     content_hash = BytesField(null=True, constraints=[SQL("GENERATED ALWAYS AS (content_sha256(content)) STORED")])
     search = SearchField(null=True, constraints=[SQL("GENERATED ALWAYS AS (content_search(content)) STORED")])
     updated_at = TimestampField(constraints=[ServerDefault("now()")])
 
     class Meta:
         table_name = "mem_docs"
-        # What a row has beside its vector stays there as far as the page goes.
+        # Keeps the other columns of a row in line beside its vector, up to the size of a page.
         table_settings = ["WITH (toast_tuple_target = 8160)"]
         constraints = [
             *name_checks("mem_docs", "tenant_id"),

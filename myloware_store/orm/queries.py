@@ -1,14 +1,14 @@
-"""Peewee's queries of models, with names that are not known as typed errors."""
+"""Peewee's queries of models, with typed errors for unknown names."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import peewee
 
 from myloware_store.core.errors import InvalidInput
-from myloware_store.orm.rows import by_field, checked
+from myloware_store.orm.rows import by_field, checked, plain_fields
 
 __all__ = ["Alias", "Insert", "Select"]
 
@@ -24,17 +24,27 @@ else:
 
 
 class Select(_ModelSelect[_Row]):
-    """A SELECT of rows of a model, whose `filter` says what it does not know."""
+    """A SELECT of rows of a model. `filter` raises a typed error for an unknown name."""
 
     if TYPE_CHECKING:
-        # They give no rows of the model, though Peewee's stubs say so.
+        # These return no instances of the model, although Peewee's stubs say so.
         tuples: Callable[..., Any]
         dicts: Callable[..., Any]
         namedtuples: Callable[..., Any]
         objects: Callable[..., Any]
 
+        # These do, and the stubs do not say so.
+        first: Callable[..., _Row | None]
+        iterator: Callable[..., Iterator[_Row]]
+
+        @overload
+        def __getitem__(self, value: int) -> _Row: ...
+        @overload
+        def __getitem__(self, value: slice) -> list[_Row]: ...
+        def __getitem__(self, value: int | slice) -> Any: ...
+
     def filter(self, *args: Any, **kwargs: Any) -> Any:
-        """Add conditions, written as expressions or in Django's way."""
+        """Add conditions, as expressions or as keywords like Django's."""
         try:
             return super().filter(*args, **kwargs)
         except (AttributeError, TypeError, ValueError) as error:
@@ -42,15 +52,15 @@ class Select(_ModelSelect[_Row]):
 
 
 class Insert(peewee.ModelInsert):
-    """An INSERT whose `on_conflict` moves `updated_at` like every update, and says what it does not know."""
+    """An INSERT. `on_conflict` sets `updated_at`, like every update, and raises a typed error for an unknown name."""
 
     def on_conflict(
         self, action: Any = None, update: Any = None, preserve: Sequence[Any] | None = None, **options: Any
     ) -> Any:
-        """Say what becomes of a row that is there already.
+        """Choose what to do with a row that exists already.
 
         Raises:
-            InvalidInput: A field of `update` is not known, or REPLACE was asked for, which PostgreSQL does not have.
+            InvalidInput: A field of `update` does not exist, or the action is REPLACE, which PostgreSQL does not have.
         """
         if action and str(action).upper() == "REPLACE":
             raise InvalidInput("PostgreSQL has no REPLACE: use on_conflict(conflict_target=..., preserve=...)")
@@ -64,16 +74,16 @@ class Insert(peewee.ModelInsert):
         return super().on_conflict(**{name: value for name, value in given.items() if value is not None})
 
     def on_conflict_replace(self, replace: bool = True) -> Any:  # noqa: FBT001, FBT002  Peewee's signature
-        """Refuse: PostgreSQL has no REPLACE."""
+        """Raise InvalidInput, because PostgreSQL has no REPLACE."""
         return self.on_conflict("REPLACE") if replace else self
 
 
 class Alias(peewee.ModelAlias):
-    """A model under another name, which leaves out the same columns as the model."""
+    """A model under another name. A plain `select()` omits the same columns."""
 
     def get_field_aliases(self) -> list[Any]:
         """Return the fields that a plain `select()` reads."""
-        return [getattr(self, field.name) for field in self.model.plain_fields()]
+        return [getattr(self, field.name) for field in plain_fields(self.model)]
 
     def select(self, *selection: Any) -> Any:
         """Select rows."""

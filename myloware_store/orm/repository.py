@@ -1,4 +1,4 @@
-"""What the repositories share: one statement a call, in the tenant in force."""
+"""The base of the repositories: one statement per call, in the tenant in force."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from myloware_store.db.proxy import default_tenant
 from myloware_store.db.tenancy import current_actor, current_tenant
 from myloware_store.db.transactions import again_after_conflicts
 from myloware_store.orm.base import BaseModel, TenantEntity
+from myloware_store.orm.queries import Select
+from myloware_store.orm.rows import plain_fields
 
 if TYPE_CHECKING:
     from myloware_store.db.database import StoreDatabase
@@ -23,53 +25,53 @@ __all__ = ["Repository", "named_or_id", "stored_row", "writer"]
 
 _Row = TypeVar("_Row", bound=TenantEntity)
 _Stored = TypeVar("_Stored", bound=BaseModel)
-_MAX_CHARS = 250_000_000  # four bytes each at most: PostgreSQL ends a connection that sends a message of 1 GiB
+_MAX_CHARS = 250_000_000  # at most four bytes each: PostgreSQL closes a connection that sends a message of 1 GiB
 
 _NULL = AsIs("NULL")
-"""For None in a list of nothing else: psycopg2 would write '{NULL}', which array_nulls = off reads as a text."""
+"""Stands for None in a list of Nones. psycopg2 would write '{NULL}', which `array_nulls = off` reads as a text."""
 
 
 class Repository:
-    """Operations over one database; safe to share between threads."""
+    """Operations on one database. Threads can share a repository."""
 
     def __init__(self, database: StoreDatabase) -> None:
         self._db = database
 
-    def _select(self, model: type[BaseModel], *fields: Any) -> Any:
-        """Select rows of this database, of the tenant in force where the table is tenant-owned."""
+    def _select(self, model: type[_Stored], *fields: Any) -> Select[_Stored]:
+        """Select rows of this database. In a table with tenants, select those of the tenant in force."""
         query = model.select(*fields).bind(self._db)
         tenant = current_tenant()
-        return (
-            query if tenant is None or not issubclass(model, TenantEntity) else query.where(model.tenant_id == tenant)
-        )
+        if tenant is None or not issubclass(model, TenantEntity):
+            return query
+        return query.where(model.tenant_id == tenant)
 
     def _create(self, model: type[_Stored], **values: Any) -> _Stored:
-        """Insert a row into this database, and return it as it is stored."""
+        """Insert a row into this database, and return it as stored."""
         (row,) = model.insert(**values).returning(model).bind(self._db).execute()
         stored: _Stored = row
         return stored
 
     def _find(self, model: type[_Row], row_id: Any, name: str) -> _Row:
-        """Return the row of this id in the tenant in force, or raise NotFound."""
-        row: _Row | None = self._select(model).where(model.id == as_uuid(row_id, name)).first()
+        """Return the row with this id in the tenant in force, or raise NotFound."""
+        row = self._select(model).where(model.id == as_uuid(row_id, name)).first()
         if row is None:
             raise NotFound(f"{name}: there is no {model.__name__} {row_id}")
         return row
 
     def _rows(self, sql: str, parameters: Mapping[str, Any], *, reads: bool = False) -> list[tuple[Any, ...]]:
-        """Run one statement and return its rows; `_execute` says how."""
+        """Run one statement with `_execute`, and return its rows."""
         return self._execute(sql, parameters, reads=reads).fetchall()
 
     def _stored(
         self, model: type[_Stored], sql: str, parameters: Mapping[str, Any], *, contested: str = ""
     ) -> list[_Stored]:
-        """Run one statement and return its rows, which have at least the model's plain columns, as instances."""
+        """Run one statement, and return its rows as instances. They must have the model's plain columns."""
         return [stored_row(model, row) for row in self._named(sql, parameters, contested=contested)]
 
     def _named(
         self, sql: str, parameters: Mapping[str, Any], *, contested: str = "", reads: bool = False
     ) -> list[dict[str, Any]]:
-        """Run one statement and return its rows by the names of their columns."""
+        """Run one statement, and return its rows as dicts by column."""
         rows = self._execute(sql, parameters, contested=contested, reads=reads)
         names = [column.name for column in rows.description or ()]
         return [dict(zip(names, row, strict=True)) for row in rows]
@@ -77,14 +79,14 @@ class Repository:
     def _execute(self, sql: str, parameters: Mapping[str, Any], *, contested: str = "", reads: bool = False) -> Rows:
         """Run one statement.
 
-        `tenant` is a parameter of every statement: the tenant in force, or None where there is none. Outside of a
-        transaction the statement is run again where it met another transaction (a deadlock); a row that the unique
-        index `contested` refuses has met one, too.
+        Every statement can use the parameter `tenant`: the tenant in force, or None. Outside of a transaction, the
+        statement is retried after a conflict with another transaction. A violation of the unique index `contested`
+        counts as such a conflict.
         """
         values = {"tenant": current_tenant(), **parameters}
         size = sum(len(text) for value in values.values() if isinstance(value, list) for text in value if text)
         if size > _MAX_CHARS:
-            raise InvalidInput(f"{size} characters are more than the {_MAX_CHARS} of one call: make smaller batches")
+            raise InvalidInput(f"{size} characters are more than one call takes ({_MAX_CHARS}); use smaller batches")
         for name, value in values.items():
             if isinstance(value, list) and value and all(each is None for each in value):
                 values[name] = [_NULL] * len(value)
@@ -104,21 +106,22 @@ class Repository:
 
 def stored_row(model: type[_Stored], row: Mapping[str, Any]) -> _Stored:
     """Return a stored instance from the values of its columns by name."""
-    values = {field.name: field.python_value(row[field.column_name]) for field in model.plain_fields()}
+    values = {field.name: field.python_value(row[field.column_name]) for field in plain_fields(model)}
     stored = model(__no_default__=True, **values)
-    stored._dirty.clear()  # noqa: SLF001  as Peewee does with what it reads
+    stored._dirty.clear()
     return stored
 
 
 def writer() -> tuple[str, str]:
-    """Return the tenant that a new row belongs to, and who writes it."""
+    """Return the tenant of new rows and the actor who writes them."""
     return current_tenant() or default_tenant(), current_actor() or "system"
 
 
 def named_or_id(value: Any, kind: str) -> tuple[str | None, str, str | None]:
-    """Tell what names a row: its id, the tenant that a name is looked for in, and its name; one of the two is None.
+    """Return the id of a row, the tenant to look a name up in, and the name. Either the id or the name is None.
 
-    Text is a name, also where it looks like a UUID. A name is one of the tenant in force, else of the settings'.
+    Text is always a name, even if it looks like a UUID. A name belongs to the tenant in force, else to that of the
+    settings.
     """
     owner, _ = writer()
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Rows on their way to a table: whatever was given as names and values becomes checked values by field."""
+"""Rows to write: names and values become checked values by field."""
 
 from __future__ import annotations
 
@@ -26,21 +26,22 @@ __all__ = [
     "default",
     "fields_named",
     "is_sql",
+    "plain_fields",
     "with_tenant",
 ]
 
 Row = dict[Any, Any]
-"""Values by field; a key may also be another piece of SQL that names a column."""
+"""Values by field. A key can also be another SQL expression that names a column."""
 
 _T = TypeVar("_T")
 _Model = type[peewee.Model]
 
 
 def by_field(model: _Model, data: Any, values: Mapping[str, Any] | None = None) -> Row:
-    """Return the values by field, whose names, columns or selves are the keys.
+    """Return the values by field. The keys are fields, or their names or columns.
 
     Raises:
-        InvalidInput: There is no such field, one is named twice, or `data` is no mapping.
+        InvalidInput: A field does not exist or is given twice, or `data` is not a mapping.
     """
     if not isinstance(data, Mapping):
         raise InvalidInput(f"{model.__name__}: {type(data).__name__} is not a mapping of fields to values")
@@ -56,15 +57,15 @@ def by_field(model: _Model, data: Any, values: Mapping[str, Any] | None = None) 
 
 
 def fields_named(model: _Model, names: Iterable[Any], what: str) -> list[Any]:
-    """Return the fields that these are the names of, or raise InvalidInput."""
+    """Return the fields with these names, or raise InvalidInput."""
     given = as_list(names, what)
     if not all(isinstance(name, str | peewee.Field) for name in given):
-        raise InvalidInput(f"{what}: {shown(given)} holds what is no name of a field")
+        raise InvalidInput(f"{what}: {shown(given)} must hold fields or their names")
     return list(by_field(model, dict.fromkeys(given)))
 
 
 def as_row(model: _Model, row: Any, fields: Sequence[Any] | None) -> Row:
-    """Return a row of `insert_many`, a mapping or as many values as there are `fields`, by field."""
+    """Return a row of `insert_many` by field. It is a mapping, or has one value for each of `fields`."""
     if fields is None or isinstance(row, Mapping | str):
         return by_field(model, row)
     try:
@@ -75,7 +76,7 @@ def as_row(model: _Model, row: Any, fields: Sequence[Any] | None) -> Row:
 
 
 def with_tenant(model: _Model, row: Row) -> Row:
-    """Fill in `tenant_id`: the parent's, else the one in force, else the settings'."""
+    """Fill in `tenant_id`: that of the parent, else the one in force, else that of the settings."""
     tenant = model._meta.fields.get("tenant_id")
     if tenant is None or row.get(tenant) is not None:
         return row
@@ -89,7 +90,7 @@ def with_tenant(model: _Model, row: Row) -> Row:
         if isinstance(parent, above) and parent.tenant_id is not None:
             row[tenant] = parent.tenant_id
         else:
-            # The parent was given by its id: the same statement looks its tenant up.
+            # The parent was given as an id: the same statement looks up its tenant.
             parent_id = above.id.db_value(getattr(parent, "id", parent))
             row[tenant] = peewee.fn.COALESCE(above.select(above.tenant_id).where(above.id == parent_id), fallback)
         break
@@ -97,7 +98,7 @@ def with_tenant(model: _Model, row: Row) -> Row:
 
 
 def checked(row: Row) -> Row:
-    """Have the values checked as what they are, to be stored: Peewee would take them for operands."""
+    """Wrap the values so that they are checked as values to store. Peewee would check them as operands."""
     return {
         field: field.to_value(value) if isinstance(field, peewee.Field) and not passes(value) else value
         for field, value in row.items()
@@ -105,24 +106,29 @@ def checked(row: Row) -> Row:
 
 
 def is_sql(value: Any) -> bool:
-    """Tell whether a value is written as it is, so that only the database knows what it becomes."""
+    """Return whether a value is SQL, or `Json` of the caller: only the database knows the stored value."""
     return isinstance(value, Json) or (value is not None and passes(value))
 
 
 def as_case(field: peewee.Field, value: Any) -> Any:
-    """Return what stands for a value in a CASE."""
-    return value if is_sql(value) else field.case_value(value)
+    """Return the expression for a value in a CASE. The cast gives it the column's type; PostgreSQL assumes text."""
+    return value if is_sql(value) else peewee.Cast(field.to_value(value), field.field_type)
 
 
 def default(field: peewee.Field) -> Any:
-    """Return what a column gets for which a row has no value."""
+    """Return the value of a column that a row does not have."""
     if field.default is not None:
         return field.default() if callable(field.default) else field.default
     return peewee.SQL("DEFAULT")
 
 
+def plain_fields(model: _Model) -> list[peewee.Field]:
+    """Return the fields that a plain `select()` reads."""
+    return [field for field in model._meta.sorted_fields if not getattr(field, "deferred", False)]
+
+
 def batches(values: list[_T], size: int | None) -> list[list[_T]]:
-    """Return the values in batches of a size, None for all in one, or raise InvalidInput."""
+    """Return the values in batches of this size, by default in one, or raise InvalidInput."""
     if size is None:
         return [values] if values else []
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:

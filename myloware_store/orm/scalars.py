@@ -1,4 +1,4 @@
-"""Columns of plain scalars, which never convert or round silently."""
+"""Columns of plain values. They never convert or round a value silently."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import operator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
 
 import peewee
 
@@ -25,12 +25,15 @@ __all__ = [
     "NameField",
     "ServerDefault",
     "TimestampField",
+    "Typed",
     "as_instant",
     "field_name",
     "passes",
 ]
 
-_ADDRESSES = ipaddress.IPv4Address | ipaddress.IPv6Address  # interfaces are addresses, too
+_V = TypeVar("_V")
+_S = TypeVar("_S")
+_ADDRESSES = ipaddress.IPv4Address | ipaddress.IPv6Address  # interfaces are subclasses
 _INT4 = range(-(2**31), 2**31)
 _YEARS = range(2, 9999)
 
@@ -43,49 +46,65 @@ class ServerDefault(peewee.SQL):
 
 
 def passes(value: Any) -> bool:
-    """Tell whether a value needs no check: NULL, and SQL expressions, but no rows of a model."""
+    """Return whether a value needs no check: None, or an SQL expression that is not an instance of a model."""
     return value is None or (isinstance(value, peewee.Node) and not isinstance(value, peewee.Model))
 
 
 def field_name(field: peewee.Field) -> str:
-    """Return what to call a field in an error."""
+    """Return the name of a field for an error message."""
     model = getattr(field, "model", None)
     return f"{model.__name__}.{field.name}" if model is not None else type(field).__name__
 
 
 def as_instant(value: Any, name: str) -> datetime:
-    """Return an aware datetime of the years 2 to 9998, in UTC; else raise InvalidInput."""
+    """Return an aware datetime of the years 2 to 9998 in UTC, or raise InvalidInput."""
     instant = _aware(value, name)
-    # In some time zone the days before and after have no datetime, and could not be read.
+    # Near the ends of Python's range, some time zones could not read the value.
     if instant.year not in _YEARS:
         raise InvalidInput(f"{name}: {shown(value)} is not of the years 2 to 9998")
-    return instant.astimezone(UTC)  # PostgreSQL knows offsets below 16 hours only
+    return instant.astimezone(UTC)  # PostgreSQL accepts only offsets below 16 hours
 
 
-class CheckedField(peewee.Field):
-    """A field whose values pass `check` before they are stored; NULL and SQL expressions pass freely.
+class Typed(Generic[_V, _S]):
+    """Type a column for type checkers: a value on an instance, the field itself on the class.
 
-    Peewee asks `db_value` for what stands beside the field in a condition or an expression, and `to_value` for what is
-    stored.
+    The parameters are the type of the value and the type that can be assigned, besides SQL expressions. A field class
+    whose columns may be NULL has two overloads, so that `null=True` adds `None`.
+    """
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __get__(self, instance: None, owner: Any) -> Self: ...
+        @overload
+        def __get__(self, instance: object, owner: Any) -> _V: ...
+        def __get__(self, instance: object | None, owner: Any) -> Any: ...
+        def __set__(self, instance: object, value: _S | peewee.Node) -> None: ...
+
+
+class CheckedField(Typed[_V, _S], peewee.Field):
+    """A field that checks its values, except None and SQL expressions.
+
+    Peewee calls `db_value` for a value in a condition or an expression, and `to_value` for a value to store.
     """
 
     deferred = False
-    """Whether a plain `select()` leaves the column out."""
+    """Whether a plain `select()` omits the column."""
     generated = False
-    """Whether the database calculates the column from others."""
+    """Whether the database computes the column from others."""
     bulky = False
-    """Whether values can be too large to come back from every write."""
+    """Whether values are too large to be returned by every write."""
 
     def read(self) -> Any:
-        """Return what to select to read the column."""
+        """Return the expression to select for the column."""
         return self
 
     def check(self, value: Any) -> Any:
-        """Return what is stored for this value, or raise InvalidInput."""
+        """Return the value to store, or raise InvalidInput."""
         return value
 
     def operand(self, value: Any) -> Any:
-        """Return what the column is compared or calculated with for this value, or raise InvalidInput."""
+        """Return the value for a condition or an expression, or raise InvalidInput."""
         return self.check(value)
 
     def db_value(self, value: Any) -> Any:
@@ -97,27 +116,28 @@ class CheckedField(peewee.Field):
     def to_value(self, value: Any) -> Any:
         return peewee.Value(value, self.stored_value, unpack=False)
 
-    def python_value(self, value: Any) -> Any:
-        return value
 
-    def case_value(self, value: Any) -> Any:
-        # A CASE branch is untyped text to PostgreSQL; the cast gives it the column's type.
-        return peewee.Cast(self.to_value(value), self.field_type)
-
-
-class CheckedTextField(CheckedField):
-    """Text as PostgreSQL can store it: a `str` without NUL or lone surrogates, 1 MiB at most.
+class CheckedTextField(CheckedField[_V, _V]):
+    """A text of at most 1 MiB, without NUL characters or lone surrogates.
 
     Args:
-        blank: Whether text without a visible character is allowed (default True).
+        blank: Whether a text without visible characters is allowed (default True).
     """
 
     field_type = "text"
     bulky = True
+    blank = True
     max_chars: int | None = None
 
-    def __init__(self, *, blank: bool = True, **options: Any) -> None:
-        self.blank = blank
+    @overload
+    def __init__(
+        self: CheckedTextField[str | None], *, null: Literal[True], blank: bool = True, **options: Any
+    ) -> None: ...
+    @overload
+    def __init__(self: CheckedTextField[str], *, blank: bool = True, **options: Any) -> None: ...
+    def __init__(self, *, blank: bool | None = None, **options: Any) -> None:
+        if blank is not None:
+            self.blank = blank
         super().__init__(**options)
 
     def check(self, value: Any) -> str:
@@ -129,20 +149,34 @@ class CheckedTextField(CheckedField):
         return require_text(value, field_name(self), max_bytes=None)
 
 
-class NameField(CheckedTextField):
-    """A short text that names something: never blank, 255 characters at most."""
+class NameField(CheckedTextField[_V]):
+    """A name: a text of 1 to 255 characters that is not blank."""
 
     bulky = False
+    blank = False
     max_chars = MAX_NAME_CHARS
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(blank=False, **options)
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(self: NameField[str | None], *, null: Literal[True], **options: Any) -> None: ...
+        @overload
+        def __init__(self: NameField[str], **options: Any) -> None: ...
+        def __init__(self, **options: Any) -> None: ...
 
 
-class CheckedIntegerField(CheckedField):
-    """A 32-bit integer; floats and booleans are refused, never rounded."""
+class CheckedIntegerField(CheckedField[_V, _V]):
+    """A 32-bit integer. Floats and booleans are refused."""
 
     field_type = "int4"
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(self: CheckedIntegerField[int | None], *, null: Literal[True], **options: Any) -> None: ...
+        @overload
+        def __init__(self: CheckedIntegerField[int], **options: Any) -> None: ...
+        def __init__(self, **options: Any) -> None: ...
 
     def check(self, value: Any) -> int:
         try:
@@ -157,7 +191,7 @@ class CheckedIntegerField(CheckedField):
         return _number(self, value)
 
 
-class CheckedFloatField(CheckedField):
+class CheckedFloatField(CheckedField[float, float]):
     """A finite double."""
 
     field_type = "float8"
@@ -174,8 +208,8 @@ class CheckedFloatField(CheckedField):
         return _number(self, value)
 
 
-class CheckedBooleanField(CheckedField):
-    """A boolean; nothing else is taken for one."""
+class CheckedBooleanField(CheckedField[bool, bool]):
+    """A boolean. Other values are refused."""
 
     field_type = "bool"
 
@@ -186,14 +220,22 @@ class CheckedBooleanField(CheckedField):
 
 
 def _part_in_utc(name: str) -> Any:
-    """Return a property like those of Peewee's `DateTimeField`, which follow the session's time zone."""
+    """Return a property like those of Peewee's `DateTimeField`, in UTC instead of the session's time zone."""
     return property(lambda field: peewee.fn.date_part(name, peewee.fn.timezone("UTC", field)))
 
 
-class TimestampField(CheckedField):
-    """An instant of the years 2 to 9998: aware datetimes are taken, UTC is given back."""
+class TimestampField(CheckedField[_V, _V]):
+    """A time of the years 2 to 9998. It accepts aware datetimes and returns them in UTC."""
 
     field_type = "timestamptz"
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(self: TimestampField[datetime | None], *, null: Literal[True], **options: Any) -> None: ...
+        @overload
+        def __init__(self: TimestampField[datetime], **options: Any) -> None: ...
+        def __init__(self, **options: Any) -> None: ...
 
     year = _part_in_utc("year")
     month = _part_in_utc("month")
@@ -212,22 +254,22 @@ class TimestampField(CheckedField):
         return as_instant(value, field_name(self))
 
     def operand(self, value: Any) -> datetime | timedelta:
-        # A span of time is added to an instant.
+        # For `available_at + timedelta(...)`.
         return value if isinstance(value, timedelta) else _aware(value, field_name(self))
 
     def python_value(self, value: Any) -> Any:
-        with suppress(OverflowError):  # in UTC it would be of a year that Python does not have
+        with suppress(OverflowError):  # UTC would be outside of Python's range
             return value.astimezone(UTC) if isinstance(value, datetime) else value
         return value
 
 
-class InetField(CheckedField):
-    """An IPv4 or IPv6 address, with a prefix length or without."""
+class InetField(CheckedField[str | None, str | _ADDRESSES | None]):
+    """An IPv4 or IPv6 address, with or without a prefix length."""
 
     field_type = "inet"
 
     def check(self, value: Any) -> str:
-        # A bare number or a pair would be taken for an address as well.
+        # `ip_interface` would accept numbers and pairs, too.
         text = str(value) if isinstance(value, str | _ADDRESSES) else ""
         try:
             ipaddress.ip_interface(text)
@@ -243,7 +285,7 @@ def _aware(value: Any, name: str) -> datetime:
 
 
 def _number(field: peewee.Field, value: Any) -> int | float | Decimal:
-    """Return any number as one that the driver knows, or raise InvalidInput."""
+    """Return a number as a type that psycopg2 can adapt, or raise InvalidInput."""
     if isinstance(value, Decimal):
         return value
     if not isinstance(value, bool | str | bytes | complex):

@@ -12,7 +12,7 @@ from psycopg2.extras import Json
 from uuid_utils.compat import uuid7
 
 from myloware_store.core.arguments import as_count, as_enum, as_name, require_object
-from myloware_store.core.enums import ConnectorStatus, ConnectorType
+from myloware_store.core.enums import ConnectorStatus, ConnectorStatusLabel, ConnectorType, ConnectorTypeLabel
 from myloware_store.core.errors import InvalidInput, NotFound
 from myloware_store.core.sql import queries_beside
 from myloware_store.core.values import dump_json
@@ -36,10 +36,10 @@ class Connectors(Repository):
     def register(
         self,
         name: str,
-        type: ConnectorType | str,  # noqa: A002  as the column is called
+        type: ConnectorType | ConnectorTypeLabel,  # noqa: A002  as the column is called
         *,
         config: Mapping[str, Any] | None = None,
-        status: ConnectorStatus | str | None = None,
+        status: ConnectorStatus | ConnectorStatusLabel | None = None,
     ) -> Connector:
         """Store a connector, or update the one of this name.
 
@@ -81,7 +81,7 @@ class Connectors(Repository):
         """
         row_id, owner, name = named_or_id(connector, "connector")
         wanted = (Connector.tenant_id == owner) & (Connector.name == name) if name else Connector.id == row_id
-        found: Connector | None = self._select(Connector).where(wanted).first()
+        found = self._select(Connector).where(wanted).first()
         if found is None:
             raise _not_found(row_id, name)
         return found
@@ -89,8 +89,8 @@ class Connectors(Repository):
     def list(
         self,
         *,
-        type: ConnectorType | str | None = None,  # noqa: A002  as the column is called
-        status: ConnectorStatus | str | None = None,
+        type: ConnectorType | ConnectorTypeLabel | None = None,  # noqa: A002  as the column is called
+        status: ConnectorStatus | ConnectorStatusLabel | None = None,
         limit: int = 100,
     ) -> builtins.list[Connector]:
         """Return connectors by name.
@@ -110,7 +110,9 @@ class Connectors(Repository):
             query = query.where(Connector.status == as_enum(status, ConnectorStatus, "status"))
         return [*query.order_by(Connector.name, Connector.tenant_id).limit(as_count(limit, "limit"))]
 
-    def record_health(self, connector: Connector | UUID | str, status: ConnectorStatus | str) -> Connector:
+    def record_health(
+        self, connector: Connector | UUID | str, status: ConnectorStatus | ConnectorStatusLabel
+    ) -> Connector:
         """Record the outcome of a health check: the status, and the database's time.
 
         Args:

@@ -1,15 +1,15 @@
-"""The platform's catalogue: connectors, tools and capabilities, schemas, workflow templates, runs, evaluations."""
+"""Connectors, tools and capabilities, schemas, workflow templates, runs, evaluations, and the audit trail."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+from uuid import UUID
 
 from peewee import SQL, Check, CompositeKey
 
 from myloware_store.core.enums import ConnectorStatus, ConnectorType, WorkOrderStatus
 from myloware_store.orm.base import BaseModel, Entity, TenantEntity, name_checks, object_checks
-from myloware_store.orm.fields import EnumField, JsonField, ParentKey, TenantForeignKey
-from myloware_store.orm.row_state import RowState
+from myloware_store.orm.fields import EnumField, JsonField, ParentKey, TenantForeignKey, UuidField
 from myloware_store.orm.scalars import (
     CheckedBooleanField,
     CheckedFloatField,
@@ -22,27 +22,25 @@ from myloware_store.orm.scalars import (
 from myloware_store.work.models import WorkItem, WorkOrder
 
 if TYPE_CHECKING:
-    from peewee import ModelSelect
+    from myloware_store.orm.queries import Select
 
 __all__ = ["Capability", "Connector", "EvalResult", "Run", "Schema", "Tool", "ToolCapability", "WorkflowTemplate"]
 
 
 class Connector(TenantEntity):
-    """A system outside that a tenant's agents reach."""
+    """An outside system that a tenant's agents use."""
 
     if TYPE_CHECKING:
-        tools: ModelSelect[Tool]
+        tools: Select[Tool]
 
     name = NameField()
     type = EnumField(ConnectorType)
-    config = JsonField(kind=dict, default=dict, constraints=[ServerDefault("'{}'::jsonb")])
-    status = EnumField(
-        ConnectorStatus, default=ConnectorStatus.INACTIVE, constraints=[ServerDefault("'INACTIVE'::connector_status")]
-    )
+    config = JsonField(kind=dict, default=dict)
+    status = EnumField(ConnectorStatus, default=ConnectorStatus.INACTIVE)
     last_health_check = TimestampField(null=True)
     updated_at = TimestampField(constraints=[ServerDefault("now()")])
 
-    __repr__ = RowState.__repr__
+    __repr__ = BaseModel.__repr__
 
     class Meta:
         table_name = "connectors"
@@ -55,16 +53,16 @@ class Connector(TenantEntity):
 
 
 class Tool(TenantEntity):
-    """Something an agent can call through a connector."""
+    """A tool that an agent calls through a connector."""
 
     if TYPE_CHECKING:
-        connector_id: Any
-        grants: ModelSelect[ToolCapability]
+        connector_id: UuidField[UUID]
+        grants: Select[ToolCapability]
 
     name = NameField()
     description = CheckedTextField(null=True)
     connector = TenantForeignKey(Connector, backref="tools")
-    schema = JsonField(kind=dict, default=dict, constraints=[ServerDefault("'{}'::jsonb")])
+    schema = JsonField(kind=dict, default=dict)
     is_active = CheckedBooleanField(default=True, constraints=[ServerDefault("true")])
     updated_at = TimestampField(constraints=[ServerDefault("now()")])
 
@@ -79,22 +77,21 @@ class Tool(TenantEntity):
         indexes = [SQL("CREATE INDEX tools_connector_id_idx ON tools (connector_id)")]
 
     @property
-    def capabilities(self) -> ModelSelect[Capability]:
+    def capabilities(self) -> Select[Capability]:
         """The capabilities granted to this tool."""
-        granted: ModelSelect[Capability] = Capability.select().join(ToolCapability).where(ToolCapability.tool == self)
-        return granted
+        return Capability.select().join(ToolCapability).where(ToolCapability.tool == self)
 
 
 class Capability(Entity):
-    """A permission that tools can be granted; all tenants share the list."""
+    """A permission that can be granted to tools. All tenants share the list."""
 
     if TYPE_CHECKING:
-        grants: ModelSelect[ToolCapability]
+        grants: Select[ToolCapability]
 
     name = NameField()
     description = CheckedTextField(null=True)
     scope = NameField()
-    permissions = JsonField(kind=list, default=list, constraints=[ServerDefault("'[]'::jsonb")])
+    permissions = JsonField(kind=list, default=list)
     updated_at = TimestampField(constraints=[ServerDefault("now()")])
 
     class Meta:
@@ -106,24 +103,22 @@ class Capability(Entity):
         ]
 
     @property
-    def tools(self) -> ModelSelect[Tool]:
+    def tools(self) -> Select[Tool]:
         """The tools, of every tenant, that this capability is granted to."""
-        holders: ModelSelect[Tool] = Tool.select().join(ToolCapability).where(ToolCapability.capability == self)
-        return holders
+        return Tool.select().join(ToolCapability).where(ToolCapability.capability == self)
 
 
 class ToolCapability(BaseModel):
     """The grant of a capability to a tool."""
 
     if TYPE_CHECKING:
-        tool_id: Any
-        capability_id: Any
+        tool_id: UuidField[UUID]
+        capability_id: UuidField[UUID]
 
     tool = TenantForeignKey(Tool, backref="grants")
     capability = ParentKey(
         Capability,
         backref="grants",
-        on_delete="CASCADE",
         constraint_name="tool_capabilities_capability_id_fkey",
     )
     tenant_id = NameField()
@@ -137,7 +132,7 @@ class ToolCapability(BaseModel):
 
 
 class Schema(Entity):
-    """A version of the JSON Schema for a type of document; one version of a name is active at most."""
+    """A version of the JSON Schema for a type of document. At most one version of a name is active."""
 
     name = NameField()
     version = NameField()
@@ -157,10 +152,10 @@ class Schema(Entity):
 
 
 class WorkflowTemplate(Entity):
-    """A reusable workflow; one template of a name is active at most."""
+    """A reusable workflow. At most one template of a name is active."""
 
     if TYPE_CHECKING:
-        runs: ModelSelect[Run]
+        runs: Select[Run]
 
     name = NameField()
     description = CheckedTextField(null=True)
@@ -181,11 +176,11 @@ class WorkflowTemplate(Entity):
 
 
 class Run(TenantEntity):
-    """One execution of a workflow over an order."""
+    """An execution of a workflow on an order."""
 
     if TYPE_CHECKING:
-        work_order_id: Any
-        workflow_template_id: Any
+        work_order_id: UuidField[UUID]
+        workflow_template_id: UuidField[UUID | None]
 
     work_order = TenantForeignKey(WorkOrder, backref="runs")
     workflow_template = ParentKey(
@@ -195,16 +190,14 @@ class Run(TenantEntity):
         on_delete="SET NULL",
         constraint_name="runs_workflow_template_id_fkey",
     )
-    status = EnumField(
-        WorkOrderStatus, default=WorkOrderStatus.PENDING, constraints=[ServerDefault("'PENDING'::work_order_status")]
-    )
-    context = JsonField(kind=dict, default=dict, constraints=[ServerDefault("'{}'::jsonb")])
+    status = EnumField(WorkOrderStatus, default=WorkOrderStatus.PENDING)
+    context = JsonField(kind=dict, default=dict)
     error = CheckedTextField(null=True)
     started_at = TimestampField(null=True)
     finished_at = TimestampField(null=True)
     updated_at = TimestampField(constraints=[ServerDefault("now()")])
 
-    __repr__ = RowState.__repr__
+    __repr__ = BaseModel.__repr__
 
     class Meta:
         table_name = "runs"
@@ -220,15 +213,15 @@ class Run(TenantEntity):
 
 
 class EvalResult(TenantEntity):
-    """How good the result of an item was, by one kind of evaluation."""
+    """An evaluation of an item's result."""
 
     if TYPE_CHECKING:
-        work_item_id: Any
+        work_item_id: UuidField[UUID]
 
     work_item = TenantForeignKey(WorkItem, backref="eval_results")
     evaluation_type = NameField()
     score = CheckedFloatField()
-    metrics = JsonField(kind=dict, default=dict, constraints=[ServerDefault("'{}'::jsonb")])
+    metrics = JsonField(kind=dict, default=dict)
     passed = CheckedBooleanField()
 
     class Meta:
@@ -242,16 +235,16 @@ class EvalResult(TenantEntity):
 
 
 class AuditLog(TenantEntity):
-    """One action of a user or service; append-only, and it outlives what it tells of.
+    """An action of a user or service. Append-only, and kept when its subject is deleted.
 
-    Actions on tables that tenants share (capabilities, schemas, workflow templates) stand under tenant `*`.
+    Actions on tables that tenants share (capabilities, schemas, workflow templates) have the tenant `*`.
     """
 
     user_id = NameField()
     action = NameField()
     resource_type = NameField()
     resource_id = NameField()
-    details = JsonField(kind=dict, default=dict, constraints=[ServerDefault("'{}'::jsonb")])
+    details = JsonField(kind=dict, default=dict)
     ip_address = InetField(null=True)
 
     class Meta:

@@ -12,10 +12,11 @@ import orjson
 from uuid_utils.compat import uuid7
 
 from myloware_store.core.arguments import as_enum, as_list, as_name
-from myloware_store.core.enums import WorkItemType
+from myloware_store.core.enums import WorkItemType, WorkItemTypeLabel
 from myloware_store.core.errors import DocumentProblem, InvalidDocument, InvalidInput, NotFound, VersionConflict
 from myloware_store.core.sql import queries_beside
 from myloware_store.core.values import dump_json, require_text, shown
+from myloware_store.orm.repository import Repository
 from myloware_store.platform.json_schemas import as_json_schema, broken_rules, compiled
 from myloware_store.platform.models import Schema
 from myloware_store.platform.versions import Versions
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from myloware_store.db.database import StoreDatabase
 
-__all__ = ["ActiveSchemas", "Schemas"]
+__all__ = ["ActiveSchemas", "Definitions", "Schemas"]
 
 _sql = queries_beside(__file__)
 
@@ -74,6 +75,36 @@ class ActiveSchemas:
             raise InvalidDocument(f"{'; '.join(map(str, problems))}{more}", problems)
 
 
+class Definitions(Repository):
+    """The definitions of schemas, each compiled once."""
+
+    def __init__(self, database: StoreDatabase) -> None:
+        super().__init__(database)
+        self._kept: dict[str, _Active] = {}
+
+    def active(self, types: Collection[str]) -> ActiveSchemas:
+        """Return the active schemas for some types of documents.
+
+        Args:
+            types: The types.
+
+        Raises:
+            InvalidInput: A schema was not stored by `register` and is not a valid JSON Schema.
+        """
+        if not types:
+            return ActiveSchemas()
+        asked = {"document_types": sorted(types)}
+        kept = self._kept
+        stamps = [stamp for (stamp,) in self._rows(_sql("active_schemas"), asked, reads=True)]
+        if any(stamp not in kept for stamp in stamps):
+            rows = self._rows(_sql("active_definitions"), asked, reads=True)
+            used = {stamp: kept.get(stamp) or _ready(*told) for stamp, *told in rows}
+            kept = {**kept, **used} if len(kept) < _MOST_KEPT else used
+            self._kept, stamps = kept, [*used]
+        stamps.sort()
+        return ActiveSchemas(tuple(stamps), tuple(kept[stamp] for stamp in stamps))
+
+
 class Schemas(Versions[Schema]):
     """JSON Schemas for types of documents; all tenants share them."""
 
@@ -81,10 +112,14 @@ class Schemas(Versions[Schema]):
 
     def __init__(self, database: StoreDatabase) -> None:
         super().__init__(database)
-        self._kept: dict[str, _Active] = {}
+        self._definitions = Definitions(database)
 
     def register(
-        self, name: str, version: str, document_type: WorkItemType | str, schema_definition: Mapping[str, Any]
+        self,
+        name: str,
+        version: str,
+        document_type: WorkItemType | WorkItemTypeLabel,
+        schema_definition: Mapping[str, Any],
     ) -> Schema:
         """Store a version of a schema, not active yet.
 
@@ -172,29 +207,7 @@ class Schemas(Versions[Schema]):
             (as_name(kind, "document_type"), require_text(text, "content"))
             for kind, text in map(_pair, as_list(documents, "documents"), count())
         ]
-        self.active({kind for kind, _ in given}).check(given)
-
-    def active(self, types: Collection[str]) -> ActiveSchemas:
-        """Return the active schemas for some types of documents.
-
-        Args:
-            types: The types.
-
-        Raises:
-            InvalidInput: A schema was not stored by `register` and is not a valid JSON Schema.
-        """
-        if not types:
-            return ActiveSchemas()
-        asked = {"document_types": sorted(types)}
-        kept = self._kept
-        stamps = [stamp for (stamp,) in self._rows(_sql("active_schemas"), asked, reads=True)]
-        if any(stamp not in kept for stamp in stamps):
-            rows = self._rows(_sql("active_definitions"), asked, reads=True)
-            used = {stamp: kept.get(stamp) or _ready(*told) for stamp, *told in rows}
-            kept = {**kept, **used} if len(kept) < _MOST_KEPT else used
-            self._kept, stamps = kept, [*used]
-        stamps.sort()
-        return ActiveSchemas(tuple(stamps), tuple(kept[stamp] for stamp in stamps))
+        self._definitions.active({kind for kind, _ in given}).check(given)
 
 
 def _pair(document: Any, n: int) -> tuple[Any, Any]:

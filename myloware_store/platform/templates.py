@@ -9,7 +9,7 @@ from uuid import NAMESPACE_OID, UUID, uuid5
 import orjson
 
 from myloware_store.core.arguments import as_enum, as_name, as_text, as_uuid, require_object
-from myloware_store.core.enums import WorkItemType
+from myloware_store.core.enums import WorkItemType, WorkItemTypeLabel
 from myloware_store.core.errors import NotFound, VersionConflict
 from myloware_store.core.sql import queries_beside
 from myloware_store.core.values import dump_json
@@ -29,7 +29,7 @@ class Templates(Versions[WorkflowTemplate]):
     def register(
         self,
         name: str,
-        document_type: WorkItemType | str,
+        document_type: WorkItemType | WorkItemTypeLabel,
         workflow_definition: Mapping[str, Any],
         *,
         description: str | None = None,
@@ -95,5 +95,4 @@ class Templates(Versions[WorkflowTemplate]):
             InvalidInput: The name is not such a text.
         """
         named = WorkflowTemplate.name == as_name(name, "name")
-        found: WorkflowTemplate | None = self._select(WorkflowTemplate).where(named, WorkflowTemplate.is_active).first()
-        return found
+        return self._select(WorkflowTemplate).where(named, WorkflowTemplate.is_active).first()

@@ -8,7 +8,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from myloware_store.core.arguments import as_count, as_enum, as_name, as_text, as_uuid
-from myloware_store.core.enums import ApprovalDecision
+from myloware_store.core.enums import ApprovalDecision, ApprovalDecisionLabel
 from myloware_store.core.errors import NotAwaitingApproval
 from myloware_store.core.sql import queries_beside
 from myloware_store.orm.repository import Repository
@@ -27,7 +27,7 @@ class Approvals(Repository):
         item_id: UUID | str,
         *,
         approver_id: str,
-        decision: ApprovalDecision | str,
+        decision: ApprovalDecision | ApprovalDecisionLabel,
         reason: str | None = None,
         policy_version: str,
     ) -> ApprovalEvent:

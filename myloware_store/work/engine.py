@@ -16,7 +16,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from myloware_store.core.arguments import as_count, as_enum, as_flag, as_list, as_name, as_object, as_seconds, as_uuid
-from myloware_store.core.enums import Priority, WorkItemType, WorkOrderStatus
+from myloware_store.core.enums import Priority, PriorityLabel, WorkItemType, WorkOrderStatus
 from myloware_store.core.errors import (
     IdempotencyConflict,
     InvalidDocument,
@@ -25,13 +25,13 @@ from myloware_store.core.errors import (
     NotFound,
     WaitTimeout,
 )
-from myloware_store.core.results import Claim, Outcome, Pruned, TenantStats, WorkStats
+from myloware_store.core.results import Claim, NewItem, Outcome, Pruned, TenantStats, WorkStats
 from myloware_store.core.sql import queries_beside
 from myloware_store.core.values import dump_json, is_uuid, read_label
 from myloware_store.db.listening import Listener
 from myloware_store.orm.repository import Repository, stored_row, writer
 from myloware_store.orm.scalars import as_instant
-from myloware_store.platform.schemas import ActiveSchemas, Schemas
+from myloware_store.platform.schemas import ActiveSchemas, Definitions
 from myloware_store.work.horizon import Horizon, Horizons
 from myloware_store.work.models import WorkItem, WorkOrder
 from myloware_store.work.prometheus import exposition
@@ -73,15 +73,15 @@ class Work(Repository):
 
     def __init__(self, database: StoreDatabase) -> None:
         super().__init__(database)
-        self._schemas = Schemas(database)
+        self._definitions = Definitions(database)
         self._active: dict[frozenset[str], ActiveSchemas] = {}
         self._horizons = Horizons()
 
     def submit(
         self,
-        items: Iterable[Mapping[str, Any]],
+        items: Iterable[NewItem | Mapping[str, Any]],
         *,
-        priority: Priority | str = Priority.MEDIUM,
+        priority: Priority | PriorityLabel = Priority.MEDIUM,
         workflow_id: UUID | str | None = None,
         created_by: str | None = None,
         metadata: Mapping[str, Any] | None = None,
@@ -92,7 +92,7 @@ class Work(Repository):
         """Store an order and its items, all of them or none, in one statement.
 
         Args:
-            items: Mappings with `type` (a `WorkItemType`) and `content` (text, 1 MiB at most).
+            items: `NewItem`s, or mappings with `type` (a `WorkItemType`) and `content` (text, 1 MiB at most).
             priority: The priority of the items; urgent items are claimed first.
             workflow_id: The caller's name for the workflow of the order, such as a template's name or id. It is stored
                 as text and not looked up (`runs.start` links a template).
@@ -541,13 +541,12 @@ class Work(Repository):
                 (row,) = self._named(_sql("submit"), given)
                 if row["holds"]:
                     return stored_row(WorkOrder, row) if row["id"] else None
-            active, asked = self._schemas.active(types), True
+            active, asked = self._definitions.active(types), True
             self._active[types] = active
 
     def _by_key(self, tenant: str, key: str) -> WorkOrder | None:
         named = (WorkOrder.tenant_id == tenant, WorkOrder.idempotency_key == key)
-        order: WorkOrder | None = self._select(WorkOrder).where(*named).first()
-        return order
+        return self._select(WorkOrder).where(*named).first()
 
     def _first_order(self, tenant: str, key: Any, documents: list[tuple[str, str]]) -> WorkOrder:
         order = self._by_key(tenant, key)

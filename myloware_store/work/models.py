@@ -1,8 +1,9 @@
-"""Work orders, their items, every attempt at them, and people's decisions and dead letters about them."""
+"""Work orders, their items, attempts at them, decisions about them, and dead letters."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from peewee import SQL, Check
 
@@ -14,9 +15,8 @@ from myloware_store.core.enums import (
     WorkItemType,
     WorkOrderStatus,
 )
-from myloware_store.orm.base import TenantEntity, name_checks, object_checks
+from myloware_store.orm.base import BaseModel, TenantEntity, name_checks, object_checks
 from myloware_store.orm.fields import EnumField, JsonField, SearchField, TenantForeignKey, UuidField
-from myloware_store.orm.row_state import RowState
 from myloware_store.orm.scalars import (
     CheckedBooleanField,
     CheckedIntegerField,
@@ -27,7 +27,7 @@ from myloware_store.orm.scalars import (
 )
 
 if TYPE_CHECKING:
-    from peewee import ModelSelect
+    from myloware_store.orm.queries import Select
 
 __all__ = ["ApprovalEvent", "Attempt", "DeadLetter", "WorkItem", "WorkOrder"]
 
@@ -35,28 +35,26 @@ __all__ = ["ApprovalEvent", "Attempt", "DeadLetter", "WorkItem", "WorkOrder"]
 class WorkOrder(TenantEntity):
     """A request to process documents.
 
-    The database keeps `open_items`, `failed_items` and `status` in step with the items: PENDING until the first
-    starts, COMPLETED or FAILED when the last has ended, open again when one is replayed.
+    The database updates `open_items`, `failed_items` and `status` with the items. An order is PENDING until its first
+    item starts, and COMPLETED or FAILED when its last item has ended. The replay of an item opens it again.
     """
 
     if TYPE_CHECKING:
-        items: ModelSelect[WorkItem]
-        runs: ModelSelect[Any]
+        items: Select[WorkItem]
+        runs: Select[Any]
 
-    status = EnumField(
-        WorkOrderStatus, default=WorkOrderStatus.PENDING, constraints=[ServerDefault("'PENDING'::work_order_status")]
-    )
-    priority = EnumField(Priority, default=Priority.MEDIUM, constraints=[ServerDefault("'MEDIUM'::priority")])
+    status = EnumField(WorkOrderStatus, default=WorkOrderStatus.PENDING)
+    priority = EnumField(Priority, default=Priority.MEDIUM)
     workflow_id = NameField(null=True)
     created_by = NameField()
-    metadata = JsonField(kind=dict, default=dict, constraints=[ServerDefault("'{}'::jsonb")])
+    metadata = JsonField(kind=dict, default=dict)
     idempotency_key = NameField(null=True)
     open_items = CheckedIntegerField(constraints=[ServerDefault("0")])
     failed_items = CheckedIntegerField(constraints=[ServerDefault("0")])
     cancelled_at = TimestampField(null=True)
     updated_at = TimestampField(constraints=[ServerDefault("now()")])
 
-    __repr__ = RowState.__repr__
+    __repr__ = BaseModel.__repr__
 
     class Meta:
         table_name = "work_orders"
@@ -75,36 +73,34 @@ class WorkOrder(TenantEntity):
 
 
 class WorkItem(TenantEntity):
-    """One document of an order, and what came of it."""
+    """A document of an order, and its result."""
 
     if TYPE_CHECKING:
-        work_order_id: Any
-        attempts: ModelSelect[Attempt]
-        mem_docs: ModelSelect[Any]
-        approval_events: ModelSelect[Any]
-        eval_results: ModelSelect[Any]
-        dead_letters: ModelSelect[Any]
+        work_order_id: UuidField[UUID]
+        attempts: Select[Attempt]
+        mem_docs: Select[Any]
+        approval_events: Select[Any]
+        eval_results: Select[Any]
+        dead_letters: Select[Any]
 
     work_order = TenantForeignKey(WorkOrder, backref="items")
     type = EnumField(WorkItemType)
     content = CheckedTextField(blank=False)
-    status = EnumField(
-        WorkItemStatus, default=WorkItemStatus.QUEUED, constraints=[ServerDefault("'QUEUED'::work_item_status")]
-    )
+    status = EnumField(WorkItemStatus, default=WorkItemStatus.QUEUED)
     result = JsonField(null=True)
     processed_at = TimestampField(null=True)
-    # Its order's, which a trigger fills in where an INSERT leaves it out.
+    # The order's. A trigger fills it in if an INSERT omits it.
     priority = EnumField(Priority)
     available_at = TimestampField(constraints=[ServerDefault("now()")])
     attempt_count = CheckedIntegerField(constraints=[ServerDefault("0")])
     max_attempts = CheckedIntegerField(constraints=[ServerDefault("5")])
-    # No foreign key: the attempt refers to the item, and stays named here after the end.
+    # No foreign key: the attempt already refers to the item. The id stays after the end.
     current_attempt_id = UuidField(null=True)
     awaiting_approval = CheckedBooleanField(constraints=[ServerDefault("false")])
     search = SearchField(null=True, constraints=[SQL("GENERATED ALWAYS AS (content_search(content)) STORED")])
     updated_at = TimestampField(constraints=[ServerDefault("now()")])
 
-    __repr__ = RowState.__repr__
+    __repr__ = BaseModel.__repr__
 
     class Meta:
         table_name = "work_items"
@@ -140,16 +136,14 @@ class WorkItem(TenantEntity):
 
 
 class Attempt(TenantEntity):
-    """One try of an agent at an item; the lease on the item is the attempt's."""
+    """An agent's try at an item. It holds the lease on the item."""
 
     if TYPE_CHECKING:
-        work_item_id: Any
+        work_item_id: UuidField[UUID]
 
     work_item = TenantForeignKey(WorkItem, backref="attempts")
     agent_id = NameField()
-    status = EnumField(
-        AttemptStatus, default=AttemptStatus.STARTED, constraints=[ServerDefault("'STARTED'::attempt_status")]
-    )
+    status = EnumField(AttemptStatus, default=AttemptStatus.STARTED)
     input = JsonField(null=True)
     output = JsonField(null=True)
     error = CheckedTextField(null=True)
@@ -160,7 +154,7 @@ class Attempt(TenantEntity):
     finished_at = TimestampField(null=True)
     updated_at = TimestampField(constraints=[ServerDefault("now()")])
 
-    __repr__ = RowState.__repr__
+    __repr__ = BaseModel.__repr__
 
     class Meta:
         table_name = "attempts"
@@ -179,10 +173,10 @@ class Attempt(TenantEntity):
 
 
 class ApprovalEvent(TenantEntity):
-    """One decision of a person about an item; append-only."""
+    """A person's decision about an item. Append-only."""
 
     if TYPE_CHECKING:
-        work_item_id: Any
+        work_item_id: UuidField[UUID]
 
     work_item = TenantForeignKey(WorkItem, backref="approval_events")
     approver_id = NameField()
@@ -197,10 +191,10 @@ class ApprovalEvent(TenantEntity):
 
 
 class DeadLetter(TenantEntity):
-    """An event that failed for good, kept until someone replays it."""
+    """An event that failed for good. It can be replayed."""
 
     if TYPE_CHECKING:
-        work_item_id: Any
+        work_item_id: UuidField[UUID | None]
 
     work_item = TenantForeignKey(WorkItem, backref="dead_letters", null=True, on_delete="SET NULL (work_item_id)")
     source = NameField()

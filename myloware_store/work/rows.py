@@ -7,10 +7,12 @@ from datetime import UTC
 from typing import Any
 from uuid import UUID
 
+import attrs
+
 from myloware_store.core.arguments import as_enum, as_list, as_name, known_keys
 from myloware_store.core.enums import WorkItemStatus, WorkItemType
 from myloware_store.core.errors import InvalidInput
-from myloware_store.core.results import Claim, Outcome
+from myloware_store.core.results import Claim, NewItem, Outcome
 from myloware_store.core.values import MAX_TEXT_BYTES, read_label, require_text
 from myloware_store.db.tenancy import current_tenant
 
@@ -31,6 +33,8 @@ KNOWN_TYPES = [kind.value for kind in WorkItemType]
 
 def as_document(item: Any, place: str) -> tuple[str, str]:
     """Return the type and content of an item to submit, or raise InvalidInput."""
+    if isinstance(item, NewItem):
+        item = attrs.asdict(item, recurse=False)
     row = known_keys(item, ("type", "content"), place)
     if len(row) < 2:  # noqa: PLR2004  the two keys above
         raise InvalidInput(f"{place}: it needs a type and a content")

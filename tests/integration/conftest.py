@@ -12,6 +12,7 @@ import peewee
 import psycopg2
 import pytest
 
+from myloware_store import Attempt
 from myloware_store.db.database import StoreDatabase
 from myloware_store.db.listening import LISTENERS
 from myloware_store.settings import Settings
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from concurrent.futures import Future
 
-    from myloware_store import Store
+    from myloware_store import Claim, Store
 
 PATIENCE = 60.0
 BLOCKED = "SELECT pid FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
@@ -49,6 +50,13 @@ def until_blocked(store: Store, call: Future[Any]) -> None:
 def until_listening(store: Store) -> None:
     """Return once somebody hears of work that is queued."""
     until(lambda: store.db.execute_sql(LISTENING).fetchone()[0])
+
+
+def extended(claim: Claim) -> bool:
+    """Return whether the lease of a claim ends later than when it was claimed."""
+    expires = Attempt.get_by_id(claim.attempt_id).lease_expires_at
+    assert expires is not None
+    return expires > claim.lease_expires_at
 
 
 class Pair(peewee.Model):

@@ -66,6 +66,7 @@ def test_a_letter_from_outside_without_a_handler_is_an_error(myloware: Store) ->
         assert set() == myloware.dead_letters.replay(letter.id, by="kim")
     myloware.work.submit([{"type": "INVOICE", "content": "x"}])
     (outcome,) = myloware.work.fail(myloware.work.claim("agent"), ["never"], retry=False).values()
+    assert outcome.dead_letter_id is not None
     both = [letter.id, outcome.dead_letter_id]
     assert {outcome.dead_letter_id} == myloware.dead_letters.replay(both, by="kim")
     assert set() == myloware.dead_letters.replay(both, by="kim")

@@ -133,7 +133,7 @@ def test_the_same_content_of_another_kind_is_another_document(myloware: Store) -
     """Tenant, type and item belong to what makes two the same; an id that is given counts for new ones only."""
     order = myloware.work.submit([{"type": "TICKET", "content": "x"}] * 2)
     one, other = (item.id for item in myloware.work.items(order.id))
-    same = {"type": "CONTEXT", "content": "same"}
+    same: dict[str, Any] = {"type": "CONTEXT", "content": "same"}
     kinds = [same, {**same, "type": "TEMPLATE"}, {**same, "work_item_id": one}, {**same, "work_item_id": other}]
     ids = myloware.memory.upsert(kinds, dedupe="content_hash")
     assert 4 == len(set(ids))
@@ -270,7 +270,7 @@ def test_many_documents_inside_a_callers_transaction(myloware: Store) -> None:
         myloware.memory.upsert(docs(MANY, "second"))
         myloware.memory.bulk_load(docs(MANY, "third"))
         with pytest.raises(MemoryConflict):
-            myloware.memory.bulk_load([{**docs(1)[0], "id": MemDoc.select().first().id}])
+            myloware.memory.bulk_load([{**docs(1)[0], "id": MemDoc.select().get().id}])
         assert 3 * MANY == MemDoc.select().count()
         transaction.rollback()
     assert 0 == MemDoc.select().count()
@@ -521,7 +521,7 @@ def test_both_servers_store_documents(empty_database: str) -> None:
     [
         ({"content": " "}, "content: the text is empty"),
         ({"type": "NOTE"}, "type: 'NOTE' is not one of"),
-        ({"embedding": [0.0] * DIMENSIONS}, "embedding: it is all zeros"),
+        ({"embedding": [0.0] * DIMENSIONS}, "embedding: all numbers are zero"),
         ({"metadata": {"x": float("nan")}}, "metadata: the JSON holds NaN"),
         ({"id": 7}, "id: 7 is not a UUID"),
         ({"title": "x"}, "unknown key 'title'"),

@@ -60,6 +60,12 @@ def vector(seed: int) -> Any:
     return np.random.default_rng(seed).normal(size=DIMENSIONS).astype(np.float32)
 
 
+def vector_of(doc: MemDoc) -> Any:
+    """The embedding of a document that has one."""
+    assert doc.embedding is not None
+    return doc.embedding
+
+
 def test_save_inserts_a_row_that_was_made_here() -> None:
     """A row whose key was made by the client is inserted by save(), where Peewee would update nothing."""
     order = WorkOrder(created_by="intake")
@@ -194,7 +200,7 @@ def test_bulk_update_of_every_type(item: WorkItem) -> None:
         read = MemDoc.get_by_id(doc.id)
         assert (MemDocType.KNOWLEDGE, {"n": n}, f"changed {n}") == (read.type, read.metadata, read.content)
         assert (item.id if n else None) == read.work_item_id
-        assert np.array_equal(vector(n), read.embedding)
+        assert np.array_equal(vector(n), vector_of(read))
     item.attempt_count, item.available_at, item.current_attempt_id = 1, item.available_at + timedelta(1), uuid.uuid4()
     WorkItem.bulk_update([item], ["attempt_count", "available_at", "current_attempt_id", "awaiting_approval"])
     changed = WorkItem.get_by_id(item.id)
@@ -278,12 +284,12 @@ def test_embeddings_travel_only_when_asked_for(myloware_db: StoreDatabase) -> No
     MemDoc.create(type="CONTEXT", content="x", embedding=vector(1))
     doc = MemDoc.get()
     assert {"embedding", "search", "content_hash"}.isdisjoint(doc.__data__)
-    assert np.array_equal(vector(1), doc.embedding)
+    assert np.array_equal(vector(1), vector_of(doc))
     assert "embedding" in doc.__data__
     at_once = MemDoc.select(MemDoc, MemDoc.embedding.read()).get()
     assert np.array_equal(vector(1), at_once.__data__["embedding"])
     as_text = MemDoc.select(MemDoc.embedding).get()
-    assert np.array_equal(vector(1), as_text.embedding)
+    assert np.array_equal(vector(1), vector_of(as_text))
 
 
 def test_vectors_compare_and_sort() -> None:
@@ -291,9 +297,8 @@ def test_vectors_compare_and_sort() -> None:
     near, far = (MemDoc.create(type="CONTEXT", content=str(n), embedding=vector(n)) for n in (1, 2))
     assert [near] == list(MemDoc.select().where(MemDoc.embedding == vector(1).tolist()))
     assert [far] == list(MemDoc.select().where(MemDoc.embedding != vector(1)))
-    exactly = (
-        MemDoc.embedding.cosine_distance(vector(2)) + 0
-    )  # alone, it may go through the index, which finds one of two
+    # Alone, the distance may go through the index, which finds one of the two.
+    exactly = MemDoc.embedding.cosine_distance(vector(2)) + 0
     assert [far, near] == list(MemDoc.select().order_by(exactly))
     none = MemDoc.create(type="CONTEXT", content="none")
     assert [none] == list(MemDoc.select().where(MemDoc.embedding.is_null()))

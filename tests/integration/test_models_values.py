@@ -7,7 +7,7 @@ import pickle
 import uuid
 from datetime import UTC, datetime, timedelta, timezone
 from ipaddress import IPv4Address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
@@ -142,7 +142,7 @@ def test_an_expression_is_replaced_by_its_value(myloware_db: StoreDatabase) -> N
     bulk = [WorkOrder(created_by="a"), WorkOrder(created_by=fn.upper("b"))]
     WorkOrder.bulk_create(bulk)
     assert ["a", "B"] == [row.created_by for row in bulk]
-    bulk[0].created_by, bulk[1].metadata = WorkOrder.created_by.concat("+"), Json({})
+    bulk[0].created_by, bulk[1].metadata = WorkOrder.created_by.concat("+"), cast("Any", Json({}))
     WorkOrder.bulk_update(bulk, ["created_by", "metadata"])
     assert [("a+", {}), ("B", {})] == [(row.created_by, row.metadata) for row in bulk]
 
@@ -221,12 +221,15 @@ def test_an_embedding_cannot_be_changed_in_place() -> None:
     at_once = MemDoc.select(MemDoc, MemDoc.embedding.read()).get()
     as_text = MemDoc.select(MemDoc.embedding).get()
     for read in (doc, MemDoc.get(), at_once, as_text, copy.deepcopy(at_once), pickle.loads(pickle.dumps(doc))):
+        assert read.embedding is not None
         assert np.array_equal(VECTOR.astype(np.float32), read.embedding)
         with pytest.raises(ValueError, match="read-only"):
             read.embedding[0] = 7
     doc.embedding = given
     assert doc.save() == 1
-    assert 7 == MemDoc.get().embedding[0]
+    changed = MemDoc.get().embedding
+    assert changed is not None
+    assert 7 == changed[0]
 
 
 def test_a_bad_embedding_is_refused_where_it_is_assigned() -> None:

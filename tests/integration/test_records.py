@@ -57,7 +57,7 @@ def parked(myloware: Store) -> WorkItem:
     return WorkItem.get_by_id(claim.item_id)
 
 
-def decide(store: Store, item: WorkItem, decision: str, **options: Any) -> ApprovalEvent:
+def decide(store: Store, item: WorkItem, decision: Any, **options: Any) -> ApprovalEvent:
     """Decide with the usual words."""
     return store.approvals.decide(
         item.id, approver_id="kim", decision=decision, reason="looked at it", policy_version="2026-1", **options
@@ -170,6 +170,8 @@ def test_a_run_starts_and_ends_once(myloware: Store, item: WorkItem) -> None:
     assert Run.get_by_id(run.id).started_at == run.started_at
     done = myloware.runs.finish(run.id, context={"step": 2})
     assert (WorkOrderStatus.COMPLETED, {"step": 2}) == (done.status, done.context)
+    assert run.started_at is not None
+    assert done.finished_at is not None
     assert done.started_at == run.started_at < done.finished_at == Run.get_by_id(run.id).finished_at
     with pytest.raises(InvalidInput, match="COMPLETED"):
         myloware.runs.finish(run.id, error="too late")

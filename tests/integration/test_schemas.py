@@ -70,7 +70,7 @@ def test_a_version_is_registered_once(myloware: Store) -> None:
     myloware.schemas.activate("invoice", "1")
     again = myloware.schemas.register("invoice", "1", "INVOICE", dict(reversed(INVOICE.items())))
     assert (first.id, True) == (again.id, again.is_active)
-    for kind, definition in (("TICKET", INVOICE), ("INVOICE", {"const": True})):
+    for kind, definition in ((WorkItemType.TICKET, INVOICE), (WorkItemType.INVOICE, {"const": True})):
         with pytest.raises(VersionConflict, match="invoice 1 was registered before"):
             myloware.schemas.register("invoice", "1", kind, definition)
     assert INVOICE == Schema.get_by_id(first.id).schema_definition
@@ -206,7 +206,7 @@ def test_the_refused_second_active_row_is_a_conflict(myloware: Store) -> None:
 def test_versions_are_listed(myloware: Store) -> None:
     """By name, the newest first, narrowed as asked."""
     for name, version, kind in (("a", "1", "TICKET"), ("a", "2", "TICKET"), ("b", "1", "STATUS_REPORT")):
-        myloware.schemas.register(name, version, kind, {})
+        myloware.schemas.register(name, version, WorkItemType(kind), {})
     myloware.schemas.activate("a", "1")
 
     def listed(**options: Any) -> list[tuple[str, str]]:
@@ -353,13 +353,13 @@ def test_a_rolled_back_activation_counts_nowhere(myloware: Store, strict: Schema
 def test_a_check_is_one_query_and_definitions_travel_once(myloware: Store, strict: Schemas) -> None:
     """Also for many documents of several types, and with more schemas than are kept ready."""
     asked: list[str] = []
-    rows = strict._rows
+    rows = strict._definitions._rows
 
     def counted(sql: str, parameters: Any, **options: Any) -> Any:
         asked.append(sql)
         return rows(sql, parameters, **options)
 
-    strict._rows = counted  # type: ignore[method-assign]
+    strict._definitions._rows = counted  # type: ignore[method-assign]
     documents = [("INVOICE", '{"number": "1", "total": 1}'), ("TICKET", "x")] * 50
     strict.check_documents(documents)
     assert [_sql("active_schemas"), _sql("active_definitions")] == asked
@@ -370,7 +370,7 @@ def test_a_check_is_one_query_and_definitions_travel_once(myloware: Store, stric
     strict.check_documents([(f"N{n}", "1") for n in range(120)])
     Schema.create(name="n0a", version="1", document_type="N0", schema_definition={}, is_active=True)
     strict.check_documents([("N0", "1")])
-    assert 2 == len(strict._kept)
+    assert 2 == len(strict._definitions._kept)
     with pytest.raises(InvalidDocument):
         strict.check_documents([*documents, ("INVOICE", "{}")])
 

@@ -6,7 +6,7 @@ import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 import numpy as np
@@ -20,6 +20,7 @@ from myloware_store import (
     IdempotencyConflict,
     InvalidInput,
     LeaseLost,
+    NewItem,
     NotFound,
     Priority,
     WorkItem,
@@ -116,6 +117,9 @@ def test_a_bad_order_leaves_nothing(myloware: Store, items: Any, options: dict[s
         ({"type": "LETTER", "content": "x"}, "type: 'LETTER' is not one of"),
         ({"type": "INVOICE"}, "it needs a type and a content"),
         ("INVOICE", "str is not a mapping"),
+        (NewItem("INVOICE", ""), "content: the text is empty"),
+        (NewItem("LETTER", "x"), "type: 'LETTER' is not one of"),
+        (NewItem("INVOICE", cast("str", 17)), "content: int is not text"),
     ],
 )
 def test_an_error_says_which_item(myloware: Store, wrong: Any, told: str) -> None:
@@ -127,6 +131,16 @@ def test_an_error_says_which_item(myloware: Store, wrong: Any, told: str) -> Non
     myloware.work.submit([INVOICE] * 2)
     with pytest.raises(InvalidInput, match=r"^results\[1\]: not JSON"):
         myloware.work.finish(myloware.work.claim("agent", n=2), [1, {1}])
+
+
+def test_an_item_is_a_mapping_or_a_new_item(myloware: Store) -> None:
+    """Both are stored alike, and are the same items under one idempotency key."""
+    items = [INVOICE, TICKET]
+    order = myloware.work.submit([NewItem(**INVOICE), TICKET], idempotency_key="once")
+    assert order == myloware.work.submit([NewItem(**item) for item in items], idempotency_key="once")
+    assert order == myloware.work.submit(items, idempotency_key="once")
+    stored = [(item.type, item.content) for item in myloware.work.items(order.id)]
+    assert [(item["type"], item["content"]) for item in items] == stored
 
 
 def test_a_workflow_is_what_the_caller_calls_it(myloware: Store) -> None:
@@ -156,7 +170,7 @@ def test_racing_submits_of_one_key_make_one_order(myloware: Store) -> None:
 
     def submit(_: int) -> uuid.UUID:
         barrier.wait()
-        return myloware.work.submit([INVOICE], idempotency_key="once").id  # type: ignore[no-any-return]
+        return myloware.work.submit([INVOICE], idempotency_key="once").id
 
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(submit, range(8)))) == 1
@@ -270,6 +284,7 @@ def test_finishing_completes_item_attempt_and_order(myloware: Store) -> None:
     assert ({"total": 12.5}, WorkItemStatus.COMPLETED) == (item.result, item.status)
     attempt = item.attempts.get()
     assert (AttemptStatus.COMPLETED, {"total": 12.5}) == (attempt.status, attempt.output)
+    assert attempt.finished_at is not None
     lasted = attempt.finished_at - attempt.started_at
     assert attempt.duration_ms == pytest.approx(lasted / timedelta(milliseconds=1), abs=0.5)
     assert {claims[0].item_id} == myloware.work.finish(claims[:1], [{"total": 99}])
@@ -351,7 +366,9 @@ def test_a_heartbeat_extends_the_lease_and_leaves_the_item_alone(myloware: Store
     (claim,) = myloware.work.claim("agent", lease=5)
     before = WorkItem.get().updated_at
     assert {claim.item_id} == myloware.work.heartbeat([claim], lease=600)
-    assert Attempt.get().lease_expires_at > claim.lease_expires_at + timedelta(seconds=500)
+    expires = Attempt.get().lease_expires_at
+    assert expires is not None
+    assert expires > claim.lease_expires_at + timedelta(seconds=500)
     assert before == WorkItem.get().updated_at
 
 

@@ -136,7 +136,7 @@ def test_an_item_is_moved_by_hand(
 
 def left(_store: Store) -> tuple[list[str], int]:
     """Return the statuses of the attempts, and how many letters are open."""
-    attempts = [attempt.status for attempt in Attempt.select().order_by(Attempt.attempt_number)]
+    attempts: list[str] = [attempt.status for attempt in Attempt.select().order_by(Attempt.attempt_number)]
     return attempts, DeadLetter.select().where(DeadLetter.replayed_at.is_null()).count()
 
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from myloware_store import Attempt, Claim, DeadLetter, NotAwaitingApproval, WorkItem, WorkOrder
+from myloware_store import ApprovalDecision, Attempt, Claim, DeadLetter, NotAwaitingApproval, WorkItem, WorkOrder
 
 if TYPE_CHECKING:
     from myloware_store import Store
@@ -144,11 +144,11 @@ class Ledger(RuleBasedStateMachine):
         assert len(letters) == sum(len(part) for part in told)
         assert set(letters) == set().union(*told)
 
-    @rule(decision=st.sampled_from(["APPROVED", "REJECTED", "ESCALATED"]))
-    def decide(self, decision: str) -> None:
+    @rule(decision=st.sampled_from(ApprovalDecision))
+    def decide(self, decision: ApprovalDecision) -> None:
         """Decide two ways at once: one counts, unless it was passed on."""
 
-        def one(verdict: str, item: Any) -> bool:
+        def one(verdict: ApprovalDecision, item: Any) -> bool:
             try:
                 self.store.approvals.decide(item, approver_id="kim", decision=verdict, policy_version="1")
             except NotAwaitingApproval:
@@ -156,7 +156,7 @@ class Ledger(RuleBasedStateMachine):
             return verdict != "ESCALATED"
 
         for item in self.store.approvals.pending(limit=1):
-            assert 1 == sum(self.at_once(partial(one, decision, item), partial(one, "APPROVED", item)))
+            assert 1 == sum(self.at_once(partial(one, decision, item), partial(one, ApprovalDecision.APPROVED, item)))
 
     @rule()
     def prune(self) -> None:

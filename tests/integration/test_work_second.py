@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 
-from myloware_store import ApprovalEvent, Attempt, AttemptStatus, NotAwaitingApproval, WorkItem, WorkItemStatus
+from myloware_store import (
+    ApprovalDecision,
+    ApprovalEvent,
+    Attempt,
+    AttemptStatus,
+    NotAwaitingApproval,
+    WorkItem,
+    WorkItemStatus,
+)
 from tests.integration.conftest import until_blocked
 
 if TYPE_CHECKING:
@@ -63,17 +71,17 @@ def test_an_attempt_that_was_ended_meanwhile_ends_nothing(myloware: Store, first
     assert item.attempt_count == item.attempts.count()
 
 
-@pytest.mark.parametrize("second", ["APPROVED", "REJECTED", "ESCALATED"])
-def test_a_second_decision_is_told_that_there_was_one(myloware: Store, second: str) -> None:
+@pytest.mark.parametrize("second", ApprovalDecision)
+def test_a_second_decision_is_told_that_there_was_one(myloware: Store, second: ApprovalDecision) -> None:
     """Also the same one again, and it leaves no event."""
     myloware.work.submit([INVOICE])
     myloware.work.finish(myloware.work.claim("agent"), [1], gate=True)
     item = WorkItem.get()
 
-    def decide(decision: str) -> ApprovalEvent:
+    def decide(decision: ApprovalDecision) -> ApprovalEvent:
         return myloware.approvals.decide(item.id, approver_id="kim", decision=decision, policy_version="1")
 
-    done = after(myloware, lambda: decide("APPROVED"), lambda: decide(second))
+    done = after(myloware, lambda: decide(ApprovalDecision.APPROVED), lambda: decide(second))
     assert isinstance(done.exception(), NotAwaitingApproval)
     assert ["APPROVED"] == [event.decision for event in ApprovalEvent.select()]
     assert WorkItem.get().status is WorkItemStatus.COMPLETED

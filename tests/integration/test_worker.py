@@ -30,7 +30,7 @@ from myloware_store import (
     WorkItem,
     WorkItemStatus,
 )
-from tests.integration.conftest import BLOCKED, until
+from tests.integration.conftest import BLOCKED, extended, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -158,7 +158,7 @@ def test_results_that_cannot_be_stored_fail_their_attempt_only(myloware: Store) 
     report = drained(myloware, handle, threads=1, prefetch=3)
     assert (3, 1) == (report.failed, report.finished)
     errors = [a.error for a in Attempt.select().where(Attempt.status == AttemptStatus.FAILED).order_by(Attempt.id)]
-    assert ["InvalidInput", "InvalidInput", "SystemExit"] == [error.split(":")[0] for error in errors]
+    assert ["InvalidInput", "InvalidInput", "SystemExit"] == [str(error).split(":")[0] for error in errors]
 
 
 def test_a_handler_works_for_the_tenant_of_its_claim(myloware: Store) -> None:
@@ -214,7 +214,7 @@ def test_leases_last_as_long_as_their_handlers(myloware: Store) -> None:
     myloware.work.submit([INVOICE])
 
     def handle(claim: Claim) -> None:
-        until(lambda: Attempt.get_by_id(claim.attempt_id).lease_expires_at > claim.lease_expires_at)
+        until(lambda: extended(claim))
         until(lambda: bool(myloware.db.execute_sql("SELECT now() > %s", (claim.lease_expires_at,)).fetchone()[0]))
         assert myloware.work.reap() == {}
 

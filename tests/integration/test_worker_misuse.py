@@ -27,7 +27,7 @@ from myloware_store import (
 )
 from myloware_store.worker.results import hand_in
 from myloware_store.worker.threads import Handled
-from tests.integration.conftest import until
+from tests.integration.conftest import extended, until
 
 INVOICE = {"type": "INVOICE", "content": "Invoice 17"}
 # What counts as a try goes on counting after a rollback.
@@ -127,7 +127,9 @@ def test_a_late_result_meets_a_timeout_that_could_not_be_told_yet(myloware: Stor
     myloware.db.execute_sql(REFUSE.format(body=TRYING_AGAIN))
     report = Worker(myloware, lambda _: until(lambda: tried(myloware)), timeout=0.2).run(drain=True)
     assert WorkerReport(failed=1) == report
-    assert Attempt.get().error.startswith("TimeoutError")
+    error = Attempt.get().error
+    assert error is not None
+    assert error.startswith("TimeoutError")
 
 
 def test_an_item_that_nothing_can_end_does_not_end_the_worker(myloware: Store) -> None:
@@ -171,7 +173,7 @@ def test_an_item_that_was_lost_and_claimed_again_keeps_its_lease(myloware: Store
             assert kept.wait(60)
             worker.stop()
         else:
-            until(lambda: Attempt.get_by_id(claim.attempt_id).lease_expires_at > claim.lease_expires_at)
+            until(lambda: extended(claim))
             kept.set()
         return claim.attempt_number
 

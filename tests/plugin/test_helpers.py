@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import pytest
 
@@ -39,6 +40,17 @@ def test_factory_makes_valid_rows(myloware_factory: Any, make: str) -> None:
 
     assert first == type(first).get_by_id(first._pk)
     assert first != second
+
+
+@pytest.mark.parametrize("make", MAKES)
+def test_factory_names_every_field(make: str) -> None:
+    """Completion offers all that the model has, but for what the database generates."""
+    factory = importlib.import_module("pytest_myloware.factory")
+    hints = get_type_hints(getattr(factory.Factory, make), vars(factory) | {"ArrayLike": object})
+    (fields,) = get_args(hints["fields"])
+    named = hints["return"]._meta.combined.items()
+
+    assert {name for name, field in named if not getattr(field, "generated", False)} == set(fields.__annotations__)
 
 
 def test_factory_takes_fields_and_parents(myloware: Store, myloware_factory: Any) -> None:
