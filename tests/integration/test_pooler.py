@@ -61,6 +61,7 @@ class Client(socketserver.BaseRequestHandler):
 
     def handle(self) -> None:
         """Serve it until it hangs up."""
+        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or each reply waits 40 ms for an ACK
         own: socket.socket | None = None
         while True:
             (length, code) = struct.unpack("!II", receive(self.request, 8))
