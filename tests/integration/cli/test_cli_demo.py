@@ -129,11 +129,11 @@ def test_three_hundred_documents(shell_up: Shell, tmp_path: Path) -> None:
     assert re.search(r"^work_items +300 *$", done.stdout, re.MULTILINE)
 
 
-def test_a_question_without_an_answer(shell_up: Shell, tmp_path: Path) -> None:
+def test_a_question_without_an_answer(shell: Shell, tmp_path: Path) -> None:
     """Memory finds nothing that is similar to it, and the report says so."""
     (tmp_path / "bill.txt").write_text("Invoice 17")
 
-    assert "No match: " in shell_up.run("demo", "--query", "\u2603", tmp_path).stdout
+    assert "No match: " in shell.run("demo", "--query", "\u2603", tmp_path).stdout
 
 
 @pytest.mark.parametrize("query", ["", " \n"])
