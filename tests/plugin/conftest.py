@@ -56,7 +56,7 @@ class Project(NamedTuple):
 @pytest.fixture(scope="session")
 def inner_home() -> Iterator[Path]:
     """Give the home of a server for inner test runs, in memory if there is room: they must not meet the outer run's."""
-    base = importlib.import_module("pytest_myloware.home")._base()
+    base = importlib.import_module("pytest_myloware.server.home").base_folder()
     home = Path(tempfile.mkdtemp(prefix="myloware-inner-", dir=base))
     home.chmod(0o711)
     yield home
@@ -124,9 +124,9 @@ class Subject:
 @pytest.fixture(scope="module")
 def make_subject(myloware_server: Any) -> Iterator[Callable[[str], Subject]]:
     """Give a function that makes such a database with a schema."""
-    maintenance = importlib.import_module("pytest_myloware.maintenance").Maintenance(myloware_server)
-    marking = importlib.import_module("pytest_myloware.marking")
-    slots = importlib.import_module("pytest_myloware.slot")
+    maintenance = importlib.import_module("pytest_myloware.server.maintenance").Maintenance(myloware_server)
+    marking = importlib.import_module("pytest_myloware.template.marking")
+    slots = importlib.import_module("pytest_myloware.isolation.slot")
     made: list[Any] = []
 
     def make(schema: str) -> Subject:

@@ -57,7 +57,7 @@ def test_what_interrupts_the_way_back_spoils_nothing(project: Project) -> None:
     """An exception amid putting back makes the next test begin with a new database."""
     result = project.run("""
         import pytest
-        from pytest_myloware.slot import Slot
+        from pytest_myloware.isolation.slot import Slot
 
         def write(store):
             store.db.execute_sql("INSERT INTO capabilities (name, scope) VALUES ('x', 'all')")

@@ -295,7 +295,7 @@ def test_unused_costs_nothing(project: Project) -> None:
         def test_nothing():
             assert not {"myloware_store", "psycopg2", "peewee", "attrs", "numpy"} & set(sys.modules)
             loaded = {name for name in sys.modules if name.startswith("pytest_myloware.")}
-            assert loaded == {f"pytest_myloware.{name}" for name in ("fixtures", "options", "plugin")}
+            assert loaded == {f"pytest_myloware.{name}" for name in ("errors", "fixtures", "options", "plugin")}
     """,
         "-p",
         "no:pytest_postgresql",

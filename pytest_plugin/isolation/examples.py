@@ -1,4 +1,4 @@
-"""Hypothesis runs a test many times in one database: each example begins with what was there before the first."""
+"""Begin every example of a hypothesis test with the same database."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .lease import Lease
+    from ..options import Lent
 
 __all__ = ["each_example_reset"]
 
 
 @contextmanager
-def each_example_reset(lease: Lease, hypothesis: Any) -> Iterator[None]:
+def each_example_reset(lease: Lent, hypothesis: Any) -> Iterator[None]:
     """Put the database back before every example but the first.
 
     Args:
         lease: The database.
-        hypothesis: What hypothesis hangs on a test for other plugins: its `inner_test` is the function as written.
+        hypothesis: The attribute `hypothesis` of a test; its `inner_test` is the test function.
     """
     inner = hypothesis.inner_test
-    put_back = lease.accept  # not before the first example: unittest's setUp has run by then
+    put_back = lease.accept  # in the first example, after the setUp of unittest
 
     @wraps(inner)
     def example(*args: Any, **kwargs: Any) -> Any:
