@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .options import OPTIONS, SUMMARY, run_name
+from .options import OPTIONS, SUMMARY, TEST, run_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -82,12 +82,10 @@ def myloware_template(_myloware_databases: Databases, myloware_seed: Any) -> str
 
 
 @pytest.fixture
-def _myloware_lease(
-    request: pytest.FixtureRequest, _myloware_databases: Databases, myloware_seed: Any
-) -> Iterator[Lease]:
+def _myloware_lease(pytestconfig: pytest.Config, _myloware_databases: Databases, myloware_seed: Any) -> Iterator[Lease]:
     from .isolation.lease import lend
 
-    with lend(request, _myloware_databases, myloware_seed) as lease:
+    with lend(pytestconfig.stash[TEST], _myloware_databases, myloware_seed) as lease:
         yield lease
 
 

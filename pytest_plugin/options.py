@@ -16,6 +16,7 @@ __all__ = [
     "MODES",
     "OPTIONS",
     "SUMMARY",
+    "TEST",
     "TEST_URL",
     "Lent",
     "Mode",
@@ -83,6 +84,9 @@ OPTIONS = pytest.StashKey[Options]()
 
 SUMMARY = pytest.StashKey[list[dict[str, Any]]]()
 """On the configuration: the summary of each process of the run."""
+
+TEST = pytest.StashKey[pytest.Item]()
+"""On the configuration: the test that is being set up. `request` would cost each test more than BEGIN does."""
 
 LEASE = pytest.StashKey[Lent]()
 """On a test: its database."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .errors import Unusable
-from .options import FAILED, LEASE, OPTIONS, SUMMARY, add_options, read_options, run_name
+from .options import FAILED, LEASE, OPTIONS, SUMMARY, TEST, add_options, read_options, run_name
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -46,6 +46,12 @@ def pytest_report_header(config: pytest.Config) -> str:
 def pytest_configure_node(node: Any) -> None:
     """Pass the run's name to each pytest-xdist worker."""
     node.workerinput["myloware_run"] = run_name(node.config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Note the test, for its fixtures."""
+    item.config.stash[TEST] = item
 
 
 @pytest.hookimpl(wrapper=True)

@@ -16,7 +16,7 @@ from myloware_store.db.tenancy import scope_kept
 from myloware_store.models import MODELS
 from myloware_store.settings import Settings
 
-from ..options import FAILED, LEASE, MODES, OPTIONS
+from ..options import FAILED, LEASE, MODES
 from ..report.changes import describe_changes
 from ..report.queries import Queries, explain, recorded
 
@@ -222,17 +222,17 @@ def _reader(connection: Any) -> Read:
 
 
 @contextmanager
-def lend(request: pytest.FixtureRequest, databases: Databases, default_seed: Any) -> Iterator[Lease]:
+def lend(test: pytest.Item, databases: Databases, default_seed: Any) -> Iterator[Lease]:
     """Lend a test the database that its marker or the run's options ask for."""
     databases.require_own()
-    mode, seed = _asked(request, default_seed)
+    mode, seed = _asked(test, databases.options.mode, default_seed)
     slot = databases.shared or databases.slot(mode, seed)
     if databases.shared is not None and seed != default_seed:
         pytest.fail("a test of a class or module with a database of its own cannot have another seed", pytrace=False)
-    lease = Lease(slot, mode, databases, request.node)
+    lease = Lease(slot, mode, databases, test)
     lease.begin()
     databases.waits.seen.clear()
-    request.node.stash[LEASE] = lease
+    test.stash[LEASE] = lease
     try:
         with scope_kept():
             yield lease
@@ -240,7 +240,7 @@ def lend(request: pytest.FixtureRequest, databases: Databases, default_seed: Any
         if not databases.inherited:
             try:
                 if lease.kept:
-                    databases.keep(slot, request.node.nodeid)
+                    databases.keep(slot, test.nodeid)
             finally:
                 lease.end()
 
@@ -263,10 +263,10 @@ def share(databases: Databases, seed: Any) -> Iterator[Store]:
             slot.leave()
 
 
-def _asked(request: pytest.FixtureRequest, seed: Any) -> tuple[Mode, Any]:
+def _asked(test: pytest.Item, mode: Mode, seed: Any) -> tuple[Mode, Any]:
     """Return the mode and the seed of the innermost marker that names them, else the defaults."""
-    asked: dict[str, Any] = {"mode": request.config.stash[OPTIONS].mode, "seed": seed}
-    for marker in reversed(list(request.node.iter_markers(_MARKER))):
+    asked: dict[str, Any] = {"mode": mode, "seed": seed}
+    for marker in reversed(list(test.iter_markers(_MARKER))):
         if marker.args or set(marker.kwargs) - set(asked):
             pytest.fail(
                 f"the marker {_MARKER} takes mode= and seed=, not {marker.args or marker.kwargs}", pytrace=False
