@@ -72,8 +72,8 @@ class Databases:
         """
         if self.inherited:
             raise Unusable(
-                "this process was forked by a test, and goes on with the tests of its parent, whose databases these"
-                " are: end such a process with os._exit()"
+                "this process was forked by a test, and continues with its parent's tests on its parent's databases:"
+                " end such a process with os._exit()"
             )
 
     def template(self, seed: Any) -> Template:
@@ -90,7 +90,8 @@ class Databases:
                 self._failed[key] = error
                 raise
             except Exception as error:
-                self._failed[key] = Unusable(f"the template database was not made: {type(error).__name__}: {error}")
+                message = f"the template database could not be built: {type(error).__name__}: {error}"
+                self._failed[key] = Unusable(message)
                 raise
         return self._templates[key]
 

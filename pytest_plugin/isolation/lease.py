@@ -136,7 +136,7 @@ class Lease:
         if not self._levels:
             self.slot.database.execute_sql("ROLLBACK TO SAVEPOINT myloware_reset")
         elif self.slot.database.in_transaction():
-            pytest.fail("a transaction is open: leave it before the database is put back", pytrace=False)
+            pytest.fail("a transaction is open: end it before myloware_reset", pytrace=False)
         else:
             self.slot.reset()
 
@@ -175,7 +175,7 @@ class Lease:
                 with _connected(self.slot.url) as connection:
                     return describe_changes(_reader(reference), _reader(connection), copies)
         except (psycopg2.Error, StoreError) as error:
-            return f"it cannot be read: {str(error).strip()}"
+            return f"the database cannot be read: {str(error).strip()}"
 
     def _changes_inside(self, before: Read, copies: dict[str, str]) -> str:
         with self.slot.database.atomic() as savepoint:
@@ -195,7 +195,7 @@ class Lease:
         queries = self._queries or Queries(self.slot.database)
         slowest = queries.slowest
         return {
-            "kept_apart": self.seconds,
+            "isolation": self.seconds,
             "statements": sum(query.seconds for query in queries.statements),
             "count": len(queries),
             "slowest": str(slowest) if slowest else "",
@@ -228,7 +228,7 @@ def lend(test: pytest.Item, databases: Databases, default_seed: Any) -> Iterator
     mode, seed = _asked(test, databases.options.mode, default_seed)
     slot = databases.shared or databases.slot(mode, seed)
     if databases.shared is not None and seed != default_seed:
-        pytest.fail("a test of a class or module with a database of its own cannot have another seed", pytrace=False)
+        pytest.fail("a test in a class or module that shares a database cannot have another seed", pytrace=False)
     lease = Lease(slot, mode, databases, test)
     lease.begin()
     databases.waits.seen.clear()

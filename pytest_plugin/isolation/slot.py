@@ -38,13 +38,11 @@ _RESET_SESSION = """
     SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES
     """
 _ALTERED = (
-    "the database that tests of a class or module share was changed in a way that putting back rows does not undo"
-    " (DDL, a large object, a lock that was kept): give that test a database of its own, without myloware_class and"
-    " myloware_module"
+    "restoring rows does not undo a change to a shared database (DDL, a large object, a lock that was kept): give that"
+    " test a database of its own, without myloware_class, myloware_module and myloware_reset"
 )
 _NO_SUPERUSER = (
-    "myloware_class and myloware_module put back what each test writes, for which the role on the server must be a"
-    " superuser"
+    "myloware_class, myloware_module and myloware_reset restore rows, which needs a superuser on the test server"
 )
 
 
@@ -57,7 +55,7 @@ class _Level:
 
 
 class Slot:
-    """A copy of a template, put back after each test, or made anew if restoring rows does not suffice.
+    """A copy of a template, restored after each test, or replaced by a new copy if restoring rows does not suffice.
 
     Args:
         maintenance: The server.

@@ -21,9 +21,9 @@ def add_sections(item: pytest.Item, report: pytest.TestReport) -> None:
     if lease is None:
         return
     if waits := lease.waits:
-        report.sections.append(("myloware: what waited for a lock", waits))
+        report.sections.append(("myloware: lock waits", waits))
     if changes := lease.changes():
-        report.sections.append(("myloware: what the test changed in its database", changes))
+        report.sections.append(("myloware: changes in the test's database", changes))
 
 
 def summary_lines(used: list[dict[str, Any]]) -> list[str]:
@@ -35,12 +35,12 @@ def summary_lines(used: list[dict[str, Any]]) -> list[str]:
             built[line] = now or built.get(line, False)  # one worker builds it for all
     lines = [f"{line} {'built' if now else 'hit'}" for line, now in sorted(built.items())]
     if remade := sum(each["remade"] for each in used):
-        lines.append(f"databases made anew after a test had left DDL, a lock or the like: {remade}")
+        lines.append(f"new copies after a test left DDL, a lock or the like: {remade}")
     if tests := [test for each in used for test in each["remaking"]]:
         more = f" and {len(tests) - _NAMED} more" if len(tests) > _NAMED else ""
         lines.append(f"  {', '.join(tests[:_NAMED])}{more}")
     if any(each["fallback"] for each in used):
-        lines.append("mode clone instead of restore: putting back rows takes a superuser on the test server")
+        lines.append("mode clone instead of restore: restoring rows needs a superuser on the test server")
     for each in used:
         for test, url in each["kept"]:
             lines += [f"kept for {test}:", f"  psql '{url}'"]
@@ -62,12 +62,12 @@ def timing_lines(reporter: pytest.TerminalReporter, count: int) -> list[str]:
         for report in reports:
             timing = getattr(report, _TIMING, None)
             if timing is not None:
-                timed.append((timing["kept_apart"] + timing["statements"], report.nodeid, timing))
+                timed.append((timing["isolation"] + timing["statements"], report.nodeid, timing))
     lines = []
     for seconds, test, timing in sorted(timed, key=lambda each: each[0], reverse=True)[:count]:
         counted = f"{timing['count']} statement{'' if timing['count'] == 1 else 's'}"
         parts = f"{timing['statements'] * 1e3:.1f} ms in {counted}"
-        lines.append(f"{seconds * 1e3:8.1f} ms  {test}  ({parts}, {timing['kept_apart'] * 1e3:.1f} ms ready and back)")
+        lines.append(f"{seconds * 1e3:8.1f} ms  {test}  ({parts}, {timing['isolation'] * 1e3:.1f} ms isolation)")
         if timing["slowest"]:
             lines.append(f"             slowest: {timing['slowest']}")
             lines += [f"               {line}" for line in timing["plan"]]
