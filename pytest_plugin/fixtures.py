@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .options import OPTIONS, SUMMARY, TEST, run_name
+from .options import OPTIONS, REQUEST, SUMMARY, run_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def myloware_server(request: pytest.FixtureRequest) -> Iterator[Server]:
+def myloware_server(pytestconfig: pytest.Config) -> Iterator[Server]:
     """Return the PostgreSQL server of the run.
 
     That is the server of `--myloware-dsn` or `MYLOWARE_TEST_URL`, else of the project's process or noproc fixture of
@@ -33,7 +33,7 @@ def myloware_server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """
     from .server.finding import open_server
 
-    with open_server(request.config.stash[OPTIONS], request) as server:
+    with open_server(pytestconfig.stash[OPTIONS], pytestconfig.stash[REQUEST]) as server:
         yield server
 
 
@@ -85,7 +85,7 @@ def myloware_template(_myloware_databases: Databases, myloware_seed: Any) -> str
 def _myloware_lease(pytestconfig: pytest.Config, _myloware_databases: Databases, myloware_seed: Any) -> Iterator[Lease]:
     from .isolation.lease import lend
 
-    with lend(pytestconfig.stash[TEST], _myloware_databases, myloware_seed) as lease:
+    with lend(pytestconfig.stash[REQUEST].node, _myloware_databases, myloware_seed) as lease:
         yield lease
 
 

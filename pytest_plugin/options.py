@@ -15,8 +15,8 @@ __all__ = [
     "LEASE",
     "MODES",
     "OPTIONS",
+    "REQUEST",
     "SUMMARY",
-    "TEST",
     "TEST_URL",
     "Lent",
     "Mode",
@@ -85,8 +85,8 @@ OPTIONS = pytest.StashKey[Options]()
 SUMMARY = pytest.StashKey[list[dict[str, Any]]]()
 """On the configuration: the summary of each process of the run."""
 
-TEST = pytest.StashKey[pytest.Item]()
-"""On the configuration: the test that is being set up. `request` would cost each test more than BEGIN does."""
+REQUEST = pytest.StashKey[pytest.FixtureRequest]()
+"""On the configuration: the request of the fixture that is being set up."""
 
 LEASE = pytest.StashKey[Lent]()
 """On a test: its database."""

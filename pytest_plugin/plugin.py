@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .errors import Unusable
-from .options import FAILED, LEASE, OPTIONS, SUMMARY, TEST, add_options, read_options, run_name
+from .options import FAILED, LEASE, OPTIONS, REQUEST, SUMMARY, add_options, read_options, run_name
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -49,9 +49,14 @@ def pytest_configure_node(node: Any) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Note the test, for its fixtures."""
-    item.config.stash[TEST] = item
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> None:
+    """Pass requests to the two fixtures that need them.
+
+    An argument `request` costs every test as much as BEGIN, even if the fixture's value is cached: pytest defines a
+    fixture for it and inspects its signature.
+    """
+    if fixturedef.argname in {"_myloware_lease", "myloware_server"}:
+        request.config.stash[REQUEST] = request
 
 
 @pytest.hookimpl(wrapper=True)
