@@ -6,6 +6,7 @@ Every pytest run imports this module, so it imports only pytest.
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import pytest
@@ -62,11 +63,8 @@ class Options(NamedTuple):
 class Lent(Protocol):
     """The database of a test, as hooks and reports use it."""
 
-    def accept(self) -> None:
-        """Make the present state the one that `reset` returns to."""
-
-    def reset(self) -> None:
-        """Undo the writes since `accept`."""
+    def each_example_reset(self, hypothesis: Any) -> AbstractContextManager[None]:
+        """Reset the database before every example of a hypothesis test but the first."""
 
     @property
     def waits(self) -> str:

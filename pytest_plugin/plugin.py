@@ -66,9 +66,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     hypothesis = getattr(getattr(item, "obj", None), "hypothesis", None)
     if lease is None or hypothesis is None:
         return (yield)
-    from .isolation.examples import each_example_reset
-
-    with each_example_reset(lease, hypothesis):
+    with lease.each_example_reset(hypothesis):
         return (yield)
 
 

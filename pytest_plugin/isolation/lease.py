@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing, contextmanager, nullcontext, suppress
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
@@ -139,6 +140,29 @@ class Lease:
             pytest.fail("a transaction is open: end it before myloware_reset", pytrace=False)
         else:
             self.slot.reset()
+
+    @contextmanager
+    def each_example_reset(self, hypothesis: Any) -> Iterator[None]:
+        """Reset the database before every example of a hypothesis test but the first.
+
+        Args:
+            hypothesis: The attribute `hypothesis` of the test; its `inner_test` is the test function.
+        """
+        inner = hypothesis.inner_test
+        put_back = self.accept  # in the first example, after the setUp of unittest
+
+        @wraps(inner)
+        def example(*args: Any, **kwargs: Any) -> Any:
+            nonlocal put_back
+            put_back()
+            put_back = self.reset
+            return inner(*args, **kwargs)
+
+        hypothesis.inner_test = example
+        try:
+            yield
+        finally:
+            hypothesis.inner_test = inner
 
     def begin(self) -> None:
         """Make the database ready for the test."""
