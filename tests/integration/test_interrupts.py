@@ -137,8 +137,11 @@ def locked(db: StoreDatabase, pairs: type[Pair]) -> Iterator[connection]:
 
 
 @contextmanager
-def kill(other: connection, *numbers: int, often: bool = False) -> Iterator[None]:
-    """Send signals to this process once its main thread waits for the other connection."""
+def kill(other: connection, *numbers: int, often: bool = False, release: bool = False) -> Iterator[None]:
+    """Send signals to this process once its main thread waits for the other connection.
+
+    With `release`, that connection commits half a second later, when the signals would have cancelled the statement.
+    """
     over = threading.Event()
 
     def send() -> None:
@@ -148,6 +151,9 @@ def kill(other: connection, *numbers: int, often: bool = False) -> Iterator[None
             os.kill(os.getpid(), number)
         while often and not over.wait(0.01):
             os.kill(os.getpid(), numbers[0])
+        if release:
+            over.wait(0.5)
+            other.commit()
 
     sender = threading.Thread(target=send)
     sender.start()
@@ -219,8 +225,7 @@ def test_a_handler_that_has_returned_is_not_made_way_for_again(
     assert ("57014", False) == (caught_again.value.sqlstate, isinstance(caught_again.value, TransactionConflict))
 
     heard.clear()
-    threading.Timer(0.5, locked.commit).start()
-    with kill(locked, signal.SIGTERM, signal.SIGUSR1):
+    with kill(locked, signal.SIGTERM, signal.SIGUSR1, release=True):
         update()
     assert ({"SIGTERM", "SIGUSR1"}, 2) == (set(heard), pairs.get().number)
 

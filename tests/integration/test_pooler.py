@@ -19,7 +19,6 @@ from myloware_store.db.database import StoreDatabase
 from myloware_store.db.listening import Listener
 from myloware_store.memory.index.session import open_session
 from myloware_store.ops.migrate import migrate, rollback
-from tests.conftest import on_one_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,6 +60,7 @@ class Client(socketserver.BaseRequestHandler):
 
     def handle(self) -> None:
         """Serve it until it hangs up."""
+        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or each reply waits 40 ms for an ACK
         own: socket.socket | None = None
         while True:
             (length, code) = struct.unpack("!II", receive(self.request, 8))
@@ -167,7 +167,6 @@ def test_nobody_listens_through_a_transaction_pooler(pooled: StoreDatabase) -> N
     assert 0 == locks(pooled)
 
 
-@on_one_server
 def test_a_pooler_of_sessions_is_as_good_as_none(pooler: Pooler, settings: Settings) -> None:
     """A session stays with its connection there."""
     pooler.mode = "session"
