@@ -1,4 +1,4 @@
-"""The fixtures; the library is imported when one of them is used, and not before."""
+"""The fixtures; they import the library when a test first uses one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .options import OPTIONS, SUMMARY
+from .options import OPTIONS, REQUEST, SUMMARY, run_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -14,63 +14,49 @@ if TYPE_CHECKING:
     from myloware_store import Store
     from myloware_store.db.database import StoreDatabase
 
-    from .databases import Databases
     from .factory import Factory
-    from .lease import Lease
-    from .maintenance import Server
-    from .queries import AssertNumQueries
-
-__all__ = ["run_name"]
-
-_RUN = pytest.StashKey[str]()
-
-
-def run_name(config: pytest.Config) -> str:
-    """Name the test run: the same in every pytest-xdist worker."""
-    if _RUN not in config.stash:
-        import uuid
-
-        given: str | None = getattr(config, "workerinput", {}).get("myloware_run")
-        config.stash[_RUN] = given or uuid.uuid4().hex[:12]
-    return config.stash[_RUN]
+    from .isolation.databases import Databases
+    from .isolation.lease import Lease
+    from .report.queries import AssertNumQueries
+    from .server.maintenance import Server
 
 
 @pytest.fixture(scope="session")
-def myloware_server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """Give the PostgreSQL server of the run.
+def myloware_server(pytestconfig: pytest.Config) -> Iterator[Server]:
+    """Return the PostgreSQL server of the run.
 
-    That of `--myloware-dsn` or `MYLOWARE_TEST_URL`, else of a process or noproc fixture that the project has made with
+    That is the server of `--myloware-dsn` or `MYLOWARE_TEST_URL`, else of the project's process or noproc fixture of
     pytest-postgresql, else an embedded one without fsync, shared by the workers.
 
     Yields:
         An object with `url(dbname)` and `connect_kwargs(dbname)`.
     """
-    from .servers import open_server
+    from .server.finding import open_server
 
-    with open_server(request.config.stash[OPTIONS], request) as server:
+    with open_server(pytestconfig.stash[OPTIONS], pytestconfig.stash[REQUEST]) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def myloware_migrations() -> Any:
-    """Give what follows the library's own migrations: override it.
+    """Return the migrations that follow the library's own; override it.
 
     Returns:
-        A folder of peewee-migrate's, or a function that is given the database's URL (`alembic upgrade` and the like),
-        or a list of those. The template is built anew when a folder changes; where there is a function, for each run,
-        unless the function has an attribute `version`.
+        A folder of peewee-migrate's, a function of the database's URL (`alembic upgrade` and the like), or a list of
+        those. The template is rebuilt when a folder changes, and in each run if there is a function without an
+        attribute `version`.
     """
     return ()
 
 
 @pytest.fixture(scope="session")
 def myloware_seed(pytestconfig: pytest.Config) -> Any:
-    """Give the data that tests begin with, by default what the ini key `myloware_seed` says: override it.
+    """Return the rows that tests begin with, by default those of the ini key `myloware_seed`; override it.
 
     Returns:
         `"sample"` (three tenants, every state; the ids are in `myloware_store.seed`), `"none"`, the path of a file of
-        SQL, or a function that is given an open store. The template is built anew when the file changes, and for each
-        run where there is a function, unless the function has an attribute `version`.
+        SQL, or a function of an open store. The template is rebuilt when the file changes, and in each run for a
+        function without an attribute `version`.
     """
     return pytestconfig.stash[OPTIONS].seed
 
@@ -79,7 +65,7 @@ def myloware_seed(pytestconfig: pytest.Config) -> Any:
 def _myloware_databases(
     pytestconfig: pytest.Config, myloware_server: Server, myloware_migrations: Any
 ) -> Iterator[Databases]:
-    from .databases import Databases
+    from .isolation.databases import Databases
 
     databases = Databases(myloware_server, run_name(pytestconfig), myloware_migrations, pytestconfig.stash[OPTIONS])
     yield databases
@@ -90,46 +76,44 @@ def _myloware_databases(
 
 @pytest.fixture(scope="session")
 def myloware_template(_myloware_databases: Databases, myloware_seed: Any) -> str:
-    """Give the name of the migrated and seeded template database: copy it, nobody can connect to it."""
+    """Return the name of the migrated and seeded template database; nobody can connect to it, only copy it."""
     name: str = _myloware_databases.template(myloware_seed).name
     return name
 
 
 @pytest.fixture
-def _myloware_lease(
-    request: pytest.FixtureRequest, _myloware_databases: Databases, myloware_seed: Any
-) -> Iterator[Lease]:
-    from .lease import lend
+def _myloware_lease(pytestconfig: pytest.Config, _myloware_databases: Databases, myloware_seed: Any) -> Iterator[Lease]:
+    from .isolation.lease import lend
 
-    with lend(request, _myloware_databases, myloware_seed) as lease:
+    with lend(pytestconfig.stash[REQUEST].node, _myloware_databases, myloware_seed) as lease:
         yield lease
 
 
 @pytest.fixture
 def myloware_dsn(_myloware_lease: Lease) -> str:
-    """Give the libpq URL of this test's database, for a service that is started as a process."""
+    """Return the libpq URL of this test's database, for a service that runs as a process."""
     return _myloware_lease.hand_out()
 
 
 @pytest.fixture
 def myloware(_myloware_lease: Lease) -> Iterator[Store]:
-    """Give an open `Store` on this test's database, with the models bound to it."""
+    """Return an open `Store` on this test's database, with the models bound to it."""
     with _myloware_lease.open_store() as store:
         yield store
 
 
 @pytest.fixture
 def myloware_db(myloware: Store) -> StoreDatabase:
-    """Give the Peewee database of this test's store, with the models bound to it."""
+    """Return the Peewee database of this test's store, with the models bound to it."""
     return myloware.db
 
 
 @pytest.fixture
 def myloware_reset(_myloware_lease: Lease, myloware: Store) -> Callable[[], None]:  # noqa: ARG001  opens it
-    """Give a function that puts the database back in the middle of the test.
+    """Return a function that puts the database back in the middle of the test.
 
-    It goes back to how it was when the test asked for this fixture. Tests with hypothesis need it not: each of their
-    examples begins so.
+    It returns to the state in which the test asked for this fixture. Hypothesis tests don't need it: each of their
+    examples begins in that state.
     """
     _myloware_lease.accept()
     return _myloware_lease.reset
@@ -137,11 +121,11 @@ def myloware_reset(_myloware_lease: Lease, myloware: Store) -> Callable[[], None
 
 @pytest.fixture(scope="class")
 def myloware_class(_myloware_databases: Databases, myloware_seed: Any) -> Iterator[Store]:
-    """Give an open `Store` for a test class: what is written through it is there for every test of the class.
+    """Return an open `Store` for a test class: every test of the class finds the rows written through it.
 
-    What a test writes itself is undone after it, as ever. Write in fixtures of the class, and not in tests.
+    Write them in fixtures of the class. The writes of a test are undone after it, as always.
     """
-    from .lease import share
+    from .isolation.lease import share
 
     with share(_myloware_databases, myloware_seed) as store:
         yield store
@@ -149,8 +133,8 @@ def myloware_class(_myloware_databases: Databases, myloware_seed: Any) -> Iterat
 
 @pytest.fixture(scope="module")
 def myloware_module(_myloware_databases: Databases, myloware_seed: Any) -> Iterator[Store]:
-    """Give an open `Store` for a test module, as `myloware_class` does for a class."""
-    from .lease import share
+    """Return an open `Store` for a test module, as `myloware_class` does for a class."""
+    from .isolation.lease import share
 
     with share(_myloware_databases, myloware_seed) as store:
         yield store
@@ -158,7 +142,7 @@ def myloware_module(_myloware_databases: Databases, myloware_seed: Any) -> Itera
 
 @pytest.fixture
 def myloware_factory(myloware: Store) -> Factory:  # noqa: ARG001  binds the models
-    """Give functions that insert a valid row with all that it needs, such as `myloware_factory.work_item()`."""
+    """Return functions that insert a valid row with its parents, such as `myloware_factory.work_item()`."""
     from .factory import Factory
 
     return Factory()
@@ -166,7 +150,7 @@ def myloware_factory(myloware: Store) -> Factory:  # noqa: ARG001  binds the mod
 
 @pytest.fixture
 def myloware_assert_num_queries(myloware: Store) -> AssertNumQueries:
-    """Give a counter of statements: a `with` block of it fails the test where more run than it was told."""
-    from .queries import AssertNumQueries
+    """Return a counter of statements: a `with` block of it fails the test if the number differs."""
+    from .report.queries import AssertNumQueries
 
     return AssertNumQueries(myloware.db)

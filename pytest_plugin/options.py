@@ -1,52 +1,52 @@
-"""The plugin's options and ini keys, what they say together, and what the plugin keeps on pytest's objects.
+"""The command-line options and ini keys, and the keys under which the plugin keeps things on pytest's objects.
 
-Imported at the start of every pytest run, so it imports nothing but pytest.
+Every pytest run imports this module, so it imports only pytest.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from contextlib import AbstractContextManager
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import pytest
-
-if TYPE_CHECKING:
-    from .lease import Lease  # noqa: F401  the key's type
 
 __all__ = [
     "FAILED",
     "LEASE",
     "MODES",
     "OPTIONS",
+    "REQUEST",
     "SUMMARY",
     "TEST_URL",
+    "Lent",
     "Mode",
     "Options",
-    "Unusable",
     "add_options",
     "read_options",
+    "run_name",
 ]
 
 Mode = Literal["restore", "rollback", "clone"]
 MODES = ("restore", "rollback", "clone")
 SEEDS = ("sample", "none")
 TEST_URL = "MYLOWARE_TEST_URL"
-_LOCK_TIMEOUT, _LONGEST = "10", 86400
+_LONGEST = 86400
 
 
 class Options(NamedTuple):
-    """What the command line, the ini file and the environment ask for.
+    """The options of a run, from the command line, the ini file and the environment.
 
     Attributes:
-        url: A test server, by a libpq URL; None: find or start one.
-        url_source: Who named it.
-        server_fixture: A fixture of pytest-postgresql that gives the server; None: look for one.
-        mode: How tests are kept apart, where their marker does not say.
-        seed: The data they begin with, where neither a marker nor the fixture `myloware_seed` says.
-        recreate: Build the template anew.
+        url: The libpq URL of a test server; None: find or start one.
+        url_source: The option or variable that named it.
+        server_fixture: A fixture of pytest-postgresql for the server; None: look for one.
+        mode: How to isolate tests, unless their marker names a mode.
+        seed: The rows to begin with, unless a marker or the fixture `myloware_seed` names others.
+        recreate: Rebuild the template.
         keep: Keep the databases of failed tests.
-        timings: How many of the slowest tests to list; 0: none.
-        lock_timeout: Seconds that a statement waits for a lock before it fails; 0: for ever.
+        timings: How many of the slowest tests to list.
+        lock_timeout: Seconds that a statement waits for a lock before it fails; 0: no limit.
     """
 
     url: str | None
@@ -60,47 +60,53 @@ class Options(NamedTuple):
     lock_timeout: float
 
 
+class Lent(Protocol):
+    """The database of a test, as hooks and reports use it."""
+
+    def each_example_reset(self, hypothesis: Any) -> AbstractContextManager[None]:
+        """Reset the database before every example of a hypothesis test but the first."""
+
+    @property
+    def waits(self) -> str:
+        """The lock waits since the test began."""
+
+    def changes(self) -> str:
+        """Describe the test's changes so far."""
+
+    def timing(self) -> dict[str, Any]:
+        """Return the time spent on the database."""
+
+
 OPTIONS = pytest.StashKey[Options]()
-"""On the configuration: what the run was asked for."""
+"""On the configuration: the options."""
 
 SUMMARY = pytest.StashKey[list[dict[str, Any]]]()
-"""On the configuration: what each process of the run has used."""
+"""On the configuration: the summary of each process of the run."""
 
-LEASE = pytest.StashKey["Lease"]()
-"""On a test: the database that it has."""
+REQUEST = pytest.StashKey[pytest.FixtureRequest]()
+"""On the configuration: the request of the fixture that is being set up."""
+
+LEASE = pytest.StashKey[Lent]()
+"""On a test: its database."""
+
+_RUN = pytest.StashKey[str]()
 
 FAILED = pytest.StashKey[bool]()
 """On a test: whether it has failed already."""
 
 
-class Unusable(pytest.fail.Exception):  # type: ignore[misc,name-defined]  # mypy does not see it
-    """What many tests need cannot be had: the first of them says why, without a traceback, the others name it."""
-
-    msg: str
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, pytrace=False)
-        self._is_told = False
-
-    def told(self, test: str) -> None:
-        """Say from now on where it was told, after the message's first line."""
-        if not self._is_told:
-            self._is_told = True
-            self.msg = f"{self.msg.splitlines()[0]}: see the error of {test}"
-
-
 def add_options(parser: pytest.Parser) -> None:
-    """Define the options; every name has the plugin's prefix, since two plugins with one name stop pytest."""
+    """Define the options; each name has the plugin's prefix, since pytest refuses two plugins with one name."""
     group = parser.getgroup("myloware", "databases for tests, by myloware-store")
     group.addoption(
         "--myloware-dsn",
         metavar="URL",
         help=f"a PostgreSQL server for tests, by a libpq URL (default: {TEST_URL}, else one is found or started)",
     )
-    group.addoption("--myloware-mode", choices=MODES, help="how tests are kept apart (default: restore)")
-    group.addoption("--myloware-recreate", action="store_true", help="build the template database anew")
+    group.addoption("--myloware-mode", choices=MODES, help="how tests are isolated (default: restore)")
+    group.addoption("--myloware-recreate", action="store_true", help="rebuild the template database")
     group.addoption(
-        "--myloware-keep", choices=("failed",), help="keep the database of every failed test, and say how to look at it"
+        "--myloware-keep", choices=("failed",), help="keep the database of every failed test, and say how to open it"
     )
     group.addoption(
         "--myloware-timings",
@@ -111,22 +117,21 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="N",
         help="list the N tests that spent most time on the database, and their slowest statements (default: 10)",
     )
-    parser.addini("myloware_mode", f"how tests are kept apart: {', '.join(MODES)} (default: restore)")
-    parser.addini("myloware_seed", f"the data that tests begin with: {', '.join(SEEDS)} (default: sample)")
-    parser.addini("myloware_lock_timeout", "seconds that a statement waits for a lock; 0: for ever (default: 10)")
+    parser.addini("myloware_mode", f"how tests are isolated: {', '.join(MODES)} (default: restore)")
+    parser.addini("myloware_seed", f"the rows that tests begin with: {', '.join(SEEDS)} (default: sample)")
+    parser.addini("myloware_lock_timeout", "seconds that a statement waits for a lock; 0: no limit (default: 10)")
     parser.addini("myloware_server_fixture", "the name of a pytest-postgresql process or noproc fixture to use")
 
 
 def read_options(config: pytest.Config) -> Options:
-    """Read what was asked for.
+    """Read the options.
 
     Raises:
-        pytest.UsageError: An ini key has a value that it cannot have.
+        pytest.UsageError: An ini key has an invalid value.
     """
     named = config.getoption("--myloware-dsn")
-    url = named or os.environ.get(TEST_URL) or None
     return Options(
-        url=url,
+        url=named or os.environ.get(TEST_URL) or None,
         url_source="--myloware-dsn" if named else TEST_URL,
         server_fixture=config.getini("myloware_server_fixture") or None,
         mode=cast("Mode", config.getoption("--myloware-mode") or _one_of(config, "myloware_mode", MODES)),
@@ -134,8 +139,18 @@ def read_options(config: pytest.Config) -> Options:
         recreate=config.getoption("--myloware-recreate"),
         keep=config.getoption("--myloware-keep") == "failed",
         timings=config.getoption("--myloware-timings"),
-        lock_timeout=_seconds(config, "myloware_lock_timeout", _LOCK_TIMEOUT),
+        lock_timeout=_seconds(config, "myloware_lock_timeout", "10"),
     )
+
+
+def run_name(config: pytest.Config) -> str:
+    """Return the name of the test run, the same in every pytest-xdist worker."""
+    if _RUN not in config.stash:
+        import uuid
+
+        given: str | None = getattr(config, "workerinput", {}).get("myloware_run")
+        config.stash[_RUN] = given or uuid.uuid4().hex[:12]
+    return config.stash[_RUN]
 
 
 def _seconds(config: pytest.Config, key: str, default: str) -> float:

@@ -1,7 +1,7 @@
-"""The plugin's entry point: options, marker and hooks; imports nothing but pytest.
+"""The plugin's entry point: options, marker and hooks.
 
-The library is imported inside the fixtures: loaded here it would cost every pytest run its import, and hide its own
-coverage.
+It imports only pytest. The library is imported inside the fixtures: imported here, it would slow down every pytest run
+and escape its own coverage.
 """
 
 from __future__ import annotations
@@ -10,44 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .fixtures import (
-    _myloware_databases,
-    _myloware_lease,
-    myloware,
-    myloware_assert_num_queries,
-    myloware_class,
-    myloware_db,
-    myloware_dsn,
-    myloware_factory,
-    myloware_migrations,
-    myloware_module,
-    myloware_reset,
-    myloware_seed,
-    myloware_server,
-    myloware_template,
-    run_name,
-)
-from .options import FAILED, LEASE, OPTIONS, SUMMARY, Unusable, add_options, read_options
+from .errors import Unusable
+from .options import FAILED, LEASE, OPTIONS, REQUEST, SUMMARY, add_options, read_options, run_name
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-__all__ = [
-    "_myloware_databases",
-    "_myloware_lease",
-    "myloware",
-    "myloware_assert_num_queries",
-    "myloware_class",
-    "myloware_db",
-    "myloware_dsn",
-    "myloware_factory",
-    "myloware_migrations",
-    "myloware_module",
-    "myloware_reset",
-    "myloware_seed",
-    "myloware_server",
-    "myloware_template",
-]
+pytest_plugins = [f"{__package__}.fixtures"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -61,8 +30,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SUMMARY] = []
     config.addinivalue_line(
         "markers",
-        "myloware_db(mode=..., seed=...): how the test's database is put back (restore, rollback, clone), and the data"
-        " it begins with ('sample', 'none', a .sql file, a function of an open store)",
+        "myloware_db(mode=..., seed=...): how the test is isolated (restore, rollback, clone), and the rows it begins"
+        " with ('sample', 'none', a .sql file, a function of an open store)",
     )
 
 
@@ -75,20 +44,29 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell each pytest-xdist worker which run it belongs to."""
+    """Pass the run's name to each pytest-xdist worker."""
     node.workerinput["myloware_run"] = run_name(node.config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> None:
+    """Pass requests to the two fixtures that need them.
+
+    An argument `request` costs every test as much as BEGIN, even if the fixture's value is cached: pytest defines a
+    fixture for it and inspects its signature.
+    """
+    if fixturedef.argname in {"_myloware_lease", "myloware_server"}:
+        request.config.stash[REQUEST] = request
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
-    """Let every example of a hypothesis test begin with the same database."""
+    """Begin every example of a hypothesis test with the same database."""
     lease = item.stash.get(LEASE, None)
     hypothesis = getattr(getattr(item, "obj", None), "hypothesis", None)
     if lease is None or hypothesis is None:
         return (yield)
-    from .examples import each_example_reset
-
-    with each_example_reset(lease, hypothesis):
+    with lease.each_example_reset(hypothesis):
         return (yield)
 
 
@@ -96,18 +74,18 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Note failures, with what the test had changed by then, and the time that the database took."""
+    """Add a failed test's changes and lock waits to its report, and the time spent on the database to every report."""
     report = yield
     if report.failed:
         item.stash[FAILED] = True
         if call.excinfo is not None and isinstance(call.excinfo.value, Unusable):
-            call.excinfo.value.told(item.nodeid)
+            call.excinfo.value.reported(item.nodeid)
         if call.when == "call":
-            from .outcome import add_sections
+            from .report.outcome import add_sections
 
             add_sections(item, report)
     if call.when == "teardown" and item.config.stash[OPTIONS].timings:
-        from .timings import add_timing
+        from .report.outcome import add_timing
 
         add_timing(item, report)
     return report
@@ -115,23 +93,22 @@ def pytest_runtest_makereport(
 
 @pytest.hookimpl(trylast=True)  # when the fixtures are torn down
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Hand what a pytest-xdist worker has used to the process that prints."""
+    """Send a pytest-xdist worker's summary to the process that prints it."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["myloware"] = session.config.stash[SUMMARY]
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Take what a pytest-xdist worker has used."""
+    """Receive the summary of a pytest-xdist worker."""
     node.config.stash[SUMMARY] += getattr(node, "workeroutput", {}).get("myloware", [])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say what the tests ran on, and what took longest."""
+    """Name the server, and list the slowest tests."""
     if not config.stash[SUMMARY]:
         return
-    from .outcome import summary_lines
-    from .timings import timing_lines
+    from .report.outcome import summary_lines, timing_lines
 
     terminalreporter.section("myloware")
     for line in summary_lines(config.stash[SUMMARY]):

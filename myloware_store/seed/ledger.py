@@ -46,7 +46,7 @@ class Try:
 
 def timed_out(agent_id: str, started_at: datetime) -> Try:
     """An attempt whose lease ran out."""
-    error = f"the lease ran out at {started_at + _LEASE:%Y-%m-%d %H:%M:%S}+00"
+    error = f"the lease expired at {started_at + _LEASE:%Y-%m-%d %H:%M:%S}+00"
     return Try(agent_id, started_at, 302, error, AttemptStatus.TIMEOUT)
 
 

@@ -1,7 +1,7 @@
 -- The statements of the work engine, one round trip each.
 --
--- Locks are always taken in the same order, items by id and then (by the roll-up trigger) orders by id, so that no two
--- of these statements wait for each other in a circle. The functions are in schema/*.sql.
+-- All statements take locks in the same order, items by id and then (in the roll-up trigger) orders by id, so they never
+-- deadlock. The functions are in schema/*.sql.
 
 -- name: submit
 SELECT * FROM submit_work_order(
@@ -17,8 +17,8 @@ SELECT * FROM claim_work_items(
 )
 
 -- name: due
--- The seconds until the first item can be claimed: one look into an index for each name and priority. The indexes are
--- those of the claims: no item's time is NULL, but NULLS FIRST leaves the planner no other index.
+-- The seconds until the first item can be claimed: one index look-up for each name and priority, in the indexes of the
+-- claims. No item's time is NULL, but with NULLS FIRST the planner can use only those.
 SELECT min(extract(epoch FROM first.available_at - statement_timestamp()))::float8
 FROM unnest(ARRAY['URGENT', 'HIGH', 'MEDIUM', 'LOW']::priority[]) AS lane (priority)
 CROSS JOIN LATERAL (
@@ -52,7 +52,7 @@ CROSS JOIN LATERAL (
 ) AS first
 
 -- name: heartbeat
--- The item is never touched: only the attempt's lease moves. Locked in the order of the items, as in the others.
+-- Only the attempt is written, not the item. Attempts are locked in the order of their items.
 WITH held AS MATERIALIZED (
     SELECT id FROM attempts
     WHERE id = ANY (%(attempt_ids)s::uuid[]) AND status = 'STARTED' AND lease_expires_at > statement_timestamp()
@@ -71,9 +71,8 @@ SELECT * FROM finish_work_items(
 )
 
 -- name: release
--- The attempt is forgotten: what is left of it is its id on the item, by which a repeated call is known.
-WITH 
-held AS MATERIALIZED (
+-- The attempt is deleted. Its id stays on the item, so that a repeated call is recognized.
+WITH held AS MATERIALIZED (
     SELECT w.id, a.id AS attempt_id, given.n, w.attempt_count < w.max_attempts AS tries_left
     FROM unnest(%(item_ids)s::uuid[], %(attempt_ids)s::uuid[]) WITH ORDINALITY AS given (item_id, attempt_id, n)
     JOIN work_items AS w ON w.id = given.item_id AND w.current_attempt_id = given.attempt_id
@@ -83,8 +82,7 @@ held AS MATERIALIZED (
         AND (%(tenant)s::text IS NULL OR w.tenant_id = %(tenant)s)
     ORDER BY w.id
     FOR NO KEY UPDATE OF w, a
-)
-,
+),
 released_before AS MATERIALIZED (
     SELECT w.id
     FROM unnest(%(item_ids)s::uuid[], %(attempt_ids)s::uuid[]) AS given (item_id, attempt_id)
@@ -131,7 +129,7 @@ held AS (
 ),
 
 -- name: failed_before
--- What an earlier call has failed in the same words, and where that left it: the reply was lost.
+-- Items that an earlier call, whose reply was lost, failed with the same error, and their state since then.
 SELECT w.id, w.status, CASE WHEN w.status = 'QUEUED' THEN w.available_at END, d.id
 FROM unnest(%(item_ids)s::uuid[], %(attempt_ids)s::uuid[], %(errors)s::text[]) AS given (item_id, attempt_id, error)
 JOIN work_items AS w ON w.id = given.item_id AND w.current_attempt_id = given.attempt_id
@@ -140,8 +138,8 @@ LEFT JOIN dead_letters AS d ON d.work_item_id = w.id AND d.replayed_at IS NULL
 WHERE %(tenant)s::text IS NULL OR w.tenant_id = %(tenant)s
 
 -- name: reap
--- Index: attempts_lease_idx. A lease without an end is never taken back. An attempt that was written by hand may hold
--- nothing: it is ended, and its item stays as it is.
+-- Index: attempts_lease_idx. A lease without an end never expires. An attempt that was written by hand may not hold its
+-- item: it is ended, and the item stays as it is.
 WITH expired AS MATERIALIZED (
     SELECT w.id, a.id AS attempt_id, a.lease_expires_at, w.attempt_count < w.max_attempts AS again,
         w.status = 'PROCESSING' AND NOT w.awaiting_approval AS holds
@@ -154,7 +152,7 @@ WITH expired AS MATERIALIZED (
 ),
 held AS (
     SELECT id, attempt_id, row_number() OVER () AS n, again,
-        'the lease ran out at ' || lease_expires_at::text AS error,
+        'the lease expired at ' || lease_expires_at::text AS error,
         'TIMEOUT'::attempt_status AS ended_as, true AS accepted
     FROM expired WHERE holds
 ),
@@ -166,7 +164,7 @@ strays AS (
 ),
 
 -- name: give_up
--- The end of `fail` and of `reap`, not a statement by itself: queue the items in `held` again, or bury them.
+-- The end of `fail` and of `reap`, not a statement by itself: queue the items in `held` again, or make dead letters.
 moved AS (
     UPDATE work_items AS w
     SET status = CASE WHEN held.again THEN 'QUEUED' ELSE 'FAILED' END::work_item_status,
@@ -195,7 +193,7 @@ buried AS (
         jsonb_build_object('work_item_id', id, 'attempt_id', attempt_id, 'content', content),
         error, attempt_count - 1, id
     FROM moved WHERE NOT again
-    -- An item has one open letter, which somebody may have written by hand.
+    -- An item has at most one open letter, which may have been written by hand.
     ON CONFLICT (work_item_id) WHERE replayed_at IS NULL DO UPDATE
     SET source = EXCLUDED.source, event_type = EXCLUDED.event_type, payload = EXCLUDED.payload, error = EXCLUDED.error,
         retry_count = EXCLUDED.retry_count, updated_at = statement_timestamp()
@@ -205,7 +203,7 @@ SELECT held.id, moved.status, CASE WHEN moved.again THEN moved.available_at END,
 FROM held LEFT JOIN moved ON moved.id = held.id LEFT JOIN buried ON buried.work_item_id = held.id
 
 -- name: lock_open
--- Index: work_items_work_order_status_type_idx, for both.
+-- Index: work_items_work_order_status_type_idx, also for `cancel`.
 SELECT id FROM work_items
 WHERE work_order_id = %(order_id)s AND status IN ('QUEUED', 'PROCESSING')
     AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
@@ -213,7 +211,7 @@ ORDER BY id
 FOR NO KEY UPDATE
 
 -- name: cancel
--- A trigger lets queued items fail in the wake of the order's `cancelled_at` only.
+-- A trigger lets queued items fail only together with the order's `cancelled_at`.
 WITH asked AS MATERIALIZED (
     SELECT id FROM work_orders
     WHERE id = %(order_id)s AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
@@ -239,7 +237,7 @@ marked AS (
 SELECT ended.id FROM asked LEFT JOIN ended ON true
 
 -- name: decide
--- Index: the primary key. Of racing decisions the first locks the item; the others then find it decided.
+-- Index: the primary key. The first of concurrent decisions locks the item; the others then find it decided.
 WITH parked AS MATERIALIZED (
     SELECT id, tenant_id FROM work_items
     WHERE id = %(item_id)s AND awaiting_approval AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
@@ -258,7 +256,7 @@ FROM parked
 RETURNING approval_events.*
 
 -- name: replay
--- The items are locked first, as everywhere; what someone else has just replayed has not failed any more.
+-- The items are locked first, as everywhere. Items that somebody else has just replayed are no longer FAILED.
 WITH items AS MATERIALIZED (
     SELECT w.id, w.processed_at
     FROM work_items AS w JOIN dead_letters AS d ON d.work_item_id = w.id AND d.tenant_id = w.tenant_id
@@ -269,7 +267,7 @@ WITH items AS MATERIALIZED (
 ),
 replayed AS (
     UPDATE dead_letters AS d
-    -- Not before the failure, even if the clock has stepped back since: work_items_replay compares the two.
+    -- Not before the failure, even if the clock was set back since: the trigger work_items_replay compares the two.
     SET replayed_at = greatest(statement_timestamp(), items.processed_at), replayed_by = %(by)s,
         updated_at = statement_timestamp()
     FROM items WHERE d.work_item_id = items.id AND d.id = ANY (%(ids)s::uuid[]) AND d.replayed_at IS NULL
@@ -284,7 +282,7 @@ queued AS (
 SELECT id FROM replayed
 
 -- name: hand_over
--- A letter that someone else is replaying is left to them.
+-- A letter that somebody else is replaying is skipped.
 WITH free AS MATERIALIZED (
     SELECT id FROM dead_letters
     WHERE id = %(id)s AND work_item_id IS NULL AND replayed_at IS NULL
@@ -297,13 +295,13 @@ FROM free WHERE d.id = free.id
 RETURNING d.*
 
 -- name: need_handler
--- Whether letters were named that wait for a handler, and none that do not. Index: the primary key.
+-- Whether letters without an item are among the given ones, and no others. Index: the primary key.
 SELECT COALESCE(bool_and(work_item_id IS NULL) AND bool_or(replayed_at IS NULL), false)
 FROM dead_letters
 WHERE id = ANY (%(ids)s::uuid[]) AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
 
 -- name: stats
--- Read is what is open, not what is over. Indexes: work_items_claim_tenant_idx, attempts_started_idx,
+-- Reads open items and the attempts of the window only. Indexes: work_items_claim_tenant_idx, attempts_started_idx,
 -- work_items_approval_idx, dead_letters_open_idx, attempts_finished_at_idx.
 WITH queued AS (
     SELECT tenant_id, count(*) FILTER (WHERE available_at <= statement_timestamp()) AS ready,
@@ -352,8 +350,8 @@ SELECT tenant_id FROM dead_letters WHERE %(tenant)s::text IS NULL OR tenant_id =
 ORDER BY tenant_id
 
 -- name: prune_orders
--- Index: work_orders_tenant_status_created_at_idx. Of the next orders, as many as have a batch of items together;
--- kept are those that ended later, or that a letter may open again.
+-- Index: work_orders_tenant_status_created_at_idx. Deletes as many of the next orders as have a batch of items together;
+-- skips orders that ended later, and those with a dead letter that may open them again.
 WITH following AS MATERIALIZED (
     SELECT o.id, o.created_at, o.updated_at,
         (SELECT count(*) FROM work_items AS w WHERE w.work_order_id = o.id) AS items

@@ -11,7 +11,7 @@ from myloware_store.platform.schemas import Schemas
 
 if TYPE_CHECKING:
     from myloware_store import Store
-    from pytest_plugin.queries import AssertNumQueries
+    from pytest_plugin.report.queries import AssertNumQueries
 
 INVOICE = {"type": "INVOICE", "content": "Invoice 17"}
 SCHEMA = {"type": "object", "required": ["total"], "properties": {"total": {"type": "number"}}}

@@ -97,13 +97,13 @@ def test_plugin_loads_nothing_but_pytest(installed: Environment) -> None:
     code = """
 import sys, json, pytest
 before = set(sys.modules)
-import pytest_myloware.plugin
+import pytest_myloware.plugin, pytest_myloware.fixtures
 print(json.dumps(sorted(set(sys.modules) - before)))
 """
 
     imported = json.loads(installed.run("python", "-c", code))
 
-    modules = ("fixtures", "options", "plugin")
+    modules = ("errors", "fixtures", "options", "plugin")
     assert ["pytest_myloware", *(f"pytest_myloware.{module}" for module in modules)] == imported
 
 

@@ -1,4 +1,4 @@
-"""A project of somebody else's, whose tests run in a pytest of their own, and databases that put themselves back."""
+"""Projects whose tests run in an inner pytest, and databases that restore themselves."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 _OUTER = (
     *("MYLOWARE_TEST_URL", "PYTEST_ADDOPTS"),
-    *("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"),  # would be taken for the inner run's
+    *("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"),  # the inner run would take them for its own
     *("CI", "BUILD_NUMBER"),  # make pytest's summary longer
 )
 
 
 class Project(NamedTuple):
-    """A folder with tests, and the server that its test runs find."""
+    """A folder with tests, and the server of its test runs."""
 
     pytester: pytest.Pytester
     server: EmbeddedServer
@@ -36,27 +36,41 @@ class Project(NamedTuple):
         return self.pytester.makepyfile(**{name: tests})
 
     def run(self, tests: str | None = None, *options: str) -> pytest.RunResult:
-        """Run pytest, with warnings as errors, on the project, where `tests` are given with these in it."""
+        """Run pytest on the project, with warnings as errors; write `tests` into it first."""
         if tests is not None:
             self.write(tests)
         return self.pytester.runpytest_subprocess("-W", "error", "-p", "no:randomly", *options)
 
+    def run_in_every_mode(self, tests: str) -> pytest.RunResult:
+        """Run the same tests in one pytest, as three modules, each in a mode."""
+        self.pytester.makeconftest("""
+            import pytest
+
+            def pytest_collection_modifyitems(items):
+                for item in items:
+                    mode = item.module.__name__.removeprefix("test_")
+                    item.add_marker(pytest.mark.myloware_db(mode=mode))
+            """)
+        for mode in ("clone", "restore", "rollback"):
+            self.write(tests, f"test_{mode}")
+        return self.run()
+
     def names(self) -> list[str]:
-        """List the databases that the plugin has on the server."""
+        """List the plugin's databases on the server."""
         kwargs = self.server.connect_kwargs("postgres")
         with closing(psycopg2.connect(**kwargs)) as connection, connection.cursor() as run:
             run.execute("SELECT datname FROM pg_database WHERE datname LIKE 'myloware%' ORDER BY 1")
             return [name for (name,) in run.fetchall()]
 
     def leftovers(self) -> list[str]:
-        """List those that no later run uses."""
+        """List the plugin's databases that no later run uses."""
         return [name for name in self.names() if not name.startswith("myloware_template_")]
 
 
 @pytest.fixture(scope="session")
 def inner_home() -> Iterator[Path]:
-    """Give the home of a server for inner test runs, in memory if there is room: they must not meet the outer run's."""
-    base = importlib.import_module("pytest_myloware.home")._base()
+    """Return a home for the server of inner test runs, which differs from the outer run's."""
+    base = importlib.import_module("pytest_myloware.server.home").base_folder()
     home = Path(tempfile.mkdtemp(prefix="myloware-inner-", dir=base))
     home.chmod(0o711)
     yield home
@@ -65,7 +79,7 @@ def inner_home() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def inner_server(inner_home: Path) -> Iterator[EmbeddedServer]:
-    """Hold that server, so that no inner run has to start it."""
+    """Start that server, so that no inner run has to."""
     with EmbeddedServer(inner_home / "server", testing=True) as server:
         yield server
 
@@ -74,7 +88,7 @@ def inner_server(inner_home: Path) -> Iterator[EmbeddedServer]:
 def project(
     pytester: pytest.Pytester, inner_home: Path, inner_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> Project:
-    """Give an empty project."""
+    """Return an empty project."""
     for name in _OUTER:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MYLOWARE_TEST_HOME", str(inner_home))
@@ -84,7 +98,7 @@ def project(
 
 
 class Subject:
-    """A database that is put back, and its state in the beginning."""
+    """A database that is restored, and its first state."""
 
     _ROWS = """
         SELECT c.oid::regclass::text, CASE c.relkind WHEN 'S' THEN 'row(last_value, is_called)' ELSE 't' END
@@ -115,7 +129,7 @@ class Subject:
                 run.execute(statement)
 
     def check(self) -> None:
-        """Put the database back, and compare it with how it was."""
+        """Restore the database, and compare it with its first state."""
         self.slot.end()
         self.slot.begin()
         assert self.before == self.state()
@@ -123,10 +137,10 @@ class Subject:
 
 @pytest.fixture(scope="module")
 def make_subject(myloware_server: Any) -> Iterator[Callable[[str], Subject]]:
-    """Give a function that makes such a database with a schema."""
-    maintenance = importlib.import_module("pytest_myloware.maintenance").Maintenance(myloware_server)
-    marking = importlib.import_module("pytest_myloware.marking")
-    slots = importlib.import_module("pytest_myloware.slot")
+    """Return a function that creates such a database with a schema."""
+    maintenance = importlib.import_module("pytest_myloware.server.maintenance").Maintenance(myloware_server)
+    marking = importlib.import_module("pytest_myloware.template.marking")
+    slots = importlib.import_module("pytest_myloware.isolation.slot")
     made: list[Any] = []
 
     def make(schema: str) -> Subject:

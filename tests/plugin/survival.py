@@ -1,4 +1,4 @@
-"""What a test may do to its database, one function a case; copied into the project whose tests do it."""
+"""Cases of what a test may do to its database; test_survival.py copies this module into a project."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 INSERT = "INSERT INTO numbers (n) VALUES (1)"
 TELL = "INSERT INTO capabilities (name, scope) VALUES ('told', 'all')"
 KEPT: list[Any] = []
-"""What tests leave open."""
+"""Objects that tests leave open."""
 
 
 class Stop(Exception):
@@ -51,7 +51,7 @@ def nested_atomic(store: Store, url: Callable[[], str]) -> None:
 
 
 def error_without_savepoint(store: Store, url: Callable[[], str]) -> None:
-    """Fail in a statement, after one that did not."""
+    """Fail in a statement, after one that succeeded."""
     store.db.execute_sql(INSERT)
     with pytest.raises(StoreError):
         store.db.execute_sql("INSERT INTO numbers (id) VALUES (1), (1)")
@@ -65,7 +65,7 @@ def thread(store: Store, url: Callable[[], str]) -> None:
 
 
 def thread_that_keeps_its_connection(store: Store, url: Callable[[], str]) -> None:
-    """Write in a thread that ends without a word, so that its connection is closed."""
+    """Write in a thread that ends while it holds a connection."""
 
     def run() -> None:
         store.db.connect()
@@ -77,7 +77,7 @@ def thread_that_keeps_its_connection(store: Store, url: Callable[[], str]) -> No
 
 
 def second_connection(store: Store, url: Callable[[], str]) -> None:
-    """Write through a connection of the test's own, and leave it open."""
+    """Write through another connection, and leave it open."""
     connection = psycopg2.connect(url())
     KEPT.append(connection)
     with connection, connection.cursor() as cursor:
@@ -98,18 +98,18 @@ def connection_context(store: Store, url: Callable[[], str]) -> None:
 
 
 def sequence(store: Store, url: Callable[[], str]) -> None:
-    """Use numbers up, and set a sequence."""
+    """Advance sequences, and set one."""
     store.db.execute_sql("SELECT nextval('numbers_id_seq'), nextval('loose')")
     store.db.execute_sql("SELECT setval('loose', 500)")
 
 
 def sequence_only_of_a_row(store: Store, url: Callable[[], str]) -> None:
-    """Use up a number for a row."""
+    """Advance a sequence by inserting a row."""
     store.db.execute_sql(INSERT)
 
 
 def notify(store: Store, url: Callable[[], str]) -> None:
-    """Listen, and tell oneself."""
+    """Listen, and notify."""
     listener = psycopg2.connect(url())
     listener.autocommit = True
     KEPT.append(listener)
@@ -134,7 +134,7 @@ def ddl(store: Store, url: Callable[[], str]) -> None:
 
 
 def temporary_table(store: Store, url: Callable[[], str]) -> None:
-    """Make a table for the session, and leave other things in it."""
+    """Leave a temporary table, a prepared statement, a setting and a lock in the session."""
     with store.db.unit():
         store.db.execute_sql("CREATE TEMPORARY TABLE capabilities (id int)")
         store.db.execute_sql("PREPARE it AS SELECT 1")
@@ -143,7 +143,7 @@ def temporary_table(store: Store, url: Callable[[], str]) -> None:
 
 
 def truncate(store: Store, url: Callable[[], str]) -> None:
-    """Empty tables, and those that refer to them."""
+    """Empty tables, and the ones that refer to them."""
     store.db.execute_sql("TRUNCATE numbers RESTART IDENTITY")
     store.db.execute_sql("TRUNCATE connectors, work_orders CASCADE")
 
@@ -154,7 +154,7 @@ def copy(store: Store, url: Callable[[], str]) -> None:
 
 
 def killed_backend(store: Store, url: Callable[[], str]) -> None:
-    """Lose the connection in the middle of it."""
+    """Lose the connection in the middle of a unit."""
     store.db.execute_sql(INSERT)
     with store.db.unit():
         ((pid,),) = store.db.execute_sql("SELECT pg_backend_pid()").fetchall()
@@ -258,6 +258,6 @@ _SEQUENCES = "SELECT (SELECT last_value FROM numbers_id_seq), (SELECT last_value
 
 
 def state(store: Store, *, sequences: bool) -> list[Any]:
-    """Read all that a test may have changed."""
+    """Read everything that a test may have changed."""
     read = (_ROWS, _SESSION, _SEQUENCES) if sequences else (_ROWS, _SESSION)
     return [store.db.execute_sql(query).fetchall() for query in read]

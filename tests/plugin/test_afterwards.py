@@ -1,4 +1,4 @@
-"""What tests leave behind, in the database and in the process, is not there for the next one."""
+"""No test sees what an earlier one left in the database or the process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def test_models_follow_the_store_again(project: Project) -> None:
-    """A test that has bound a model to another database leaves it to the next test as it was."""
+    """A model that a test bound to another database is bound to the store in the next test."""
     result = project.run("""
         import peewee, pytest
         from myloware_store import Capability
@@ -27,7 +27,7 @@ def test_models_follow_the_store_again(project: Project) -> None:
 
 
 def test_uncommitted_writes_of_a_modules_session_end_with_the_test(project: Project) -> None:
-    """A connection that a module keeps is ended where a test has left it in the middle of writing."""
+    """A module's connection is closed after a test that left uncommitted writes on it."""
     result = project.run("""
         import psycopg2, pytest
         from contextlib import closing
@@ -54,10 +54,10 @@ def test_uncommitted_writes_of_a_modules_session_end_with_the_test(project: Proj
 
 
 def test_what_interrupts_the_way_back_spoils_nothing(project: Project) -> None:
-    """An exception amid putting back makes the next test begin with a new database."""
+    """After an exception during the reset, the next test begins with a new database."""
     result = project.run("""
         import pytest
-        from pytest_myloware.slot import Slot
+        from pytest_myloware.isolation.slot import Slot
 
         def write(store):
             store.db.execute_sql("INSERT INTO capabilities (name, scope) VALUES ('x', 'all')")
@@ -81,7 +81,7 @@ def test_what_interrupts_the_way_back_spoils_nothing(project: Project) -> None:
 
 @pytest.mark.parametrize("mode", ["restore", "rollback"])
 def test_forked_child_that_goes_on_with_the_run(project: Project, mode: str) -> None:
-    """A child whose `sys.exit` pytest has caught leaves the databases to its parent, and cannot use them."""
+    """A forked child whose `sys.exit` pytest caught can neither use nor drop the databases of its parent."""
     result = project.run(
         """
         import os, sys, pytest
@@ -121,7 +121,7 @@ def test_forked_child_that_goes_on_with_the_run(project: Project, mode: str) -> 
 
 
 def test_tenant_that_was_entered_by_hand(project: Project) -> None:
-    """A scope that a test never leaves ends with it; that of a module's fixture goes on."""
+    """A tenant scope that a test never leaves ends with the test; a module fixture's scope continues."""
     result = project.run("""
         import pytest
         from myloware_store.db.tenancy import current_tenant

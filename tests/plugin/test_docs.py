@@ -1,4 +1,4 @@
-"""docs/: the tests that the pages on testing show pass as they are printed there."""
+"""The tests that the pages on testing show pass."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FILE = re.compile(r"^```python\n# (\w+\.py)\n(.*?)^```$", re.DOTALL | re.MULTILI
 
 @pytest.mark.parametrize("page", ["testing.md", "test-databases.md"])
 def test_examples_pass(project: Project, page: str) -> None:
-    """Each block that names its file is one of a project's tests."""
+    """Each code block that names its file passes as a test module."""
     files = dict(FILE.findall((DOCS / page).read_text(encoding="utf-8")))
     tests = sum(code.count("def test_") for code in files.values())
     for name, code in files.items():

@@ -1,4 +1,4 @@
-"""What a failed test shows of its database, and what is kept of it; how long the database took."""
+"""The report of a failed test, kept databases, and timings."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ def test_passes(myloware):
 
 @pytest.mark.parametrize("mode", ["restore", "rollback", "clone"])
 def test_changed_rows_are_shown(project: Project, mode: str) -> None:
-    """A failure comes with the rows that differ from those the test began with, table by table."""
+    """A failure report lists the rows that the test changed, table by table."""
     result = project.run(FAILING, f"--myloware-mode={mode}")
 
     result.assert_outcomes(failed=6, passed=1)
     result.stdout.fnmatch_lines(
         [
             "*_ test_changes _*",
-            "*myloware: what the test changed in its database*",
+            "*myloware: changes in the test's database*",
             "capabilities: 1 added, 1 changed, 1 removed",
             "  + *name=new*",
             "  ~ *scope: all -> other*",
@@ -91,18 +91,18 @@ def test_changed_rows_are_shown(project: Project, mode: str) -> None:
             "tool_capabilities: dropped",
             "made: created",
             "*_ test_locked _*",
-            "it cannot be read: *",
+            "the database cannot be read: *",
             "*_ test_thread _*",
             "  + *name=100%*",
         ]
     )
     result.stdout.no_fnmatch_line("*name=unseen*")
-    shown = re.findall(r"what the test changed in its database", result.stdout.str())
-    assert 5 == len(shown), "all but one have changed something, or cannot be read"
+    shown = re.findall(r"changes in the test's database", result.stdout.str())
+    assert 5 == len(shown), "all but one changed something, or cannot be read"
 
 
 def test_failed_databases_are_kept(project: Project) -> None:
-    """`--myloware-keep=failed`: psql opens the database as the test left it, in any mode; others go."""
+    """`--myloware-keep=failed`: psql opens a failed test's database as the test left it, in any mode."""
     home = project.pytester.path / "home"
     home.mkdir(mode=0o711)
     result = None
@@ -142,7 +142,7 @@ def test_passes(myloware):
 
     result.assert_outcomes(failed=4, passed=2)
     result.stdout.fnmatch_lines(
-        ["*only what the test*", "*what the test changed*", "capabilities: 1 added", "  + *of test*"]
+        ["*only what the test*", "*changes in the test's database*", "capabilities: 1 added", "  + *of test*"]
     )
     lines = [line.strip() for line in result.outlines]
     urls = [shlex.split(line)[1] for line in lines if line.startswith("psql ")]
@@ -159,7 +159,7 @@ def test_passes(myloware):
 
 
 def test_kept_of_workers(project: Project) -> None:
-    """What pytest-xdist's workers keep is said at the end, also of a run that ends with its first failure."""
+    """The last lines list the databases kept by pytest-xdist's workers, also if the run ends with its first failure."""
     fails = """
 @pytest.mark.parametrize("number", range(4))
 def test_it(myloware, number):
@@ -209,7 +209,7 @@ def test_timings(project: Project, workers: tuple[str, ...]) -> None:
     all_of_them.stdout.fnmatch_lines(
         [
             "*= myloware: time on the database =*",
-            "* ms  test_project.py::test_slow  (* ms in 2 statements, * ms ready and back)",
+            "* ms  test_project.py::test_slow  (* ms in 2 statements, * ms isolation)",
             "*slowest: * ms: SELECT pg_sleep(0.2)  (test_project.py:*)",
             "*Result*",
             "* ms  test_project.py::test_fast  (* ms in 1 statement, *",
@@ -220,7 +220,7 @@ def test_timings(project: Project, workers: tuple[str, ...]) -> None:
 
 
 def test_a_test_that_locks_itself_out_fails(project: Project) -> None:
-    """A statement waits for a lock no longer than the ini file says, and the report names it and what it waited for."""
+    """A statement waits for a lock only as long as the ini file says; the report names it and the blocking session."""
     result = project.run(
         HELPERS
         + """
@@ -253,7 +253,7 @@ def test_options_win(myloware, myloware_dsn):
     result.stdout.fnmatch_lines(
         [
             "E * canceling statement due to lock timeout",
-            "*myloware: what waited for a lock*",
+            "*myloware: lock waits*",
             "session *: UPDATE capabilities SET scope = 'b'",
             "  waited for session *, idle in transaction: UPDATE capabilities SET scope = 'a'",
             "E * another transaction holds a lock it needs (lock timeout)*",
@@ -261,4 +261,4 @@ def test_options_win(myloware, myloware_dsn):
             "  waited for session *, idle in transaction: SELECT FROM capabilities",
         ]
     )
-    assert 2 == result.stdout.str().count("what waited for a lock")
+    assert 2 == result.stdout.str().count("myloware: lock waits")

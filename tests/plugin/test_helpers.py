@@ -35,7 +35,7 @@ MAKES = (
 
 @pytest.mark.parametrize("make", MAKES)
 def test_factory_makes_valid_rows(myloware_factory: Any, make: str) -> None:
-    """Each function inserts rows that the database takes, any number of them, and gives their model."""
+    """Each function inserts a valid row at every call, and returns its model."""
     first, second = getattr(myloware_factory, make)(), getattr(myloware_factory, make)()
 
     assert first == type(first).get_by_id(first._pk)
@@ -54,7 +54,7 @@ def test_factory_names_every_field(make: str) -> None:
 
 
 def test_factory_takes_fields_and_parents(myloware: Store, myloware_factory: Any) -> None:
-    """What is named counts more than what would be filled in; children are of their parent's tenant."""
+    """Named fields override the defaults; children have the tenant of their parent."""
     order = myloware_factory.work_order(tenant_id="acme")
     item = myloware_factory.work_item(work_order=order, content="As said.", status="COMPLETED")
     with myloware.tenant("globex"):
@@ -69,7 +69,7 @@ def test_factory_takes_fields_and_parents(myloware: Store, myloware_factory: Any
 
 
 def test_statements_are_counted(myloware: Store, myloware_assert_num_queries: Any) -> None:
-    """The exact number or a maximum is checked; transactions' own statements do not count."""
+    """The exact number or a maximum is checked; BEGIN, COMMIT and savepoints do not count."""
     with myloware_assert_num_queries(2) as queries, myloware.db.atomic():
         myloware.db.execute_sql("SELECT 1")
         myloware.db.execute_sql("SELECT 1")
@@ -81,7 +81,7 @@ def test_statements_are_counted(myloware: Store, myloware_assert_num_queries: An
 
 
 def test_too_many_statements_are_shown(myloware: Store, myloware_assert_num_queries: Any) -> None:
-    """The failure says where the block is, and lists them: the repeated ones first, each with the line that sent it."""
+    """The failure names the block, and lists the statements, repeated ones first, each with the line that sent it."""
 
     def run() -> None:
         with myloware_assert_num_queries(max=1):
@@ -89,18 +89,18 @@ def test_too_many_statements_are_shown(myloware: Store, myloware_assert_num_quer
                 myloware.db.execute_sql(f"SELECT {number}")
 
     first = run.__code__.co_firstlineno
-    told = (
+    expected = (
         rf"^tests/plugin/test_helpers\.py:{first + 1}: at most 1 statement expected, 3 ran:\n  2 times: SELECT 1\n"
         rf"  [0-9.]+ ms: SELECT 2  \(tests/plugin/test_helpers\.py:{first + 3}\)\n"
     )
-    with pytest.raises(pytest.fail.Exception, match=told):
+    with pytest.raises(pytest.fail.Exception, match=expected):
         run()
     with pytest.raises(TypeError, match="the exact number, or max="), myloware_assert_num_queries():
         pass
 
 
-def test_too_few_statements_are_told_too(myloware_assert_num_queries: Any) -> None:
-    """There is nothing to list where none ran."""
+def test_too_few_statements_fail_too(myloware_assert_num_queries: Any) -> None:
+    """Without statements, the failure lists none."""
 
     def run() -> None:
         with myloware_assert_num_queries(2):
@@ -110,10 +110,10 @@ def test_too_few_statements_are_told_too(myloware_assert_num_queries: Any) -> No
         run()
 
 
-def test_a_statement_is_of_the_line_that_had_the_library_send_it(
+def test_a_statement_names_the_line_that_called_the_library(
     myloware: Store, myloware_factory: Any, myloware_assert_num_queries: Any
 ) -> None:
-    """Through a repository, a model and the factory; one that a thread sends straight from the library is of none."""
+    """That line calls a repository, a model or the factory; in a thread that begins in the library, there is none."""
     order = myloware.work.submit([{"type": "INVOICE", "content": "x"}])
     with myloware_assert_num_queries(max=10) as queries:
         myloware.work.get(order.id)

@@ -1,4 +1,4 @@
-"""Options, ini keys and markers, and what is said of those that cannot be."""
+"""Options, ini keys and markers, and the messages for invalid ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ONE = "def test_it(myloware):\n    pass\n"
 
 
 def test_header_and_closing_section(project: Project) -> None:
-    """A run says how tests get their databases, on which server, and whether the template was there."""
+    """A run says how tests get their databases, on which server, and whether it built the template."""
     result = project.run(ONE)
     again = project.run(None, "--myloware-recreate", "--myloware-mode=clone")
     quiet = project.run("def test_nothing():\n    pass\n")
@@ -30,7 +30,7 @@ def test_header_and_closing_section(project: Project) -> None:
 
 
 def test_wrong_values(project: Project) -> None:
-    """An ini key or option with a value that it cannot have ends pytest before a test runs."""
+    """An invalid ini key or option ends pytest before a test runs."""
     wrong_mode = project.run(ONE, "-o", "myloware_mode=fast")
     wrong_seed = project.run(None, "-o", "myloware_seed=some")
     wrong_timeout = project.run(None, "-o", "myloware_lock_timeout=soon")
@@ -46,7 +46,7 @@ def test_wrong_values(project: Project) -> None:
 
 
 def test_markers(project: Project) -> None:
-    """The innermost marker counts, one key at a time; what a marker cannot say is an error that shows it."""
+    """The innermost marker with a key counts; invalid keys and values are errors that show them."""
     result = project.run(
         """
         import pytest
@@ -108,7 +108,7 @@ def test_markers(project: Project) -> None:
 
 
 def test_ini_mode(project: Project) -> None:
-    """The ini key gives the mode, the option goes before it."""
+    """The ini key sets the mode; the option overrides it."""
     tests = """
         def test_it(myloware, pytestconfig):
             assert myloware.db.in_transaction()
@@ -119,7 +119,7 @@ def test_ini_mode(project: Project) -> None:
 
 
 def test_recreate(project: Project) -> None:
-    """`--myloware-recreate` builds the template once a run, for all of its workers."""
+    """`--myloware-recreate` rebuilds the template once a run, for all workers."""
     tests = """
         import psycopg2, pytest
         from contextlib import closing
@@ -149,7 +149,7 @@ def test_recreate(project: Project) -> None:
 
 
 def test_other_databases_are_never_used(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `DATABASE_URL` and `.env` name is not a server for tests."""
+    """Tests do not use the server that `DATABASE_URL` and `.env` name."""
     elsewhere = "postgresql://nobody@127.0.0.1:1/precious"
     for name, value in {"DATABASE_URL": elsewhere, "DATABASE_HOST": "127.0.0.1", "PGPORT": "1"}.items():
         monkeypatch.setenv(name, value)
@@ -159,7 +159,7 @@ def test_other_databases_are_never_used(project: Project, monkeypatch: pytest.Mo
 
 
 def test_no_server(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that refuses, or does not exist, is an error that says what was tried and what to do; no password."""
+    """Without a server, the error says what was tried and what to do, and contains no password."""
     monkeypatch.setenv("MYLOWARE_TEST_URL", "postgresql://me:s3cret@127.0.0.1:1/postgres")
     refused = project.run(ONE)
     wrong = project.run(None, "--myloware-dsn=mysql://here")

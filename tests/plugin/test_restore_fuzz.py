@@ -1,4 +1,4 @@
-"""Whatever is written to a database, it is put back to what its template is, row by row and sequence by sequence."""
+"""Random writes are undone: every row and every sequence is as in the template."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ COPIES = (
 
 @pytest.fixture(scope="module")
 def subject(make_subject: Callable[[str], Subject]) -> Subject:
-    """Give a database with tables of every kind."""
+    """Return a database with tables of every kind."""
     return make_subject(SCHEMA)
 
 
@@ -156,7 +156,7 @@ def write(cursor: Any, chance: random.Random) -> None:
 
 
 def transaction(connection: Any, chance: random.Random) -> None:
-    """Write a few times in one transaction, with savepoints, and perhaps roll it back."""
+    """Write a few times in one transaction with savepoints, and sometimes roll it back."""
     with connection.cursor() as cursor:
         if chance.random() < 0.3:
             cursor.execute("SET LOCAL ROLE pg_monitor")  # a plain role
@@ -179,7 +179,7 @@ def transaction(connection: Any, chance: random.Random) -> None:
 
 @pytest.mark.parametrize("seed", range(SEED, SEED + 10 * ROUNDS))
 def test_random_writes_are_put_back(subject: Subject, seed: int) -> None:
-    """Every row, with all that `t::text` shows of it, and every sequence is as in the template after each round."""
+    """After each round, every row (as `t::text`) and every sequence is as in the template."""
     chance = random.Random(seed)
     for _ in range(30):
         with closing(psycopg2.connect(subject.slot.url)) as connection:
@@ -189,11 +189,11 @@ def test_random_writes_are_put_back(subject: Subject, seed: int) -> None:
                 write_and_leave(subject, chance)
             subject.check()
 
-    assert 0 == subject.slot.remade, "it was put back, and never made anew"
+    assert 0 == subject.slot.remade, "it was restored, without a new copy"
 
 
 def write_and_leave(subject: Subject, chance: random.Random) -> None:
-    """Leave a transaction open, in a session that nobody closes."""
+    """Leave a transaction open in a session that stays open."""
     left = psycopg2.connect(subject.slot.url)
     with suppress(psycopg2.Error), left.cursor() as cursor:
         write(cursor, chance)

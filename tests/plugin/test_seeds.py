@@ -1,4 +1,4 @@
-"""What the template is made from, and that it is never older than that."""
+"""The contents of the template, and when it is rebuilt."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def myloware_seed():
 
 
 def test_seeds_of_every_kind(project: Project) -> None:
-    """A file of SQL, ours, none, and a function; a marker's goes before the fixture's."""
+    """A seed is a file of SQL, the sample data, nothing, or a function; a marker overrides the fixture."""
     project.pytester.makeconftest(FILE)
     seed = project.pytester.path / "seed.sql"
     seed.write_text("INSERT INTO capabilities (name, scope) VALUES ('file', '100%')")
@@ -63,14 +63,14 @@ def test_seeds_of_every_kind(project: Project) -> None:
     again.assert_outcomes(passed=6)
     edited.assert_outcomes(passed=1)
     assert sorted(["hit"] * 3 + ["built"]) == sorted(templates(again)), (
-        "a function may read anything: it is called anew"
+        "a function may read anything: it is called in every run"
     )
     assert ["built"] == templates(edited)
     assert [] == project.leftovers()
 
 
 def test_function_with_a_version(project: Project) -> None:
-    """It promises to change its version with its results, and is not called again for later runs."""
+    """A function with a version is called again only when the version changes."""
     tests = """
         import pytest
 
@@ -95,7 +95,7 @@ def test_function_with_a_version(project: Project) -> None:
 
 
 def test_seed_that_fails(project: Project) -> None:
-    """Its own error is shown, and no half-made template stays."""
+    """The error of a seed is shown, and no incomplete template stays."""
     before = project.names()
 
     result = project.run("""
@@ -118,7 +118,7 @@ def test_seed_that_fails(project: Project) -> None:
 
 
 def test_migrations(project: Project) -> None:
-    """Folders and functions follow the library's own migrations; an edited folder is noticed."""
+    """Folders and functions follow the library's own migrations; editing a folder rebuilds the template."""
     folder = project.pytester.mkdir("migrations")
     migration = folder / "001_more.py"
     body = "def migrate(migrator, database, *, fake=False):\n    migrator.sql('CREATE TABLE {} (id int)')\n"
@@ -158,7 +158,7 @@ def test_migrations(project: Project) -> None:
 
 
 def test_folder_without_migrations(project: Project) -> None:
-    """A folder that does not exist is an error, and not an unmigrated database."""
+    """A folder that does not exist is an error."""
     result = project.run("""
         import pytest
 
@@ -174,13 +174,13 @@ def test_folder_without_migrations(project: Project) -> None:
 
 
 def templates(result: object) -> list[str]:
-    """Tell of each template of a run whether it was there."""
+    """Return for each template of a run whether it was built or hit."""
     lines: list[str] = result.outlines  # type: ignore[attr-defined]  # pytest.RunResult
     return [line.rpartition(" ")[2] for line in lines if ", template " in line]
 
 
-def test_functions_are_told_apart(project: Project) -> None:
-    """Functions of one name, what they close over, and other callables each have a template of their own."""
+def test_functions_have_templates_of_their_own(project: Project) -> None:
+    """Functions with one name, closures with different values, and other callables have different templates."""
     result = project.run("""
         import functools, pytest
 
@@ -207,7 +207,7 @@ def test_functions_are_told_apart(project: Project) -> None:
 
 
 def test_unlogged_tables_have_their_rows_after_a_crash(project: Project) -> None:
-    """They are logged in test databases: a template would lose them, and be used all the same."""
+    """Unlogged tables become logged in test databases, since the template would lose their rows in a crash."""
     result = project.run("""
         import pytest
 

@@ -1,4 +1,4 @@
-"""The servers that tests run on: named ones, with plain roles too, pytest-postgresql's, and what runs leave on them."""
+"""The servers that tests run on (named, of pytest-postgresql, embedded), and the databases that runs leave there."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_write(myloware, myloware_dsn, number):
 
 @pytest.fixture
 def plain_role(project: Project) -> Iterator[str]:
-    """Give the URL of the server for a role that may create databases, and nothing else; vector is in template1."""
+    """Return the URL of the server for a role that may only create databases; vector is in template1."""
     name = f"plain_{secrets.token_hex(4)}"
     with closing(psycopg2.connect(**project.server.connect_kwargs("template1"))) as connection, connection:
         connection.cursor().execute("CREATE EXTENSION IF NOT EXISTS vector")
@@ -52,7 +52,7 @@ def plain_role(project: Project) -> Iterator[str]:
 
 
 def test_plain_role(project: Project, plain_role: str) -> None:
-    """Without a superuser restoring becomes cloning, which the run says; rollback works; classes say what they need."""
+    """Without a superuser, restore becomes clone, and the run says so; rollback works; class and reset are errors."""
     project.run(WRITES).assert_outcomes(passed=8)
     with closing(psycopg2.connect(**project.server.connect_kwargs("postgres"))) as connection:
         connection.autocommit = True
@@ -76,7 +76,7 @@ def test_reset(myloware_reset): pass
     result.assert_outcomes(passed=10, errors=2)
     result.stdout.fnmatch_lines(
         [
-            "myloware_class and *, for which the role on the server must be a superuser",
+            "myloware_class, * needs a superuser on the test server",
             "mode clone instead of restore: *",
         ]
     )
@@ -86,7 +86,7 @@ def test_reset(myloware_reset): pass
 def test_libpqs_environment_leads_no_test_astray(
     project: Project, hostile: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever PG* variables say, tests run on the embedded server, and what a failed one had changed is read there."""
+    """Tests run on the embedded server whatever the PG* variables say, and so do the reports of failures."""
     for name, value in hostile.items():
         monkeypatch.setenv(name, value)
     (project.pytester.path / "seed.sql").write_text("INSERT INTO capabilities (name, scope) VALUES ('seed', 'x')")
@@ -116,7 +116,7 @@ def test_libpqs_environment_leads_no_test_astray(
 def test_a_named_server_is_the_one_that_is_named(
     project: Project, relayed: Callable[[str, int], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """PGHOSTADDR does not lead tests from the server that the project names to another one."""
+    """Tests fail if PGHOSTADDR leads to another server than the project names."""
     port = relayed(str(project.server.socket_dir), 5432)
     monkeypatch.setenv("PGHOSTADDR", "127.0.0.1")
     project.pytester.makeconftest(f"""
@@ -134,7 +134,7 @@ def test_a_named_server_is_the_one_that_is_named(
 
 
 def test_plain_role_without_vector(project: Project, plain_role: str) -> None:
-    """The error says where the extension is created: the database of the test is gone by then."""
+    """The error says where to create the extension, since the database of the test is gone by then."""
     with closing(psycopg2.connect(**project.server.connect_kwargs("template1"))) as connection, connection:
         connection.cursor().execute("DROP EXTENSION vector")
     result = project.run("def test_any(myloware): pass", f"--myloware-dsn={plain_role}")
@@ -143,7 +143,7 @@ def test_plain_role_without_vector(project: Project, plain_role: str) -> None:
 
 
 def test_plain_role_with_vector_elsewhere(project: Project, plain_role: str) -> None:
-    """An extension that template1 has in another schema, as on Supabase (`extensions`), is used from there."""
+    """The extension may be in another schema of template1, as on Supabase (`extensions`)."""
     with closing(psycopg2.connect(**project.server.connect_kwargs("template1"))) as connection, connection:
         run = connection.cursor()
         run.execute("CREATE SCHEMA extensions; GRANT USAGE ON SCHEMA extensions TO PUBLIC")
@@ -166,7 +166,7 @@ def test_search(myloware, number):
 
 
 def test_fixture_of_pytest_postgresql(project: Project) -> None:
-    """A project's own process or noproc fixture gives the server; of several, the ini key names one."""
+    """A process or noproc fixture of the project provides the server; if there are several, the ini key names one."""
     kwargs = project.server.connect_kwargs()
     project.pytester.makeconftest(f"""
         from pytest_postgresql import factories
@@ -188,7 +188,7 @@ def test_fixture_of_pytest_postgresql(project: Project) -> None:
 
 
 def test_killed_run_leaves_nothing_for_long(project: Project) -> None:
-    """What a run that was killed has left, the next one drops; what a living one uses stays."""
+    """The next run drops the databases of a killed run, and keeps those of a live one."""
     project.write("""
         import os, signal
 
@@ -218,7 +218,7 @@ def test_killed_run_leaves_nothing_for_long(project: Project) -> None:
 
 
 def test_run_killed_while_it_builds(project: Project) -> None:
-    """A template has its name when it is whole: the next run builds it, and nothing half-made stays."""
+    """After a run was killed while it built a template, the next run builds it, and no incomplete one stays."""
     seed = """
 import os, signal, pathlib, pytest
 
@@ -247,7 +247,7 @@ def test_it(myloware):
 
 
 def test_two_runs_and_four_workers(project: Project) -> None:
-    """Runs at once build a template once, share the server, and meet in no database."""
+    """Concurrent runs build a template once, share the server, and use different databases."""
     project.write(WRITES + "def test_template(myloware_template):\n    pass\n")
     command = [sys.executable, "-m", "pytest", "-q", "--myloware-recreate", "-p", "no:cacheprovider"]
     plain = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -261,7 +261,7 @@ def test_two_runs_and_four_workers(project: Project) -> None:
 
 
 def test_server_ends_with_the_last_run(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With nobody holding it, the embedded server starts for a run and ends with it; its templates stay."""
+    """The embedded server starts for a run and ends with it; its templates stay."""
     home = project.server.home.parent / "of_its_own"
     monkeypatch.setenv("MYLOWARE_TEST_HOME", str(home))
 
@@ -275,7 +275,7 @@ def test_server_ends_with_the_last_run(project: Project, monkeypatch: pytest.Mon
 
 
 def test_foreign_home(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder of somebody else's, or no folder, is no home for a server."""
+    """A home that is not a folder of this account is an error."""
     file = project.pytester.path / "file"
     file.touch()
     monkeypatch.setenv("MYLOWARE_TEST_HOME", str(file))
@@ -287,7 +287,7 @@ def test_foreign_home(project: Project, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_unused_costs_nothing(project: Project) -> None:
-    """Neither the library nor a server is there for tests that do not ask, and the plugin's modules are pytest's."""
+    """Without a test that uses a database, a run neither imports the library nor starts a server."""
     result = project.run(
         """
         import sys
@@ -295,7 +295,7 @@ def test_unused_costs_nothing(project: Project) -> None:
         def test_nothing():
             assert not {"myloware_store", "psycopg2", "peewee", "attrs", "numpy"} & set(sys.modules)
             loaded = {name for name in sys.modules if name.startswith("pytest_myloware.")}
-            assert loaded == {f"pytest_myloware.{name}" for name in ("fixtures", "options", "plugin")}
+            assert loaded == {f"pytest_myloware.{name}" for name in ("errors", "fixtures", "options", "plugin")}
     """,
         "-p",
         "no:pytest_postgresql",
@@ -311,7 +311,7 @@ def test_unused_costs_nothing(project: Project) -> None:
 
 
 def test_coverage_is_not_hidden(project: Project) -> None:
-    """Lines that run when the library is imported count, although the plugin was loaded before."""
+    """Coverage counts the lines that run when the library is imported, although the plugin was loaded before."""
     tests = """
         def test_import():
             from myloware_store import Store
@@ -324,7 +324,7 @@ def test_coverage_is_not_hidden(project: Project) -> None:
 
 
 def test_markers_are_no_part_of_the_schema(project: Project) -> None:
-    """`validate` finds nothing wrong with the database of a test, in any mode."""
+    """`validate` accepts the database of a test, in any mode."""
     result = project.run("""
         import pytest
         from myloware_store.ops.validate import validate

@@ -1,4 +1,4 @@
-"""Databases that a class or a module shares: what it makes is there for every test, what a test writes is not."""
+"""Databases shared by the tests of a class or module."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_the_module_again(of_module, myloware):
 
 
 def test_levels(project: Project) -> None:
-    """A class in a module sees what both have made; each leaves what was there before it."""
+    """A class in a module sees the rows of both; the rows of each are undone after it."""
     project.write(COUNT + "def test_seed(myloware):\n    assert names(myloware) == []\n", "test_z_last")
 
     project.run(NESTED).assert_outcomes(passed=11)
@@ -95,7 +95,7 @@ def test_levels(project: Project) -> None:
 
 
 def test_class_that_changes_the_schema(project: Project) -> None:
-    """DDL in a fixture of the class is as good as rows; after the class the schema is as before."""
+    """A fixture of the class may use DDL; it is undone after the class."""
     result = project.run(
         COUNT
         + """
@@ -124,7 +124,7 @@ def test_after(myloware):
 
 
 def test_test_that_changes_the_shared_schema(project: Project) -> None:
-    """DDL in a test of such a class is an error that says what to do, for it and those after it in the class."""
+    """DDL in a test of such a class is an error for it and the later tests; the message says what to do."""
     result = project.run(
         COUNT
         + """
@@ -146,7 +146,7 @@ def test_after(myloware):
 
 
 def test_class_cannot_have_two_seeds(project: Project) -> None:
-    """A marker with another seed, inside such a class, is an error."""
+    """A marker with another seed inside such a class is an error."""
     result = project.run("""
         import pytest
 
@@ -162,7 +162,7 @@ def test_class_cannot_have_two_seeds(project: Project) -> None:
 
 
 def test_connections_of_the_class_stay(project: Project) -> None:
-    """A connection that a fixture of the class has opened is not the test's to lose; one that a test opened is."""
+    """A connection that a fixture of the class opened stays open after a test; one that a test opened is closed."""
     result = project.run(
         COUNT
         + """
@@ -203,7 +203,7 @@ def alive(connection):
 
 
 def test_sequences_of_the_class(project: Project) -> None:
-    """Numbers that the class has used up stay used, those of a test are used again."""
+    """Sequences keep the numbers that the class used, and return the ones that a test used."""
     project.pytester.makeconftest("""
 import pytest
 

@@ -1,4 +1,4 @@
-"""What putting rows back can undo, and what only a new database does."""
+"""Changes that a restore undoes, and changes that need a new copy."""
 
 from __future__ import annotations
 
@@ -91,13 +91,13 @@ ROWS = (
 
 @pytest.fixture(scope="module")
 def subject(make_subject: Callable[[str], Subject]) -> Subject:
-    """Give a database with a few tables, some of which cannot be put back."""
+    """Return a database with a few tables, some of which cannot be restored."""
     return make_subject(SCHEMA)
 
 
 @pytest.mark.parametrize("statement", DDL)
-def test_made_anew(subject: Subject, statement: str) -> None:
-    """What putting back rows would not undo exactly costs a new database."""
+def test_needs_a_new_copy(subject: Subject, statement: str) -> None:
+    """A change that restoring rows does not undo exactly needs a new copy."""
     remade = subject.slot.remade
 
     subject.execute(statement)
@@ -108,7 +108,7 @@ def test_made_anew(subject: Subject, statement: str) -> None:
 
 @pytest.mark.parametrize("statement", ROWS)
 def test_put_back(subject: Subject, statement: str) -> None:
-    """Rows, sequences, and what ends with its session, do not."""
+    """Rows, sequences and session state need no new copy."""
     remade = subject.slot.remade
 
     subject.execute(*statement.split("; "))
@@ -118,7 +118,7 @@ def test_put_back(subject: Subject, statement: str) -> None:
 
 
 def test_prepared_transaction(subject: Subject) -> None:
-    """A transaction that was prepared and left is ended, whose locks would keep the database from being dropped."""
+    """A prepared transaction is rolled back; its locks would keep the database from being dropped."""
     remade = subject.slot.remade
 
     subject.execute("BEGIN", "DELETE FROM plain", "PREPARE TRANSACTION 'left'")
@@ -128,7 +128,7 @@ def test_prepared_transaction(subject: Subject) -> None:
 
 
 def test_index_that_was_not_finished(subject: Subject) -> None:
-    """A build in the background that fails leaves an invalid index, and ends no command that could be noticed."""
+    """A concurrent build that fails leaves an invalid index, and fires no event trigger."""
     remade = subject.slot.remade
 
     with pytest.raises(psycopg2.errors.UniqueViolation):
@@ -139,7 +139,7 @@ def test_index_that_was_not_finished(subject: Subject) -> None:
 
 
 def test_type_can_be_dropped(subject: Subject) -> None:
-    """The copies of the rows are in nobody's way; where the drop is taken back, they are there again."""
+    """The copies do not prevent a type from being dropped; a rollback of the drop brings them back."""
     with closing(psycopg2.connect(subject.slot.url)) as connection, connection.cursor() as run:
         run.execute("SET LOCAL ROLE pg_monitor")
         run.execute("INSERT INTO plain (mood) VALUES ('ok')")
@@ -153,7 +153,7 @@ def test_type_can_be_dropped(subject: Subject) -> None:
 
 
 def test_plain_role_writes_and_marks(subject: Subject) -> None:
-    """A role without rights on the markers advances them all the same."""
+    """Writes by a role without rights on the markers are noticed."""
     remade = subject.slot.remade
 
     with closing(psycopg2.connect(subject.slot.url)) as connection, connection, connection.cursor() as run:
@@ -165,7 +165,7 @@ def test_plain_role_writes_and_marks(subject: Subject) -> None:
 
 
 def test_many_restores(subject: Subject) -> None:
-    """What restoring leaves dead is cleared away: the table does not grow."""
+    """Dead rows of restores are vacuumed: the table does not grow."""
     for _ in range(250):
         subject.execute("UPDATE plain SET mood = 'sad'")
         subject.slot.end()
@@ -178,7 +178,7 @@ def test_many_restores(subject: Subject) -> None:
 
 
 def test_database_that_is_gone(subject: Subject, myloware_server: Server) -> None:
-    """A test that drops its own database costs a new one."""
+    """After a test that drops its own database, the next one gets a new one."""
     with closing(psycopg2.connect(myloware_server.url("postgres"))) as connection, connection.cursor() as run:
         connection.autocommit = True
         run.execute(f"DROP DATABASE {subject.slot.name} WITH (FORCE)")

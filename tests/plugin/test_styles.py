@@ -1,10 +1,8 @@
-"""Tests of every style: unittest's classes, coroutines, hypothesis' examples, resets by hand."""
+"""Tests in every style: unittest classes, coroutines, hypothesis examples, explicit resets."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-
-import pytest
 
 if TYPE_CHECKING:
     from tests.plugin.conftest import Project
@@ -29,7 +27,7 @@ def add(store, name):
 
 
 def test_unittest_classes(project: Project) -> None:
-    """A `TestCase` takes the fixtures by an autouse fixture, and `setUp` writes into the test's database."""
+    """A `TestCase` gets the store through an autouse fixture, and `setUp` writes into the test's database."""
     result = project.run(
         HELPERS
         + """
@@ -60,10 +58,9 @@ class TestIt(unittest.TestCase):
     result.assert_outcomes(passed=3)
 
 
-@pytest.mark.parametrize("mode", ["restore", "rollback", "clone"])
-def test_coroutines(project: Project, mode: str) -> None:
-    """An async test writes in its loop's thread, and in others; hypothesis' examples may be coroutines too."""
-    result = project.run(
+def test_coroutines(project: Project) -> None:
+    """The writes of an async test are undone, in the loop's thread and in others; so are those of async examples."""
+    result = project.run_in_every_mode(
         HELPERS
         + """
 pytestmark = pytest.mark.asyncio
@@ -82,17 +79,15 @@ async def test_examples(myloware, text):
     assert count(myloware) == 0
     add(myloware, "name" + text)
     await asyncio.sleep(0)
-""",
-        f"--myloware-mode={mode}",
+"""
     )
 
-    result.assert_outcomes(passed=3)
+    result.assert_outcomes(passed=3 * 3)
 
 
-@pytest.mark.parametrize("mode", ["restore", "rollback", "clone"])
-def test_examples_begin_alike(project: Project, mode: str) -> None:
-    """Every example of a hypothesis test finds what the fixtures made, whatever the one before has written."""
-    result = project.run(
+def test_examples_begin_alike(project: Project) -> None:
+    """Every example of a hypothesis test begins with the rows of the fixtures, whatever the previous one wrote."""
+    result = project.run_in_every_mode(
         HELPERS
         + """
 @pytest.fixture
@@ -136,16 +131,15 @@ class TestMethods:
 
 def test_after(myloware):
     assert count(myloware) == 0
-""",
-        f"--myloware-mode={mode}",
+"""
     )
 
-    result.assert_outcomes(passed=6)
+    result.assert_outcomes(passed=3 * 6)
     assert [] == project.leftovers()
 
 
 def test_failing_example_is_shrunk(project: Project) -> None:
-    """Hypothesis finds the smallest example that fails, since none depends on those before it."""
+    """Hypothesis finds the smallest failing example, since no example depends on the previous ones."""
     result = project.run(
         HELPERS
         + """
@@ -162,7 +156,7 @@ def test_fails(myloware, number):
 
 
 def test_health_check(project: Project) -> None:
-    """Hypothesis warns of function-scoped fixtures as ever: it cannot know that examples are reset."""
+    """Hypothesis still warns of function-scoped fixtures: it cannot know that the database is reset."""
     result = project.run(
         HELPERS
         + """
@@ -182,10 +176,9 @@ def test_unnamed(number):
     result.stdout.fnmatch_lines(["*function-scoped fixture 'myloware'*"])
 
 
-@pytest.mark.parametrize("mode", ["restore", "rollback", "clone"])
-def test_reset(project: Project, mode: str) -> None:
-    """`myloware_reset` goes back to how it was when the test asked for it, any number of times."""
-    result = project.run(
+def test_reset(project: Project) -> None:
+    """`myloware_reset` returns to the state in which the test requested it, any number of times."""
+    result = project.run_in_every_mode(
         HELPERS
         + """
 @pytest.fixture
@@ -211,15 +204,14 @@ def connected(myloware_dsn):
 
 def test_after(myloware):
     assert count(myloware) == 0
-""",
-        f"--myloware-mode={mode}",
+"""
     )
 
-    result.assert_outcomes(passed=3)
+    result.assert_outcomes(passed=3 * 3)
 
 
 def test_reset_cannot_undo_ddl(project: Project) -> None:
-    """It says so, and the next test has the schema as it was."""
+    """A reset after DDL is an error, and the next test has the former schema."""
     result = project.run(
         HELPERS
         + """
@@ -233,11 +225,11 @@ def test_after(myloware):
     )
 
     result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(["*putting back rows does not undo*"])
+    result.stdout.fnmatch_lines(["*restoring rows does not undo*"])
 
 
 def test_no_transaction_outlives_a_reset(project: Project) -> None:
-    """An open one of the test's own is an error, one of another thread is ended: neither commits into later tests."""
+    """A reset in a transaction is an error, and it ends other threads' transactions: none commits into later tests."""
     result = project.run(
         HELPERS
         + """
@@ -274,4 +266,4 @@ def test_after(myloware):
     )
 
     result.assert_outcomes(passed=3, failed=1)
-    result.stdout.fnmatch_lines(["*a transaction is open: leave it before the database is put back*"])
+    result.stdout.fnmatch_lines(["*a transaction is open: end it before myloware_reset*"])

@@ -1,4 +1,4 @@
-"""What tests do to their database, and what the next test sees of it, in each mode."""
+"""No test sees what an earlier one did to its database, in any mode."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def myloware_migrations():
     return Path(__file__).with_name("migrations")
 """
 
-# Each case is followed by a test that compares its database with how the first one found it.
+# After each case, a test compares its database with the state that the first test found.
 PAIRS = """
 import pytest
 import survival
@@ -68,7 +68,7 @@ CASES = 20
 def test_nothing_reaches_the_next_test(project: Project, mode: str) -> None:
     """Whatever a test commits, locks, kills or leaves open, the next one begins with the same rows and schema.
 
-    In mode rollback only sequences go on from where they were, and even those not in a test in mode restore.
+    In mode rollback, only sequences continue, and a test in mode restore resets those too.
     """
     folder = project.pytester.mkdir("migrations")
     (folder / "001_numbers.py").write_text(MIGRATION)

@@ -1,4 +1,4 @@
-"""The template databases: migrated, seeded, named by what they were made from, and built once for everyone."""
+"""Build the template databases, once for all workers and later runs, and drop the ones that are no longer used."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 import attrs
 import psycopg2
 
-from .home import KEPT_DAYS
+from ..server.home import KEPT_DAYS
 from .marking import mark_database
 
 if TYPE_CHECKING:
-    from .maintenance import Maintenance
+    from ..server.maintenance import Maintenance
     from .recipe import Recipe
 
 __all__ = ["Template", "ensure_template", "sweep"]
 
-_UNUSED = timedelta(days=14)  # after that long nobody will ask for a template
+_UNUSED = timedelta(days=14)
 _KEPT = timedelta(days=KEPT_DAYS)
 _OF_A_RUN = re.compile("myloware_(?:test|build|run)_([0-9a-f]{12})_.*")
 
@@ -31,8 +31,8 @@ class Template:
 
     Attributes:
         name: The database.
-        marked: Its twin, whose copies can put themselves back; None where the role is no superuser.
-        built: Whether it was built now.
+        marked: Its twin, whose copies can restore themselves; None if the role is no superuser.
+        built: Whether this process built it.
     """
 
     name: str
@@ -41,15 +41,15 @@ class Template:
 
 
 def ensure_template(maintenance: Maintenance, recipe: Recipe, run: str, *, recreate: bool = False) -> Template:
-    """Build the template that a recipe describes unless it is there.
+    """Return the template of a recipe; build it if it does not exist.
 
-    Who comes while it is built waits. It is built under other names, so that what has its name is whole.
+    Other processes wait for the build. It has another name until it is complete.
 
     Args:
         maintenance: The server.
-        recipe: What it is made from.
-        run: The test run, for what must not outlive it.
-        recreate: Build it anew, once a run.
+        recipe: The contents.
+        run: The test run; the template of a recipe that is not lasting ends with it.
+        recreate: Rebuild it, once a run.
     """
     digest = hashlib.sha256(f"{maintenance.versions} {maintenance.owner} {recipe.digest}".encode()).hexdigest()[:16]
     name = f"myloware_template_{digest}" if recipe.lasting else f"myloware_run_{run}_{digest}"
@@ -89,9 +89,9 @@ def _build(maintenance: Maintenance, recipe: Recipe, name: str, marked: str | No
 
 
 def sweep(maintenance: Maintenance) -> None:
-    """Drop what runs that ended without a word have left, and what nobody has used for long.
+    """Drop the databases of dead runs, unused templates, and databases that were kept long enough.
 
-    A run holds its name as long as it lives; the server lets go of it when it dies, however it does.
+    A run holds its name as a key. The server releases it when the run ends, even if it was killed.
     """
     for database in maintenance.names("myloware_"):
         found = _OF_A_RUN.fullmatch(database)

@@ -1,4 +1,4 @@
-"""What a test run has on its server: templates, one database a worker and template, and those kept of failed tests."""
+"""The databases of one worker: templates, a slot for each, and the kept databases of failed tests."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Hashable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from .maintenance import Maintenance
-from .options import Unusable
-from .recipe import Recipe
+from ..errors import Unusable
+from ..report.waiting import Waits
+from ..server.maintenance import Maintenance
+from ..template.building import Template, ensure_template, sweep
+from ..template.recipe import Recipe
 from .slot import Slot
-from .templates import Template, ensure_template, sweep
-from .waiting import Waits
 
 if TYPE_CHECKING:
-    from .maintenance import Server
-    from .options import Mode, Options
+    from ..options import Mode, Options
+    from ..server.maintenance import Server
 
 __all__ = ["Databases"]
 
@@ -28,15 +28,15 @@ class Databases:
     Args:
         server: The server.
         run: The name of the run, the same for all of its workers.
-        migrations: What follows the library's own migrations.
-        options: What the run was asked for.
+        migrations: The migrations after the library's own.
+        options: The options of the run.
 
     Attributes:
-        options: What the run was asked for.
+        options: The options of the run.
         shared: The database that a class or module uses now.
         kept: The databases of failed tests: the test's id and the URL.
-        remaking: The tests that have left what only a new database does without.
-        waits: What has waited for locks.
+        remaking: The tests that made a new copy necessary.
+        waits: The watch for lock waits.
     """
 
     def __init__(self, server: Server, run: str, migrations: Any, options: Options) -> None:
@@ -61,23 +61,23 @@ class Databases:
 
     @property
     def inherited(self) -> bool:
-        """Whether a test has forked this process: the databases are its parent's."""
+        """Whether this process was forked from the one that they belong to."""
         return os.getpid() != self._process
 
     def require_own(self) -> None:
         """Refuse to lend them to a forked process.
 
         Raises:
-            Unusable: It is one.
+            Unusable: This process was forked.
         """
         if self.inherited:
             raise Unusable(
-                "this process was forked by a test, and goes on with the tests of its parent, whose databases these"
-                " are: end such a process with os._exit()"
+                "this process was forked by a test, and continues with its parent's tests on its parent's databases:"
+                " end such a process with os._exit()"
             )
 
     def template(self, seed: Any) -> Template:
-        """Give the template with a seed, building it if need be, and once only where that fails."""
+        """Return the template with a seed, built if needed; a build that failed is not tried again."""
         key = seed if isinstance(seed, Hashable) else repr(seed)
         if key in self._failed:
             raise self._failed[key]
@@ -90,26 +90,25 @@ class Databases:
                 self._failed[key] = error
                 raise
             except Exception as error:
-                self._failed[key] = Unusable(f"the template database was not made: {type(error).__name__}: {error}")
+                message = f"the template database could not be built: {type(error).__name__}: {error}"
+                self._failed[key] = Unusable(message)
                 raise
         return self._templates[key]
 
     def slot(self, mode: Mode, seed: Any) -> Slot:
-        """Give this worker's database for a mode and a seed."""
+        """Return this worker's database for a mode and a seed."""
         template = self.template(seed)
         marked = template.marked if mode != "clone" else None
         self._fell_back |= mode == "restore" and marked is None
         source = marked or template.name
         if source not in self._slots:
-            name = f"{self._prefix}{len(self._slots)}"
-            limit = self.options.lock_timeout
-            self._slots[source] = Slot(
-                self.maintenance, name, source, restorable=marked is not None, lock_timeout=limit
-            )
+            name, limit = f"{self._prefix}{len(self._slots)}", self.options.lock_timeout
+            restorable = marked is not None
+            self._slots[source] = Slot(self.maintenance, name, source, restorable=restorable, lock_timeout=limit)
         return self._slots[source]
 
     def keep(self, slot: Slot, test: str) -> None:
-        """Keep a database as it is, for somebody to look at."""
+        """Keep a database as it is now."""
         readable = re.sub(r"\W+", "_", test.rpartition("/")[2])[:28].strip("_").lower()
         name = f"myloware_kept_{self.run[:6]}_{self._worker}_{len(self.kept)}_{readable}"
         slot.give_away(name)
@@ -117,25 +116,25 @@ class Databases:
         self.kept.append((test, self.server.url(name)))
 
     def reference(self, slot: Slot) -> str:
-        """Give the URL of a database that is as the slot was in the beginning; it is made when it is first needed."""
+        """Return the URL of a fresh copy of the slot's template; the first call creates it."""
         name = f"{slot.name}_ref"
         if not self.maintenance.exists(name):
             self.maintenance.create(name, template=slot.template)
         return self.server.url(name)
 
     def close(self) -> None:
-        """Drop this worker's databases, and as the last worker what the run alone has used."""
+        """Drop this worker's databases, and as the last worker also the templates of this run alone."""
         self.waits.end()
         for slot in self._slots.values():
             slot.drop()
             self.maintenance.drop(f"{slot.name}_ref")
-        self.maintenance.let_go(self.run)
+        self.maintenance.release(self.run)
         for name in self.maintenance.names(f"myloware_run_{self.run}_"):
             self.maintenance.drop_unless_held(name, self.run)
         self.maintenance.close()
 
     def summary(self) -> dict[str, Any]:
-        """Say what was used, in values that JSON knows."""
+        """Return the part of this worker in the last lines of the run, in JSON types."""
         postgres, pgvector = self.maintenance.versions
         return {
             "server": f"PostgreSQL {postgres}, pgvector {pgvector} ({self.server.description})",

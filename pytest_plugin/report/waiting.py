@@ -1,4 +1,4 @@
-"""What waits for a lock in the databases of a run, and for whom, looked at while it lasts."""
+"""Watch for sessions that wait for a lock in the databases of a run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg2
 
 if TYPE_CHECKING:
-    from .maintenance import Server
+    from ..server.maintenance import Server
 
 __all__ = ["Waits"]
 
@@ -26,14 +26,14 @@ _WAITING = """
 
 
 class Waits(threading.Thread):
-    """Looks once a second who waits for whom: when a test has failed for it, nobody waits any more.
+    """Polls the lock waits once a second: when a test has failed because of one, it is over.
 
     Args:
         server: The server.
-        prefix: How the names of the databases begin.
+        prefix: The prefix of the databases' names.
 
     Attributes:
-        seen: Lines about those that waited, since it was cleared.
+        seen: A description of each wait since it was cleared.
     """
 
     def __init__(self, server: Server, prefix: str) -> None:
@@ -45,7 +45,7 @@ class Waits(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """Look again and again."""
+        """Poll until `end`."""
         with suppress(psycopg2.Error), closing(psycopg2.connect(**self._server.connect_kwargs("postgres"))) as session:
             session.autocommit = True
             with session.cursor() as cursor:
@@ -56,6 +56,6 @@ class Waits(threading.Thread):
                         self.seen[pid, by] = line
 
     def end(self) -> None:
-        """Stop looking, and close the connection."""
+        """Stop polling, and close the connection."""
         self._over.set()
         self.join()

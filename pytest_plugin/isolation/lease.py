@@ -1,9 +1,10 @@
-"""A database in the hands of one test, class or module, and which one that is."""
+"""Lend a test, class or module a database, with an open store on it, and put it back."""
 
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
@@ -16,17 +17,16 @@ from myloware_store.db.tenancy import scope_kept
 from myloware_store.models import MODELS
 from myloware_store.settings import Settings
 
-from .changes import describe_changes
-from .options import FAILED, LEASE, MODES, OPTIONS
-from .queries import Queries, explain, recorded
-from .slot import SharedDatabaseAltered
+from ..options import FAILED, LEASE, MODES
+from ..report.changes import describe_changes
+from ..report.queries import Queries, explain, recorded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .changes import Read
+    from ..options import Mode
+    from ..report.changes import Read
     from .databases import Databases
-    from .options import Mode
     from .slot import Slot
 
 __all__ = ["Lease", "lend", "share"]
@@ -35,21 +35,17 @@ _MARKER = "myloware_db"
 _PATIENCE = "SELECT set_config('statement_timeout', '3s', {local}), set_config('lock_timeout', '500ms', {local})"
 
 
-class _Undo(Exception):
-    """Ends the transaction of a test in mode rollback."""
-
-
 class Lease:
-    """A slot in the hands of one test.
+    """A slot, lent to one test.
 
     Args:
         slot: The database.
-        mode: How what the test writes is undone.
-        databases: Where the slot is from.
-        test: Who has it.
+        mode: How the test's writes are undone.
+        databases: The databases of this worker.
+        test: The test.
 
     Attributes:
-        seconds: How long making it ready and putting it back took.
+        seconds: The time spent on making it ready and putting it back.
     """
 
     def __init__(self, slot: Slot, mode: Mode, databases: Databases, test: pytest.Item) -> None:
@@ -66,47 +62,53 @@ class Lease:
 
     @property
     def kept(self) -> bool:
-        """Whether the database is to be kept as the test has left it."""
+        """Whether to keep the database, since the test has failed."""
         return self._databases.options.keep and self._test.stash.get(FAILED, False)
 
     @property
     def waits(self) -> str:
-        """What has waited for locks since the test began."""
+        """The lock waits since the test began."""
         return "\n".join(self._databases.waits.seen.copy().values())
 
     def hand_out(self) -> str:
-        """Give the URL, by which others may write too."""
+        """Return the URL, with which other sessions may write too."""
         self._handed_out = True
         return self.slot.url
 
     @contextmanager
     def open_store(self) -> Iterator[Store]:
         """Open the store on it, in mode rollback inside a transaction that is rolled back."""
-        with Store.open(database=self.slot.database) as store, ExitStack() as block:
-            block.callback(_bind_models)
-            if self.mode == "rollback":
-                block.enter_context(self._rolled_back())
-            block.enter_context(self._timed())
-            yield store
+        with Store.open(database=self.slot.database) as store:
+            try:
+                with self._rolled_back() if self.mode == "rollback" else nullcontext(), self._timed():
+                    yield store
+            finally:
+                for model in MODELS:  # a test may have bound them to another database
+                    if model._meta.database is not proxy:
+                        model._meta.set_database(proxy)
 
     @contextmanager
     def _rolled_back(self) -> Iterator[None]:
-        """Hold a transaction for the test, roll it back, and note whether anything can have been committed."""
-        database = self.slot.database
-        pool = database.pool
-        with suppress(_Undo), database.atomic():
-            database.execute_sql("SAVEPOINT myloware_test")
-            pool.close_idle()
-            alone, opened = pool.in_use == 1, pool.opened
-            yield
-            if self.kept:
-                with suppress(StoreError):
-                    database.commit()
-                raise _Undo
-            with suppress(StoreError):  # it is not there in a transaction that the test began
-                database.execute_sql("ROLLBACK TO SAVEPOINT myloware_test")
+        """Roll the test's transaction back, and note whether anything can have been committed."""
+        database, pool = self.slot.database, self.slot.database.pool
+        outer = database.transaction_open()  # that of a class or module
+        block = database.transaction()
+        database.execute_sql("SAVEPOINT myloware_test" if outer else "BEGIN; SAVEPOINT myloware_test")
+        database.push_transaction(block)
+        pool.close_idle()
+        alone, opened = pool.in_use == 1, pool.opened
+        yield
+        if self.kept:
+            with suppress(StoreError):
+                database.commit()
+        database.pop_transaction()
+        if not self.kept:
+            with suppress(StoreError):  # the test may have ended the transaction
+                undo = "ROLLBACK TO SAVEPOINT myloware_test"
+                database.execute_sql(undo if outer else f"{undo}; ROLLBACK")
                 self._undone = alone and opened == pool.opened and not self._handed_out
-            raise _Undo
+        if not outer:
+            block.rollback(begin=False)
         self._undone &= database.is_closed()
 
     @contextmanager
@@ -121,25 +123,46 @@ class Lease:
                 self._plan = explain(self.slot.database, self._queries.slowest)
 
     def accept(self) -> None:
-        """Take what fixtures have written so far as the state that `reset` comes back to."""
+        """Make the present state the one that `reset` returns to."""
         if self._in_one_transaction():
             self.slot.database.execute_sql("SAVEPOINT myloware_reset")
             return
-        with _told():
-            self.slot.mark()
-            self.slot.enter()
-            self._levels += 1
-            self.slot.accept()
+        self.slot.mark()
+        self.slot.enter()
+        self._levels += 1
+        self.slot.accept()
 
     def reset(self) -> None:
-        """Undo what was written since `accept`."""
-        if self._levels:
-            if self.slot.database.in_transaction():
-                pytest.fail("a transaction is open: leave it before the database is put back", pytrace=False)
-            with _told():
-                self.slot.reset()
-        else:
+        """Undo the writes since `accept`."""
+        if not self._levels:
             self.slot.database.execute_sql("ROLLBACK TO SAVEPOINT myloware_reset")
+        elif self.slot.database.in_transaction():
+            pytest.fail("a transaction is open: end it before myloware_reset", pytrace=False)
+        else:
+            self.slot.reset()
+
+    @contextmanager
+    def each_example_reset(self, hypothesis: Any) -> Iterator[None]:
+        """Reset the database before every example of a hypothesis test but the first.
+
+        Args:
+            hypothesis: The attribute `hypothesis` of the test; its `inner_test` is the test function.
+        """
+        inner = hypothesis.inner_test
+        put_back = self.accept  # in the first example, after the setUp of unittest
+
+        @wraps(inner)
+        def example(*args: Any, **kwargs: Any) -> Any:
+            nonlocal put_back
+            put_back()
+            put_back = self.reset
+            return inner(*args, **kwargs)
+
+        hypothesis.inner_test = example
+        try:
+            yield
+        finally:
+            hypothesis.inner_test = inner
 
     def begin(self) -> None:
         """Make the database ready for the test."""
@@ -156,14 +179,14 @@ class Lease:
             self.slot.doubtful = True
         else:
             self.slot.end()
-        if self.slot.remade > remade and not doubtful:  # else it may have been an earlier one
+        if self.slot.remade > remade and not doubtful:  # in doubt, an earlier test may be the reason
             self._databases.remaking.append(self._test.nodeid)
         self.seconds += time.perf_counter() - start
 
     def changes(self) -> str:
-        """Describe what the test has changed so far, as far as it can be read.
+        """Describe the test's changes so far.
 
-        In mode rollback it is read in the test's transaction, else from outside: what is not committed does not show.
+        In mode rollback they are read in the test's transaction, else from outside, without uncommitted changes.
         """
         if self._databases.inherited:
             return ""
@@ -176,14 +199,13 @@ class Lease:
                 with _connected(self.slot.url) as connection:
                     return describe_changes(_reader(reference), _reader(connection), copies)
         except (psycopg2.Error, StoreError) as error:
-            return f"it cannot be read: {str(error).strip()}"
+            return f"the database cannot be read: {str(error).strip()}"
 
     def _changes_inside(self, before: Read, copies: dict[str, str]) -> str:
-        described = ""
-        with suppress(_Undo), self.slot.database.atomic():
+        with self.slot.database.atomic() as savepoint:
             self.slot.database.execute_sql(_PATIENCE.format(local=True))
             described = describe_changes(before, self._read, copies)
-            raise _Undo
+            savepoint.rollback()
         return described
 
     def _read(self, query: str) -> list[tuple[Any, ...]]:
@@ -193,17 +215,16 @@ class Lease:
         return self.mode == "rollback" and self.slot.database.transaction_open()
 
     def timing(self) -> dict[str, Any]:
-        """Say how long its statements and the way back took, in seconds, with the plan of the slowest statement."""
+        """Return the time spent on the database, in seconds, with the plan of the slowest statement."""
         queries = self._queries or Queries(self.slot.database)
         slowest = queries.slowest
-        timing: dict[str, Any] = {
-            "kept_apart": self.seconds,
+        return {
+            "isolation": self.seconds,
             "statements": sum(query.seconds for query in queries.statements),
             "count": len(queries),
             "slowest": str(slowest) if slowest else "",
             "plan": self._plan,
         }
-        return timing
 
 
 def _connected(url: str) -> closing[Any]:
@@ -225,23 +246,17 @@ def _reader(connection: Any) -> Read:
 
 
 @contextmanager
-def lend(request: pytest.FixtureRequest, databases: Databases, default_seed: Any) -> Iterator[Lease]:
-    """Lend a test the database that its marker, or the run's options, ask for."""
+def lend(test: pytest.Item, databases: Databases, default_seed: Any) -> Iterator[Lease]:
+    """Lend a test the database that its marker or the run's options ask for."""
     databases.require_own()
-    mode, seed = _asked(request, default_seed)
-    if databases.shared is not None:
-        slot = databases.shared
-        if seed != default_seed:
-            pytest.fail(
-                "a test of a class or module with a database of its own cannot have another seed", pytrace=False
-            )
-    else:
-        slot = databases.slot(mode, seed)
-    lease = Lease(slot, mode, databases, request.node)
-    with _told():
-        lease.begin()
+    mode, seed = _asked(test, databases.options.mode, default_seed)
+    slot = databases.shared or databases.slot(mode, seed)
+    if databases.shared is not None and seed != default_seed:
+        pytest.fail("a test in a class or module that shares a database cannot have another seed", pytrace=False)
+    lease = Lease(slot, mode, databases, test)
+    lease.begin()
     databases.waits.seen.clear()
-    request.node.stash[LEASE] = lease
+    test.stash[LEASE] = lease
     try:
         with scope_kept():
             yield lease
@@ -249,10 +264,9 @@ def lend(request: pytest.FixtureRequest, databases: Databases, default_seed: Any
         if not databases.inherited:
             try:
                 if lease.kept:
-                    databases.keep(slot, request.node.nodeid)
+                    databases.keep(slot, test.nodeid)
             finally:
-                with _told():
-                    lease.end()
+                lease.end()
 
 
 @contextmanager
@@ -260,10 +274,9 @@ def share(databases: Databases, seed: Any) -> Iterator[Store]:
     """Open the store on the database of a class or module, and undo afterwards what was written for it."""
     databases.require_own()
     slot = databases.shared or databases.slot("restore", seed)
-    with _told():
-        if slot.shared:
-            slot.accept()
-        slot.enter()
+    if slot.shared:
+        slot.accept()
+    slot.enter()
     outer, databases.shared = databases.shared, slot
     try:
         with Store.open(database=slot.database) as store:
@@ -274,26 +287,10 @@ def share(databases: Databases, seed: Any) -> Iterator[Store]:
             slot.leave()
 
 
-def _bind_models() -> None:
-    """Have the models follow the open store again, where a test has bound them to something else."""
-    for model in MODELS:
-        if model._meta.database is not proxy:
-            model._meta.set_database(proxy)
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Fail with what is wrong instead of with where it was noticed."""
-    try:
-        yield
-    except SharedDatabaseAltered as error:
-        pytest.fail(str(error), pytrace=False)
-
-
-def _asked(request: pytest.FixtureRequest, seed: Any) -> tuple[Mode, Any]:
-    """Read the marker, the innermost first."""
-    asked: dict[str, Any] = {"mode": request.config.stash[OPTIONS].mode, "seed": seed}
-    for marker in reversed(list(request.node.iter_markers(_MARKER))):
+def _asked(test: pytest.Item, mode: Mode, seed: Any) -> tuple[Mode, Any]:
+    """Return the mode and the seed of the innermost marker that names them, else the defaults."""
+    asked: dict[str, Any] = {"mode": mode, "seed": seed}
+    for marker in reversed(list(test.iter_markers(_MARKER))):
         if marker.args or set(marker.kwargs) - set(asked):
             pytest.fail(
                 f"the marker {_MARKER} takes mode= and seed=, not {marker.args or marker.kwargs}", pytrace=False

@@ -1,4 +1,4 @@
-"""What differs between a test's database and the one it began as, table by table, for who reads a failure."""
+"""Compare a test's database with its state before the test, table by table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     Read = Callable[[str], list[tuple[Any, ...]]]
-    """Runs a query and gives its rows."""
+    """Runs a query and returns its rows."""
 
 __all__ = ["describe_changes"]
 
@@ -35,15 +35,15 @@ _TABLES = """
 
 
 def describe_changes(before: Read, after: Read, copies: Mapping[str, str]) -> str:
-    """Describe what has changed between two databases.
+    """Describe the differences between two databases.
 
     Args:
-        before: Runs a query on the one.
-        after: Runs a query on the other.
-        copies: The tables that the rows of `before` are in, by the table that they are of, where they are in others.
+        before: Runs a query on the first.
+        after: Runs a query on the second.
+        copies: Tables with the rows before the test, by the table that they are copies of.
 
     Returns:
-        Lines such as `work_items: 1 added, 2 changed`, each followed by some of those rows; empty where nothing has.
+        Lines such as `work_items: 1 added, 2 changed`, each followed by some of those rows; empty without differences.
     """
     was: dict[str, str] = dict(before(_TABLES))
     now: dict[str, str] = dict(after(_TABLES))

@@ -1,4 +1,4 @@
-"""One connection to the test server, from which databases are created, renamed and dropped."""
+"""Create, rename and drop databases on the test server, through one connection."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ if TYPE_CHECKING:
 
 __all__ = ["Maintenance", "Server"]
 
-_END_SECONDS = 10.0  # what a backend may take to end when it is told to
+_END_SECONDS = 10.0  # to wait for a backend to end
 _POLL_SECONDS = 0.001
 _KEY = "hashtextextended(%s, 0)"
 
 
 class Server(Protocol):
-    """A PostgreSQL server on which tests may create databases."""
+    """A PostgreSQL server for tests."""
 
     @property
     def description(self) -> str:
-        """Where it is."""
+        """Its address, for the last lines of a run."""
 
     def url(self, dbname: str) -> str:
-        """Give the libpq URL of a database on it."""
+        """Return the libpq URL of a database on it."""
 
     def connect_kwargs(self, dbname: str) -> dict[str, Any]:
-        """Give the arguments of `psycopg2.connect` for a database on it."""
+        """Return the arguments of `psycopg2.connect` for a database on it."""
 
     def stay(self) -> str:
-        """Let it run on after the tests, and give the command that ends it, if there is one."""
+        """Keep it running after the tests, and return the command that ends it, if any."""
 
 
 class Maintenance:
-    """A connection to the server's `postgres` database, each statement a transaction of its own.
+    """A connection to the server's `postgres` database, in autocommit mode.
 
     Args:
         server: The server.
@@ -53,17 +53,17 @@ class Maintenance:
         self._connection.autocommit = True
 
     def close(self) -> None:
-        """Close the connection, and let go of the names that are held on it."""
+        """Close the connection, and release the keys held on it."""
         self._connection.close()
 
     @cached_property
     def superuser(self) -> bool:
-        """Whether the role may do everything."""
+        """Whether the role is a superuser."""
         return self._rows("SELECT rolsuper FROM pg_roles WHERE rolname = current_user") == [(True,)]
 
     @cached_property
     def owner(self) -> str:
-        """Whose tables others on the server cannot use: the role, unless it is a superuser."""
+        """The role, unless it is a superuser: other roles cannot use its templates."""
         ((role,),) = self._rows("SELECT current_user")
         return "" if self.superuser else role
 
@@ -79,11 +79,11 @@ class Maintenance:
 
     @cached_property
     def _strategy(self) -> str:
-        # Copying files takes two checkpoints: half the time of logging the copy without fsync, several times it with.
+        # Copying files takes two checkpoints: half the time of logging without fsync, several times it with fsync.
         return "file_copy" if self._rows("SHOW fsync") == [("off",)] else "wal_log"
 
     def names(self, prefix: str) -> list[str]:
-        """List the databases of the role's whose name begins so."""
+        """List the role's databases with a prefix."""
         query = """
             SELECT datname FROM pg_database
             WHERE starts_with(datname, %s) AND pg_has_role(datdba, 'MEMBER') ORDER BY datname
@@ -91,13 +91,13 @@ class Maintenance:
         return [name for (name,) in self._rows(query, (prefix,))]
 
     def exists(self, name: str) -> bool:
-        """Say whether there is such a database."""
+        """Tell whether there is such a database."""
         return self._rows("SELECT FROM pg_database WHERE datname = %s", (name,)) != []
 
     def create(self, name: str, *, template: str | None = None) -> None:
-        """Create a database, empty or as a copy of another one, whose sessions are ended."""
+        """Create a database, empty or as a copy of another one; the sessions on the other one end."""
         if template is None:
-            # A plain role cannot create the extension; where an administrator has, it is in template1.
+            # A plain role cannot create the extension, but an administrator may have created it in template1.
             template = "template0" if self.superuser else "template1"
             self._run("CREATE DATABASE {name} TEMPLATE {template}", name=name, template=template)
         else:
@@ -106,9 +106,9 @@ class Maintenance:
             self._run(statement, name=name, template=template)
 
     def drop(self, name: str) -> None:
-        """Drop a database if there is one, ending the sessions on it.
+        """End the sessions on a database and drop it, if it exists.
 
-        DROP DATABASE would end them too, but looks only every 100 ms whether they are gone.
+        DROP DATABASE would end them too, but polls every 100 ms.
         """
         self.end_sessions(name)
         if self._rows("SELECT datistemplate FROM pg_database WHERE datname = %s", (name,)) == [(True,)]:
@@ -116,21 +116,21 @@ class Maintenance:
         self._run("DROP DATABASE IF EXISTS {name} WITH (FORCE)", name=name)
 
     def configure(self, name: str, setting: str) -> None:
-        """Set a setting, such as `lock_timeout=10000`, for the sessions on a database that do not set it themselves."""
+        """Set the default of a setting, such as `lock_timeout=10000`, for the sessions on a database."""
         self._run(f"ALTER DATABASE {{name}} SET {setting}", name=name)
 
     def rename(self, name: str, to: str) -> None:
-        """Rename a database, ending the sessions on it."""
+        """End the sessions on a database and rename it."""
         self.end_sessions(name)
         self._run("ALTER DATABASE {name} RENAME TO {to}", name=name, to=to)
 
     def make_template(self, name: str, to: str) -> None:
-        """Rename a database that is whole, and let nobody change it any more."""
+        """Rename a complete database, and allow no more connections to it."""
         self._run("ALTER DATABASE {name} IS_TEMPLATE true ALLOW_CONNECTIONS false", name=name)
         self.rename(name, to)
 
     def note(self, name: str, **notes: str | None) -> None:
-        """Write notes on a database, where `psql -l+` shows them too."""
+        """Write notes into the comment on a database, which `psql -l+` shows."""
         statement = SQL("COMMENT ON DATABASE {name} IS {notes}")
         with self._connection.cursor() as cursor:
             cursor.execute(statement.format(name=Identifier(name), notes=Literal(json.dumps(notes))))
@@ -171,7 +171,7 @@ class Maintenance:
 
     @contextmanager
     def locked(self, key: str) -> Iterator[None]:
-        """Hold a key while the block runs, waiting for whoever holds it."""
+        """Hold a key exclusively while the block runs."""
         self._rows(f"SELECT pg_advisory_lock({_KEY})", (key,))
         try:
             yield
@@ -179,15 +179,15 @@ class Maintenance:
             self._rows(f"SELECT pg_advisory_unlock({_KEY})", (key,))
 
     def hold(self, key: str) -> None:
-        """Hold a key together with others, until the connection or the process ends."""
+        """Hold a key, shared with others, until `release`, or until the connection or the process ends."""
         self._rows(f"SELECT pg_advisory_lock_shared({_KEY})", (key,))
 
-    def let_go(self, key: str) -> None:
-        """Hold a key no longer."""
+    def release(self, key: str) -> None:
+        """Release a key."""
         self._rows(f"SELECT pg_advisory_unlock_shared({_KEY})", (key,))
 
     def drop_unless_held(self, name: str, key: str) -> None:
-        """Drop a database unless somebody holds a key."""
+        """Drop a database unless another process holds a key."""
         if self._rows(f"SELECT pg_try_advisory_lock({_KEY})", (key,)) == [(True,)]:
             try:
                 self.drop(name)

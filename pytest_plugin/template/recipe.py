@@ -1,4 +1,4 @@
-"""What a template database is made from, and the digest that tells one state of it from another."""
+"""Describe the contents of a template database, and build them: migrations, then rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from myloware_store.core.errors import MissingExtension
 from myloware_store.ops.migrate import migrate, migrations_path
 from myloware_store.settings import Settings
 
-from .options import Unusable
+from ..errors import Unusable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,14 +27,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Recipe"]
 
+_PLUGIN = Path(__file__).parents[1]
 _logger = logging.getLogger(__name__)
-_logger.propagate = False  # peewee-migrate logs each failure with its traceback, here it is raised with the file's name
+_logger.propagate = False  # peewee-migrate logs failures with a traceback; _migrate_folder raises them, with the file
 _logger.addHandler(logging.NullHandler())
 
 
 @attrs.frozen
 class _SqlFile:
-    """A seed that is a text of SQL, and the file that it was read from."""
+    """A seed in SQL, and its file."""
 
     path: Path
     text: str
@@ -51,7 +52,7 @@ _sample.version = "the library's files"  # type: ignore[attr-defined]  # they ar
 
 
 def _migrations(given: Any) -> tuple[Path | Callable[[str], object], ...]:
-    """Check what the fixture `myloware_migrations` gave."""
+    """Check the value of the fixture `myloware_migrations`."""
     steps = [given] if isinstance(given, str | Path) or callable(given) else list(given or ())
     checked = [step if callable(step) else Path(step) for step in steps]
     for step in checked:
@@ -61,7 +62,7 @@ def _migrations(given: Any) -> tuple[Path | Callable[[str], object], ...]:
 
 
 def _seed(given: Any) -> _SqlFile | Callable[[Store], object] | None:
-    """Check what the fixture `myloware_seed`, or a marker, gave."""
+    """Check the value of the fixture `myloware_seed`, or of a marker."""
     if given is None or given is False or given == "none":
         return None
     if given is True or given == "sample":
@@ -79,12 +80,12 @@ def _seed(given: Any) -> _SqlFile | Callable[[Store], object] | None:
 
 @attrs.frozen(eq=False)
 class Recipe:
-    """What a template is made from.
+    """The contents of a template.
 
     Attributes:
-        migrations: What follows the library's own migrations: folders of peewee-migrate's, with the history that it
-            keeps by default, or functions that are given the database's URL.
-        seed: Where the rows come from: a file of SQL, a function that is given an open store, or None.
+        migrations: Migrations after the library's own: folders of peewee-migrate's, with its default history table, or
+            functions of the database's URL.
+        seed: The rows: a file of SQL, a function of an open store, or None.
     """
 
     migrations: tuple[Path | Callable[[str], object], ...] = attrs.field(default=(), converter=_migrations)
@@ -92,15 +93,15 @@ class Recipe:
 
     @property
     def lasting(self) -> bool:
-        """Whether the digest says all, so that a later run may use the template.
+        """Whether later runs may use the template, because the digest covers everything that it depends on.
 
-        A function may read whatever it likes. One that has a `version` promises to change it with its results.
+        A function may read anything. A function with a `version` promises to change it when its results change.
         """
         return all(hasattr(step, "version") for step in (*self.migrations, self.seed) if callable(step))
 
     @property
     def digest(self) -> str:
-        """The digest of the library with its migrations and seed, of this plugin, and of what is asked for."""
+        """The digest of the library, its migrations and sample data, this plugin, the migrations and the seed."""
         digest = hashlib.sha256()
         for part in self._parts():
             digest.update(len(part).to_bytes(8) + part)
@@ -110,9 +111,9 @@ class Recipe:
         """Migrate and seed an empty database.
 
         Raises:
-            StoreError: The library's own migrations failed; a function raises what it likes.
-            Unusable: A migration of a folder, or the SQL of a seed, failed; the message names the file. Or the role may
-                not create the extension.
+            StoreError: The library's own migrations failed; a function may raise anything.
+            Unusable: A migration in a folder or a seed in SQL failed; the message names the file. Or the role may not
+                create the extension.
         """
         settings = Settings.load(url, environ={}, dotenv=None)
         try:
@@ -129,12 +130,19 @@ class Recipe:
                 step(url)
             else:
                 _migrate_folder(step, settings)
-        if self.seed is not None:
-            _fill(self.seed, settings)
+        if callable(self.seed):
+            with Store.open(settings=settings) as store:
+                self.seed(store)
+        elif self.seed is not None:
+            try:
+                with _cursor(settings) as run:
+                    run.execute(self.seed.text)
+            except psycopg2.Error as error:
+                raise Unusable(f"myloware_seed: {self.seed.path.absolute()}: {str(error).strip()}") from None
         _log_tables(settings)
 
     def _parts(self) -> Iterator[bytes]:
-        folders = [Path(myloware_store.__file__).parent, migrations_path(), Path(__file__).parent]
+        folders = [Path(myloware_store.__file__).parent, migrations_path(), _PLUGIN]
         for folder in [*folders, *(step for step in self.migrations if isinstance(step, Path))]:
             for path in sorted(folder.rglob("*")):
                 if path.is_file() and path.parent.name != "__pycache__":
@@ -148,7 +156,7 @@ class Recipe:
 
 
 def _fingerprint(step: Any) -> str:
-    """Tell a function from every other one: by its name, file and version, else by its code and what it holds."""
+    """Identify a function: by name, file and version, else by its code and the values that it holds."""
     code = getattr(step, "__code__", None)
     if code is None:
         return f"{type(step).__module__}.{type(step).__qualname__} {getattr(step, 'version', step)!r}"
@@ -160,7 +168,7 @@ def _fingerprint(step: Any) -> str:
 
 
 def _log_tables(settings: Settings) -> None:
-    """Have every table survive a crash of the server: unlogged ones would be empty after it, in the template too."""
+    """Make unlogged tables logged: a crash of the server would empty them, in the template too."""
     unlogged = """
         SELECT format('ALTER TABLE %I.%I SET LOGGED', n.nspname, c.relname)
         FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -174,8 +182,8 @@ def _log_tables(settings: Settings) -> None:
 
 @contextmanager
 def _cursor(settings: Settings) -> Iterator[cursor]:
-    with closing(psycopg2.connect(**settings.connect_kwargs())) as connection, connection, connection.cursor() as made:
-        yield made
+    with closing(psycopg2.connect(**settings.connect_kwargs())) as connection, connection, connection.cursor() as run:
+        yield run
 
 
 def _migrate_folder(folder: Path, settings: Settings) -> None:
@@ -194,15 +202,3 @@ def _migrate_folder(folder: Path, settings: Settings) -> None:
                 raise Unusable(f"myloware_migrations: {folder.absolute() / name}.py: {str(error).strip()}") from None
     finally:
         database.close()
-
-
-def _fill(seed: _SqlFile | Callable[[Store], object], settings: Settings) -> None:
-    if callable(seed):
-        with Store.open(settings=settings) as store:
-            seed(store)
-        return
-    try:
-        with _cursor(settings) as run:
-            run.execute(seed.text)
-    except psycopg2.Error as error:
-        raise Unusable(f"myloware_seed: {seed.path.absolute()}: {str(error).strip()}") from None

@@ -1,4 +1,4 @@
-"""What keeps all tests from running is told in full once, and what the run's last lines say of the others."""
+"""An error that affects all tests is reported in full once; the last lines of a run sum up."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def count(result: pytest.RunResult, text: str) -> int:
 
 
 def test_no_server(project: Project) -> None:
-    """The first test says what was tried and what to do, the others name it."""
+    """The first test says what was tried and what to do; the others refer to it."""
     result = project.run(THREE, "--myloware-dsn=postgresql://me@127.0.0.1:1/postgres")
 
     result.assert_outcomes(errors=3)
@@ -67,7 +67,7 @@ def test_no_server(project: Project) -> None:
 
 
 def test_where_lines_are_not_cut(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In CI, pytest's summary repeats messages whole: the other tests name the first one there, too, and it alone."""
+    """In CI, pytest's summary prints whole messages: there too, the other tests only refer to the first one."""
     monkeypatch.setenv("CI", "true")
 
     result = project.run(THREE, "--myloware-dsn=postgresql://me@127.0.0.1:1/postgres")
@@ -85,7 +85,7 @@ def test_where_lines_are_not_cut(project: Project, monkeypatch: pytest.MonkeyPat
     ],
 )
 def test_broken_file(project: Project, migration: str, seed: str, broken: str) -> None:
-    """A migration or seed that fails is named by its file, without the traceback of those who run it."""
+    """The error of a migration or seed names its file, without the traceback of the code that ran it."""
     project.pytester.makeconftest(FILES)
     folder = project.pytester.mkdir("migrations")
     (folder / "001_nothing.py").write_text("def migrate(migrator, database, *, fake=False):\n    pass\n")
@@ -104,17 +104,17 @@ def test_broken_file(project: Project, migration: str, seed: str, broken: str) -
 
 
 def test_broken_function(project: Project) -> None:
-    """A function that fails does so once, with its traceback; the template is not tried again for every test."""
+    """A failing function is called once, and reported with its traceback; later tests don't try again."""
     result = project.run(BROKEN + THREE)
 
     result.assert_outcomes(errors=3)
     assert "x" == (project.pytester.path / "calls").read_text()
     assert 1 == count(result, "E       RuntimeError: the seed is wrong")
-    result.stdout.fnmatch_lines(["*RuntimeError: the seed is wrong", "the template database was not made: *"])
+    result.stdout.fnmatch_lines(["*RuntimeError: the seed is wrong", "the template database could not be built: *"])
 
 
 def test_names_of_tests_that_cost_a_database(project: Project) -> None:
-    """The closing section names the first three tests that left something which is not put back."""
+    """The last lines name the first three tests after which a new copy was needed."""
     result = project.run("""
         import pytest
 
@@ -125,7 +125,7 @@ def test_names_of_tests_that_cost_a_database(project: Project) -> None:
 
     result.stdout.fnmatch_lines(
         [
-            "databases made anew after a test had left DDL, a lock or the like: 5",
+            "new copies after a test left DDL, a lock or the like: 5",
             "  test_project.py::test_ddl?0?, test_project.py::test_ddl?1?, test_project.py::test_ddl?2? and 2 more",
         ]
     )
@@ -133,7 +133,7 @@ def test_names_of_tests_that_cost_a_database(project: Project) -> None:
 
 @pytest.fixture
 def broken_home(project: Project, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give the home of a server that cannot start any more; a failed test's database is kept in it."""
+    """Return the home of a server that cannot start, with the kept database of a failed test."""
     home = project.server.home.parent / "broken"
     monkeypatch.setenv("MYLOWARE_TEST_HOME", str(home))
     failed = project.run("def test_it(myloware): assert False", "--myloware-keep=failed")
@@ -144,7 +144,7 @@ def broken_home(project: Project, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_kept_databases_are_not_removed(project: Project, broken_home: Path) -> None:
-    """A server that does not start is made anew, but not while databases are kept in it."""
+    """A server that does not start is created again, but not while it has kept databases."""
     version = EmbeddedServer(broken_home / "server").data_dir / "PG_VERSION"
 
     refused = project.run(THREE)

@@ -1,4 +1,4 @@
-"""Statements that ran through a database: how many, which ones again and again, and how the slowest was planned."""
+"""Record the statements that run through a database, and count, list and explain them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _BETWEEN = {
     "threading",
     __name__.partition(".")[0],
 }
-"""What runs between the code under test and its statements."""
+"""Packages between the code under test and its statements."""
 
 _HERE = f"{Path.cwd()}{os.sep}"
 
@@ -41,9 +41,9 @@ class Query:
 
     Attributes:
         sql: Its text, with placeholders.
-        params: What stood for them.
-        seconds: How long it took, with the way to the server and back.
-        place: The file and line that had it sent, outside of this library and Peewee; empty where there is none.
+        params: Their values.
+        seconds: How long it took, including the round trip.
+        place: The file and line that sent it, outside of this library and Peewee; empty if unknown.
     """
 
     sql: str
@@ -52,16 +52,16 @@ class Query:
     place: str = ""
 
     def __str__(self) -> str:
-        told = f"{self.seconds * 1e3:.2f} ms: {' '.join(self.sql.split())}"
-        return f"{told}  ({self.place})" if self.place else told
+        text = f"{self.seconds * 1e3:.2f} ms: {' '.join(self.sql.split())}"
+        return f"{text}  ({self.place})" if self.place else text
 
 
 @attrs.define
 class Queries:
-    """The statements of a block, in their order, without those that only begin and end transactions.
+    """The statements of a block in order, without those that begin and end transactions.
 
     Attributes:
-        database: Where they ran.
+        database: The database they ran on.
         statements: The statements.
     """
 
@@ -78,14 +78,14 @@ class Queries:
 
     @property
     def repeated(self) -> dict[str, int]:
-        """The texts that ran more than once, and how often: many of one are the sign of an N+1."""
+        """The texts that ran more than once, and how often: a high number is the sign of an N+1."""
         return {sql: count for sql, count in Counter(query.sql for query in self.statements).most_common() if count > 1}
 
     def explain(self, query: Query | None = None) -> str:
-        """Give PostgreSQL's plan of a statement, by default of the slowest; it is not run again.
+        """Return PostgreSQL's plan of a statement, by default of the slowest, without running it again.
 
         Raises:
-            StoreError: It cannot be explained.
+            StoreError: PostgreSQL cannot explain it.
         """
         query = query or self.slowest
         return "\n".join(explain(self.database, query)) if query else ""
@@ -98,9 +98,9 @@ class Queries:
 
 
 class AssertNumQueries:
-    """Counts the statements of a block, and fails the test where there are others than there should be.
+    """Counts the statements of a block, and fails the test if the number differs.
 
-    Call it with the exact number, or with `max=`; the block gets the `Queries`.
+    Call it with the exact number, or with `max=`; the `with` statement returns the `Queries`.
     """
 
     def __init__(self, database: StoreDatabase) -> None:
@@ -111,8 +111,8 @@ class AssertNumQueries:
         """Count the statements of the block.
 
         Args:
-            exact: How many there should be.
-            max: How many there may be.
+            exact: The number of statements.
+            max: The most statements allowed.
         """
         if (exact is None) == (max is None):
             raise TypeError("myloware_assert_num_queries takes the exact number, or max=")
@@ -122,8 +122,8 @@ class AssertNumQueries:
         if (exact is not None and len(queries) != exact) or (max is not None and len(queries) > max):
             number = exact if max is None else max
             wanted = f"{'' if max is None else 'at most '}{number} statement{'' if number == 1 else 's'}"
-            told = f"{block}: {wanted} expected, {len(queries)} ran"
-            pytest.fail(f"{told}:\n{queries.describe()}" if queries.statements else told, pytrace=False)
+            message = f"{block}: {wanted} expected, {len(queries)} ran"
+            pytest.fail(f"{message}:\n{queries.describe()}" if queries.statements else message, pytrace=False)
 
 
 @contextmanager
@@ -143,12 +143,12 @@ def recorded(database: StoreDatabase) -> Iterator[Queries]:
 
 
 def explain(database: StoreDatabase, query: Query) -> list[str]:
-    """Give the lines of a statement's plan."""
+    """Return the lines of a statement's plan."""
     return [line for (line,) in database.execute_sql(f"EXPLAIN {query.sql}", query.params)]
 
 
 def _caller() -> str:
-    """Give the file and line of what called the library, from where pytest began; empty where a thread began in it."""
+    """Return the file and line that called the library; empty in a thread that began in the library."""
     frame = sys._getframe(1)  # noqa: SLF001  `inspect.stack` reads the sources of every frame
     while frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
         if frame.f_back is None:

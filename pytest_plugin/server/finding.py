@@ -1,4 +1,4 @@
-"""The server that tests run on: one that is named, else pytest-postgresql's, else the embedded one."""
+"""Find the server that tests run on: a named one, else pytest-postgresql's, else the embedded one."""
 
 from __future__ import annotations
 
@@ -16,30 +16,27 @@ from myloware_store.core.errors import EmbeddedServerError, StoreError
 from myloware_store.embedded import EmbeddedServer
 from myloware_store.settings import Settings
 
-from .home import find_home, keeps, note_kept, sweep_homes
-from .options import TEST_URL, Unusable
+from ..errors import NoServer
+from ..options import TEST_URL
+from .home import KEPT, find_home, has_kept_databases, sweep_homes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import pytest
 
+    from ..options import Options
     from .maintenance import Server
-    from .options import Options
 
-__all__ = ["NoServer", "open_server"]
+__all__ = ["open_server"]
 
 _CONNECT_SECONDS = 3
 _FACTORIES = {"pytest_postgresql.factories.process", "pytest_postgresql.factories.noprocess"}
 
 
-class NoServer(Unusable):
-    """No server can be reached; the message lists what was tried, and what to do."""
-
-
 @attrs.frozen
 class _NamedServer:
-    """A server that someone else runs."""
+    """A server that somebody else runs."""
 
     settings: Settings
     description: str
@@ -55,7 +52,7 @@ class _NamedServer:
 
 
 class _EmbeddedServer(EmbeddedServer):
-    """The embedded server, as this run holds it."""
+    """The embedded server, held by this run."""
 
     @property
     def description(self) -> str:
@@ -63,7 +60,7 @@ class _EmbeddedServer(EmbeddedServer):
 
     def stay(self) -> str:
         self.keep()
-        note_kept(self.home.parent)
+        (self.home.parent / KEPT).touch()
         return shlex.join([sys.executable, "-m", "myloware_store", "down", "--url", f"embedded:{self.home}"])
 
 
@@ -71,10 +68,10 @@ class _EmbeddedServer(EmbeddedServer):
 def open_server(options: Options, request: pytest.FixtureRequest) -> Iterator[Server]:
     """Hold the server while the block runs.
 
-    `DATABASE_URL` and `.env` are never looked at: tests must not reach somebody's data.
+    `DATABASE_URL` and `.env` are ignored: tests must not reach real data.
 
     Raises:
-        NoServer: There is none.
+        NoServer: No server can be reached.
     """
     if options.url:
         yield _named(options.url, options.url_source)
@@ -114,20 +111,20 @@ def _reach(server: _NamedServer, source: str) -> None:
 
 
 def _project_fixture(request: pytest.FixtureRequest) -> str | None:
-    """Find the process or noproc fixture that the project has made with pytest-postgresql's factories.
+    """Find the process or noproc fixture that the project made with pytest-postgresql's factories.
 
     Raises:
         NoServer: There are several.
     """
     found = set()
     for plugin in request.config.pluginmanager.get_plugins():
-        # The plugin itself brings one of each, whether the project wants it or not.
-        if not isinstance(plugin, ModuleType) or plugin.__name__ == "pytest_postgresql.plugin":
-            continue
-        for name, value in vars(plugin).items():
-            made = getattr(value, "__module__", None) in _FACTORIES and "<locals>" in getattr(value, "__qualname__", "")
-            if made:
-                found.add(name)
+        # pytest-postgresql's own plugin has one of each, whether the project uses it or not.
+        if isinstance(plugin, ModuleType) and plugin.__name__ != "pytest_postgresql.plugin":
+            found |= {
+                name
+                for name, value in vars(plugin).items()
+                if getattr(value, "__module__", None) in _FACTORIES and "<locals>" in getattr(value, "__qualname__", "")
+            }
     if len(found) > 1:
         raise NoServer(
             f"the project has several servers of pytest-postgresql ({', '.join(sorted(found))}):"
@@ -156,13 +153,13 @@ def _start_embedded() -> _EmbeddedServer:
             server.start()
             server.ensure_database("postgres")
         except EmbeddedServerError as error:
-            # What broke while nobody was looking is made anew; what is not there yet failed for another reason.
+            # Replace the data of an earlier run if they are broken. Without data, there is another reason.
             if not (home / "server").exists() or EmbeddedServer.running(home / "server"):
                 raise
-            if keeps(home):
+            if has_kept_databases(home):
                 raise EmbeddedServerError(
                     f"{error}\n    The databases that you kept are in {home / 'server'}: remove that folder when you no"
-                    " longer need them, and it is made anew."
+                    " longer need them, and the next run creates it again."
                 ) from None
             shutil.rmtree(home / "server")
             server.start()

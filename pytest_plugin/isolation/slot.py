@@ -1,68 +1,75 @@
-"""A database that is used by one test after the other, and put back in between."""
+"""One database that a worker's tests use one after the other, put back in between."""
 
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import psycopg2
 
+from myloware_store.core.errors import StoreError
 from myloware_store.db.database import StoreDatabase
 from myloware_store.settings import Settings
 
-from .connections import one_connection_kept, open_control
-from .marking import mark_database, unmark_database
+from ..errors import SharedDatabaseAltered
+from ..template.marking import mark_database, unmark_database
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from psycopg2.extensions import connection
 
-    from .maintenance import Maintenance
+    from ..server.maintenance import Maintenance
 
-__all__ = ["SharedDatabaseAltered", "Slot"]
+__all__ = ["Slot"]
 
-_END_SECONDS = 10.0  # what a backend may take to end when it is told to
+_END_SECONDS = 10.0  # to wait for a backend to end
 _POLL_SECONDS = 0.001
-_VACUUM_EVERY = 100  # restores, until what they left dead in the tables is cleared away: it slows later ones down
+_VACUUM_EVERY = 100  # restores: dead rows slow down the later ones
+_CONTROL = """
+    SET session_replication_role = replica; SET lock_timeout = '5s'; SET statement_timeout = '60s';
+    SET client_min_messages = error; SET myloware_test.set = %s
+    """
+# DISCARD ALL, without DISCARD PLANS: planning the triggers again would cost more than all the rest.
+_RESET_SESSION = """
+    CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; DEALLOCATE ALL; UNLISTEN *;
+    SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES
+    """
 _ALTERED = (
-    "the database that tests of a class or module share was changed in a way that putting back rows does not undo"
-    " (DDL, a large object, a lock that was kept): give that test a database of its own, without myloware_class and"
-    " myloware_module"
+    "restoring rows does not undo a change to a shared database (DDL, a large object, a lock that was kept): give that"
+    " test a database of its own, without myloware_class, myloware_module and myloware_reset"
 )
 _NO_SUPERUSER = (
-    "myloware_class and myloware_module put back what each test writes, for which the role on the server must be a"
-    " superuser"
+    "myloware_class, myloware_module and myloware_reset restore rows, which needs a superuser on the test server"
 )
-
-
-class SharedDatabaseAltered(Exception):
-    """A database with the data of a class or module cannot be put back to it."""
 
 
 @attrs.define
 class _Level:
-    """What to come back to when a level is left: rows by their baseline, if they still can be, and sessions."""
+    """The state to return to when a level is left: its baseline (None if rows no longer suffice) and its sessions."""
 
     baseline: str | None
     residents: list[int]
 
 
 class Slot:
-    """One database, a copy of a template, and made anew when there is no cheaper way back to that.
+    """A copy of a template, restored after each test, or replaced by a new copy if restoring rows does not suffice.
 
     Args:
         maintenance: The server.
         name: The database.
-        template: What it is a copy of.
-        restorable: Whether the template was marked, so that the copy can put itself back.
-        lock_timeout: Seconds that its sessions wait for a lock; 0: as the server says.
+        template: The template.
+        restorable: Whether the template is marked, so that the copy can restore itself.
+        lock_timeout: Seconds that its sessions wait for a lock; 0: the server's default.
 
     Attributes:
-        database: The Peewee database on it, whose connections outlive a test.
-        template: What it is a copy of.
-        restorable: Whether it can put itself back.
-        remade: How often it was made anew because of what a test had done.
-        doubtful: Whether something may be left of tests that were only rolled back, such as advanced sequences.
+        database: The Peewee database; its connection outlives a test.
+        template: The template.
+        restorable: Whether the database can restore itself.
+        remade: How often a test made a new copy necessary.
+        doubtful: Whether tests that were rolled back may have left something, such as advanced sequences.
     """
 
     def __init__(
@@ -81,37 +88,37 @@ class Slot:
         self._control: connection | None = None
         self._baseline = ""
         self._restores = 0
-        self._residents: list[int] = []  # sessions that are not the test's to end
-        self._kept: list[int] = []  # the pool's one connection, which nobody uses between tests
+        self._residents: list[int] = []  # sessions of the class or module, which outlive a test
+        self._kept: list[int] = []  # the pool's one connection, idle between tests
         self._levels: list[_Level] = []
 
     @property
     def shared(self) -> bool:
-        """Whether a class or a module uses it, and its tests are put back to what that has made."""
+        """Whether a class or module uses it, so that tests are put back to the state that this made."""
         return bool(self._levels)
 
     def begin(self, *, exact: bool = True) -> None:
         """Make it ready for a test.
 
         Args:
-            exact: Put back also what tests that were rolled back may have left.
+            exact: Undo also the traces of tests that were rolled back.
 
         Raises:
-            SharedDatabaseAltered: What a class or module had in it is lost.
+            SharedDatabaseAltered: The data of a class or module is lost.
         """
         self._make_ready(exact=exact)
         if self.shared:
             self.accept()
 
     def end(self) -> None:
-        """Put it back to how it was before the test, or see to it that the next one gets it anew.
+        """Put it back to its state before the test; if that fails, the next test gets a new copy.
 
         Raises:
             SharedDatabaseAltered: It cannot be put back, and a class or module has data in it.
         """
         if self._stale:
             return
-        self._stale = True  # until it is put back, whatever comes in between
+        self._stale = True  # until it is put back, even if that is interrupted
         if not self.shared:
             self._take_back_connections()
         if self._marked and self._restored():
@@ -122,7 +129,7 @@ class Slot:
             raise SharedDatabaseAltered(_ALTERED)
 
     def mark(self) -> None:
-        """Have it able to go back to levels, though its template was not marked."""
+        """Mark the database itself, if its template is not marked."""
         if not self.restorable and self._maintenance.superuser:
             with self._connection() as connection, connection.cursor() as cursor:
                 mark_database(cursor)
@@ -130,10 +137,10 @@ class Slot:
             self.restorable = True
 
     def enter(self) -> None:
-        """Begin a level: what is accepted from now on is what `end` comes back to, until `leave`.
+        """Begin a level: until `leave`, `end` returns to the last accepted state.
 
         Raises:
-            SharedDatabaseAltered: The role is no superuser, without which nothing can be put back.
+            SharedDatabaseAltered: The role is no superuser, so that nothing can be put back.
         """
         if not self.restorable:
             raise SharedDatabaseAltered(_NO_SUPERUSER)
@@ -141,7 +148,7 @@ class Slot:
         self._levels.append(_Level(self._baseline, self._residents))
 
     def accept(self) -> None:
-        """Take the present state as the one to come back to, and the sessions there are as not to be ended."""
+        """Make the present state the one to return to, and leave the present sessions alone."""
         query = "SELECT myloware_test.altered(), ARRAY(SELECT pid FROM myloware_test.sessions() AS s (pid))"
         ((altered, sessions),) = self._query(query)
         kept = [] if self.database.pool.in_use else self._kept
@@ -156,7 +163,7 @@ class Slot:
         ((self._baseline,),) = self._query("SELECT myloware_test.accept(%s)", len(self._levels))
 
     def leave(self) -> None:
-        """Go back to how it was at `enter`."""
+        """Return to the state at `enter`."""
         level = self._levels.pop()
         self._residents = level.residents
         if level.baseline is None or not self._marked:
@@ -169,9 +176,9 @@ class Slot:
             self.end()
 
     def give_away(self, name: str) -> None:
-        """Give the database another name, for somebody to look at; the next test gets a new one.
+        """Rename the database, to be kept; the next test gets a new one.
 
-        A class or module goes on with what it has, and gives away a copy.
+        A class or module keeps its own, and gives away a copy.
         """
         self._close()
         if self.shared:
@@ -180,13 +187,8 @@ class Slot:
             self._maintenance.rename(self.name, name)
             self._stale = True
 
-    def written(self) -> bool:
-        """Say whether something was written since the last `accept`."""
-        ((written,),) = self._query("SELECT myloware_test.written()")
-        return bool(written)
-
     def copies(self) -> dict[str, str]:
-        """Name the copies of the rows that it comes back to, by table."""
+        """Map each table to the copy of the rows that it returns to."""
         query = """
             SELECT format('%I.%I', n.nspname, c.relname), format('myloware_test.copy_%s', t.number)
             FROM myloware_test.tables AS t
@@ -195,10 +197,10 @@ class Slot:
         return dict(self._query(query))
 
     def reset(self) -> None:
-        """Go back to what was accepted, in the middle of a test.
+        """Return to the accepted state in the middle of a test.
 
         Raises:
-            SharedDatabaseAltered: There was a change that putting back rows does not undo.
+            SharedDatabaseAltered: There was a change that restoring rows does not undo.
         """
         self._stale = True
         if not self._restored():
@@ -235,7 +237,7 @@ class Slot:
         self._stale = False
 
     def _restored(self) -> bool:
-        """Put back what was written; False where that is not enough, or fails."""
+        """Undo the writes; False if that does not suffice, or fails."""
         try:
             return self._restore()
         except (psycopg2.Error, TimeoutError):
@@ -243,7 +245,7 @@ class Slot:
 
     def _restore(self) -> bool:
         deadline = time.monotonic() + _END_SECONDS
-        with one_connection_kept(self.database.pool) as kept:
+        with self._one_connection_kept() as kept:
             query = "SELECT * FROM myloware_test.restore(%s::xid, %s)"
             while True:
                 ((ended, altered, self._baseline),) = self._query(query, self._baseline, [*self._residents, *kept])
@@ -258,29 +260,61 @@ class Slot:
             self._query("VACUUM")
         return not altered
 
+    @contextmanager
+    def _one_connection_kept(self) -> Iterator[list[int]]:
+        """Close the pool's idle connections but one, reset that one, and return its process id."""
+        pool, lease = self.database.pool, None
+        if pool.in_use < pool.limit:
+            with suppress(StoreError):
+                lease = pool.acquire()
+        if lease is None:
+            yield []
+            return
+        clean = False
+        try:
+            pool.close_idle()
+            clean = _reset_session(lease.connection)
+            yield [lease.connection.info.backend_pid] if clean else []
+        finally:
+            lease.give_back(reuse=clean)
+
     def _query(self, query: str, *params: Any) -> list[tuple[Any, ...]]:
         with self._connection().cursor() as cursor:
             cursor.execute(query, params or None)
             return cursor.fetchall() if cursor.description else []
 
     def _connection(self) -> connection:
-        """Give the connection that no test ever uses."""
+        """Return the connection that puts the database back; tests never use it."""
         if self._control is None or self._control.closed:
-            self._control = open_control(self._maintenance.server, self.name, self._setting)
+            self._control = psycopg2.connect(**self._maintenance.server.connect_kwargs(self.name))
+            self._control.autocommit = True
+            with self._control.cursor() as cursor:
+                cursor.execute(_CONTROL, (self._setting,))
         return self._control
 
     def _take_back_connections(self) -> None:
-        """See to it that no connection of the pool is in use: what a test keeps in a block or a thread is let go."""
+        """Give up the connections that a test still holds in a block or a thread."""
         self.database.close()
         if self.database.pool.in_use:
             self.database.close_all()
             self.database = self._new_database()
 
     def _close(self) -> None:
-        """Close every connection from here, whatever is open on it."""
+        """Close all connections of this process."""
         if not self.shared:
             self._take_back_connections()
         self.database.pool.close_all()
         if self._control is not None:
             self._control.close()
             self._control = None
+
+
+def _reset_session(session: connection) -> bool:
+    """Reset an idle connection to its state when it was opened; False if that fails."""
+    try:
+        with session.cursor() as cursor:
+            cursor.execute(_RESET_SESSION)
+    except psycopg2.Error:
+        return False
+    # psycopg2 set ISO dates when it connected, which may not be the server's default.
+    return str(session.get_parameter_status("DateStyle")).startswith("ISO")

@@ -1,0 +1,1 @@
+"""The databases that tests get copies of: migrated, seeded, and able to put themselves back."""
