@@ -367,7 +367,7 @@ def test_progress(myloware: Store) -> None:
         (texts("A"), {"query": None}, InvalidInput, "query"),
         (texts("A"), {"answers": 0}, InvalidInput, "answers"),
         (texts("A"), {"embedder": lambda several: np.zeros((len(several), 3))}, InvalidVector, "embedder"),
-        (texts("A"), {"embedder": lambda several: np.zeros((len(several), 1536))}, InvalidVector, "all numbers are zero"),
+        (texts("A"), {"embedder": lambda several: np.zeros((len(several), 1536))}, InvalidVector, "are zero"),
         (texts("A\x00B"), {}, InvalidInput, "NUL"),
     ],
 )
