@@ -38,7 +38,7 @@ def cli() -> None:
     The database is the one that --url or --env-file names, else DATABASE_URL, else DATABASE_HOST and so on, else
     .env, else an embedded server in .myloware/ of this folder.
 
-    Exit codes: 0 done, 1 a finding (something pending, invalid or failed) or a declined question, 2 wrong
+    Exit codes: 0 done, 1 a finding (something pending, invalid or failed) or a declined prompt, 2 wrong
     usage or no connection.
     """
 
@@ -106,7 +106,7 @@ def down(given: Given, *, force: bool) -> int:
 @click.option("--configured", is_flag=True, help="Use the configured database, in tenant `demo` only.")
 @pass_given
 def demo(given: Given, *, paths: tuple[str, ...], query: str | None, configured: bool) -> int:
-    """Run documents through the whole life of work.
+    """Run documents through the life cycle of a work order.
 
     PATHs are text and Markdown files, or folders of them; the default is a set of sample documents. They become a work
     order; one attempt fails and is retried, one result is approved, every text is remembered, and memory answers a
@@ -162,7 +162,7 @@ def ping(given: Given) -> int:
 
 @cli.command(epilog=example("myloware-store migrate --plan", "myloware-store migrate"))
 @where_options
-@click.option("--plan", is_flag=True, help="Only list pending migrations; exit 1 if there are any.")
+@click.option("--plan", is_flag=True, help="Only list pending migrations and obstacles; exit 1 if there are any.")
 @pass_given
 def migrate(given: Given, *, plan: bool) -> int:
     """Apply the pending migrations.

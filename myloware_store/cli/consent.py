@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DESTRUCTION", "SAMPLE_DATA", "Declined", "Refused", "refuse_production", "require_consent"]
 
-SAMPLE_DATA = "sample data"
+SAMPLE_DATA = "add sample data to"
 EMBEDDED_DATABASE = "myloware"
-DESTRUCTION = "destruction of all the store's data"
+DESTRUCTION = "destroy all of the store's data in"
 
 
 class Declined(click.ClickException):
@@ -35,7 +35,7 @@ class Refused(click.ClickException):
 def refuse_production(settings: Settings, what: str) -> None:
     """Raise Refused if MYLOWARE_ENV is production."""
     if settings.production:
-        raise Refused(f"MYLOWARE_ENV is production: no {what} there")
+        raise Refused(f"MYLOWARE_ENV is production: refusing to {what} this database")
 
 
 def require_consent(settings: Settings, what: str, *, yes: bool, database: str | None) -> None:
@@ -43,7 +43,7 @@ def require_consent(settings: Settings, what: str, *, yes: bool, database: str |
 
     Args:
         settings: The database; the embedded server need not run, and is not created for the question.
-        what: The planned change, for the question.
+        what: The planned change, such as "add sample data to".
         yes: Continue without asking.
         database: The database's name, if given as an option.
 
@@ -60,10 +60,10 @@ def require_consent(settings: Settings, what: str, *, yes: bool, database: str |
     if not local and database is None:
         if yes:
             raise Refused(f"{place} is not on this machine: add `--database {name}` to continue")
-        answer = _ask(f"{what.capitalize()} in {place}. To continue, type the database's name")
+        answer = _ask(f"{what.capitalize()} {place}? To continue, type the database's name")
         if answer != name:
             raise Declined(f"the database is {name}, not {answer}: nothing was changed")
-    elif not yes and _ask(f"{what.capitalize()} in {place}. Continue? (y/N)").lower() not in {"y", "yes"}:
+    elif not yes and _ask(f"{what.capitalize()} {place}? [y/N]").lower() not in {"y", "yes"}:
         raise Declined("nothing was changed")
 
 

@@ -24,9 +24,9 @@ DONE, FINDING = 0, 1
 
 @click.group(epilog=example("myloware-store index status", "myloware-store index ensure --target-recall 0.98"))
 def index() -> None:
-    """Look after the vector index of the memory.
+    """Maintain the vector index of the memory.
 
-    The index makes searches fast; their results are right in every state of it. After a large load, and from time to
+    The index makes searches fast; results are correct whatever its state. After a large load, and from time to
     time, run `index ensure`. Readers and writers don't wait for it.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -50,16 +51,20 @@ class Given:
         """
         from myloware_store.core.errors import SettingsError
         from myloware_store.settings import Settings
+        from myloware_store.settings.environment import DATABASE_VARIABLES
 
         named = self.url is not None or self.env_file is not None
         try:
             settings = self.settings()
             if settings.embedded or named:
                 return settings if settings.embedded else None
-        except SettingsError:
+            configured = True
+        except SettingsError:  # such as production without a database
             if named:
                 raise
-        click.echo("note: using the embedded server of this folder, not the configured database", err=True)
+            configured = Path(".env").exists() or any(os.environ.get(name) for name in DATABASE_VARIABLES)
+        if configured:
+            click.echo("note: using the embedded server of this folder, not the configured database", err=True)
         return Settings.load("embedded:")
 
 

@@ -49,7 +49,7 @@ def up(report: UpReport, *, as_json: bool) -> None:
     rows = {
         "Database": _url(settings),
         "Server": _server(report.answer),
-        "Migrations": f"{len(report.migrated) or 'none'} applied now, {len(applied)} in total"
+        "Migrations": f"{len(applied)} applied, {len(report.migrated) or 'none'} of them now"
         + (f", {len(pending)} pending" if pending else ""),
         "Sample data": _seeded(report.seeded),
         "Schema": _verdict(findings),

@@ -130,6 +130,7 @@ def make_place(home: Path) -> Place:
         mode = 0o711 if account else 0o700
         home.mkdir(mode=mode)
         home.chmod(mode)  # regardless of the umask
+        write_new(home / ".gitignore", b"*\n")
     _check_owner(home)
     with locked(home, f"the folder {home}"):
         linked = _linked_folder(home) if account else None

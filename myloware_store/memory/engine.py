@@ -68,7 +68,7 @@ class Memory(Repository):
 
     Args:
         database: The open database.
-        embedder: Embeds documents that come without a vector, 256 texts a call.
+        embedder: Embeds documents that come without a vector, 256 texts per call.
 
     Attributes:
         index: The vector index that searches go through if it is good enough.
@@ -90,7 +90,7 @@ class Memory(Repository):
     ) -> list[UUID]:
         """Store documents in one transaction, all of them or none.
 
-        If the store has an embedder, it embeds documents that come without an embedding, 256 texts a call.
+        If the store has an embedder, it embeds documents that come without an embedding, 256 texts per call.
 
         Args:
             docs: `NewDoc`s, or mappings with `type` (a `MemDocType`) and `content` (text, 1 MiB at most), and
@@ -290,7 +290,9 @@ class Memory(Repository):
         else:
             compiled = compile_filter(filter)
             if compiled == compile_filter(None):
-                raise InvalidInput('delete: the filter lets everything pass; say {"created_at": {"exists": True}}')
+                raise InvalidInput(
+                    'delete: the filter matches every document; to delete all, pass {"created_at": {"exists": True}}'
+                )
             condition = scope(compiled, current_tenant())
         ((deleted,),) = self._rows(_sql("delete").format(condition=condition.sql), condition.parameters)
         return int(deleted)

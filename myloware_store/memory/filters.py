@@ -115,7 +115,7 @@ class _Compiler:
             target = _Path(self, key, name)
         else:
             known = ", ".join((*_COLUMNS, "metadata.<path>", "and", "or", "not"))
-            raise InvalidInput(f"{name}: unknown key {shown(key)}; there are {known}")
+            raise InvalidInput(f"{name}: unknown key {shown(key)}; the keys are {known}")
         parts = [
             _negated(part) if negate is not negated else part
             for part, negate in (self._operation(target, *one) for one in _operations(target.name, value))
@@ -179,7 +179,7 @@ class _Column:
 
     def ordered(self, operator: str, value: Any) -> str:
         if self._key != "created_at":
-            raise InvalidInput(f"{self.name}: it has no order; there are eq, ne, in and exists")
+            raise InvalidInput(f"{self.name}: it has no order; its operators are eq, ne, in and exists")
         self._compiler.spend(1)
         return f"{self._sql} {operator} {self._compiler.bind(self._value(value))}::timestamptz"
 
@@ -218,7 +218,7 @@ class _Path:
     def ordered(self, operator: str, value: Any) -> str:
         there, sent = self._there(), self._scalar(value)
         if isinstance(value, bool):
-            raise InvalidInput(f"{self.name}: booleans have no order; there are eq, ne, in and exists")
+            raise InvalidInput(f"{self.name}: booleans have no order; their operators are eq, ne, in and exists")
         # A CASE, because the server may otherwise compare before it checks the kind.
         if isinstance(value, str):
             kind, compared = (
@@ -253,7 +253,7 @@ def _operations(name: str, value: Any) -> list[tuple[str, Any]]:
         unknown = [shown(operator) for operator in value if operator not in _OPERATORS]
         if unknown or not value:
             wrong = f"unknown operator {', '.join(unknown)}" if unknown else "no operator"
-            raise InvalidInput(f"{name}: {wrong}; there are {', '.join(_OPERATORS)}")
+            raise InvalidInput(f"{name}: {wrong}; the operators are {', '.join(_OPERATORS)}")
         return list(value.items())
     if isinstance(value, list | tuple | set | frozenset):
         return [("in", value)]

@@ -35,7 +35,7 @@ _RESTORE = (
     " one changed it."
 )
 _CREATE_INDEX = "Run the expected statement; with CREATE INDEX CONCURRENTLY, writers do not wait."
-_FOREIGN = "No migration created it. Find out who did; it can make writes of the library fail."
+_FOREIGN = "No migration created it. Find out who did; it can make the library's writes fail."
 _SHOWN = 200  # characters of a definition; of longer ones, those around the first difference
 
 

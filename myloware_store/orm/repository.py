@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -55,7 +56,8 @@ class Repository:
         """Return the row with this id in the tenant in force, or raise NotFound."""
         row = self._select(model).where(model.id == as_uuid(row_id, name)).first()
         if row is None:
-            raise NotFound(f"{name}: there is no {model.__name__} {row_id}")
+            kind = re.sub(r"\B[A-Z]", r" \g<0>", model.__name__).lower()  # such as `work order`
+            raise NotFound(f"{name}: there is no {kind} {row_id}")
         return row
 
     def _rows(self, sql: str, parameters: Mapping[str, Any], *, reads: bool = False) -> list[tuple[Any, ...]]:

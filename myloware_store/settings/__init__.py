@@ -158,8 +158,8 @@ class Settings:
             return cls(**_from_variables(values), **common)
         if empty := left_empty(environ, filed):
             raise SettingsError(
-                f"{', '.join(empty)} {'is' if len(empty) == 1 else 'are'} set and empty: name a database, or unset them"
-                " for the embedded server"
+                f"{', '.join(empty)} {'is' if len(empty) == 1 else 'are'} set and empty: name a database, or unset"
+                f" {'it' if len(empty) == 1 else 'them'} for the embedded server"
             )
         if common["production"]:
             raise SettingsError(
@@ -186,7 +186,9 @@ class Settings:
 
     @property
     def safe_url(self) -> str:
-        """The address with its secrets masked."""
+        """The address with its secrets masked; `embedded:FOLDER` for an embedded server that is not running."""
+        if self.embedded and not self.host:
+            return f"embedded:{self.embedded_home}"
         shown = {key: "***" if key in dsn.SECRET_PARAMETERS else value for key, value in self._libpq().items()}
         return dsn.format_url({**shown, **self._pool()}).replace("%2A%2A%2A", "***")
 

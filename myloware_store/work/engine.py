@@ -173,7 +173,7 @@ class Work(Repository):
 
         rows = self._db.transact(end)
         if not rows:
-            raise NotFound(f"order_id: there is no WorkOrder {order_id}")
+            raise NotFound(f"order_id: there is no work order {order_id}")
         return {item_id for (item_id,) in rows if item_id is not None}
 
     def wait(self, order_id: UUID | str, timeout: float = 60.0) -> WorkOrder:
@@ -217,7 +217,7 @@ class Work(Repository):
         return self._find(WorkOrder, order_id, "order_id")
 
     def items(self, order_id: UUID | str) -> list[WorkItem]:
-        """Return the items of an order, in the order they were submitted in.
+        """Return the items of an order, in submission order.
 
         Args:
             order_id: The order.
@@ -238,7 +238,7 @@ class Work(Repository):
         lease: float = 60.0,
         fair: bool = False,
     ) -> list[Claim]:
-        """Claim up to n items, urgent ones first, then the oldest. No item is claimed twice at a time.
+        """Claim up to n items, urgent ones first, then the oldest. No two claims hold the same item at the same time.
 
         A claim may miss items for a few seconds that other processes released, or stored with a time in the past.
 

@@ -59,7 +59,7 @@ def paired(values: Any, claims: Sequence[Claim], name: str) -> list[Any]:
     """Return one value for each claim, or raise InvalidInput."""
     given = as_list(values, name)
     if len(given) != len(claims):
-        raise InvalidInput(f"{name}: {len(given)} for {len(claims)} claims")
+        raise InvalidInput(f"{name}: {len(given)} given for {len(claims)} claim{'' if len(claims) == 1 else 's'}")
     return given
 
 

@@ -139,7 +139,9 @@ class Worker:
                 (`ConnectionFailed`), is out of resources, or cancels statements, the worker waits.
         """
         if self._store.db.transaction_open():
-            raise InvalidInput("run: commit first; the threads cannot see uncommitted items")
+            raise InvalidInput(
+                "run: commit first (in a test, don't use the mode rollback); the threads cannot see uncommitted items"
+            )
         if self._store.settings.connection_limit < _FEWEST_CONNECTIONS:
             raise SettingsError(f"connection_limit: a worker needs at least {_FEWEST_CONNECTIONS} connections")
         if not self._running.acquire(blocking=False):

@@ -138,6 +138,13 @@ def test_another_database_is_not_the_one_that_is_open(myloware_dsn: str) -> None
         Store.open(database=StoreDatabase(settings))
 
 
+def test_the_other_database_is_named(myloware_dsn: str, tmp_path: Path) -> None:
+    """Also if it is an embedded one that does not run."""
+    other = f"embedded:{tmp_path / 'other'}"
+    with Store.open(myloware_dsn), pytest.raises(SettingsError, match=f"before you open {other}$"):
+        Store.open(other)
+
+
 def test_a_database_is_a_store_database(myloware_dsn: str) -> None:
     """Peewee's own has no pool of ours, and a URL is the first argument."""
     with pytest.raises(SettingsError, match="str is not a StoreDatabase"):

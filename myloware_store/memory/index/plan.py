@@ -70,7 +70,7 @@ def make_plan(
         return "build", problem
     rows = _embedded(database, least_rows)
     if rows < least_rows:
-        return None, f"of {rows} rows, fewer than {least_rows}, a search compares all vectors"
+        return None, f"with fewer than {least_rows} rows (now {rows}), a search compares all vectors"
     if not state.rows or (state.outgrown and state.method == "ivfflat"):
         return "build", problem
     if state.recall is None or state.outgrown:

@@ -123,7 +123,7 @@ class IndexState(IndexFacts):
     def problem(self) -> str | None:
         """Why searches do not use the index; None if they do."""
         if self.method is None or not self.valid:
-            return "it is invalid, or none over the cosine distance" if self.method else "there is none"
+            return "it is invalid, or not over the cosine distance" if self.method else "there is no index"
         if not self.rows or self.recall is None or self.target_recall is None:
             return "it was not built on this data and measured"
         if self.recall < self.target_recall or not self.tunings:

@@ -135,7 +135,7 @@ class Shell:
                         break
                     shown += data
                 # Python misses a Ctrl-C in the instant between a question and the wait for its answer.
-                elif keys and b"Continue?" in shown and psutil.Process(process.pid).status() == psutil.STATUS_SLEEPING:
+                elif keys and b"? [y/N]" in shown and psutil.Process(process.pid).status() == psutil.STATUS_SLEEPING:
                     os.write(near, keys.encode())
                     keys = ""
         os.close(near)

@@ -66,7 +66,7 @@ def test_the_question_is_not_part_of_the_report(shell: Shell, myloware_dsn: str)
     done = shell.run("seed", "--json", answer="y\n", DATABASE_URL=myloware_dsn)
 
     assert 1 == len(done.stdout.splitlines())
-    assert "Continue?" in done.stderr
+    assert "? [y/N]" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ def test_a_new_home_serves_vectors_and_keeps_its_data(stage: Stage) -> None:
     assert "on" == stage.run(write)
     assert stage.is_clean()
     assert "[1,2]" == stage.run(read)
+    assert "*\n" == stage.run((stage.home / ".gitignore").read_text)
 
 
 def test_a_new_cluster_has_a_utf8_ctype(one_stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

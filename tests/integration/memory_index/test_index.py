@@ -30,7 +30,7 @@ def test_a_small_memory_needs_no_index(myloware: Store, corpus: Corpus) -> None:
         change.status.stale,
         change.status.remedy,
     )
-    assert change.status.problem == change.reason == "of 50 rows, fewer than 5000, a search compares all vectors"
+    assert change.status.problem == change.reason == "with fewer than 5000 rows (now 50), a search compares all vectors"
 
 
 @pytest.mark.parametrize("method", METHODS)
