@@ -166,13 +166,22 @@ def hostile(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def relayed() -> Iterator[Callable[[str, int], int]]:
+def flowing() -> Iterator[threading.Event]:
+    """Yield the event of the relays: while it is clear, they pass no bytes on, and the server seems silent."""
+    event = threading.Event()
+    event.set()
+    yield event
+    event.set()
+
+
+@pytest.fixture
+def relayed(flowing: threading.Event) -> Iterator[Callable[[str, int], int]]:
     """Yield a function that opens a port on this machine to a server, and returns its number."""
     with contextlib.ExitStack() as stack:
 
         def listen(host: str, port: int) -> int:
             listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            thread = threading.Thread(target=_serve, args=(listener, host, port))
+            thread = threading.Thread(target=_serve, args=(listener, host, port, flowing))
             thread.start()
             stack.callback(thread.join)
             stack.callback(listener.shutdown, socket.SHUT_RDWR)
@@ -191,7 +200,7 @@ def connected(host: str, port: int) -> socket.socket:
     return end
 
 
-def _serve(listener: socket.socket, host: str, port: int) -> None:
+def _serve(listener: socket.socket, host: str, port: int, flowing: threading.Event) -> None:
     """Connect everyone to the server until the listener is shut down."""
     while True:
         try:
@@ -199,15 +208,16 @@ def _serve(listener: socket.socket, host: str, port: int) -> None:
         except OSError:
             return
         far = connected(host, port)
-        threading.Thread(target=_relay, args=(near, far), daemon=True).start()
+        threading.Thread(target=_relay, args=(near, far, flowing), daemon=True).start()
 
 
-def _relay(near: socket.socket, far: socket.socket) -> None:
-    """Pass bytes on between two sockets until one of them closes."""
-    with near, far:
+def _relay(near: socket.socket, far: socket.socket, flowing: threading.Event) -> None:
+    """Pass bytes on between two sockets, while they may flow, until one of them closes."""
+    with contextlib.suppress(OSError), near, far:
         while True:
             for ready in select.select([near, far], [], [])[0]:
                 data = ready.recv(65536)
+                flowing.wait()
                 if not data:
                     return
                 (far if ready is near else near).sendall(data)

@@ -21,7 +21,7 @@ import psycopg2
 if TYPE_CHECKING:
     from psycopg2.extensions import connection
 
-__all__ = ["Statement", "expect_return", "watch"]
+__all__ = ["Statement", "watch"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 """The signals that end a program or its current task; handlers of others rarely raise."""
@@ -70,7 +70,7 @@ class Statement:
         if number is None or self.insisted:
             return None
         if number != signal.SIGINT:  # programs may act on the second one, as asyncio does
-            expect_return(number, signal.getsignal(number))
+            _returning[number] = signal.getsignal(number)
         return number.name
 
 
@@ -127,6 +127,7 @@ class _Watcher:
 _watcher: _Watcher | None = None
 _main = threading.main_thread().ident
 _returning: dict[int, Any] = {}
+"""Handlers that have returned; the first signal of such a kind cancels nothing from then on."""
 
 
 def watch(connection: connection) -> Statement | None:
@@ -141,11 +142,6 @@ def watch(connection: connection) -> Statement | None:
     except ValueError:  # a subinterpreter, whose main thread gets no signals
         _main = None
         return None
-
-
-def expect_return(number: int, handler: Any) -> None:
-    """Let the first signal of this kind not cancel a statement while it has this handler, which does not raise."""
-    _returning[number] = handler
 
 
 def _may_raise(number: signal.Signals, *, insisted: bool) -> bool:

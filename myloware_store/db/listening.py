@@ -41,9 +41,6 @@ class Listener:
 
     Args:
         database: The open database.
-
-    Attributes:
-        mouth: A non-blocking file; writing a byte to it is the same as calling `wake()`.
     """
 
     def __init__(self, database: StoreDatabase) -> None:
@@ -54,7 +51,6 @@ class Listener:
         self._ears, self._mouth = socket.socketpair()
         self._ears.setblocking(False)
         self._mouth.setblocking(False)
-        self.mouth = self._mouth.fileno()
         # Closed only when nobody can call `wake()` any more, because the file number may be reused.
         weakref.finalize(self, _close, self._ears, self._mouth).atexit = False
 

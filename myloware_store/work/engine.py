@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -499,9 +500,14 @@ class Work(Repository):
         documents of its items. Audit lines stay, and so do orders with a dead letter that was not replayed. Each batch
         is a transaction of its own, so an interrupted call can be resumed by calling again.
 
+        An order with more items than a batch loses them in several transactions, and is deleted with the last ones.
+        Until then `get`, `wait` and `items` return it, with the same status and `updated_at` and the items that are
+        left; `failed_items` counts those. A replay in between opens the order again, and the rest is kept. Repeating
+        its `submit` under its idempotency key is an IdempotencyConflict until it is gone.
+
         Args:
             before: The time, an aware datetime.
-            batch: About how many items to delete in one transaction (1 to 100,000); an order is never split.
+            batch: How many items to delete at most in one transaction (1 to 100,000).
 
         Returns:
             How many orders, items and letters were deleted.
@@ -515,7 +521,7 @@ class Work(Repository):
         items = as_count(batch, "batch")
         pruned = Pruned(orders=0, items=0, dead_letters=0)
         for (tenant,) in self._rows(_sql("tenants"), {}, reads=True):
-            for status in (WorkOrderStatus.COMPLETED, WorkOrderStatus.FAILED):
+            for status in (WorkOrderStatus.FAILED, WorkOrderStatus.COMPLETED):
                 pruned += self._prune_orders(tenant, status, before, items)
             values = {"tenant_id": tenant, "before": before, "items": items}
             while letters := len(self._rows(_sql("prune_letters"), values)):
@@ -619,6 +625,7 @@ class Work(Repository):
     def _prune_orders(self, tenant: str, status: WorkOrderStatus, before: datetime, items: int) -> Pruned:
         pruned = Pruned(orders=0, items=0, dead_letters=0)
         after: tuple[datetime, UUID] | None = _FIRST
+        begun: UUID | None = None
         while after:
             values = {
                 "tenant_id": tenant,
@@ -626,14 +633,22 @@ class Work(Repository):
                 "before": before,
                 "after_time": after[0],
                 "after_id": str(after[1]),
+                "begun": None if begun is None else str(begun),
                 "orders": min(items, _MOST_ORDERS),
                 "items": items,
             }
-            after = None
-            for created_at, order_id, orders, gone in self._rows(_sql("prune_orders"), values):
-                after = (created_at, order_id)
+            stay, after, begun = after, None, None
+            for created_at, order_id, orders, gone, ended_at in self._db.transact(partial(self._prune_batch, values)):
+                after, begun = ((created_at, order_id), None) if ended_at is None else (stay, order_id)
                 pruned += Pruned(orders=orders, items=gone, dead_letters=0)
         return pruned
+
+    def _prune_batch(self, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+        rows = self._rows(_sql("prune_orders"), values)
+        for _, order_id, *_, ended_at in rows:
+            if ended_at is not None:  # the order has more items
+                self._execute(_sql("prune_on"), {"order_id": str(order_id), "ended_at": ended_at})
+        return rows
 
 
 def _refuse_lost(claims: Sequence[Claim], accepted: set[UUID], *, whole: bool) -> None:

@@ -350,11 +350,16 @@ SELECT tenant_id FROM dead_letters WHERE %(tenant)s::text IS NULL OR tenant_id =
 ORDER BY tenant_id
 
 -- name: prune_orders
--- Index: work_orders_tenant_status_created_at_idx. Deletes as many of the next orders as have a batch of items together;
--- skips orders that ended later, and those with a dead letter that may open them again.
+-- Indexes: work_orders_tenant_status_created_at_idx, work_items_work_order_status_type_idx. Deletes as many of the next
+-- orders as have a batch of items together; of an order that has more, a batch of its items. Skips orders that ended
+-- later, and those with a dead letter that may open them again (not looked for again in the large order `begun`).
+-- No batch reads a whole large order: the index returns the first items, OFFSET 0 makes the planner look up their
+-- letters one by one, and the array makes it delete the items by their primary key.
 WITH following AS MATERIALIZED (
-    SELECT o.id, o.created_at, o.updated_at,
-        (SELECT count(*) FROM work_items AS w WHERE w.work_order_id = o.id) AS items
+    SELECT o.id, o.created_at,
+        (SELECT count(*) FROM (
+            SELECT FROM work_items WHERE work_order_id = o.id ORDER BY status, type LIMIT %(items)s + 1
+        ) AS w) AS items
     FROM work_orders AS o
     WHERE o.tenant_id = %(tenant_id)s AND o.status = %(status)s AND o.created_at < %(before)s
         AND (o.created_at, o.id) > (%(after_time)s, %(after_id)s)
@@ -362,22 +367,47 @@ WITH following AS MATERIALIZED (
     LIMIT %(orders)s
 ),
 batch AS MATERIALIZED (
-    SELECT * FROM (SELECT *, sum(items) OVER (ORDER BY created_at, id) - items AS items_before FROM following) AS f
-    WHERE items_before < %(items)s
+    SELECT *, items > %(items)s AS large
+    FROM (SELECT *, sum(items) OVER (ORDER BY created_at, id) - items AS items_before FROM following) AS f
+    WHERE items_before = 0 OR items_before + items <= %(items)s
 ),
 over AS MATERIALIZED (
-    SELECT o.id, b.items FROM batch AS b JOIN work_orders AS o ON o.id = b.id
-    WHERE o.status = %(status)s AND o.updated_at < %(before)s AND NOT EXISTS (
-        SELECT FROM work_items AS w JOIN dead_letters AS d ON d.work_item_id = w.id AND d.replayed_at IS NULL
-        WHERE w.work_order_id = o.id
+    SELECT o.id, o.updated_at, b.items, b.large FROM batch AS b JOIN work_orders AS o ON o.id = b.id
+    WHERE o.status = %(status)s AND o.updated_at < %(before)s AND (
+        (b.large AND o.id = %(begun)s::uuid) OR NOT EXISTS (
+            SELECT FROM work_items AS w JOIN dead_letters AS d ON d.work_item_id = w.id AND d.replayed_at IS NULL
+            WHERE w.work_order_id = o.id
+        )
     )
     FOR UPDATE OF o SKIP LOCKED
 ),
 gone AS (
-    DELETE FROM work_orders AS o USING over WHERE o.id = over.id RETURNING over.items
+    DELETE FROM work_orders AS o USING over WHERE o.id = over.id AND NOT over.large RETURNING over.items
+),
+-- Failed items go last: while one is left, work_items_roll_up() leaves the order FAILED.
+part AS MATERIALIZED (
+    SELECT w.id FROM over CROSS JOIN LATERAL (
+        SELECT id FROM work_items
+        WHERE work_order_id = over.id AND NOT EXISTS (
+            SELECT FROM dead_letters AS d WHERE d.work_item_id = work_items.id AND d.replayed_at IS NULL OFFSET 0
+        )
+        ORDER BY status, type
+        LIMIT %(items)s
+    ) AS w
+    WHERE over.large
+),
+lessened AS (
+    DELETE FROM work_items WHERE id = ANY (ARRAY(SELECT id FROM part)) AND status NOT IN ('QUEUED', 'PROCESSING')
+    RETURNING id
 )
-SELECT created_at, id, (SELECT count(*) FROM gone), (SELECT COALESCE(sum(items), 0)::bigint FROM gone)
+SELECT created_at, id, (SELECT count(*) FROM gone),
+    (SELECT COALESCE(sum(items), 0)::bigint FROM gone) + (SELECT count(*) FROM lessened),
+    (SELECT updated_at FROM over WHERE over.large AND EXISTS (SELECT FROM lessened))
 FROM batch ORDER BY created_at DESC, id DESC LIMIT 1
+
+-- name: prune_on
+-- work_items_roll_up() set the time to now; with it, the order would no longer count as ended before.
+UPDATE work_orders SET updated_at = %(ended_at)s WHERE id = %(order_id)s
 
 -- name: prune_letters
 -- Index: dead_letters_tenant_id_created_at_idx.

@@ -1,4 +1,8 @@
-"""The worker's loop: claim items, store results, wait, and stop in good order."""
+"""The worker's loop: claim items, store results, wait, and stop in good order.
+
+The loop runs in a thread of its own. `run()` only waits for it, so it can return even if a statement, a connection
+attempt or the wait for a pooled connection does not end. In a main thread that waits this way, Python runs signal handlers.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,12 @@ import signal
 import threading
 import time
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING
 
 from myloware_store.core.arguments import as_count, as_flag, as_name, as_seconds
 from myloware_store.core.errors import InvalidInput, SettingsError, StoreError
-from myloware_store.db.interrupts import expect_return
 from myloware_store.db.listening import Listener
 from myloware_store.db.transactions import require_plain
 from myloware_store.store import Store
@@ -38,6 +42,8 @@ _LONGEST_WAIT = 60.0
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 30.0  # while the server cannot be reached, each pause doubles
 _LONGEST_LOOK = 1.0  # if items seem ready but cannot be claimed, such as rows that somebody has locked
 _HURRIED = 2
+_LAST_CALL = 2.0  # seconds for the last releases
+_TICK = 0.1  # seconds until Python notices a signal that was delivered to another thread
 _FEWEST_CONNECTIONS = 2  # one for the leases, one for everything else
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 _logger = logging.getLogger("myloware_store.worker")
@@ -72,7 +78,8 @@ class Worker:
         reap_every: Seconds between two calls of `reap`, which takes back items of dead workers; None to never call it.
         look_every: Seconds between two polls of the queue, in case a NOTIFY was lost; by default 5, or 0.25 if it
             cannot listen (behind PgBouncer).
-        grace: Seconds that `run` waits for running handlers after a stop; items still in work are then released.
+        grace: Seconds that `run` waits for running handlers after a stop; items still in work are then released. If
+            the database does not answer, `run` returns 2 seconds later, and they stay until their leases expire.
 
     Raises:
         InvalidInput: An argument is out of its bounds.
@@ -122,7 +129,8 @@ class Worker:
         """Work until `stop()`, SIGTERM or SIGINT.
 
         After that it claims no more items, releases those that no thread has started, gives running handlers `grace`
-        seconds to end, and stores their results. After a second signal it does not wait for handlers.
+        seconds to end, and stores their results. After a second signal it does not wait for handlers. Neither does it
+        wait for a database that does not answer: it returns at most 2 seconds after `grace` or the second signal.
 
         Args:
             drain: Return as soon as no item can be claimed and all results are stored, or if every thread is stuck in
@@ -149,7 +157,8 @@ class Worker:
         try:
             return self._run(drain=as_flag(drain, "drain"), signals=as_flag(signals, "signals"))
         finally:
-            self._running.release()
+            if self._listener is None:  # otherwise the loop is still running
+                self._running.release()
 
     def stop(self) -> None:
         """Stop `run()`, or the next one, in good order; after a second call it does not wait for handlers."""
@@ -158,26 +167,75 @@ class Worker:
             listener.wake()
 
     def _run(self, *, drain: bool, signals: bool) -> WorkerReport:
+        """Run the loop in a thread, and wait for it."""
         settled = WorkerReport()
+        errors: list[BaseException] = []
+        # Not `Thread.join()`: after a KeyboardInterrupt in it, Python 3.11 takes a running thread for ended.
+        over = threading.Event()
         told = ", ".join(f"{of}: {'all' if these is None else ', '.join(these)}" for of, these in self._wanted.items())
         _logger.info("%s starts: %d threads, %s", self.agent_id, self._thread_count, told)
-        with Listener(self._store.db) as listener, self._heard_signals(listener, wanted=signals):
+        listener = Listener(self._store.db)
+        threads = Threads(self._store, self._handler, self.agent_id, self._thread_count, listener.wake)
+        leases = Leases(self._store, self._claims, threads.skip, lease=self._lease, reap_every=self._reap_every)
+
+        def loop() -> None:
+            try:
+                self._loop(threads, leases, listener, settled, drain=drain)
+            except BaseException as error:  # noqa: BLE001  raised below
+                errors.append(error)
+            finally:
+                over.set()
+
+        # A daemon does not keep the process from ending. The copied context has the tenant in force.
+        thread = threading.Thread(target=copy_context().run, args=(loop,), name=f"{self.agent_id}-loop", daemon=True)
+        with self._heard_signals(wanted=signals):
             self._listener = listener
-            threads = Threads(self._store, self._handler, self.agent_id, self._thread_count, listener.wake)
-            leases = Leases(self._store, self._claims, threads.skip, lease=self._lease, reap_every=self._reap_every)
+            thread.start()
+            try:
+                self._wait_for(over)
+            except BaseException:  # such as a KeyboardInterrupt
+                self.stop()
+                self._wait_for(over)
+                raise
+            finally:
+                if not over.is_set():
+                    self.stop()
+                    leases.stop(lambda: False)
+                    threads.take_back()
+                    left = "%s ends although the database does not answer: %d items are left until their leases expire"
+                    _logger.warning(left, self.agent_id, len(self._held))
+                else:
+                    self._listener = None
+                    self._stops = 0
+                _logger.info("%s has ended: %s", self.agent_id, settled)
+        for error in errors:
+            raise error
+        return settled
+
+    def _wait_for(self, over: threading.Event) -> None:
+        """Wait until the loop has ended; after `grace` or a second stop, only for the last releases."""
+        while not (over.is_set() or self._stops):
+            over.wait(_TICK)
+        deadline = time.monotonic() + self._grace
+        while not over.is_set() and self._stops < _HURRIED:
+            over.wait(_TICK)
+            if time.monotonic() >= deadline:
+                self.stop()
+        over.wait(_LAST_CALL)
+
+    def _loop(
+        self, threads: Threads, leases: Leases, listener: Listener, settled: WorkerReport, *, drain: bool
+    ) -> None:
+        with listener:
             try:
                 while not self._stops and not self._step(threads, listener, settled, drain=drain):
                     pass
             finally:
+                self._stops = self._stops or 1  # `grace` begins
                 try:
                     self._wind_up(threads, listener, settled)
                 finally:
-                    deadline = time.monotonic() + self._grace
-                    leases.stop(lambda: self._stops < _HURRIED and time.monotonic() < deadline)
-                    self._listener = None
-                    self._stops = 0
-                    _logger.info("%s has ended: %s", self.agent_id, settled)
-        return settled
+                    leases.stop(lambda: self._stops < _HURRIED)
 
     def _step(self, threads: Threads, listener: Listener, settled: WorkerReport, *, drain: bool) -> bool:
         """Store results, claim, and wait for something to do; return True if nothing is left to drain."""
@@ -259,14 +317,10 @@ class Worker:
 
     def _wind_up(self, threads: Threads, listener: Listener, settled: WorkerReport) -> None:
         """Release items that were not started, wait for the others, and release those that do not end."""
-        deadline = time.monotonic() + self._grace
         not_begun = threads.take_back()
         try:
             while self._wait_for_more(threads, not_begun, settled) and self._stops < _HURRIED:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    break
-                listener.wait(min(left, 1.0))
+                listener.wait(1.0)
             unsaved = {one.claim.attempt_id for one in self._left}
             self._release([claim for claim in self._held.values() if claim.attempt_id not in unsaved], settled)
         except StoreError as error:
@@ -298,7 +352,7 @@ class Worker:
         return [*{claim.item_id: claim for claim in self._held.copy().values()}.values()]
 
     @contextmanager
-    def _heard_signals(self, listener: Listener, *, wanted: bool) -> Iterator[None]:
+    def _heard_signals(self, *, wanted: bool) -> Iterator[None]:
         if not wanted or threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -310,10 +364,6 @@ class Worker:
             for number in _STOPS:
                 before = signal.signal(number, stop)
                 _undo.append(partial(signal.signal, number, signal.SIG_DFL if before is None else before))
-                expect_return(number, stop)
-            # A signal that comes just before `wait()` would not end it, and Python calls `stop` only after that.
-            others = signal.set_wakeup_fd(listener.mouth, warn_on_full_buffer=False)
-            _undo.append(partial(signal.set_wakeup_fd, others, warn_on_full_buffer=False))
             yield
         finally:
             _hear_as_before()

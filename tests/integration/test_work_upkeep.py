@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +11,23 @@ import attrs
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from myloware_store import Attempt, AuditLog, DeadLetter, InvalidInput, MemDoc, Pruned, WorkItem, WorkOrder
+from myloware_store import (
+    Attempt,
+    AuditLog,
+    ConnectionFailed,
+    ConstraintViolation,
+    DeadLetter,
+    IdempotencyConflict,
+    InvalidInput,
+    MemDoc,
+    NotFound,
+    Pruned,
+    WorkItem,
+    WorkItemStatus,
+    WorkOrder,
+    WorkOrderStatus,
+)
+from tests.integration.conftest import BLOCKED, until, until_blocked
 
 if TYPE_CHECKING:
     from myloware_store import Store
@@ -150,3 +168,129 @@ def test_pruning_is_refused_where_it_cannot_be_done(myloware: Store) -> None:
     for before, batch in ((datetime(2026, 1, 1), 10), ("2026", 10), (LONG_AGO, 0)):  # noqa: DTZ001  that is the point
         with pytest.raises(InvalidInput, match=r"^(before|batch): "):
             myloware.work.prune(before, batch=batch)  # type: ignore[arg-type]  # that is the point
+
+
+TELL = """
+CREATE TABLE told (transaction bigint, items int);
+CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO told SELECT txid_current(), count(*) FROM old_rows;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER tell AFTER DELETE ON work_items
+REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION tell();
+"""
+"""Have the database tell how many items each transaction deletes."""
+
+
+def ended_order(store: Store, completed: int = 20, failed: int = 10) -> WorkOrder:
+    """Give an order that ended long ago, with items that completed and items that were cancelled."""
+    order = store.work.submit([INVOICE] * (completed + failed))
+    if completed:
+        store.work.finish(store.work.claim("agent", n=completed), [1] * completed)
+    if failed:
+        store.work.cancel(order.id)
+    WorkOrder.update(created_at=LONG_AGO, updated_at=LONG_AGO).where(WorkOrder.id == order.id).execute()
+    return store.work.get(order.id)
+
+
+def half_pruned(store: Store) -> WorkOrder:
+    """Give such an order whose pruning was ended between two batches."""
+    order = ended_order(store)
+    with ThreadPoolExecutor(1) as pool, store.db.atomic():
+        store.db.execute_sql("SELECT FROM work_items WHERE status = 'FAILED' FOR UPDATE")
+        pruning = pool.submit(store.work.prune, SOON, batch=7)
+        until_blocked(store, pruning)
+        store.db.execute_sql(f"SELECT pg_terminate_backend(pid) FROM ({BLOCKED}) AS waiting")
+        with pytest.raises(ConnectionFailed):
+            pruning.result(60)
+    return order
+
+
+@pytest.mark.parametrize(("completed", "failed"), [(50, 0), (0, 50), (20, 30)])
+def test_a_large_order_is_deleted_in_batches(myloware: Store, completed: int, failed: int) -> None:
+    """No transaction deletes more items than that; the orders beside it go with it."""
+    for sizes in ((2, 1), (completed, failed), (1, 0), (3, 9)):
+        ended_order(myloware, *sizes)
+    myloware.db.execute_sql(TELL)
+    assert Pruned(orders=4, items=66, dead_letters=0) == myloware.work.prune(SOON, batch=12)
+    assert (0, 0, 0) == (WorkOrder.select().count(), WorkItem.select().count(), Attempt.select().count())
+    sizes = myloware.db.execute_sql("SELECT sum(items) FROM told GROUP BY transaction HAVING sum(items) > 0").fetchall()
+    assert (66, 12) == (sum(size for (size,) in sizes), max(size for (size,) in sizes))
+
+
+def test_pruning_that_was_ended_is_resumed(myloware: Store) -> None:
+    """Until then the order is one that ended when it did, with fewer items, which it counts rightly."""
+    order = half_pruned(myloware)
+    seen, items = myloware.work.get(order.id), myloware.work.items(order.id)
+    assert 10 <= len(items) < 30
+    assert [WorkItemStatus.FAILED] * 10 == [item.status for item in items if item.status != WorkItemStatus.COMPLETED]
+    assert (order.status, LONG_AGO, 0, 10) == (seen.status, seen.updated_at, seen.open_items, seen.failed_items)
+    assert order.id == myloware.work.wait(order.id, 1.0).id
+    WorkOrder.update(idempotency_key="once", updated_at=LONG_AGO).execute()
+    with pytest.raises(IdempotencyConflict):
+        myloware.work.submit([INVOICE] * 30, idempotency_key="once")
+    assert Pruned(orders=1, items=len(items), dead_letters=0) == myloware.work.prune(SOON - timedelta(days=2), batch=7)
+    assert (0, 0) == (WorkOrder.select().count(), WorkItem.select().count())
+
+
+def test_a_replay_stops_the_pruning_of_its_order(myloware: Store) -> None:
+    """From the letter on nothing of the order is deleted, and what is open is never lost."""
+    order = half_pruned(myloware)
+    failed = next(item for item in myloware.work.items(order.id) if item.status == WorkItemStatus.FAILED)
+    left = len(myloware.work.items(order.id))
+    letter = DeadLetter.create(
+        tenant_id=failed.tenant_id, work_item=failed, source="kim", event_type="again", payload={}, error="by mistake"
+    )
+    assert Pruned(orders=0, items=0, dead_letters=0) == myloware.work.prune(SOON, batch=7)
+    assert {letter.id} == myloware.dead_letters.replay(letter.id, by="kim")
+    assert Pruned(orders=0, items=0, dead_letters=1) == myloware.work.prune(SOON, batch=7)
+    assert (1, 9) == (myloware.work.get(order.id).open_items, myloware.work.get(order.id).failed_items)
+    myloware.work.finish(myloware.work.claim("agent"), [1])
+    assert Pruned(orders=1, items=left, dead_letters=0) == myloware.work.prune(SOON, batch=7)
+
+
+def test_what_is_added_during_the_pruning_is_not_lost(myloware: Store) -> None:
+    """The item opens its order, which stays; or the order was gone, and the item is refused."""
+    for _ in range(10):
+        order = ended_order(myloware, completed=30, failed=0)
+        together = threading.Barrier(2)
+
+        def add(order: WorkOrder = order, together: threading.Barrier = together) -> bool:
+            together.wait(60)
+            until(lambda: len(myloware.work.items(order.id)) < 30)
+            try:
+                WorkItem.create(tenant_id=order.tenant_id, work_order=order, type="TICKET", content="One more")
+            except (ConstraintViolation, NotFound):
+                return False
+            return True
+
+        with ThreadPoolExecutor(1) as pool:
+            adding = pool.submit(add)
+            together.wait(60)
+            pruned = myloware.work.prune(SOON, batch=1)
+        if adding.result(60):
+            seen, items = myloware.work.get(order.id), myloware.work.items(order.id)
+            assert (WorkOrderStatus.PROCESSING, 1) == (seen.status, seen.open_items)
+            assert ["One more"] == [item.content for item in items if item.status == WorkItemStatus.QUEUED]
+            assert 31 == len(items) + pruned.items
+            WorkOrder.delete().execute()
+        else:
+            assert Pruned(orders=1, items=30, dead_letters=0) == pruned
+
+
+def test_two_prunings_at_once_delete_each_item_once(myloware: Store) -> None:
+    """They share the orders; what one is at, the other leaves to it."""
+    for _ in range(3):
+        ended_order(myloware, completed=30, failed=20)
+    together = threading.Barrier(2)
+
+    def prune(_: int) -> Pruned:
+        together.wait(60)
+        return myloware.work.prune(SOON, batch=3)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(prune, range(2))
+    rest = myloware.work.prune(SOON)
+    assert Pruned(orders=3, items=150, dead_letters=0) == first + second + rest
+    assert (0, 0) == (WorkOrder.select().count(), WorkItem.select().count())

@@ -181,6 +181,35 @@ def test_a_handler_works_for_the_tenant_of_its_claim(myloware: Store) -> None:
     assert myloware.db.pool.in_use == 0
 
 
+def test_a_worker_under_a_tenant_claims_for_it_only(myloware: Store) -> None:
+    """As `work.claim` does."""
+    for tenant in ("acme", "globex"):
+        with myloware.tenant(tenant):
+            myloware.work.submit([INVOICE])
+    with myloware.tenant("acme"):
+        drained(myloware, lambda _: 1)
+    done = {item.tenant_id: item.status for item in WorkItem.select()}
+    assert {"acme": WorkItemStatus.COMPLETED, "globex": WorkItemStatus.QUEUED} == done
+
+
+def test_an_interrupt_ends_a_worker_in_good_order(myloware: Store) -> None:
+    """KeyboardInterrupt of a program with its own signal handlers: what runs is stored, the rest is given back."""
+    myloware.work.submit([INVOICE] * 2)
+
+    interrupts = [signal.SIGINT]
+
+    def handle(_: Claim) -> None:
+        while interrupts:
+            os.kill(os.getpid(), interrupts.pop())
+            until(lambda: states(myloware).count(WorkItemStatus.QUEUED) == 1)
+
+    worker = Worker(myloware, handle, threads=1, prefetch=1)
+    with pytest.raises(KeyboardInterrupt):
+        worker.run(signals=False)
+    assert {WorkItemStatus.COMPLETED, WorkItemStatus.QUEUED} == set(states(myloware))
+    assert 1 == worker.run(drain=True).finished
+
+
 def test_a_handler_may_finish_in_a_transaction_of_its_own(myloware: Store) -> None:
     """What it wrote with its result commits with it, and finishing again changes nothing."""
     myloware.work.submit([INVOICE])
@@ -363,7 +392,7 @@ def test_what_does_not_end_is_given_back(
 def test_a_worker_whose_statement_waits_ends_at_further_signals(
     myloware: Store, service: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    """It does not wait for ever for what somebody has locked: the item is left to the end of its lease."""
+    """It does not wait for ever for what somebody has locked: the item is left as it is."""
     myloware.work.submit([INVOICE])
     process = service()
     begun(process)
@@ -379,8 +408,7 @@ def test_a_worker_whose_statement_waits_ends_at_further_signals(
             return process.poll() is not None
 
         until(ended)
-
-    assert [WorkItemStatus.PROCESSING] == states(myloware)
+        assert [WorkItemStatus.PROCESSING] == states(myloware)
 
 
 def test_the_items_of_a_killed_worker_are_taken_over(
