@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 import weakref
 from collections.abc import Mapping, Sequence
@@ -42,6 +43,10 @@ FROM (SELECT) AS one
 LEFT JOIN (pg_extension JOIN pg_namespace AS n ON n.oid = extnamespace AND extname = 'vector') ON true
 """
 _BACKEND = "SELECT pg_backend_pid()"
+# Ends a transaction by hand, or may do so before another statement.
+_ENDS = re.compile(
+    r"(?:^|;|\*/)\s*(?:COMMIT|END|PREPARE\s+TRANSACTION|(?:ROLLBACK|ABORT)\b(?!\s+TO\b))\b", re.IGNORECASE
+)
 _TRIES = 3
 
 
@@ -52,7 +57,8 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
     `unit()`, `atomic()`, `transaction()`, `manual_commit()`, `connection_context()` and `with db:` hold one connection
     for the thread until the outermost of them ends; `connect()` holds one until `close()`, or until the thread ends. A
     connection is returned without an open transaction. Settings, session locks and temporary tables stay in the session
-    for its next user: use `SET LOCAL`, or use `cursor()`, after which the session is reset.
+    for its next user: use `SET LOCAL`, or use `cursor()`, after which the session is reset on the
+    server (but not the attributes of psycopg2's connection object).
 
     Results are read whole; to stream a large one, use `playhouse.postgres_ext.ServerSide` inside a transaction.
 
@@ -106,8 +112,10 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
 
     def copy(self, sql: str, stream: Any) -> int:
         """Run a COPY from or to a file object, and return how many rows it copied."""
-        reads = "STDIN" not in str(sql).upper()
-        return self._perform(lambda cursor: copy(cursor, sql, stream, reads=reads), reads=reads)
+        receives = "STDIN" in str(sql).upper()
+        # COPY (query) TO can write, too.
+        reads = not (receives or re.match(r"\s*COPY\s*\(", str(sql), re.IGNORECASE))
+        return self._perform(lambda cursor: copy(cursor, sql, stream, receives=receives), reads=reads)
 
     def connect(self, reuse_if_open: bool = False) -> bool:  # noqa: FBT001, FBT002 - Peewee's signature
         """Hold a connection for this thread until `close()`."""
@@ -229,7 +237,8 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
             sql, params = self.get_sql_context(**options).sql(query).query()
         except RecursionError:
             raise InvalidInput("a value in the query is nested too deeply, or contains itself") from None
-        reads = isinstance(query, peewee.SelectBase)
+        # A common table expression can write.
+        reads = isinstance(query, peewee.SelectBase) and not getattr(query, "_cte_list", None)
         cursor = self.execute_sql(sql, params, named_cursor=named_cursor, reads=reads)
         if not named_cursor:
             return cursor
@@ -291,7 +300,7 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
         self._log_query(sql, params)
         start = time.perf_counter()
         try:
-            result = self._perform(run, named=named, reads=reads)
+            result = self._perform(run, named=named, reads=reads, ends=bool(_ENDS.search(str(sql))))
         except Exception as error:
             if self.query_hooks:
                 self._notify_hooks(sql, params, start, error)
@@ -373,6 +382,7 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
         named: bool = False,
         reads: bool = False,
         commits: bool = False,
+        ends: bool = False,
     ) -> _Result:
         """Call a function with a cursor, translate the driver's errors, and return the connection if nothing holds it.
 
@@ -381,6 +391,7 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
             named: Whether the cursor is a server-side cursor.
             reads: Whether the statement only reads.
             commits: Whether the statement commits.
+            ends: Whether the statement may end the transaction of a block.
         """
         state = self._state
         statement = None
@@ -390,6 +401,7 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
             sent, in_transaction = not connection.closed, state.in_transaction()
             # A transaction that was begun by hand can also be ended by hand, with any statement.
             in_block = in_transaction and bool(state.transactions) and not isinstance(state.transactions[-1], Manual)
+            in_block = in_block and not ends
             statement = watch(connection)
             try:
                 return action(self._new_cursor(named=named))

@@ -59,9 +59,11 @@ class Statement:
         else:
             signal.set_wakeup_fd(others, warn_on_full_buffer=False)
         with watcher.aiming:
-            if others not in (_NOBODY, watcher.mouth):
-                with suppress(OSError):
-                    os.write(others, self.heard + watcher.take())  # such as an event loop's
+            if self._outer is None:
+                heard = self.heard + watcher.take()  # otherwise a late signal would cancel the next statement
+                if others not in (_NOBODY, watcher.mouth):
+                    with suppress(OSError):
+                        os.write(others, heard)  # such as an event loop's
             watcher.current = self._outer
 
     def returned(self) -> str | None:

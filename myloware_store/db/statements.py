@@ -108,19 +108,19 @@ class Stream:
             self._source.close()
 
 
-def copy(source: cursor, sql: Any, stream: Any, *, reads: bool) -> int:
+def copy(source: cursor, sql: Any, stream: Any, *, receives: bool) -> int:
     """Run a COPY from or to a file object, and return how many rows it moved.
 
     Args:
         source: The driver's cursor.
         sql: The COPY.
         stream: The file object.
-        reads: Whether it copies from the database to the file.
+        receives: Whether it copies from the file to the database.
 
     Raises:
         InvalidInput: The stream is not a file object, is closed, or has the wrong direction.
     """
-    way = "write" if reads else "read"
+    way = "read" if receives else "write"
     if not callable(getattr(stream, way, None)) or getattr(stream, "closed", False):
         raise InvalidInput(f"stream: this {type(stream).__name__} is not an open file to {way}")
     try:

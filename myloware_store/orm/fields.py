@@ -92,7 +92,8 @@ class EmbeddingAccessor(DeferredAccessor):
         return value
 
     def __set__(self, instance: Any, value: Any) -> None:
-        if not (passes(value) or (isinstance(value, np.ndarray) and not value.flags.writeable)):
+        read = isinstance(value, np.ndarray) and value.flags.owndata and not value.flags.writeable
+        if not (passes(value) or read):
             value = _frozen(np.array(as_embedding(value, field_name(self.field))))
         super().__set__(instance, value)
 

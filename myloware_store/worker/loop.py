@@ -1,7 +1,7 @@
 """The worker's loop: claim items, store results, wait, and stop in good order.
 
 The loop runs in a thread of its own. `run()` only waits for it, so it can return even if a statement, a connection
-attempt or the wait for a pooled connection does not end. In a main thread that waits this way, Python runs signal handlers.
+attempt or the wait for a pooled connection does not end. Python runs signal handlers in a main thread that waits so.
 """
 
 from __future__ import annotations
@@ -360,21 +360,22 @@ class Worker:
         def stop(*_: object) -> None:
             self.stop()
 
+        outer = len(_undo)  # a signal handler can run another worker
         try:
             for number in _STOPS:
                 before = signal.signal(number, stop)
                 _undo.append(partial(signal.signal, number, signal.SIG_DFL if before is None else before))
             yield
         finally:
-            _hear_as_before()
+            _hear_as_before(outer)
 
 
 _undo: list[Callable[[], object]] = []
 """Calls that restore the signal handlers from before the worker."""
 
 
-def _hear_as_before() -> None:
-    while _undo:
+def _hear_as_before(outer: int = 0) -> None:
+    while len(_undo) > outer:
         _undo.pop()()
 
 

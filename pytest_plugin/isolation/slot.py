@@ -91,6 +91,7 @@ class Slot:
         self._residents: list[int] = []  # sessions of the class or module, which outlive a test
         self._kept: list[int] = []  # the pool's one connection, idle between tests
         self._levels: list[_Level] = []
+        self._in_transaction = False  # of the class or module, when the test began
 
     @property
     def shared(self) -> bool:
@@ -109,6 +110,7 @@ class Slot:
         self._make_ready(exact=exact)
         if self.shared:
             self.accept()
+            self._in_transaction = self.database.transaction_open()
 
     def end(self) -> None:
         """Put it back to its state before the test; if that fails, the next test gets a new copy.
@@ -121,6 +123,8 @@ class Slot:
         self._stale = True  # until it is put back, even if that is interrupted
         if not self.shared:
             self._take_back_connections()
+        elif not self._in_transaction:
+            self._end_transaction()
         if self._marked and self._restored():
             self._stale = False
             return
@@ -298,6 +302,13 @@ class Slot:
         if self.database.pool.in_use:
             self.database.close_all()
             self.database = self._new_database()
+
+    def _end_transaction(self) -> None:
+        """Roll back a transaction that a test left open, and give up its connection."""
+        while self.database.transaction_depth():
+            self.database.pop_transaction()
+        self.database.rollback()
+        self.database.close()
 
     def _close(self) -> None:
         """Close all connections of this process."""

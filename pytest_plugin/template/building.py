@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import attrs
 import psycopg2
+from psycopg2.errors import ObjectInUse
 
 from ..server.home import KEPT_DAYS
 from .marking import mark_database
@@ -91,16 +92,18 @@ def _build(maintenance: Maintenance, recipe: Recipe, name: str, marked: str | No
 def sweep(maintenance: Maintenance) -> None:
     """Drop the databases of dead runs, unused templates, and databases that were kept long enough.
 
-    A run holds its name as a key. The server releases it when the run ends, even if it was killed.
+    A run holds its name as a key. The server releases it when the run ends, even if it was killed. A database that
+    cannot be dropped, such as one with a subscription, is left.
     """
     for database in maintenance.names("myloware_"):
-        found = _OF_A_RUN.fullmatch(database)
-        if found:
-            maintenance.drop_unless_held(database, found[1])
-        elif database.startswith("myloware_template_") and _older(maintenance.notes(database).get("used"), _UNUSED):
-            maintenance.drop_unless_held(database, database.removesuffix("_m"))
-        elif database.startswith("myloware_kept_") and _older(maintenance.notes(database).get("used"), _KEPT):
-            maintenance.drop(database)
+        with suppress(ObjectInUse):
+            found = _OF_A_RUN.fullmatch(database)
+            if found:
+                maintenance.drop_unless_held(database, found[1])
+            elif database.startswith("myloware_template_") and _older(maintenance.notes(database).get("used"), _UNUSED):
+                maintenance.drop_unless_held(database, database.removesuffix("_m"))
+            elif database.startswith("myloware_kept_") and _older(maintenance.notes(database).get("used"), _KEPT):
+                maintenance.drop(database)
 
 
 def _older(day: str | None, age: timedelta) -> bool:

@@ -12,7 +12,7 @@ from uuid import uuid4
 import attrs
 import pytest
 
-from myloware_store import AmbiguousCommit, ConnectionFailed, WorkItem, WorkOrder
+from myloware_store import AmbiguousCommit, Capability, ConnectionFailed, WorkItem, WorkOrder
 from myloware_store.db.database import StoreDatabase
 from myloware_store.db.tenancy import tenant_scope
 from myloware_store.memory.engine import Memory
@@ -188,6 +188,48 @@ def test_a_copy_to_the_server_whose_reply_is_lost_is_ambiguous(
         database.copy("COPY kept FROM STDIN", io.StringIO("101\n102\n"))
 
     assert [0, 101, 102] == numbers(kept)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda database: database.execute_sql("COMMIT /* needle */"),
+        lambda database: database.execute_sql("END /* needle */;"),
+        lambda database: database.execute_sql("INSERT INTO kept VALUES (2); COMMIT /* needle */"),
+        lambda database: database.execute_sql("ROLLBACK; INSERT INTO kept VALUES (1) /* needle */"),
+    ],
+)
+def test_a_block_that_is_ended_by_hand_is_ambiguous(
+    kept: StoreDatabase, losing: Callable[..., StoreDatabase], run: Callable[[StoreDatabase], object]
+) -> None:
+    """Its writes may be stored."""
+    database = losing("needle")
+
+    def work() -> None:
+        database.execute_sql("INSERT INTO kept VALUES (1)")
+        run(database)
+
+    with pytest.raises(AmbiguousCommit):
+        database.transact(work)
+
+    assert 1 in numbers(kept)
+
+
+def test_queries_that_write_as_they_read_are_ambiguous(
+    myloware: Store, losing: Callable[..., StoreDatabase], kept: StoreDatabase
+) -> None:
+    """A SELECT with a writing common table expression, and a COPY of a query."""
+    made = Capability.insert(name="needle", scope="x").returning(Capability.id).cte("made")
+    with pytest.raises(AmbiguousCommit):
+        made.select_from(made.c.id).bind(losing("needle", of=myloware.settings)).execute()
+    assert 1 == Capability.select().where(Capability.name == "needle").count()
+
+
+def test_a_copy_of_a_query_may_have_written(kept: StoreDatabase, losing: Callable[..., StoreDatabase]) -> None:
+    """It can contain an INSERT."""
+    with pytest.raises(AmbiguousCommit):
+        losing("STDOUT").copy("COPY (INSERT INTO kept VALUES (1) RETURNING number) TO STDOUT", io.StringIO())
+    assert [0, 1] == numbers(kept)
 
 
 def test_a_copy_from_the_server_that_is_lost_stored_nothing(

@@ -209,6 +209,21 @@ def test_where_a_handler_returns_a_transaction_is_run_again(
     assert 2 == pairs.get().number
 
 
+def test_a_late_signal_does_not_reach_the_next_statement(
+    db: StoreDatabase, handle: Handlers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came during a statement that has ended, and nobody has read it."""
+    monkeypatch.setattr(interrupts._Watcher, "_listen", lambda _: None)
+    watcher = interrupts._Watcher()
+    handle(signal.SIGUSR1, lambda: None)
+    with db.unit():
+        statement = interrupts.Statement(watcher, db._state.conn)
+        signal.raise_signal(signal.SIGUSR1)
+        statement.end()
+    assert b"" == watcher.take()
+    watcher.close()
+
+
 def test_a_handler_that_has_returned_is_not_made_way_for_again(
     db: StoreDatabase, pairs: type[Pair], locked: connection, handle: Handlers
 ) -> None:

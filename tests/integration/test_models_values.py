@@ -230,6 +230,13 @@ def test_an_embedding_cannot_be_changed_in_place() -> None:
     changed = MemDoc.get().embedding
     assert changed is not None
     assert 7 == changed[0]
+    base = VECTOR.astype(np.float32)
+    view = base.view()
+    view.flags.writeable = False
+    doc = MemDoc.create(type="CONTEXT", content="of a view", embedding=view)
+    base[0] = 7
+    assert doc.embedding is not None
+    assert np.array_equal(VECTOR.astype(np.float32), doc.embedding)
 
 
 def test_a_bad_embedding_is_refused_where_it_is_assigned() -> None:

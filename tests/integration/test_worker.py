@@ -371,6 +371,27 @@ def test_a_signal_that_interrupts_no_wait_ends_it_all_the_same(myloware: Store) 
     assert signal.set_wakeup_fd(-1) == -1
 
 
+def test_a_worker_inside_a_signal_handler_leaves_the_signals_to_the_outer_one(myloware: Store) -> None:
+    """SIGTERM still stops the outer one when the inner one has ended."""
+    myloware.work.submit([INVOICE])
+    inner: list[WorkerReport] = []
+
+    def drain(*_: object) -> None:
+        inner.append(Worker(myloware, lambda _: 1, types=["TICKET"], reap_every=None).run(drain=True))
+
+    def handle(_: Claim) -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        until(lambda: inner)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGUSR1, drain)
+    try:
+        report = Worker(myloware, handle, reap_every=None).run()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert (1, [0]) == (report.finished, [one.finished for one in inner])
+
+
 @pytest.mark.parametrize("grace", [0.2, 600.0])
 def test_what_does_not_end_is_given_back(
     myloware: Store, service: Callable[..., subprocess.Popen[str]], grace: float

@@ -145,3 +145,33 @@ def test_tenant_that_was_entered_by_hand(project: Project) -> None:
     """)
 
     result.assert_outcomes(passed=4)
+
+
+def test_transaction_that_a_test_of_a_class_left_open(project: Project) -> None:
+    """The next tests of the class begin outside of it."""
+    result = project.run("""
+        import pytest
+        from myloware_store import Capability
+
+        @pytest.fixture(scope="class", autouse=True)
+        def shared(myloware_class):
+            Capability.create(name="shared", scope="all")
+
+        def state(db):
+            return db.transaction_open(), Capability.select().where(Capability.scope == "all").count()
+
+        class TestClass:
+            def test_by_hand(self, myloware_db):
+                myloware_db.begin("REPEATABLE READ")
+                Capability.create(name="own", scope="all")
+
+            def test_block(self, myloware_db):
+                assert state(myloware_db) == (False, 1)
+                myloware_db.atomic().__enter__()
+                Capability.create(name="own", scope="all")
+
+            def test_after(self, myloware_db):
+                assert state(myloware_db) == (False, 1)
+    """)
+
+    result.assert_outcomes(passed=3)
