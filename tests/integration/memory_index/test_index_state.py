@@ -85,17 +85,17 @@ def test_comments_of_others_tell_nothing(myloware_db: StoreDatabase, comment: st
 @pytest.mark.parametrize(
     ("sql", "problem"),
     [
-        ("DROP INDEX mem_docs_embedding_idx", "there is none"),
+        ("DROP INDEX mem_docs_embedding_idx", "there is no index"),
         (
             """
             DROP INDEX mem_docs_embedding_idx;
             CREATE INDEX mem_docs_embedding_idx ON mem_docs USING hnsw (embedding vector_l2_ops)
             """,
-            "it is invalid, or none over the cosine distance",
+            "it is invalid, or not over the cosine distance",
         ),
         (
             "DROP INDEX mem_docs_embedding_idx; CREATE INDEX mem_docs_embedding_idx ON mem_docs (created_at)",
-            "there is none",
+            "there is no index",
         ),
     ],
 )
