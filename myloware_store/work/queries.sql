@@ -138,7 +138,7 @@ LEFT JOIN dead_letters AS d ON d.work_item_id = w.id AND d.replayed_at IS NULL
 WHERE %(tenant)s::text IS NULL OR w.tenant_id = %(tenant)s
 
 -- name: reap
--- Index: attempts_lease_idx. A lease without an end never expires. An attempt that was written by hand may not hold its
+-- Index: attempts_started_idx. A lease without an end never expires. An attempt that was written by hand may not hold its
 -- item: it is ended, and the item stays as it is.
 WITH expired AS MATERIALIZED (
     SELECT w.id, a.id AS attempt_id, a.lease_expires_at, w.attempt_count < w.max_attempts AS again,

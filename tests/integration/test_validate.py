@@ -319,8 +319,8 @@ DAMAGES = {
         {("index", "work_items.work_items_content_fts_idx")},
     ),
     "an invalid index": (
-        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'attempts_lease_idx'::regclass",
-        {("index", "attempts.attempts_lease_idx")},
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'attempts_started_idx'::regclass",
+        {("index", "attempts.attempts_started_idx")},
     ),
     "an invalid index of theirs": (
         """
