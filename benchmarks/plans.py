@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from myloware_store import Claim
 
 PAGE = Path(__file__).parents[1] / "docs" / "plans.md"
-CLAIM_WORK_ITEMS, FINISH_WORK_ITEMS, SUBMIT_WORK_ORDER = map(read_sql, ("claim", "finish", "submit"))
+CLAIM_WORK_ITEMS, FINISH_WORK_ITEMS, SUBMIT_WORK_ORDER = (
+    re.sub(r"--.*", "", read_sql(name)) for name in ("claim", "finish", "submit")
+)
 MARKERS = "<!-- made by benchmarks/plans.py: begin -->", "<!-- end -->"
 LOAD = """
 INSERT INTO work_orders (id, tenant_id, created_by)
@@ -100,9 +102,15 @@ def explained_within(store: Store, statement: str, variables: Mapping[str, tuple
     return _LONG_LIST.sub("'{...}'", "\n".join(lines))
 
 
+def part(function: str, begin: str) -> str:
+    """Return a statement of a function, by its first words."""
+    start = function.index(begin)
+    return function[start : function.index(";", start)]
+
+
 def submitting(store: Store, items: int) -> str:
     """Explain how an order is stored."""
-    statement = SUBMIT_WORK_ORDER[SUBMIT_WORK_ORDER.index("WITH checked") : SUBMIT_WORK_ORDER.rindex(";")]
+    statement = part(SUBMIT_WORK_ORDER, "WITH checked")
     values = {
         "order_id": ("uuid", str(uuid7())),
         "of_tenant": ("text", "tenant-7"),
@@ -130,7 +138,7 @@ def claiming(store: Store, branch: int, **variables: Any) -> str:
 
 def taking(store: Store) -> str:
     """Explain how a claim takes what it found."""
-    statement = CLAIM_WORK_ITEMS[CLAIM_WORK_ITEMS.index("WITH claimed") : CLAIM_WORK_ITEMS.rindex(";")]
+    statement = part(CLAIM_WORK_ITEMS, "WITH claimed")
     claims = store.work.claim("agent", 10)
     store.work.release(claims)
     ready = [str(claim.item_id) for claim in claims]
@@ -150,7 +158,7 @@ def finishing(store: Store, held: list[Claim]) -> tuple[str, str]:
         "outputs": ("jsonb[]", ["{}"] * len(held)),
     }
     find = text[text.index("SELECT COALESCE") : text.index(";\n\n    IF card")].replace("INTO held, holders", "")
-    write = text[text.index("WITH finished") : text.index(";", text.index("WITH finished"))]
+    write = part(text, "WITH finished")
     found = {**given, "held": ("uuid[]", items), "holders": ("uuid[]", attempts)}
     return (
         explained_within(store, find, {**given, "of_tenant": ("text", None)}),
