@@ -1009,8 +1009,10 @@ INDEXES = (
     "CREATE INDEX work_items_approval_idx ON work_items (updated_at, id) WHERE awaiting_approval",
     "CREATE INDEX work_items_content_fts_idx ON work_items USING gin (search) WITH (gin_pending_list_limit = 65536)",
     "CREATE UNIQUE INDEX attempts_started_idx ON attempts (work_item_id) WHERE status = 'STARTED'",
-    "CREATE INDEX attempts_finished_at_idx ON attempts USING brin (finished_at)"
-    " WITH (pages_per_range = 32, autosummarize = on)",
+    (
+        "CREATE INDEX attempts_finished_at_idx ON attempts USING brin (finished_at)"
+        " WITH (pages_per_range = 32, autosummarize = on)"
+    ),
     "CREATE INDEX mem_docs_tenant_id_work_item_id_type_idx ON mem_docs (tenant_id, work_item_id, type)",
     "CREATE INDEX mem_docs_tenant_id_type_created_at_idx ON mem_docs (tenant_id, type, created_at)",
     "CREATE INDEX mem_docs_tenant_id_content_hash_idx ON mem_docs (tenant_id, content_hash)",
