@@ -71,8 +71,7 @@ def begin(store: Store, process: subprocess.Popen[str], content: str) -> None:
     assert process.stdout.readline() == "begun\n"
 
 
-@pytest.mark.parametrize("limit", [2, 10])
-@pytest.mark.parametrize("content", ["answers", "asks", "hangs"])
+@pytest.mark.parametrize(("content", "limit"), [("answers", 10), ("asks", 2), ("hangs", 2)])
 def test_a_worker_ends_when_the_grace_is_over(
     myloware: Store, service: Callable[..., subprocess.Popen[str]], flowing: threading.Event, content: str, limit: int
 ) -> None:
