@@ -24,7 +24,7 @@ class Unusable(pytest.fail.Exception):  # type: ignore[misc,name-defined]  # myp
 
 
 class NoServer(Unusable):
-    """No server can be reached; the message lists what was tried, and what to do."""
+    """No server can be reached; the message lists the attempts and the remedies."""
 
 
 class SharedDatabaseAltered(pytest.fail.Exception):  # type: ignore[misc,name-defined]  # mypy does not see it

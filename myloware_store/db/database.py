@@ -300,7 +300,7 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
         self._log_query(sql, params)
         start = time.perf_counter()
         try:
-            result = self._perform(run, named=named, reads=reads, ends=bool(_ENDS.search(str(sql))))
+            result = self._perform(run, sql, named=named, reads=reads)
         except Exception as error:
             if self.query_hooks:
                 self._notify_hooks(sql, params, start, error)
@@ -339,7 +339,7 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
             return cursor.statusmessage
 
         try:
-            outcome = self._perform(run, commits=True)
+            outcome = self._perform(run, "COMMIT")
         finally:
             self._state.doomed = False
             self._state.settle()
@@ -378,20 +378,18 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
     def _perform(
         self,
         action: Callable[[extensions.cursor], _Result],
+        sql: object = "",
         *,
         named: bool = False,
         reads: bool = False,
-        commits: bool = False,
-        ends: bool = False,
     ) -> _Result:
         """Call a function with a cursor, translate the driver's errors, and return the connection if nothing holds it.
 
         Args:
             action: The function.
+            sql: The statement, which may end the transaction of a block.
             named: Whether the cursor is a server-side cursor.
             reads: Whether the statement only reads.
-            commits: Whether the statement commits.
-            ends: Whether the statement may end the transaction of a block.
         """
         state = self._state
         statement = None
@@ -401,7 +399,6 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
             sent, in_transaction = not connection.closed, state.in_transaction()
             # A transaction that was begun by hand can also be ended by hand, with any statement.
             in_block = in_transaction and bool(state.transactions) and not isinstance(state.transactions[-1], Manual)
-            in_block = in_block and not ends
             statement = watch(connection)
             try:
                 return action(self._new_cursor(named=named))
@@ -409,7 +406,7 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
                 error = caught
             # Outside of the except block, so that the driver's error, which may quote values of rows, does not become
             # the __context__ of this error, or of one that a signal handler raises.
-            committing = sent and (commits or not (reads or in_block))
+            committing = sent and not (reads or (in_block and not _ENDS.search(str(sql))))
             returned = statement.returned() if statement is not None else None
             fault = self._fault(error, connection, committing=committing, returned=returned)
             state.doomed |= in_transaction and isinstance(fault, ConnectionFailed)

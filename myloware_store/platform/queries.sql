@@ -87,7 +87,7 @@ SELECT EXISTS (
 )
 
 -- name: register_schema
--- Index: schemas_name_version_key. The update changes nothing: it returns the first, where it is the same.
+-- Index: schemas_name_version_key. The update changes nothing; it lets the statement return an equal version that exists.
 INSERT INTO schemas AS s (id, name, version, document_type, schema_definition)
 VALUES (%(id)s, %(name)s, %(version)s, %(document_type)s, %(definition)s::jsonb)
 ON CONFLICT (name, version) DO UPDATE SET name = s.name

@@ -1,4 +1,4 @@
-"""Items moved by hand, in psql or through the models: what is refused, what follows, and that claims go on."""
+"""Items moved by hand, in psql or through the models: refused moves, their effects, and claims afterwards."""
 
 from __future__ import annotations
 
