@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -27,6 +28,9 @@ __all__ = ["LC_CTYPES", "ensure_running", "read_state", "stop"]
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 """The program that runs the server."""
+
+SOCKET = ".s.PGSQL.5432"
+"""The server's socket, in its folder."""
 
 STOP_PATIENCE = 90.0
 """Seconds that a stop may take: longer than all steps of the supervisor's escalation."""
@@ -111,7 +115,7 @@ def ensure_running(place: Place, binaries: Path, *, testing: bool) -> None:
                 spawned_at = _spawn(place, binaries, server, testing=testing)
                 continue
         heard = _tell(place)
-        if heard and place.state.exists():
+        if heard and place.state.exists() and _accepts(place):
             return
         if not heard and not orphaned and time.monotonic() > begin + DEAF:
             orphaned = _stop_orphan(place)
@@ -119,6 +123,17 @@ def ensure_running(place: Place, binaries: Path, *, testing: bool) -> None:
     raise EmbeddedServerError(
         f"The server in {place.folder} was not ready after {locks.PATIENCE:.0f} s:\n{_log_tail(place, spawned_at or 0)}"
     )
+
+
+def _accepts(place: Place) -> bool:
+    """Return whether the server listens: its supervisor notices its death a moment later."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(DEAF)
+        try:
+            probe.connect(f"{read_state(place)['socket_dir']}/{SOCKET}")
+        except (OSError, EmbeddedServerError):  # also if the server stops just now
+            return False
+    return True
 
 
 def _spawn(place: Place, binaries: Path, server: int, *, testing: bool) -> int:
@@ -134,7 +149,7 @@ def _spawn(place: Place, binaries: Path, server: int, *, testing: bool) -> int:
         old.unlink(missing_ok=True)
     os.mkfifo(place.control, 0o600)
     private_folder(place.socket_dir, place.account)
-    for name in (".s.PGSQL.5432", ".s.PGSQL.5432.lock"):  # our server is not alive: we hold its lock
+    for name in (SOCKET, f"{SOCKET}.lock"):  # our server is not alive: we hold its lock
         (place.socket_dir / name).unlink(missing_ok=True)
     if testing and not place.unsynced.exists():
         write_new(place.unsynced, b"" if place.data.exists() else b"disposable")

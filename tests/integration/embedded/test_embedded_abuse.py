@@ -129,6 +129,35 @@ def test_a_killed_server_is_started_again(stage: Stage, victim: str) -> None:
     assert stage.is_clean()
 
 
+def test_a_start_does_not_take_a_dead_server_for_a_running_one(stage: Stage) -> None:
+    """If the server has died and its supervisor has not noticed yet, `start` waits and starts it anew."""
+    stage.prepare()
+
+    def body(line: Line) -> None:
+        server = EmbeddedServer(stage.home, testing=True)
+        server.start()
+        line.tell(server.pid)
+        line.wait()
+        server.start()
+        line.tell(stage.ask(server, "SELECT 1"))
+        server.close()
+
+    holder = stage.spawn(body)
+    pid = holder.receive()
+    (supervisor,) = supervisors(stage)
+    os.kill(supervisor, signal.SIGSTOP)
+    try:
+        os.kill(pid, signal.SIGKILL)
+        stage.eventually(lambda: not stage.alive(pid), "the server is gone")
+        holder.tell()
+        assert not holder.pipe.poll(0.2)
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+    assert 1 == holder.receive()
+    assert 0 == holder.join()
+    assert stage.is_clean()
+
+
 def test_a_server_that_recovers_from_a_crash_stops_at_once(one_stage: Stage) -> None:
     """Asked politely while it recovers, PostgreSQL 18 waits for ever: it is ended, and recovers at the next start."""
     home = one_stage.prepare(ruin=True)
