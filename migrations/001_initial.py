@@ -755,6 +755,8 @@ TABLES = (
         duration_ms integer,
         attempt_number integer NOT NULL DEFAULT 1,
         lease_expires_at timestamptz,
+        progress integer,
+        progress_message text,
         started_at timestamptz NOT NULL DEFAULT now(),
         finished_at timestamptz,
         updated_at timestamptz NOT NULL DEFAULT now(),

@@ -107,6 +107,8 @@ class AttemptFields(_Owned, total=False):
     duration_ms: int | None
     attempt_number: int
     lease_expires_at: datetime | None
+    progress: int | None
+    progress_message: str | None
     started_at: datetime
     finished_at: datetime | None
     updated_at: datetime

@@ -45,6 +45,8 @@ class Claim:
         tenant_id: Its tenant.
         work_order_id: Its order.
         lease_expires_at: The end of the lease by the database's clock, in UTC. `heartbeat` extends it.
+        cancelled: Whether the result is no longer wanted: `heartbeat` or `progress` has found that the attempt does not
+            hold the item any more, or the worker has given up on the handler. It never becomes False again.
     """
 
     item_id: UUID
@@ -55,6 +57,7 @@ class Claim:
     tenant_id: str
     work_order_id: UUID
     lease_expires_at: datetime
+    cancelled: bool = attrs.field(default=False, eq=False)
 
 
 @attrs.frozen(slots=False)

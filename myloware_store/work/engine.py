@@ -16,7 +16,18 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from myloware_store.core.arguments import as_count, as_enum, as_flag, as_list, as_name, as_object, as_seconds, as_uuid
+from myloware_store.core.arguments import (
+    as_count,
+    as_enum,
+    as_flag,
+    as_list,
+    as_name,
+    as_number,
+    as_object,
+    as_seconds,
+    as_text,
+    as_uuid,
+)
 from myloware_store.core.enums import Priority, PriorityLabel, WorkItemType, WorkOrderStatus
 from myloware_store.core.errors import (
     IdempotencyConflict,
@@ -43,6 +54,7 @@ from myloware_store.work.rows import (
     as_outcomes,
     error_text,
     fence,
+    give_up,
     paired,
     wanted,
 )
@@ -284,7 +296,7 @@ class Work(Repository):
         ]
 
     def heartbeat(self, claims: Iterable[Claim], lease: float = 60.0) -> set[UUID]:
-        """Extend the leases of claims that still hold their items.
+        """Extend the leases of claims that still hold their items; the others become `cancelled`.
 
         Args:
             claims: Claims that `claim` returned.
@@ -301,7 +313,36 @@ class Work(Repository):
             "attempt_ids": [str(claim.attempt_id) for claim in held],
             "lease": as_seconds(lease, "lease", least=_SHORTEST_LEASE),
         }
-        return {item_id for (item_id,) in self._rows(_sql("heartbeat"), values)}
+        kept = {item_id for (item_id,) in self._rows(_sql("heartbeat"), values)}
+        give_up(claim for claim in held if claim.item_id not in kept)
+        return kept
+
+    def progress(self, claim: Claim, percent: float, message: str | None = None) -> bool:
+        """Store how far the work on a claim is, in its `Attempt`, where others can read it.
+
+        Inside a transaction, others see it after the commit only.
+
+        Args:
+            claim: A claim that `claim` returned. It becomes `cancelled` if it no longer holds its item.
+            percent: How much is done, 0 to 100; the column holds whole percents.
+            message: What is being done, by default nothing. It replaces the previous message.
+
+        Returns:
+            Whether the claim still holds its item. If not, nothing was stored.
+
+        Raises:
+            InvalidInput: An argument is not a claim, or is out of its bounds.
+        """
+        (held,) = as_claims([claim])
+        values = {
+            "attempt_id": str(held.attempt_id),
+            "percent": int(as_number(percent, "percent", least=0, most=100)),
+            "message": as_text(message, "message"),
+        }
+        if self._rows(_sql("progress"), values):
+            return True
+        give_up([held])
+        return False
 
     def finish(self, claims: Iterable[Claim], results: Sequence[Any], *, gate: bool = False) -> set[UUID]:
         """Store the results and complete those items that these claims still hold.

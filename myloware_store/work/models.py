@@ -150,6 +150,9 @@ class Attempt(TenantEntity):
     duration_ms = CheckedIntegerField(null=True)
     attempt_number = CheckedIntegerField(constraints=[ServerDefault("1")])
     lease_expires_at = TimestampField(null=True)
+    # Percents. No CHECK: it would be evaluated for every claim and every result.
+    progress = CheckedIntegerField(null=True)
+    progress_message = CheckedTextField(null=True)
     started_at = TimestampField(constraints=[ServerDefault("now()")])
     finished_at = TimestampField(null=True)
     updated_at = TimestampField(constraints=[ServerDefault("now()")])

@@ -65,6 +65,13 @@ UPDATE attempts AS a SET lease_expires_at = statement_timestamp() + %(lease)s * 
 FROM held WHERE a.id = held.id
 RETURNING a.work_item_id
 
+-- name: progress
+UPDATE attempts
+SET progress = %(percent)s, progress_message = %(message)s, updated_at = statement_timestamp()
+WHERE id = %(attempt_id)s AND status = 'STARTED' AND lease_expires_at > statement_timestamp()
+    AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+RETURNING id
+
 -- name: finish
 SELECT * FROM finish_work_items(
     %(item_ids)s::uuid[], %(attempt_ids)s::uuid[], %(outputs)s::jsonb[], %(gate)s, %(tenant)s, %(whole)s

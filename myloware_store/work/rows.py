@@ -23,6 +23,7 @@ __all__ = [
     "as_outcomes",
     "error_text",
     "fence",
+    "give_up",
     "paired",
     "wanted",
 ]
@@ -69,6 +70,12 @@ def fence(claims: Sequence[Claim]) -> dict[str, list[str]]:
         "item_ids": [str(claim.item_id) for claim in claims],
         "attempt_ids": [str(claim.attempt_id) for claim in claims],
     }
+
+
+def give_up(claims: Iterable[Claim]) -> None:
+    """Tell whoever works on these claims that the results are no longer wanted."""
+    for claim in claims:
+        object.__setattr__(claim, "cancelled", True)  # the only attribute that changes
 
 
 def error_text(error: Any) -> str:

@@ -58,6 +58,7 @@ def submit(store: Store, texts: list[str]) -> UUID:
 def handle(claim: Claim) -> Any:
     """Answer a claim, or ask a person."""
     assert_type(claim.lease_expires_at, datetime)
+    assert_type(claim.cancelled, bool)
     return {"total": len(claim.content)} if claim.type is WorkItemType.TICKET else NeedsApproval({"total": 0})
 
 
@@ -69,6 +70,7 @@ def work(store: Store) -> None:
         assert_type(decided, ApprovalEvent)
         assert_type(decided.work_item_id, UUID)
     claims = store.work.claim("agent", n=2)
+    assert_type(store.work.progress(claims[0], 50, "half of it"), bool)
     assert_type(store.work.fail(claims, [ValueError("no")] * len(claims)), dict[UUID, Outcome])
     assert_type(store.transact(lambda: store.work.release(claims)), set[UUID])
     for letter in store.dead_letters.list():
