@@ -85,6 +85,7 @@ class WorkItemFields(_Owned, total=False):
     status: WorkItemStatus | str
     result: Any
     processed_at: datetime | None
+    cancelled_at: datetime | None
     priority: Priority | str
     available_at: datetime
     attempt_count: int

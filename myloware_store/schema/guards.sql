@@ -10,22 +10,20 @@ $$;
 
 CREATE FUNCTION require_cause() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    -- A failed item is queued again only by a replay of its dead letter, a queued one fails only if its order
-    -- is cancelled.
+    -- A failed item is queued again only by a replay of its dead letter, a queued one fails only if it is
+    -- cancelled.
     IF (CASE NEW.status
         WHEN 'QUEUED' THEN NOT EXISTS (
             SELECT FROM dead_letters
             WHERE tenant_id = NEW.tenant_id AND work_item_id = NEW.id AND replayed_at >= OLD.processed_at
         )
-        ELSE NOT EXISTS (
-            SELECT FROM work_orders WHERE id = NEW.work_order_id AND cancelled_at = NEW.processed_at
-        )
+        ELSE NEW.cancelled_at IS DISTINCT FROM NEW.processed_at
     END) THEN
         RAISE EXCEPTION USING
             ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME,
             MESSAGE = 'work_items cannot move from ' || OLD.status::text || ' to ' || NEW.status::text
                 || CASE NEW.status
-                    WHEN 'QUEUED' THEN ' except by replaying its dead letter' ELSE ' except by cancelling its order'
+                    WHEN 'QUEUED' THEN ' except by replaying its dead letter' ELSE ' except by cancelling it'
                 END;
     END IF;
     RETURN NULL;
@@ -38,9 +36,7 @@ DECLARE
         SELECT FROM approval_events
         WHERE work_item_id = NEW.id
             AND (NEW.status, decision) IN (('COMPLETED', 'APPROVED'), ('FAILED', 'REJECTED'))
-    ) OR EXISTS (
-        SELECT FROM work_orders WHERE id = NEW.work_order_id AND cancelled_at = NEW.processed_at
-    );
+    ) OR (NEW.status = 'FAILED' AND NEW.cancelled_at IS NOT DISTINCT FROM NEW.processed_at);
 BEGIN
     IF NEW.status = 'QUEUED' THEN
         -- An item can be claimed only while it has tries left.
@@ -102,9 +98,20 @@ CREATE FUNCTION work_orders_cancel_items() RETURNS trigger LANGUAGE plpgsql AS $
 BEGIN
     -- work.cancel() ends the items in the statement that marks their order. This order was marked by hand.
     UPDATE work_items
+    SET status = 'FAILED', awaiting_approval = false, cancelled_at = NEW.cancelled_at,
+        processed_at = NEW.cancelled_at, updated_at = statement_timestamp()
+    WHERE work_order_id = NEW.id AND status IN ('QUEUED', 'PROCESSING');
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION work_items_cancel_item() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    -- The same for an item.
+    UPDATE work_items
     SET status = 'FAILED', awaiting_approval = false, processed_at = NEW.cancelled_at,
         updated_at = statement_timestamp()
-    WHERE work_order_id = NEW.id AND status IN ('QUEUED', 'PROCESSING');
+    WHERE id = NEW.id;
     RETURN NULL;
 END
 $$;

@@ -177,17 +177,31 @@ class Work(Repository):
         Raises:
             NotFound: The order does not exist, or is another tenant's.
         """
-        values = {"order_id": str(as_uuid(order_id, "order_id"))}
-
-        def end() -> list[tuple[Any, ...]]:
-            # Lock the items first, as everywhere; the next statement sees all changes made before they were locked.
-            self._rows(_sql("lock_open"), values)
-            return self._rows(_sql("cancel"), values)
-
-        rows = self._db.transact(end)
+        values = {"order_id": str(as_uuid(order_id, "order_id")), "error": "the order was cancelled"}
+        rows = self._cancelled("lock_open", "cancel", values)
         if not rows:
             raise NotFound(f"order_id: there is no work order {order_id}")
         return {item_id for (item_id,) in rows if item_id is not None}
+
+    def cancel_item(self, item_id: UUID | str) -> bool:
+        """Cancel one item: it fails at once, without a dead letter, and its order goes on with the others.
+
+        A worker loses the item as with `cancel`. The item has a `cancelled_at`, and counts as failed in its order.
+
+        Args:
+            item_id: The item. It may be queued, held by a worker, or waiting for a decision.
+
+        Returns:
+            Whether this call cancelled it; False if it had ended.
+
+        Raises:
+            NotFound: The item does not exist, or is another tenant's.
+        """
+        values = {"item_id": str(as_uuid(item_id, "item_id")), "error": "the item was cancelled"}
+        rows = self._cancelled("lock_item", "cancel_item", values)
+        if not rows:
+            raise NotFound(f"item_id: there is no work item {item_id}")
+        return rows != [(None,)]
 
     def wait(self, order_id: UUID | str, timeout: float = 60.0) -> WorkOrder:
         """Wait until an order has ended, and return it.
@@ -590,6 +604,16 @@ class Work(Repository):
                     return stored_row(WorkOrder, row) if row["id"] else None
             active, asked = self._definitions.active(types), True
             self._active[types] = active
+
+    def _cancelled(self, lock: str, cancel: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+        """Return the items that were cancelled; one row of None if none was open, no row if there is nothing."""
+
+        def end() -> list[tuple[Any, ...]]:
+            # Lock the items first, as everywhere; the next statement sees all changes made before they were locked.
+            self._rows(_sql(lock), values)
+            return self._rows(_sql(cancel) + _sql("stop"), values)
+
+        return self._db.transact(end)
 
     def _by_key(self, tenant: str, key: str) -> WorkOrder | None:
         named = (WorkOrder.tenant_id == tenant, WorkOrder.idempotency_key == key)

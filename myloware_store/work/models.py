@@ -89,6 +89,7 @@ class WorkItem(TenantEntity):
     status = EnumField(WorkItemStatus, default=WorkItemStatus.QUEUED)
     result = JsonField(null=True)
     processed_at = TimestampField(null=True)
+    cancelled_at = TimestampField(null=True)
     # The order's. A trigger fills it in if an INSERT omits it.
     priority = EnumField(Priority)
     available_at = TimestampField(constraints=[ServerDefault("now()")])

@@ -217,29 +217,50 @@ WHERE work_order_id = %(order_id)s AND status IN ('QUEUED', 'PROCESSING')
 ORDER BY id
 FOR NO KEY UPDATE
 
+-- name: lock_item
+SELECT FROM work_items
+WHERE id = %(item_id)s AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+FOR NO KEY UPDATE
+
 -- name: cancel
--- A trigger lets queued items fail only together with the order's `cancelled_at`.
+-- The trigger work_items_cancel lets queued items fail only together with their `cancelled_at`.
 WITH asked AS MATERIALIZED (
     SELECT id FROM work_orders
     WHERE id = %(order_id)s AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
 ),
 ended AS (
     UPDATE work_items AS w
-    SET status = 'FAILED', awaiting_approval = false, processed_at = statement_timestamp(),
-        updated_at = statement_timestamp()
+    SET status = 'FAILED', awaiting_approval = false, cancelled_at = statement_timestamp(),
+        processed_at = statement_timestamp(), updated_at = statement_timestamp()
     FROM asked WHERE w.work_order_id = asked.id AND w.status IN ('QUEUED', 'PROCESSING')
     RETURNING w.id
-),
-stopped AS (
-    UPDATE attempts AS a
-    SET status = 'FAILED', error = 'the order was cancelled', finished_at = statement_timestamp(),
-        updated_at = statement_timestamp(),
-        duration_ms = least(greatest(0, (extract(epoch FROM statement_timestamp()) - extract(epoch FROM a.started_at)) * 1000), 2147483647)
-    FROM ended WHERE a.work_item_id = ended.id AND a.status = 'STARTED'
 ),
 marked AS (
     UPDATE work_orders SET cancelled_at = statement_timestamp(), updated_at = statement_timestamp()
     WHERE id IN (SELECT id FROM asked) AND (SELECT count(*) FROM ended) > 0
+),
+
+-- name: cancel_item
+WITH asked AS MATERIALIZED (
+    SELECT id FROM work_items
+    WHERE id = %(item_id)s AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+),
+ended AS (
+    UPDATE work_items AS w
+    SET status = 'FAILED', awaiting_approval = false, cancelled_at = statement_timestamp(),
+        processed_at = statement_timestamp(), updated_at = statement_timestamp()
+    FROM asked WHERE w.id = asked.id AND w.status IN ('QUEUED', 'PROCESSING')
+    RETURNING w.id
+),
+
+-- name: stop
+-- The end of `cancel` and of `cancel_item`, not a statement by itself: end the attempts at the items in `ended`.
+stopped AS (
+    UPDATE attempts AS a
+    SET status = 'FAILED', error = %(error)s, finished_at = statement_timestamp(),
+        updated_at = statement_timestamp(),
+        duration_ms = least(greatest(0, (extract(epoch FROM statement_timestamp()) - extract(epoch FROM a.started_at)) * 1000), 2147483647)
+    FROM ended WHERE a.work_item_id = ended.id AND a.status = 'STARTED'
 )
 SELECT ended.id FROM asked LEFT JOIN ended ON true
 

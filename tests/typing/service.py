@@ -73,6 +73,7 @@ def work(store: Store) -> None:
     assert_type(store.work.progress(claims[0], 50, "half of it"), bool)
     assert_type(store.work.fail(claims, [ValueError("no")] * len(claims)), dict[UUID, Outcome])
     assert_type(store.transact(lambda: store.work.release(claims)), set[UUID])
+    assert_type(store.work.cancel_item(claims[0].item_id), bool)
     for letter in store.dead_letters.list():
         assert_type(letter, DeadLetter)
         assert_type(letter.work_item_id, UUID | None)
