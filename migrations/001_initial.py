@@ -38,6 +38,14 @@ TYPES = (
     "CREATE TYPE approval_decision AS ENUM ('APPROVED', 'REJECTED', 'ESCALATED')",
     "CREATE TYPE connector_type AS ENUM ('SLACK', 'EMAIL', 'API', 'DATABASE')",
     "CREATE TYPE connector_status AS ENUM ('ACTIVE', 'INACTIVE', 'ERROR')",
+    """
+    CREATE DOMAIN retry_policy AS jsonb CHECK (
+        VALUE @? 'strict $ ? (
+            @.base >= 0.001 && @.base <= 1e9 && @.factor >= 1 && @.factor <= 1000
+            && @.cap >= 0.001 && @.cap <= 1e9 && @.jitter >= 0 && @.jitter <= 1
+        )'
+    )
+    """,
 )
 
 FUNCTIONS = (
@@ -318,11 +326,11 @@ FUNCTIONS = (
     CREATE FUNCTION submit_work_order(
         order_id uuid, of_tenant text, of_priority text, workflow text, author text, details jsonb, key text,
         item_ids uuid[], item_types text[], contents text[], available timestamptz, tries int,
-        document_types text[], stamps text[]
+        document_types text[], stamps text[], retries jsonb
     ) RETURNS TABLE (
         holds bool, id uuid, created_at timestamptz, tenant_id text, status text, priority text,
         workflow_id text, created_by text, metadata jsonb, idempotency_key text, open_items int, failed_items int,
-        cancelled_at timestamptz, updated_at timestamptz
+        cancelled_at timestamptz, retry_policy jsonb, updated_at timestamptz
     ) LANGUAGE plpgsql
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
     AS $$
@@ -339,8 +347,10 @@ FUNCTIONS = (
             ) AS holds
         ),
         made AS (
-            INSERT INTO work_orders (id, tenant_id, priority, workflow_id, created_by, metadata, idempotency_key)
-            SELECT order_id, of_tenant, of_priority::priority, workflow, author, details, key FROM checked WHERE holds
+            INSERT INTO work_orders
+                (id, tenant_id, priority, workflow_id, created_by, metadata, idempotency_key, retry_policy)
+            SELECT order_id, of_tenant, of_priority::priority, workflow, author, details, key, retries
+            FROM checked WHERE holds
             ON CONFLICT ON CONSTRAINT work_orders_tenant_id_idempotency_key_key DO NOTHING
             RETURNING *
         ),
@@ -351,7 +361,8 @@ FUNCTIONS = (
             FROM made, unnest(item_ids, item_types, contents) AS given (id, type, content)
         )
         SELECT c.holds, m.id, m.created_at, m.tenant_id, m.status::text, m.priority::text, m.workflow_id, m.created_by,
-            m.metadata, m.idempotency_key, m.open_items, m.failed_items, m.cancelled_at, m.updated_at
+            m.metadata, m.idempotency_key, m.open_items, m.failed_items, m.cancelled_at, m.retry_policy::jsonb,
+            m.updated_at
         FROM checked AS c LEFT JOIN made AS m ON true;
     END
     $$
@@ -706,6 +717,7 @@ TABLES = (
         open_items integer NOT NULL DEFAULT 0,
         failed_items integer NOT NULL DEFAULT 0,
         cancelled_at timestamptz,
+        retry_policy retry_policy,
         updated_at timestamptz NOT NULL DEFAULT now(),
         CONSTRAINT work_orders_tenant_id_id_key UNIQUE (tenant_id, id),
         CONSTRAINT work_orders_tenant_id_idempotency_key_key UNIQUE (tenant_id, idempotency_key),
@@ -1172,7 +1184,8 @@ ROLLBACK = (
     """,
     """
     DROP FUNCTION submit_work_order(
-        uuid, text, text, text, text, jsonb, text, uuid[], text[], text[], timestamptz, integer, text[], text[]
+        uuid, text, text, text, text, jsonb, text, uuid[], text[], text[], timestamptz, integer, text[], text[],
+        jsonb
     )
     """,
     "DROP FUNCTION work_items_follow_hand()",
@@ -1187,6 +1200,7 @@ ROLLBACK = (
     "DROP FUNCTION refuse_transition()",
     "DROP FUNCTION content_search(text)",
     "DROP FUNCTION content_sha256(text)",
+    "DROP DOMAIN retry_policy",
     "DROP TYPE connector_status",
     "DROP TYPE connector_type",
     "DROP TYPE approval_decision",

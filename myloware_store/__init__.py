@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         NewItem,
         Outcome,
         Pruned,
+        RetryPolicy,
         TenantStats,
         WorkStats,
     )
@@ -136,6 +137,7 @@ __all__ = [
     "Pruned",
     "RecallMeasurement",
     "RetryLater",
+    "RetryPolicy",
     "Run",
     "Schema",
     "SchemaMismatch",

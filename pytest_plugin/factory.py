@@ -72,6 +72,7 @@ class WorkOrderFields(_Owned, total=False):
     open_items: int
     failed_items: int
     cancelled_at: datetime | None
+    retry_policy: Mapping[str, float] | None
     updated_at: datetime
 
 

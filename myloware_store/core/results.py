@@ -25,6 +25,7 @@ __all__ = [
     "NewItem",
     "Outcome",
     "Pruned",
+    "RetryPolicy",
     "TenantStats",
     "WorkStats",
 ]
@@ -71,6 +72,26 @@ class NewItem:
 
     type: WorkItemType | str
     content: str = attrs.field(repr=False)
+
+
+@attrs.frozen(slots=False)
+class RetryPolicy:
+    """How long to wait before an item is tried again. A mapping with some of the keys is accepted in its place.
+
+    After try n, it is `min(base * factor ** (n - 1), cap)` seconds, times a random number of `1 - jitter` to
+    `1 + jitter`.
+
+    Attributes:
+        base: Seconds after the first try, at least 0.001.
+        factor: The growth with each further try, 1 to 1000.
+        cap: Most seconds, at least 0.001.
+        jitter: The spread, 0 to 1, so that items that failed together do not come back together.
+    """
+
+    base: float = 2.0
+    factor: float = 2.0
+    cap: float = 3600.0
+    jitter: float = 0.5
 
 
 @attrs.frozen(slots=False)

@@ -185,6 +185,7 @@ class JsonField(CheckedField[_V, _V], peewee.JSONField):
     Args:
         kind: The type of the top level, `dict` or `list`, by default any JSON value.
         default: The function that makes the default, also that of the database.
+        domain: The column's domain over `jsonb`, if any.
     """
 
     field_type = "jsonb"
@@ -197,8 +198,10 @@ class JsonField(CheckedField[_V, _V], peewee.JSONField):
     def __init__(self: JsonField[list[Any]], *, kind: type[list[Any]], **options: Any) -> None: ...
     @overload
     def __init__(self: JsonField[Any], **options: Any) -> None: ...
-    def __init__(self, *, kind: type | None = None, **options: Any) -> None:
+    def __init__(self, *, kind: type | None = None, domain: str | None = None, **options: Any) -> None:
         self.kind = kind
+        if domain is not None:
+            self.field_type = domain  # type: ignore[misc]  # a class variable in Peewee's stubs
         if "default" in options:
             options.setdefault("constraints", [ServerDefault(f"'{self.dump(options['default']())}'::jsonb")])
         super().__init__(dumps=self.dump, **options)

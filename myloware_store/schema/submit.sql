@@ -14,11 +14,11 @@
 CREATE FUNCTION submit_work_order(
     order_id uuid, of_tenant text, of_priority text, workflow text, author text, details jsonb, key text,
     item_ids uuid[], item_types text[], contents text[], available timestamptz, tries int,
-    document_types text[], stamps text[]
+    document_types text[], stamps text[], retries jsonb
 ) RETURNS TABLE (
     holds bool, id uuid, created_at timestamptz, tenant_id text, status text, priority text,
     workflow_id text, created_by text, metadata jsonb, idempotency_key text, open_items int, failed_items int,
-    cancelled_at timestamptz, updated_at timestamptz
+    cancelled_at timestamptz, retry_policy jsonb, updated_at timestamptz
 ) LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
@@ -35,8 +35,10 @@ BEGIN
         ) AS holds
     ),
     made AS (
-        INSERT INTO work_orders (id, tenant_id, priority, workflow_id, created_by, metadata, idempotency_key)
-        SELECT order_id, of_tenant, of_priority::priority, workflow, author, details, key FROM checked WHERE holds
+        INSERT INTO work_orders
+            (id, tenant_id, priority, workflow_id, created_by, metadata, idempotency_key, retry_policy)
+        SELECT order_id, of_tenant, of_priority::priority, workflow, author, details, key, retries
+        FROM checked WHERE holds
         ON CONFLICT ON CONSTRAINT work_orders_tenant_id_idempotency_key_key DO NOTHING
         RETURNING *
     ),
@@ -47,7 +49,8 @@ BEGIN
         FROM made, unnest(item_ids, item_types, contents) AS given (id, type, content)
     )
     SELECT c.holds, m.id, m.created_at, m.tenant_id, m.status::text, m.priority::text, m.workflow_id, m.created_by,
-        m.metadata, m.idempotency_key, m.open_items, m.failed_items, m.cancelled_at, m.updated_at
+        m.metadata, m.idempotency_key, m.open_items, m.failed_items, m.cancelled_at, m.retry_policy::jsonb,
+        m.updated_at
     FROM checked AS c LEFT JOIN made AS m ON true;
 END
 $$;

@@ -37,7 +37,7 @@ from myloware_store.core.errors import (
     NotFound,
     WaitTimeout,
 )
-from myloware_store.core.results import Claim, NewItem, Outcome, Pruned, TenantStats, WorkStats
+from myloware_store.core.results import Claim, NewItem, Outcome, Pruned, RetryPolicy, TenantStats, WorkStats
 from myloware_store.core.sql import queries_beside
 from myloware_store.core.values import dump_json, is_uuid, read_label
 from myloware_store.db.listening import Listener
@@ -52,6 +52,7 @@ from myloware_store.work.rows import (
     as_claims,
     as_document,
     as_outcomes,
+    as_retry_policy,
     error_text,
     fence,
     give_up,
@@ -101,6 +102,7 @@ class Work(Repository):
         idempotency_key: str | None = None,
         available_at: datetime | None = None,
         max_attempts: int = 5,
+        retry_policy: RetryPolicy | Mapping[str, float] | None = None,
     ) -> WorkOrder:
         """Store an order and its items, all of them or none, in one statement.
 
@@ -115,6 +117,7 @@ class Work(Repository):
                 returns the first order unchanged, and ignores the other arguments.
             available_at: When the items can first be claimed; by default at once.
             max_attempts: How often to try an item before it becomes a dead letter (1 to 1000).
+            retry_policy: How long to wait before an item is tried again; by default `RetryPolicy()`.
 
         Returns:
             The order, with `open_items` set to the number of its items.
@@ -141,6 +144,7 @@ class Work(Repository):
             "key": key,
             "available_at": None if available_at is None else as_instant(available_at, "available_at"),
             "max_attempts": as_count(max_attempts, "max_attempts", most=1000),
+            "retry_policy": as_retry_policy(retry_policy),
             "item_ids": [str(uuid7()) for _ in documents],
             "types": [kind for kind, _ in documents],
             "contents": [content for _, content in documents],

@@ -52,6 +52,8 @@ class WorkOrder(TenantEntity):
     open_items = CheckedIntegerField(constraints=[ServerDefault("0")])
     failed_items = CheckedIntegerField(constraints=[ServerDefault("0")])
     cancelled_at = TimestampField(null=True)
+    # The values of a `RetryPolicy`.
+    retry_policy = JsonField(null=True, domain="retry_policy")
     updated_at = TimestampField(constraints=[ServerDefault("now()")])
 
     __repr__ = BaseModel.__repr__

@@ -7,7 +7,7 @@
 SELECT * FROM submit_work_order(
     %(order_id)s::uuid, %(tenant_id)s, %(priority)s, %(workflow_id)s, %(created_by)s, %(metadata)s, %(key)s,
     %(item_ids)s::uuid[], %(types)s::text[], %(contents)s::text[], %(available_at)s, %(max_attempts)s,
-    %(document_types)s::text[], %(stamps)s::text[]
+    %(document_types)s::text[], %(stamps)s::text[], %(retry_policy)s
 )
 
 -- name: claim
@@ -177,7 +177,16 @@ moved AS (
     SET status = CASE WHEN held.again THEN 'QUEUED' ELSE 'FAILED' END::work_item_status,
         available_at = CASE
             WHEN held.again THEN statement_timestamp() + interval '1 second' * COALESCE(
-                %(delay)s::float8, least(3600, power(2, least(w.attempt_count, 12))) * (0.5 + random())
+                %(delay)s::float8,
+                -- The order's policy; through logarithms, because a power may be too large for a float.
+                (
+                    SELECT exp(least(ln(p.base) + ln(p.factor) * (w.attempt_count - 1), ln(p.cap)))
+                        * (1 + p.jitter * (2 * random() - 1))
+                    FROM work_orders AS o CROSS JOIN LATERAL
+                        jsonb_to_record(o.retry_policy) AS p (base float8, factor float8, cap float8, jitter float8)
+                    WHERE o.id = w.work_order_id
+                ),
+                least(3600, power(2, least(w.attempt_count, 12))) * (0.5 + random())
             )
             ELSE w.available_at
         END,

@@ -9,11 +9,11 @@ from uuid import UUID
 
 import attrs
 
-from myloware_store.core.arguments import as_enum, as_list, as_name, known_keys
+from myloware_store.core.arguments import as_enum, as_list, as_name, as_number, as_seconds, known_keys
 from myloware_store.core.enums import WorkItemStatus, WorkItemType
 from myloware_store.core.errors import InvalidInput
-from myloware_store.core.results import Claim, NewItem, Outcome
-from myloware_store.core.values import MAX_TEXT_BYTES, read_label, require_text
+from myloware_store.core.results import Claim, NewItem, Outcome, RetryPolicy
+from myloware_store.core.values import MAX_TEXT_BYTES, dump_json, read_label, require_text
 from myloware_store.db.tenancy import current_tenant
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "as_claims",
     "as_document",
     "as_outcomes",
+    "as_retry_policy",
     "error_text",
     "fence",
     "give_up",
@@ -41,6 +42,21 @@ def as_document(item: Any, place: str) -> tuple[str, str]:
         raise InvalidInput(f"{place}: it needs a type and a content")
     content = require_text(row["content"], f"{place}: content", blank=False, max_bytes=MAX_TEXT_BYTES)
     return as_enum(row["type"], WorkItemType, f"{place}: type").value, content
+
+
+def as_retry_policy(policy: Any) -> str | None:
+    """Return a policy as JSON, or None for None, or raise InvalidInput."""
+    if policy is None:
+        return None
+    if not isinstance(policy, RetryPolicy):
+        policy = RetryPolicy(**known_keys(policy, [*attrs.fields_dict(RetryPolicy)], "retry_policy"))
+    checked = RetryPolicy(
+        base=as_seconds(policy.base, "retry_policy: base", least=0.001),
+        factor=as_number(policy.factor, "retry_policy: factor", least=1, most=1000),
+        cap=as_seconds(policy.cap, "retry_policy: cap", least=0.001),
+        jitter=as_number(policy.jitter, "retry_policy: jitter", least=0, most=1),
+    )
+    return dump_json(attrs.asdict(checked), "retry_policy")
 
 
 def as_claims(claims: Iterable[Claim]) -> list[Claim]:

@@ -31,6 +31,7 @@ from myloware_store import (
     NewItem,
     Outcome,
     Priority,
+    RetryPolicy,
     Run,
     Store,
     Tool,
@@ -52,6 +53,8 @@ def submit(store: Store, texts: list[str]) -> UUID:
     order = store.work.submit([NewItem(WorkItemType.INVOICE, text) for text in texts], priority="HIGH")
     assert_type(order, WorkOrder)
     store.work.submit([{"type": "TICKET", "content": "x"}, NewItem("TICKET", "y")], priority=Priority.LOW)
+    store.work.submit([NewItem("TICKET", "z")], retry_policy=RetryPolicy(base=30, cap=86_400))
+    store.work.submit([NewItem("TICKET", "z")], retry_policy={"jitter": 0.0})
     return order.id
 
 
