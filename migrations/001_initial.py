@@ -326,11 +326,11 @@ FUNCTIONS = (
     CREATE FUNCTION submit_work_order(
         order_id uuid, of_tenant text, of_priority text, workflow text, author text, details jsonb, key text,
         item_ids uuid[], item_types text[], contents text[], available timestamptz, tries int,
-        document_types text[], stamps text[], retries jsonb
+        document_types text[], stamps text[], retries jsonb, alone text
     ) RETURNS TABLE (
         holds bool, id uuid, created_at timestamptz, tenant_id text, status text, priority text,
-        workflow_id text, created_by text, metadata jsonb, idempotency_key text, open_items int, failed_items int,
-        cancelled_at timestamptz, retry_policy jsonb, updated_at timestamptz
+        workflow_id text, created_by text, metadata jsonb, idempotency_key text, unique_key text, open_items int,
+        failed_items int, cancelled_at timestamptz, retry_policy jsonb, updated_at timestamptz
     ) LANGUAGE plpgsql
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
     AS $$
@@ -348,10 +348,10 @@ FUNCTIONS = (
         ),
         made AS (
             INSERT INTO work_orders
-                (id, tenant_id, priority, workflow_id, created_by, metadata, idempotency_key, retry_policy)
-            SELECT order_id, of_tenant, of_priority::priority, workflow, author, details, key, retries
+                (id, tenant_id, priority, workflow_id, created_by, metadata, idempotency_key, unique_key, retry_policy)
+            SELECT order_id, of_tenant, of_priority::priority, workflow, author, details, key, alone, retries
             FROM checked WHERE holds
-            ON CONFLICT ON CONSTRAINT work_orders_tenant_id_idempotency_key_key DO NOTHING
+            ON CONFLICT DO NOTHING
             RETURNING *
         ),
         items AS (
@@ -361,8 +361,8 @@ FUNCTIONS = (
             FROM made, unnest(item_ids, item_types, contents) AS given (id, type, content)
         )
         SELECT c.holds, m.id, m.created_at, m.tenant_id, m.status::text, m.priority::text, m.workflow_id, m.created_by,
-            m.metadata, m.idempotency_key, m.open_items, m.failed_items, m.cancelled_at, m.retry_policy::jsonb,
-            m.updated_at
+            m.metadata, m.idempotency_key, m.unique_key, m.open_items, m.failed_items, m.cancelled_at,
+            m.retry_policy::jsonb, m.updated_at
         FROM checked AS c LEFT JOIN made AS m ON true;
     END
     $$
@@ -714,6 +714,7 @@ TABLES = (
         created_by text NOT NULL,
         metadata jsonb NOT NULL DEFAULT '{}',
         idempotency_key text,
+        unique_key text,
         open_items integer NOT NULL DEFAULT 0,
         failed_items integer NOT NULL DEFAULT 0,
         cancelled_at timestamptz,
@@ -725,6 +726,7 @@ TABLES = (
         CONSTRAINT work_orders_workflow_id_check CHECK (char_length(workflow_id) BETWEEN 1 AND 255),
         CONSTRAINT work_orders_created_by_check CHECK (char_length(created_by) BETWEEN 1 AND 255),
         CONSTRAINT work_orders_idempotency_key_check CHECK (char_length(idempotency_key) BETWEEN 1 AND 255),
+        CONSTRAINT work_orders_unique_key_check CHECK (char_length(unique_key) BETWEEN 1 AND 255),
         CONSTRAINT work_orders_metadata_check CHECK (jsonb_typeof(metadata) = 'object'),
         CONSTRAINT work_orders_open_items_check CHECK (open_items >= 0),
         CONSTRAINT work_orders_failed_items_check CHECK (failed_items >= 0),
@@ -1018,6 +1020,10 @@ TABLES = (
 
 INDEXES = (
     "CREATE INDEX work_orders_tenant_status_created_at_idx ON work_orders (tenant_id, status, created_at)",
+    """
+    CREATE UNIQUE INDEX work_orders_unique_key_idx ON work_orders (tenant_id, unique_key)
+    WHERE unique_key IS NOT NULL AND status IN ('PENDING', 'PROCESSING')
+    """,
     "CREATE INDEX work_items_work_order_status_type_idx ON work_items (work_order_id, status, type)",
     "CREATE INDEX work_items_claim_idx ON work_items (priority DESC, available_at, id) WHERE status = 'QUEUED'",
     """
@@ -1185,7 +1191,7 @@ ROLLBACK = (
     """
     DROP FUNCTION submit_work_order(
         uuid, text, text, text, text, jsonb, text, uuid[], text[], text[], timestamptz, integer, text[], text[],
-        jsonb
+        jsonb, text
     )
     """,
     "DROP FUNCTION work_items_follow_hand()",

@@ -69,6 +69,7 @@ class WorkOrderFields(_Owned, total=False):
     created_by: str
     metadata: Mapping[str, Any]
     idempotency_key: str | None
+    unique_key: str | None
     open_items: int
     failed_items: int
     cancelled_at: datetime | None

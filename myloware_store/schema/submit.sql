@@ -9,16 +9,17 @@
 -- The functions take and return labels as text: an enum type that one of them named could not be recreated.
 
 -- Stores nothing if the schemas that the documents were checked against (`stamps`, as `schemas.active` read them)
--- are no longer the active ones; then `holds` is false. Returns no order if its key was used before.
--- Indexes: schemas_active_idx, work_orders_tenant_id_idempotency_key_key.
+-- are no longer the active ones; then `holds` is false. Returns no order if its key was used before, or the order
+-- with its unique key is open.
+-- Indexes: schemas_active_idx, work_orders_tenant_id_idempotency_key_key, work_orders_unique_key_idx.
 CREATE FUNCTION submit_work_order(
     order_id uuid, of_tenant text, of_priority text, workflow text, author text, details jsonb, key text,
     item_ids uuid[], item_types text[], contents text[], available timestamptz, tries int,
-    document_types text[], stamps text[], retries jsonb
+    document_types text[], stamps text[], retries jsonb, alone text
 ) RETURNS TABLE (
     holds bool, id uuid, created_at timestamptz, tenant_id text, status text, priority text,
-    workflow_id text, created_by text, metadata jsonb, idempotency_key text, open_items int, failed_items int,
-    cancelled_at timestamptz, retry_policy jsonb, updated_at timestamptz
+    workflow_id text, created_by text, metadata jsonb, idempotency_key text, unique_key text, open_items int,
+    failed_items int, cancelled_at timestamptz, retry_policy jsonb, updated_at timestamptz
 ) LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
@@ -36,10 +37,10 @@ BEGIN
     ),
     made AS (
         INSERT INTO work_orders
-            (id, tenant_id, priority, workflow_id, created_by, metadata, idempotency_key, retry_policy)
-        SELECT order_id, of_tenant, of_priority::priority, workflow, author, details, key, retries
+            (id, tenant_id, priority, workflow_id, created_by, metadata, idempotency_key, unique_key, retry_policy)
+        SELECT order_id, of_tenant, of_priority::priority, workflow, author, details, key, alone, retries
         FROM checked WHERE holds
-        ON CONFLICT ON CONSTRAINT work_orders_tenant_id_idempotency_key_key DO NOTHING
+        ON CONFLICT DO NOTHING
         RETURNING *
     ),
     items AS (
@@ -49,8 +50,8 @@ BEGIN
         FROM made, unnest(item_ids, item_types, contents) AS given (id, type, content)
     )
     SELECT c.holds, m.id, m.created_at, m.tenant_id, m.status::text, m.priority::text, m.workflow_id, m.created_by,
-        m.metadata, m.idempotency_key, m.open_items, m.failed_items, m.cancelled_at, m.retry_policy::jsonb,
-        m.updated_at
+        m.metadata, m.idempotency_key, m.unique_key, m.open_items, m.failed_items, m.cancelled_at,
+        m.retry_policy::jsonb, m.updated_at
     FROM checked AS c LEFT JOIN made AS m ON true;
 END
 $$;

@@ -103,6 +103,7 @@ class Work(Repository):
         available_at: datetime | None = None,
         max_attempts: int = 5,
         retry_policy: RetryPolicy | Mapping[str, float] | None = None,
+        unique_key: str | None = None,
     ) -> WorkOrder:
         """Store an order and its items, all of them or none, in one statement.
 
@@ -118,6 +119,8 @@ class Work(Repository):
             available_at: When the items can first be claimed; by default at once.
             max_attempts: How often to try an item before it becomes a dead letter (1 to 1000).
             retry_policy: How long to wait before an item is tried again; by default `RetryPolicy()`.
+            unique_key: A key of which only one order is open at a time: while it is, submitting anything under the same
+                key returns it unchanged, and stores nothing. When it has ended, the key is free again.
 
         Returns:
             The order, with `open_items` set to the number of its items.
@@ -126,7 +129,7 @@ class Work(Repository):
             InvalidInput: There are no items, or an item cannot be stored; nothing was written.
             InvalidDocument: A content does not match the active schemas for its type (`schemas.activate`); nothing was
                 written.
-            IdempotencyConflict: The key was used before, with other items.
+            IdempotencyConflict: The idempotency key was used before, with other items.
         """
         tenant, actor = writer()
         documents = [as_document(item, f"items[{n}]") for n, item in enumerate(as_list(items, "items"))]
@@ -145,19 +148,21 @@ class Work(Repository):
             "available_at": None if available_at is None else as_instant(available_at, "available_at"),
             "max_attempts": as_count(max_attempts, "max_attempts", most=1000),
             "retry_policy": as_retry_policy(retry_policy),
+            "unique_key": None if unique_key is None else as_name(unique_key, "unique_key"),
             "item_ids": [str(uuid7()) for _ in documents],
             "types": [kind for kind, _ in documents],
             "contents": [content for _, content in documents],
         }
-        try:
-            order = self._store_checked(documents, values)
-        except InvalidDocument:
-            # Items that were submitted under this key before the schema was activated are not submitted again.
-            if key is None or not self._by_key(tenant, key):
-                raise
-            order = None
-        if order is None:
-            return self._first_order(tenant, key, documents)
+        order = None
+        while order is None:
+            try:
+                order = self._store_checked(documents, values)
+            except InvalidDocument:
+                # Items that were submitted under this key before the schema was activated are not submitted again.
+                if key is None or not self._by_key(tenant, key):
+                    raise
+            if order is None and (first := self._first_order(documents, values)):
+                return first
         if available_at is not None:
             self._horizons.forget()
         # The roll-up trigger counted the items after the row was returned.
@@ -623,8 +628,13 @@ class Work(Repository):
         named = (WorkOrder.tenant_id == tenant, WorkOrder.idempotency_key == key)
         return self._select(WorkOrder).where(*named).first()
 
-    def _first_order(self, tenant: str, key: Any, documents: list[tuple[str, str]]) -> WorkOrder:
-        order = self._by_key(tenant, key)
+    def _first_order(self, documents: list[tuple[str, str]], values: dict[str, Any]) -> WorkOrder | None:
+        """Return the order that has one of these keys; None if it was open, and has ended meanwhile."""
+        tenant, key, unique_key = values["tenant_id"], values["key"], values["unique_key"]
+        order = None if key is None else self._by_key(tenant, key)
+        if order is None and unique_key is not None:
+            same = (WorkOrder.tenant_id == tenant, WorkOrder.unique_key == unique_key, WorkOrder.status.in_(_OPEN))
+            return self._select(WorkOrder).where(*same).first()
         if order is None:
             raise IdempotencyConflict(f"the key {key!r} is being used by a transaction that this one cannot see")
         items = self._select(WorkItem, WorkItem.type, WorkItem.content)

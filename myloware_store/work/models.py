@@ -49,6 +49,7 @@ class WorkOrder(TenantEntity):
     created_by = NameField()
     metadata = JsonField(kind=dict, default=dict)
     idempotency_key = NameField(null=True)
+    unique_key = NameField(null=True)
     open_items = CheckedIntegerField(constraints=[ServerDefault("0")])
     failed_items = CheckedIntegerField(constraints=[ServerDefault("0")])
     cancelled_at = TimestampField(null=True)
@@ -63,14 +64,18 @@ class WorkOrder(TenantEntity):
         constraints = [
             SQL("CONSTRAINT work_orders_tenant_id_id_key UNIQUE (tenant_id, id)"),
             SQL("CONSTRAINT work_orders_tenant_id_idempotency_key_key UNIQUE (tenant_id, idempotency_key)"),
-            *name_checks("work_orders", "tenant_id", "workflow_id", "created_by", "idempotency_key"),
+            *name_checks("work_orders", "tenant_id", "workflow_id", "created_by", "idempotency_key", "unique_key"),
             *object_checks("work_orders", "metadata"),
             Check("open_items >= 0", "work_orders_open_items_check"),
             Check("failed_items >= 0", "work_orders_failed_items_check"),
             Check("status IN ('PENDING', 'PROCESSING') OR open_items = 0", "work_orders_status_check"),
         ]
         indexes = [
-            SQL("CREATE INDEX work_orders_tenant_status_created_at_idx ON work_orders (tenant_id, status, created_at)")
+            SQL("CREATE INDEX work_orders_tenant_status_created_at_idx ON work_orders (tenant_id, status, created_at)"),
+            SQL(
+                "CREATE UNIQUE INDEX work_orders_unique_key_idx ON work_orders (tenant_id, unique_key)"
+                " WHERE unique_key IS NOT NULL AND status IN ('PENDING', 'PROCESSING')"
+            ),
         ]
 
 

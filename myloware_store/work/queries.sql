@@ -7,7 +7,7 @@
 SELECT * FROM submit_work_order(
     %(order_id)s::uuid, %(tenant_id)s, %(priority)s, %(workflow_id)s, %(created_by)s, %(metadata)s, %(key)s,
     %(item_ids)s::uuid[], %(types)s::text[], %(contents)s::text[], %(available_at)s, %(max_attempts)s,
-    %(document_types)s::text[], %(stamps)s::text[], %(retry_policy)s
+    %(document_types)s::text[], %(stamps)s::text[], %(retry_policy)s, %(unique_key)s
 )
 
 -- name: claim

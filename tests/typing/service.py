@@ -54,7 +54,7 @@ def submit(store: Store, texts: list[str]) -> UUID:
     assert_type(order, WorkOrder)
     store.work.submit([{"type": "TICKET", "content": "x"}, NewItem("TICKET", "y")], priority=Priority.LOW)
     store.work.submit([NewItem("TICKET", "z")], retry_policy=RetryPolicy(base=30, cap=86_400))
-    store.work.submit([NewItem("TICKET", "z")], retry_policy={"jitter": 0.0})
+    store.work.submit([NewItem("TICKET", "z")], retry_policy={"jitter": 0.0}, unique_key="z")
     return order.id
 
 
