@@ -368,6 +368,57 @@ FUNCTIONS = (
     $$
     """,
     """
+    CREATE FUNCTION submit_work_order_json(given json) RETURNS uuid LANGUAGE plpgsql AS $$
+    DECLARE
+        o record;
+        stored record;
+        first_id uuid;
+    BEGIN
+        SELECT * INTO o FROM json_to_record(given) AS g (
+            order_id uuid, tenant_id text, priority text, workflow_id text, created_by text, metadata text, key text,
+            item_ids uuid[], types text[], contents text[], available_at timestamptz, max_attempts int,
+            document_types text[], stamps text[], retry_policy text, unique_key text
+        );
+        LOOP
+            SELECT s.holds, s.created_at INTO stored
+            FROM submit_work_order(
+                o.order_id, o.tenant_id, o.priority, o.workflow_id, o.created_by, o.metadata::jsonb, o.key,
+                o.item_ids, o.types, o.contents, o.available_at, o.max_attempts,
+                o.document_types, o.stamps, o.retry_policy::jsonb, o.unique_key
+            ) AS s;
+            IF NOT stored.holds THEN
+                RAISE EXCEPTION USING
+                    ERRCODE = 'object_not_in_prerequisite_state',
+                    MESSAGE = 'the active schemas have changed since this statement was made; make it again';
+            ELSIF stored.created_at IS NOT NULL THEN
+                RETURN o.order_id;
+            END IF;
+            SELECT id INTO first_id FROM work_orders WHERE tenant_id = o.tenant_id AND idempotency_key = o.key;
+            IF FOUND AND ARRAY(
+                SELECT type::text || ' ' || content AS item FROM work_items
+                WHERE work_order_id = first_id ORDER BY item
+            ) <> ARRAY(
+                SELECT type || ' ' || content AS item FROM unnest(o.types, o.contents) AS g (type, content)
+                ORDER BY item
+            ) THEN
+                RAISE EXCEPTION USING
+                    ERRCODE = 'unique_violation', TABLE = 'work_orders',
+                    CONSTRAINT = 'work_orders_tenant_id_idempotency_key_key',
+                    MESSAGE = 'the idempotency key was used before, with other items, for order ' || first_id;
+            ELSIF NOT FOUND THEN
+                SELECT id INTO first_id FROM work_orders
+                WHERE id = o.order_id
+                    OR (tenant_id = o.tenant_id AND unique_key = o.unique_key AND status IN ('PENDING', 'PROCESSING'));
+            END IF;
+            IF first_id IS NOT NULL THEN
+                RETURN first_id;
+            END IF;
+            -- The order with the unique key has ended meanwhile.
+        END LOOP;
+    END
+    $$
+    """,
+    """
     CREATE FUNCTION claim_work_items(
         most int, agent text, lease float8, attempt_ids uuid[],
         of_types text[], of_tenants text[], fairly bool, since timestamptz[], behind uuid[], known_types text[]
@@ -1188,6 +1239,7 @@ ROLLBACK = (
         integer, text, double precision, uuid[], text[], text[], boolean, timestamptz[], uuid[], text[]
     )
     """,
+    "DROP FUNCTION submit_work_order_json(json)",
     """
     DROP FUNCTION submit_work_order(
         uuid, text, text, text, text, jsonb, text, uuid[], text[], text[], timestamptz, integer, text[], text[],

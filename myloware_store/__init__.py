@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         Outcome,
         Pruned,
         RetryPolicy,
+        SubmitStatement,
         TenantStats,
         WorkStats,
     )
@@ -146,6 +147,7 @@ __all__ = [
     "SettingsError",
     "Store",
     "StoreError",
+    "SubmitStatement",
     "TenantStats",
     "Tool",
     "ToolCapability",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID
 
 import attrs
@@ -26,6 +26,7 @@ __all__ = [
     "Outcome",
     "Pruned",
     "RetryPolicy",
+    "SubmitStatement",
     "TenantStats",
     "WorkStats",
 ]
@@ -92,6 +93,19 @@ class RetryPolicy:
     factor: float = 2.0
     cap: float = 3600.0
     jitter: float = 0.5
+
+
+@attrs.frozen(slots=False)
+class SubmitStatement:
+    """A statement that stores an order, for another driver to execute. It returns the id of the order.
+
+    Attributes:
+        sql: The text, with the driver's placeholder.
+        parameters: The parameters: a dict for SQLAlchemy, a tuple for the others.
+    """
+
+    sql: LiteralString
+    parameters: Any = attrs.field(repr=False)
 
 
 @attrs.frozen(slots=False)

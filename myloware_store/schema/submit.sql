@@ -55,3 +55,56 @@ BEGIN
     FROM checked AS c LEFT JOIN made AS m ON true;
 END
 $$;
+
+-- Stores an order in the transaction of another driver, from the parameters as JSON, and returns its id. In contrast to
+-- `Work.submit`, which looks up what kept an order from being stored, it does everything in one statement. It can be
+-- repeated. In `json_to_record`, a column of type json keeps a string a string: metadata and policy are text.
+CREATE FUNCTION submit_work_order_json(given json) RETURNS uuid LANGUAGE plpgsql AS $$
+DECLARE
+    o record;
+    stored record;
+    first_id uuid;
+BEGIN
+    SELECT * INTO o FROM json_to_record(given) AS g (
+        order_id uuid, tenant_id text, priority text, workflow_id text, created_by text, metadata text, key text,
+        item_ids uuid[], types text[], contents text[], available_at timestamptz, max_attempts int,
+        document_types text[], stamps text[], retry_policy text, unique_key text
+    );
+    LOOP
+        SELECT s.holds, s.created_at INTO stored
+        FROM submit_work_order(
+            o.order_id, o.tenant_id, o.priority, o.workflow_id, o.created_by, o.metadata::jsonb, o.key,
+            o.item_ids, o.types, o.contents, o.available_at, o.max_attempts,
+            o.document_types, o.stamps, o.retry_policy::jsonb, o.unique_key
+        ) AS s;
+        IF NOT stored.holds THEN
+            RAISE EXCEPTION USING
+                ERRCODE = 'object_not_in_prerequisite_state',
+                MESSAGE = 'the active schemas have changed since this statement was made; make it again';
+        ELSIF stored.created_at IS NOT NULL THEN
+            RETURN o.order_id;
+        END IF;
+        SELECT id INTO first_id FROM work_orders WHERE tenant_id = o.tenant_id AND idempotency_key = o.key;
+        IF FOUND AND ARRAY(
+            SELECT type::text || ' ' || content AS item FROM work_items
+            WHERE work_order_id = first_id ORDER BY item
+        ) <> ARRAY(
+            SELECT type || ' ' || content AS item FROM unnest(o.types, o.contents) AS g (type, content)
+            ORDER BY item
+        ) THEN
+            RAISE EXCEPTION USING
+                ERRCODE = 'unique_violation', TABLE = 'work_orders',
+                CONSTRAINT = 'work_orders_tenant_id_idempotency_key_key',
+                MESSAGE = 'the idempotency key was used before, with other items, for order ' || first_id;
+        ELSIF NOT FOUND THEN
+            SELECT id INTO first_id FROM work_orders
+            WHERE id = o.order_id
+                OR (tenant_id = o.tenant_id AND unique_key = o.unique_key AND status IN ('PENDING', 'PROCESSING'));
+        END IF;
+        IF first_id IS NOT NULL THEN
+            RETURN first_id;
+        END IF;
+        -- The order with the unique key has ended meanwhile.
+    END LOOP;
+END
+$$;

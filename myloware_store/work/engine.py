@@ -11,19 +11,18 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, LiteralString, TypeAlias
 from uuid import UUID
 
+import orjson
 from uuid_utils.compat import uuid7
 
 from myloware_store.core.arguments import (
+    as_choice,
     as_count,
-    as_enum,
     as_flag,
-    as_list,
     as_name,
     as_number,
-    as_object,
     as_seconds,
     as_text,
     as_uuid,
@@ -37,11 +36,20 @@ from myloware_store.core.errors import (
     NotFound,
     WaitTimeout,
 )
-from myloware_store.core.results import Claim, NewItem, Outcome, Pruned, RetryPolicy, TenantStats, WorkStats
+from myloware_store.core.results import (
+    Claim,
+    NewItem,
+    Outcome,
+    Pruned,
+    RetryPolicy,
+    SubmitStatement,
+    TenantStats,
+    WorkStats,
+)
 from myloware_store.core.sql import queries_beside
-from myloware_store.core.values import dump_json, is_uuid, read_label
+from myloware_store.core.values import dump_json, read_label
 from myloware_store.db.listening import Listener
-from myloware_store.orm.repository import Repository, stored_row, writer
+from myloware_store.orm.repository import Repository, stored_row
 from myloware_store.orm.scalars import as_instant
 from myloware_store.platform.schemas import ActiveSchemas, Definitions
 from myloware_store.work.horizon import Horizon, Horizons
@@ -50,12 +58,11 @@ from myloware_store.work.prometheus import exposition
 from myloware_store.work.rows import (
     KNOWN_TYPES,
     as_claims,
-    as_document,
     as_outcomes,
-    as_retry_policy,
     error_text,
     fence,
     give_up,
+    new_order,
     paired,
     wanted,
 )
@@ -65,7 +72,9 @@ if TYPE_CHECKING:
 
     from myloware_store.db.database import StoreDatabase
 
-__all__ = ["Work"]
+__all__ = ["DriverLabel", "Work"]
+
+DriverLabel: TypeAlias = Literal["psycopg", "asyncpg", "sqlalchemy", "django"]
 
 _sql = queries_beside(__file__)
 
@@ -79,6 +88,13 @@ _LOOK_SECONDS = 5.0
 _LOOK_DEAF_SECONDS = 0.25
 """How often it polls if it cannot listen."""
 _MOST_ORDERS = 100
+_SUBMITS: dict[str, LiteralString] = {
+    "psycopg": "SELECT submit_work_order_json(CAST(%s AS json))",
+    "asyncpg": "SELECT submit_work_order_json(CAST($1 AS json))",
+    "sqlalchemy": "SELECT submit_work_order_json(CAST(:given AS json))",
+    "django": "SELECT submit_work_order_json(CAST(%s AS json))",
+}
+"""`submit_statement` by driver. CAST: SQLAlchemy would take the `::` for a parameter, and some dialects send text."""
 _FIRST = (datetime(1, 1, 2, tzinfo=UTC), UUID(int=0))
 
 
@@ -131,35 +147,25 @@ class Work(Repository):
                 written.
             IdempotencyConflict: The idempotency key was used before, with other items.
         """
-        tenant, actor = writer()
-        documents = [as_document(item, f"items[{n}]") for n, item in enumerate(as_list(items, "items"))]
-        if not documents:
-            raise InvalidInput("submit: an order needs at least one item")
-        workflow = str(workflow_id) if is_uuid(workflow_id) else workflow_id
-        key = None if idempotency_key is None else as_name(idempotency_key, "idempotency_key")
-        values: dict[str, Any] = {
-            "order_id": str(uuid7()),
-            "tenant_id": tenant,
-            "priority": as_enum(priority, Priority, "priority").value,
-            "workflow_id": None if workflow is None else as_name(workflow, "workflow_id"),
-            "created_by": as_name(actor if created_by is None else created_by, "created_by"),
-            "metadata": dump_json(as_object(metadata, "metadata"), "metadata"),
-            "key": key,
-            "available_at": None if available_at is None else as_instant(available_at, "available_at"),
-            "max_attempts": as_count(max_attempts, "max_attempts", most=1000),
-            "retry_policy": as_retry_policy(retry_policy),
-            "unique_key": None if unique_key is None else as_name(unique_key, "unique_key"),
-            "item_ids": [str(uuid7()) for _ in documents],
-            "types": [kind for kind, _ in documents],
-            "contents": [content for _, content in documents],
-        }
+        documents, values = new_order(
+            items,
+            priority=priority,
+            workflow_id=workflow_id,
+            created_by=created_by,
+            metadata=metadata,
+            idempotency_key=idempotency_key,
+            available_at=available_at,
+            max_attempts=max_attempts,
+            retry_policy=retry_policy,
+            unique_key=unique_key,
+        )
         order = None
         while order is None:
             try:
                 order = self._store_checked(documents, values)
             except InvalidDocument:
                 # Items that were submitted under this key before the schema was activated are not submitted again.
-                if key is None or not self._by_key(tenant, key):
+                if not self._by_key(values):
                     raise
             if order is None and (first := self._first_order(documents, values)):
                 return first
@@ -169,6 +175,67 @@ class Work(Repository):
         order.open_items = len(documents)
         order._dirty.clear()  # noqa: SLF001  the stored row says so, too
         return order
+
+    def submit_statement(
+        self,
+        items: Iterable[NewItem | Mapping[str, Any]],
+        *,
+        driver: DriverLabel,
+        priority: Priority | PriorityLabel = Priority.MEDIUM,
+        workflow_id: UUID | str | None = None,
+        created_by: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        available_at: datetime | None = None,
+        max_attempts: int = 5,
+        retry_policy: RetryPolicy | Mapping[str, float] | None = None,
+        unique_key: str | None = None,
+    ) -> SubmitStatement:
+        """Return the statement that does what `submit` does, to execute it in a transaction of another driver.
+
+        It returns the id of the order: the new one, or the one that has a key. Executed again, it stores nothing again.
+        It raises SQLSTATE 55000 if the active schemas have changed since this call, and 23505 if the idempotency key
+        was used before, with other items.
+
+        Args:
+            items: As for `submit`.
+            driver: The driver: `psycopg` (3, and psycopg2), `asyncpg`, `sqlalchemy` (for its `text`), or `django`.
+            priority: As for `submit`.
+            workflow_id: As for `submit`.
+            created_by: As for `submit`.
+            metadata: As for `submit`.
+            idempotency_key: As for `submit`.
+            available_at: As for `submit`.
+            max_attempts: As for `submit`.
+            retry_policy: As for `submit`.
+            unique_key: As for `submit`.
+
+        Raises:
+            InvalidInput: There are no items, an item cannot be stored, or an argument is out of its bounds.
+            InvalidDocument: A content does not match the active schemas for its type.
+        """
+        placeholder = as_choice(driver, _SUBMITS, "driver")
+        documents, values = new_order(
+            items,
+            priority=priority,
+            workflow_id=workflow_id,
+            created_by=created_by,
+            metadata=metadata,
+            idempotency_key=idempotency_key,
+            available_at=available_at,
+            max_attempts=max_attempts,
+            retry_policy=retry_policy,
+            unique_key=unique_key,
+        )
+        types = frozenset(kind for kind, _ in documents)
+        active = self._definitions.active(types)
+        try:
+            active.check(documents)
+        except InvalidDocument:
+            if not self._by_key(values):
+                raise
+        given = orjson.dumps({**values, "document_types": [*types], "stamps": active.stamps}).decode()
+        return SubmitStatement(_SUBMITS[placeholder], {"given": given} if driver == "sqlalchemy" else (given,))
 
     def cancel(self, order_id: UUID | str) -> set[UUID]:
         """Cancel an order: its open items fail at once, without dead letters, and the order fails with them.
@@ -624,14 +691,16 @@ class Work(Repository):
 
         return self._db.transact(end)
 
-    def _by_key(self, tenant: str, key: str) -> WorkOrder | None:
-        named = (WorkOrder.tenant_id == tenant, WorkOrder.idempotency_key == key)
+    def _by_key(self, values: dict[str, Any]) -> WorkOrder | None:
+        if values["key"] is None:
+            return None
+        named = (WorkOrder.tenant_id == values["tenant_id"], WorkOrder.idempotency_key == values["key"])
         return self._select(WorkOrder).where(*named).first()
 
     def _first_order(self, documents: list[tuple[str, str]], values: dict[str, Any]) -> WorkOrder | None:
         """Return the order that has one of these keys; None if it was open, and has ended meanwhile."""
         tenant, key, unique_key = values["tenant_id"], values["key"], values["unique_key"]
-        order = None if key is None else self._by_key(tenant, key)
+        order = self._by_key(values)
         if order is None and unique_key is not None:
             same = (WorkOrder.tenant_id == tenant, WorkOrder.unique_key == unique_key, WorkOrder.status.in_(_OPEN))
             return self._select(WorkOrder).where(*same).first()

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import UTC
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import attrs
+from uuid_utils.compat import uuid7
 
-from myloware_store.core.arguments import as_enum, as_list, as_name, as_number, as_seconds, known_keys
-from myloware_store.core.enums import WorkItemStatus, WorkItemType
+from myloware_store.core.arguments import (
+    as_count,
+    as_enum,
+    as_list,
+    as_name,
+    as_number,
+    as_object,
+    as_seconds,
+    known_keys,
+)
+from myloware_store.core.enums import Priority, WorkItemStatus, WorkItemType
 from myloware_store.core.errors import InvalidInput
 from myloware_store.core.results import Claim, NewItem, Outcome, RetryPolicy
-from myloware_store.core.values import MAX_TEXT_BYTES, dump_json, read_label, require_text
+from myloware_store.core.values import MAX_TEXT_BYTES, dump_json, is_uuid, read_label, require_text
 from myloware_store.db.tenancy import current_tenant
+from myloware_store.orm.repository import writer
+from myloware_store.orm.scalars import as_instant
 
 __all__ = [
     "KNOWN_TYPES",
     "as_claims",
-    "as_document",
     "as_outcomes",
-    "as_retry_policy",
     "error_text",
     "fence",
     "give_up",
+    "new_order",
     "paired",
     "wanted",
 ]
@@ -42,6 +53,45 @@ def as_document(item: Any, place: str) -> tuple[str, str]:
         raise InvalidInput(f"{place}: it needs a type and a content")
     content = require_text(row["content"], f"{place}: content", blank=False, max_bytes=MAX_TEXT_BYTES)
     return as_enum(row["type"], WorkItemType, f"{place}: type").value, content
+
+
+def new_order(
+    items: Iterable[NewItem | Mapping[str, Any]],
+    *,
+    priority: Priority | str,
+    workflow_id: UUID | str | None,
+    created_by: str | None,
+    metadata: Mapping[str, Any] | None,
+    idempotency_key: str | None,
+    available_at: datetime | None,
+    max_attempts: int,
+    retry_policy: RetryPolicy | Mapping[str, float] | None,
+    unique_key: str | None,
+) -> tuple[list[tuple[str, str]], dict[str, Any]]:
+    """Return the documents and the parameters of an order to submit, or raise InvalidInput."""
+    tenant, actor = writer()
+    documents = [as_document(item, f"items[{n}]") for n, item in enumerate(as_list(items, "items"))]
+    if not documents:
+        raise InvalidInput("submit: an order needs at least one item")
+    workflow = str(workflow_id) if is_uuid(workflow_id) else workflow_id
+    key = None if idempotency_key is None else as_name(idempotency_key, "idempotency_key")
+    values: dict[str, Any] = {
+        "order_id": str(uuid7()),
+        "tenant_id": tenant,
+        "priority": as_enum(priority, Priority, "priority").value,
+        "workflow_id": None if workflow is None else as_name(workflow, "workflow_id"),
+        "created_by": as_name(actor if created_by is None else created_by, "created_by"),
+        "metadata": dump_json(as_object(metadata, "metadata"), "metadata"),
+        "key": key,
+        "available_at": None if available_at is None else as_instant(available_at, "available_at"),
+        "max_attempts": as_count(max_attempts, "max_attempts", most=1000),
+        "retry_policy": as_retry_policy(retry_policy),
+        "unique_key": None if unique_key is None else as_name(unique_key, "unique_key"),
+        "item_ids": [str(uuid7()) for _ in documents],
+        "types": [kind for kind, _ in documents],
+        "contents": [content for _, content in documents],
+    }
+    return documents, values
 
 
 def as_retry_policy(policy: Any) -> str | None:

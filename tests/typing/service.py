@@ -34,6 +34,7 @@ from myloware_store import (
     RetryPolicy,
     Run,
     Store,
+    SubmitStatement,
     Tool,
     ToolCapability,
     Worker,
@@ -55,6 +56,8 @@ def submit(store: Store, texts: list[str]) -> UUID:
     store.work.submit([{"type": "TICKET", "content": "x"}, NewItem("TICKET", "y")], priority=Priority.LOW)
     store.work.submit([NewItem("TICKET", "z")], retry_policy=RetryPolicy(base=30, cap=86_400))
     store.work.submit([NewItem("TICKET", "z")], retry_policy={"jitter": 0.0}, unique_key="z")
+    statement = store.work.submit_statement([NewItem("TICKET", "z")], driver="asyncpg", unique_key="z")
+    assert_type(statement, SubmitStatement)
     return order.id
 
 
@@ -163,6 +166,7 @@ def refused(store: Store, order: WorkOrder, factory: Factory) -> None:
     order.metadata = "x"  # type: ignore[assignment]  # no object
     assert_type(order.no_such_column, Any)  # type: ignore[attr-defined]  # a misspelt column
     store.work.submit([NewItem("INVOICE")])  # type: ignore[call-arg]  # no content
+    store.work.submit_statement([], driver="oracle")  # type: ignore[arg-type]  # no such driver
     store.approvals.decide(order.id, approver_id="kim", decision="MAYBE", policy_version="1")  # type: ignore[arg-type]
     store.memory.search_text("x", match="all")  # type: ignore[arg-type]  # no such way to match
     factory.work_order(colour="red")  # type: ignore[call-arg]  # no such field
