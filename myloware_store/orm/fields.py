@@ -188,7 +188,6 @@ class JsonField(CheckedField[_V, _V], peewee.JSONField):
         domain: The column's domain over `jsonb`, if any.
     """
 
-    field_type = "jsonb"
     bulky = True
     accessor_class = JsonAccessor
 
@@ -200,11 +199,14 @@ class JsonField(CheckedField[_V, _V], peewee.JSONField):
     def __init__(self: JsonField[Any], **options: Any) -> None: ...
     def __init__(self, *, kind: type | None = None, domain: str | None = None, **options: Any) -> None:
         self.kind = kind
-        if domain is not None:
-            self.field_type = domain  # type: ignore[misc]  # a class variable in Peewee's stubs
+        self.domain = domain
         if "default" in options:
             options.setdefault("constraints", [ServerDefault(f"'{self.dump(options['default']())}'::jsonb")])
         super().__init__(dumps=self.dump, **options)
+
+    @property
+    def field_type(self) -> str:  # type: ignore[override]  # a class variable in Peewee's stubs
+        return self.domain or ("object_jsonb" if self.kind is dict else "jsonb")
 
     def dump(self, value: Any) -> str:
         return dump_json(value, field_name(self), max_bytes=None)

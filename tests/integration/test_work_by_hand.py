@@ -71,8 +71,8 @@ def cancelled_by_hand(store: Store) -> None:
 # (state, move to): the constraint that refuses it, or the statuses of the attempts and the open letters afterwards.
 MOVES: dict[tuple[Callable[[Store], Any], str], str | tuple[list[str], int]] = {
     (queued, "PROCESSING"): ([], 0),
-    (queued, "COMPLETED"): "work_items_transition",
-    (queued, "FAILED"): "work_items_cancel",
+    (queued, "COMPLETED"): "work_items_guard",
+    (queued, "FAILED"): "work_items_guard",
     (live, "QUEUED"): (["FAILED"], 0),
     (live, "COMPLETED"): (["FAILED"], 0),
     (live, "FAILED"): (["FAILED"], 1),
@@ -83,21 +83,21 @@ MOVES: dict[tuple[Callable[[Store], Any], str], str | tuple[list[str], int]] = {
     (unheld, "COMPLETED"): ([], 0),
     (unheld, "FAILED"): ([], 1),
     (parked, "QUEUED"): (["COMPLETED"], 0),
-    (parked, "PROCESSING"): "work_items_by_hand",
-    (parked, "COMPLETED"): "work_items_by_hand",
-    (parked, "FAILED"): "work_items_by_hand",
-    (completed, "QUEUED"): "work_items_transition",
-    (completed, "PROCESSING"): "work_items_transition",
-    (completed, "FAILED"): "work_items_transition",
-    (failed, "QUEUED"): "work_items_replay",
-    (failed, "PROCESSING"): "work_items_transition",
-    (failed, "COMPLETED"): "work_items_transition",
-    (cancelled, "QUEUED"): "work_items_replay",
-    (cancelled, "PROCESSING"): "work_items_transition",
-    (cancelled, "COMPLETED"): "work_items_transition",
-    (cancelled_by_hand, "QUEUED"): "work_items_replay",
-    (cancelled_by_hand, "PROCESSING"): "work_items_transition",
-    (cancelled_by_hand, "COMPLETED"): "work_items_transition",
+    (parked, "PROCESSING"): "work_items_guard",
+    (parked, "COMPLETED"): "work_items_guard",
+    (parked, "FAILED"): "work_items_guard",
+    (completed, "QUEUED"): "work_items_guard",
+    (completed, "PROCESSING"): "work_items_guard",
+    (completed, "FAILED"): "work_items_guard",
+    (failed, "QUEUED"): "work_items_guard",
+    (failed, "PROCESSING"): "work_items_guard",
+    (failed, "COMPLETED"): "work_items_guard",
+    (cancelled, "QUEUED"): "work_items_guard",
+    (cancelled, "PROCESSING"): "work_items_guard",
+    (cancelled, "COMPLETED"): "work_items_guard",
+    (cancelled_by_hand, "QUEUED"): "work_items_guard",
+    (cancelled_by_hand, "PROCESSING"): "work_items_guard",
+    (cancelled_by_hand, "COMPLETED"): "work_items_guard",
 }
 
 
@@ -174,7 +174,7 @@ def test_a_cancelled_at_of_an_ended_item_changes_nothing(myloware: Store) -> Non
     cancelled_by_hand(myloware)
     assert "COMPLETED" == WorkItem.get().status
     for status in ("QUEUED", "FAILED"):
-        with pytest.raises(ConstraintViolation, match="work_items_transition"):
+        with pytest.raises(ConstraintViolation, match="work_items_guard"):
             by_sql(myloware, status)
 
 
