@@ -27,6 +27,7 @@ from myloware_store.core.arguments import (
 )
 from myloware_store.core.enums import Priority, PriorityLabel, WorkItemType, WorkOrderStatus
 from myloware_store.core.errors import (
+    ConstraintViolation,
     IdempotencyConflict,
     InvalidDocument,
     InvalidInput,
@@ -47,7 +48,7 @@ from myloware_store.core.results import (
 from myloware_store.core.sql import queries_beside
 from myloware_store.core.values import dump_json, new_ids, uuid_array
 from myloware_store.db.listening import Listener
-from myloware_store.orm.repository import Repository, stored_row
+from myloware_store.orm.repository import Repository, stored_instance
 from myloware_store.orm.scalars import as_instant
 from myloware_store.platform.schemas import ActiveSchemas, Definitions
 from myloware_store.work.horizon import Horizon, Horizons
@@ -169,13 +170,13 @@ class Work(Repository):
                 return first
         if available_at is not None:
             self._horizons.forget()
-        created_at, details = stored
+        created_at, details = stored[0].astimezone(UTC), stored[1]
         row = {
             "id": UUID(values["order_id"]),
             "created_at": created_at,
             "tenant_id": values["tenant_id"],
             "status": WorkOrderStatus.PENDING,
-            "priority": values["priority"],
+            "priority": Priority(values["priority"]),
             "workflow_id": values["workflow_id"],
             "created_by": values["created_by"],
             "metadata": details,
@@ -187,7 +188,7 @@ class Work(Repository):
             "retry_policy": None if retry_policy is None else orjson.loads(values["retry_policy"]),
             "updated_at": created_at,
         }
-        return stored_row(WorkOrder, row)
+        return stored_instance(WorkOrder, row)
 
     def submit_statement(
         self,
@@ -761,7 +762,12 @@ class Work(Repository):
         kind = None if values["fair"] else (str(values["types"]), str(values["tenants"]))
         horizon = Horizon() if kind is None else self._horizons.get(kind)
         begin = time.monotonic()
-        rows = self._rows(statement, {**values, **horizon.as_parameters()})
+        given = {**values, **horizon.as_parameters(), "mending": self._db.transaction_open()}
+        try:
+            rows = self._rows(statement, given)
+        except ConstraintViolation:
+            # Rows that were written by hand. Mending them costs a subtransaction, which is not begun for every claim.
+            rows = self._rows(statement, {**given, "mending": True})
         # A rollback makes items claimable again, so a claim inside a transaction moves no horizon.
         if kind is not None and rows and rows[-1][skip] is not None and not self._db.transaction_open():
             item_id, *_, expires, priority, available_at = rows[-1][skip:]
