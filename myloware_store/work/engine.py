@@ -228,7 +228,7 @@ class Work(Repository):
             InvalidInput: There are no items, an item cannot be stored, or an argument is out of its bounds.
             InvalidDocument: A content does not match the active schemas for its type.
         """
-        placeholder = as_choice(driver, _SUBMITS, "driver")
+        sql = _SUBMITS[as_choice(driver, _SUBMITS, "driver")]
         documents, values = new_order(
             items,
             priority=priority,
@@ -249,7 +249,7 @@ class Work(Repository):
             if not self._by_key(values):
                 raise
         given = orjson.dumps({**values, "document_types": [*types], "stamps": active.stamps}).decode()
-        return SubmitStatement(_SUBMITS[placeholder], {"given": given} if driver == "sqlalchemy" else (given,))
+        return SubmitStatement(sql, {"given": given} if driver == "sqlalchemy" else (given,))
 
     def cancel(self, order_id: UUID | str) -> set[UUID]:
         """Cancel an order: its open items fail at once, without dead letters, and the order fails with them.
