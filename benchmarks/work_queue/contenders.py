@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import uuid
 from contextlib import closing
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import psycopg2
 
@@ -84,13 +84,16 @@ FROM unnest(%s::uuid[], %s::text[]) AS given (id, content)
 class Contender(Protocol):
     """A queue in a database of its own.
 
-    It may have `prepare(batch)` and `rest()`, which are called, untimed, before and after draining and submitting (0).
+    It may have `prepare(batch, expected)` and `rest()`, which are called, untimed, before and after draining and
+    submitting: in batches of this size or (0) submitting, and how many items all workers are going to finish.
     """
 
     tables: ClassVar[str] = ""
     """What to truncate for an empty queue."""
     idle: float = 0.0
-    """Seconds at the end of the last drain that only showed that nothing was left."""
+    """Seconds at the end of the last drain in which nothing was finished."""
+    finished: Any = None
+    """A counter that the workers share, for those that do not see for themselves when nothing is left."""
 
     def __init__(self, url: str) -> None: ...
 

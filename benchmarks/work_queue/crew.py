@@ -71,12 +71,14 @@ class Crew:
 
     def __init__(self, contender: str, url: str, size: int) -> None:
         context = multiprocessing.get_context("spawn")
+        self._contender = contender
         self._watch = psycopg2.connect(url)
         self._watch.autocommit = True
         self._workers = []
+        finished = context.Value("i", 0)
         for _ in range(size):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(contender, url, theirs), daemon=True)
+            process = context.Process(target=_serve, args=(contender, url, theirs, finished), daemon=True)
             process.start()
             theirs.close()
             self._workers.append((process, ours))
@@ -118,17 +120,17 @@ class Crew:
 
     def drain(self, workers: int, batch: int, expected: int | None = None, most: int = 1 << 30) -> Took:
         """Have so many workers claim and finish until none is left, or each has finished `most`."""
-        self._ask(workers, "prepare", batch)
+        self._ask(workers, "prepare", batch, expected)
         took = self._ask(workers, "drain", batch, most)
         self._ask(workers, "rest")
         if expected is not None and sum(took.answers) != expected:
-            raise RuntimeError(f"{sum(took.answers)} items were finished of {expected}")
+            raise RuntimeError(f"{self._contender} finished {sum(took.answers)} items of {expected}")
         return took
 
     def submit(self, size: int, batch: int, calls: int) -> Took:
         """Have one worker submit batches of items of this size."""
         self._ask(1, "learn", size)
-        self._ask(1, "prepare", 0)
+        self._ask(1, "prepare", 0, 0)
         took = self._ask(1, "submit", size, batch, calls)
         self._ask(1, "rest")
         return took
@@ -142,10 +144,11 @@ class Crew:
         return self._ask(1, "index"), self._ask(1, "merge")
 
 
-def _serve(contender: str, url: str, pipe: Connection) -> None:
+def _serve(contender: str, url: str, pipe: Connection, finished: Any) -> None:
     """Do what the crew's leader asks for, until it hangs up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     queue: Any = CONTENDERS[contender](url)
+    queue.finished = finished
 
     def submit(size: int, batch: int, calls: int) -> None:
         texts = documents(size)
@@ -163,7 +166,7 @@ def _serve(contender: str, url: str, pipe: Connection) -> None:
 
     does: dict[str, Callable[..., Any]] = {
         "ready": lambda: None,
-        "prepare": getattr(queue, "prepare", lambda _: None),
+        "prepare": getattr(queue, "prepare", lambda *_: None),
         "rest": getattr(queue, "rest", lambda: None),
         "learn": lambda size: len(documents(size)),
         "submit": submit,

@@ -32,8 +32,8 @@ from myloware_store.work.engine import Work
 
 __all__ = ["CONTENDERS", "PEERS"]
 
-QUIET = 0.2
-"""Seconds without a job after which awa-pg is asked whether its queue is empty."""
+FLUSH = 0.05
+"""Seconds in which the last jobs of awa-pg that were handled are completed in the database, too."""
 
 
 class Procrastinate(Contender):
@@ -184,9 +184,10 @@ class Awa(Contender):
             client.migrate()
             client.install_queue_storage(reset=True)
 
-    def prepare(self, batch: int) -> None:
+    def prepare(self, batch: int, expected: int) -> None:
         """Start the workers on a queue that is paused."""
-        self._handled, self.idle = 0, 0.0
+        self._handled, self._expected, self.finished.value = 0, expected, 0
+        self.idle = FLUSH if batch else 0.0
         self._client = self._awa.Client(self._url, 2)
         self._runtime = self._run(self._started(batch)) if batch else None
 
@@ -197,10 +198,12 @@ class Awa(Contender):
 
         async def handle(_: Any) -> None:
             self._handled += 1
+            with self.finished.get_lock():
+                self.finished.value += 1
 
         runtime.task(_Item, queue="bench")(handle)
         queue = {"name": "bench", "max_workers": batch if batch == 1 else 4 * batch, "claim_batch_size": batch}
-        await runtime.start([queue], poll_interval_ms=20)
+        await runtime.start([queue])
         await asyncio.sleep(0.5)
         return runtime
 
@@ -215,18 +218,12 @@ class Awa(Contender):
         await runtime.close()
 
     def drain(self, _batch: int, _most: int) -> int:
-        """Let the workers go until nothing is left; return how many were finished."""
+        """Let the workers go until those of all processes have finished all; return how many were finished here."""
         self._client.resume_queue("bench")
-        seen, since = 0, time.monotonic()
-        while time.monotonic() - since < QUIET or self._is_busy():
-            if self._handled > seen:
-                seen, since = self._handled, time.monotonic()
-            time.sleep(0.02)
-        self.idle = time.monotonic() - since
-        return seen
-
-    def _is_busy(self) -> bool:
-        return any(stat.total_queued or stat.running for stat in self._client.queue_stats())
+        while self.finished.value < self._expected:
+            time.sleep(0.005)
+        time.sleep(self.idle)
+        return self._handled
 
     def _run(self, doing: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(doing, self._loop).result()
