@@ -8,6 +8,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -115,8 +116,12 @@ class Crew:
                 "SELECT pid FROM pg_stat_activity"
                 " WHERE datname = current_database() AND backend_type = 'client backend'"
             )
-            files = {pid: Path(f"/proc/{pid}/schedstat") for (pid,) in cursor.fetchall()}
-        return {pid: int(file.read_text().split()[0]) / 1e9 for pid, file in files.items() if file.exists()}
+            pids = [pid for (pid,) in cursor.fetchall()]
+        found = {}
+        for pid in pids:
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has ended, or the system has no such file
+                found[pid] = int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+        return found
 
     def drain(self, workers: int, batch: int, expected: int | None = None, most: int = 1 << 30) -> Took:
         """Have so many workers claim and finish until none is left, or each has finished `most`."""
