@@ -189,8 +189,8 @@ def test_orders_that_were_not_counted_are_counted_anew(myloware_db: StoreDatabas
     )
     (finding,) = validate(myloware_db).findings
     assert "order" == finding.kind
-    assert "3 orders" in (finding.actual or "")
-    assert 3 == len(Work(myloware_db).recount())
+    assert "4 orders" in (finding.actual or "")
+    assert 4 == len(Work(myloware_db).recount())
     assert set() == Work(myloware_db).recount()
     query = "SELECT status::text, open_items, failed_items FROM work_orders ORDER BY created_by"
 
