@@ -332,6 +332,53 @@ FUNCTIONS = (
     $$
     """,
     """
+    CREATE FUNCTION miscounted_work_orders(
+        of_tenant text
+    ) RETURNS TABLE (order_id uuid, stored text, open int, failed int, due text) LANGUAGE sql STABLE
+    AS $$
+        WITH counted AS (
+            SELECT o.id, o.status, o.open_items, o.failed_items, count(w.id) AS items,
+                count(*) FILTER (WHERE w.status IN ('QUEUED', 'PROCESSING'))::int AS open,
+                count(*) FILTER (WHERE w.status = 'FAILED')::int AS failed
+            FROM work_orders AS o LEFT JOIN work_items AS w ON w.work_order_id = o.id
+            WHERE of_tenant IS NULL OR o.tenant_id = of_tenant
+            GROUP BY o.id
+        ),
+        expected AS (
+            SELECT *,
+                CASE
+                    WHEN items = 0 OR (open > 0 AND status = 'PENDING') THEN status
+                    WHEN open > 0 THEN 'PROCESSING'
+                    WHEN failed > 0 THEN 'FAILED'
+                    ELSE 'COMPLETED'
+                END AS due
+            FROM counted
+        )
+        SELECT id, concat(status, ', ', open_items, ' open, ', failed_items, ' failed'), open, failed, due::text
+        FROM expected WHERE (open_items, failed_items, status) <> (open, failed, due)
+        ORDER BY id
+    $$
+    """,
+    """
+    CREATE FUNCTION recount_work_orders(of_tenant text) RETURNS SETOF uuid LANGUAGE plpgsql AS $$
+    DECLARE
+        ids CONSTANT uuid[] := ARRAY(SELECT order_id FROM miscounted_work_orders(of_tenant));
+        counts text;
+    BEGIN
+        PERFORM FROM work_orders WHERE id = ANY (ids) ORDER BY id FOR NO KEY UPDATE;
+        counts := set_config('myloware.counts', 'kept', true);  -- see triggers.sql
+        RETURN QUERY
+        UPDATE work_orders AS o
+        SET open_items = m.open, failed_items = m.failed, status = m.due::work_order_status,
+            updated_at = statement_timestamp()
+        FROM miscounted_work_orders(of_tenant) AS m
+        WHERE o.id = m.order_id AND o.id = ANY (ids)
+        RETURNING o.id;
+        counts := set_config('myloware.counts', '', true);
+    END
+    $$
+    """,
+    """
     CREATE FUNCTION submit_work_order(
         order_id uuid, of_tenant text, of_priority text, workflow text, author text, details jsonb, key text,
         item_ids uuid[], item_types text[], contents text[], available timestamptz, tries int,
@@ -1227,6 +1274,8 @@ ROLLBACK = (
         jsonb, text
     )
     """,
+    "DROP FUNCTION recount_work_orders(text)",
+    "DROP FUNCTION miscounted_work_orders(text)",
     "DROP FUNCTION work_items_roll_up()",
     "DROP FUNCTION work_items_inherit_priority()",
     "DROP FUNCTION work_items_cancel_item()",

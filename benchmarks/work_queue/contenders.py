@@ -1,15 +1,17 @@
 """This library's engine, and what one would write by hand instead, behind the calls that every contender answers.
 
-`ours` is `store.work`, on a connection that is held (`db.unit()`), as a worker does. `baseline` is psycopg2 on the same
-tables, indexes and triggers: a statement that claims and inserts the attempts, and one that finishes, fenced by the
-attempt. It checks no argument, does not ask whether the lease has ended, and does not know a repeated finish.
+`ours` is `store.work`, on a connection that is held (`db.unit()`), as a worker does; `joined` is the same, and finishes
+a batch and claims the next with one call. `baseline` is psycopg2 on the same tables, indexes and triggers: a statement
+that claims and inserts the attempts, and one that finishes, fenced by the attempt. It checks no argument, does not ask
+whether the lease has ended, and does not know a repeated finish.
 """
 
 from __future__ import annotations
 
 import json
 import uuid
-from typing import ClassVar, Protocol
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import psycopg2
 
@@ -18,8 +20,13 @@ from myloware_store.ops.migrate import migrate
 from myloware_store.settings import Settings
 from myloware_store.work.engine import Work
 
-__all__ = ["Baseline", "Contender", "Ours"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
+__all__ = ["Baseline", "Contender", "Joined", "Ours"]
+
+INDEX = "work_items_content_fts_idx"
+JOIN = "finish_and_claim"
 RESULT = {"ok": True, "note": "as it should be"}
 
 CLAIM = """
@@ -75,10 +82,18 @@ FROM unnest(%s::uuid[], %s::text[]) AS given (id, content)
 
 
 class Contender(Protocol):
-    """A queue in a database of its own."""
+    """A queue in a database of its own.
 
-    tables: ClassVar[str]
+    It may have `prepare(batch, expected)` and `rest()`, which are called, untimed, before and after draining and
+    submitting: in batches of this size or (0) submitting, and how many items all workers are going to finish.
+    """
+
+    tables: ClassVar[str] = ""
     """What to truncate for an empty queue."""
+    idle: float = 0.0
+    """Seconds at the end of the last drain in which nothing was finished."""
+    finished: Any = None
+    """A counter that the workers share, for those that do not see for themselves when nothing is left."""
 
     def __init__(self, url: str) -> None: ...
 
@@ -86,14 +101,17 @@ class Contender(Protocol):
     def install(url: str) -> None:
         """Make the tables."""
 
+    @classmethod
+    def empty(cls, url: str) -> None:
+        """Take out whatever is in the queue."""
+        with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
+            cursor.execute(f"TRUNCATE {cls.tables} CASCADE")
+
     def drain(self, batch: int, most: int) -> int:
         """Claim and finish until nothing is left, or so many are finished; return how many were."""
 
     def submit(self, contents: list[str]) -> None:
         """Put these into the queue with one call."""
-
-    def claim(self) -> int:
-        """Claim one, and return how many that were."""
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -126,14 +144,41 @@ class Ours(Contender):
         with self._database.unit():
             self._work.submit(({"type": "INVOICE", "content": content} for content in contents), created_by="bench")
 
-    def claim(self) -> int:
-        """Claim one, and return how many that were."""
+    def claim(self, tenants: Sequence[str] | None = None) -> int:
+        """Claim one, of these tenants where they are given, and return how many that were."""
         with self._database.unit():
-            return len(self._work.claim("bench"))
+            return len(self._work.claim("bench", types=tenants and ["INVOICE"], tenants=tenants))
+
+    def index(self) -> int:
+        """Index what was finished for full-text search, until nothing is left; return how many items that were."""
+        done, index = 0, getattr(self._work, "index", lambda _: 0)
+        with self._database.unit():
+            while found := index(500):
+                done += found
+        return done
+
+    def merge(self) -> None:
+        """Merge what the full-text index has pending into its tree, as autovacuum does otherwise."""
+        self._database.execute_sql(f"SELECT gin_clean_pending_list('{INDEX}')")
 
     def close(self) -> None:
         """Let go of the connections."""
         self._database.close_all()
+
+
+class Joined(Ours):
+    """This library, finishing a batch and claiming the next with one call."""
+
+    def drain(self, batch: int, most: int) -> int:
+        """Claim and finish until nothing is left, or so many are finished; return how many were."""
+        done, finish_and_claim = 0, getattr(self._work, JOIN)
+        with self._database.unit():
+            claims = self._work.claim("bench", batch)
+            while claims and done + len(claims) < most:
+                accepted, claims = finish_and_claim(claims, [RESULT] * len(claims), "bench", n=batch)
+                done += len(accepted)
+                claims = claims or self._work.claim("bench", batch)
+            return done + (len(self._work.finish(claims, [RESULT] * len(claims))) if claims else 0)
 
 
 class Baseline(Contender):
@@ -169,8 +214,10 @@ class Baseline(Contender):
         order_id = str(uuid.uuid4())
         self._cursor.execute(SUBMIT, [order_id, order_id, [str(uuid.uuid4()) for _ in contents], contents])
 
-    def claim(self) -> int:
-        """Claim one, and return how many that were."""
+    def claim(self, tenants: Sequence[str] | None = None) -> int:
+        """Claim one, of any tenant, and return how many that were."""
+        if tenants is not None:
+            raise NotImplementedError
         self._cursor.execute(CLAIM, [1, "bench"])
         return len(self._cursor.fetchall())
 

@@ -8,12 +8,14 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import psycopg2
 
+from benchmarks.work_queue.contenders import Baseline, Ours
 from benchmarks.work_queue.peers import CONTENDERS
 
 if TYPE_CHECKING:
@@ -41,7 +43,6 @@ FROM (SELECT id, row_number() OVER (ORDER BY id) AS n FROM work_orders) AS o,
 WHERE t.n = (o.n * %(each)s + k) %% %(documents)s
 ORDER BY o.n, k
 """
-INDEX = "work_items_content_fts_idx"
 
 
 @functools.cache
@@ -71,12 +72,14 @@ class Crew:
 
     def __init__(self, contender: str, url: str, size: int) -> None:
         context = multiprocessing.get_context("spawn")
+        self._contender = contender
         self._watch = psycopg2.connect(url)
         self._watch.autocommit = True
         self._workers = []
+        finished = context.Value("i", 0)
         for _ in range(size):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(contender, url, theirs), daemon=True)
+            process = context.Process(target=_serve, args=(contender, url, theirs, finished), daemon=True)
             process.start()
             theirs.close()
             self._workers.append((process, ours))
@@ -102,59 +105,75 @@ class Crew:
             if isinstance(reply, BaseException):
                 raise reply
         begins, ends, client, answers = zip(*replies, strict=True)
-        server = self._server_seconds() - before
+        after = self._server_seconds()
+        server = sum(seconds - before.get(pid, 0.0) for pid, seconds in after.items())
         return Took(max(ends) - min(begins), sum(client), server, list(answers))
 
-    def _server_seconds(self) -> float:
-        """Return the processor seconds of the backends that serve this queue's workers."""
+    def _server_seconds(self) -> dict[int, float]:
+        """Return the processor seconds of each backend of this queue's database."""
         with self._watch.cursor() as cursor:
             cursor.execute(
                 "SELECT pid FROM pg_stat_activity"
                 " WHERE datname = current_database() AND backend_type = 'client backend'"
             )
-            files = [Path(f"/proc/{pid}/schedstat") for (pid,) in cursor.fetchall()]
-        return sum(int(file.read_text().split()[0]) for file in files if file.exists()) / 1e9
+            pids = [pid for (pid,) in cursor.fetchall()]
+        found = {}
+        for pid in pids:
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has ended, or the system has no such file
+                found[pid] = int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+        return found
 
     def drain(self, workers: int, batch: int, expected: int | None = None, most: int = 1 << 30) -> Took:
         """Have so many workers claim and finish until none is left, or each has finished `most`."""
+        self._ask(workers, "prepare", batch, expected)
         took = self._ask(workers, "drain", batch, most)
+        self._ask(workers, "rest")
         if expected is not None and sum(took.answers) != expected:
-            raise RuntimeError(f"{sum(took.answers)} items were finished of {expected}")
+            raise RuntimeError(f"{self._contender} finished {sum(took.answers)} items of {expected}")
         return took
 
     def submit(self, size: int, batch: int, calls: int) -> Took:
         """Have one worker submit batches of items of this size."""
         self._ask(1, "learn", size)
-        return self._ask(1, "submit", size, batch, calls)
+        self._ask(1, "prepare", 0, 0)
+        took = self._ask(1, "submit", size, batch, calls)
+        self._ask(1, "rest")
+        return took
 
-    def claims(self, calls: int) -> Took:
+    def claims(self, calls: int, tenants: list[str] | None) -> Took:
         """Have one worker claim an item so many times; the answer has the milliseconds of each."""
-        return self._ask(1, "claims", calls)
+        return self._ask(1, "claims", calls, tenants)
+
+    def index(self) -> tuple[Took, Took]:
+        """Have one worker index what was finished; return what that took, and what merging it into the tree did."""
+        return self._ask(1, "index"), self._ask(1, "merge")
 
 
-def _serve(contender: str, url: str, pipe: Connection) -> None:
+def _serve(contender: str, url: str, pipe: Connection, finished: Any) -> None:
     """Do what the crew's leader asks for, until it hangs up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    queue = CONTENDERS[contender](url)
+    queue: Any = CONTENDERS[contender](url)
+    queue.finished = finished
 
     def submit(size: int, batch: int, calls: int) -> None:
         texts = documents(size)
         for call in range(calls):
             queue.submit([texts[(call * batch + n) % len(texts)] for n in range(batch)])
 
-    def claims(calls: int) -> list[float]:
+    def claims(calls: int, tenants: list[str] | None) -> list[float]:
         times = []
         for _ in range(calls):
             begin = time.perf_counter()
-            if queue.claim() != 1:
+            if queue.claim(tenants) != 1:
                 raise RuntimeError("there was nothing to claim")
             times.append((time.perf_counter() - begin) * 1e3)
         return times
 
     does: dict[str, Callable[..., Any]] = {
         "ready": lambda: None,
+        "prepare": getattr(queue, "prepare", lambda *_: None),
+        "rest": getattr(queue, "rest", lambda: None),
         "learn": lambda size: len(documents(size)),
-        "drain": queue.drain,
         "submit": submit,
         "claims": claims,
     }
@@ -166,8 +185,8 @@ def _serve(contender: str, url: str, pipe: Connection) -> None:
             return
         begin, used = time.monotonic(), time.process_time()  # monotonic is one clock for all processes
         try:
-            done = does[name](*arguments)
-            pipe.send((begin, time.monotonic(), time.process_time() - used, done))
+            done = (does[name] if name in does else getattr(queue, name))(*arguments)
+            pipe.send((begin, time.monotonic() - queue.idle, time.process_time() - used, done))
         except Exception as error:  # noqa: BLE001  the leader raises it
             pipe.send(RuntimeError(f"{contender}: {type(error).__name__}: {error}"))
 
@@ -192,28 +211,13 @@ class Queue:
     ) -> None:
         self.connection.close()
 
-    @property
-    def is_store(self) -> bool:
-        """Whether the tables are this library's."""
-        return self.contender in ("ours", "baseline")
-
     def empty(self) -> None:
         """Take out whatever is in it."""
-        self.cursor.execute(f"TRUNCATE {CONTENDERS[self.contender].tables} CASCADE")
-
-    def index(self, *, wanted: bool) -> None:
-        """Have the full-text index or not."""
-        if wanted:
-            self.cursor.execute(
-                f"CREATE INDEX IF NOT EXISTS {INDEX} ON work_items USING gin (search)"
-                " WITH (gin_pending_list_limit = 65536)"
-            )
-        else:
-            self.cursor.execute(f"DROP INDEX IF EXISTS {INDEX}")
+        CONTENDERS[self.contender].empty(self.url)
 
     def fill(self, crew: Crew, size: int, items: int, each: int) -> None:
         """Put items of this size into the empty queue, so many of them an order."""
-        if self.is_store:
+        if issubclass(CONTENDERS[self.contender], (Ours, Baseline)):
             self.texts(size)
             self.cursor.execute(LOAD_ORDERS, {"orders": items // each})
             self.cursor.execute(LOAD_ITEMS, {"each": each, "documents": DOCUMENTS})
@@ -228,6 +232,14 @@ class Queue:
         self.cursor.execute(
             "INSERT INTO texts SELECT * FROM unnest(%s, %s)", [[n for n, _ in rows], [text for _, text in rows]]
         )
+
+    def megabytes(self) -> tuple[float, float]:
+        """Return the sizes of all tables and of all indexes."""
+        self.cursor.execute(
+            "SELECT sum(pg_table_size(relid)) / 1e6, sum(pg_indexes_size(relid)) / 1e6 FROM pg_stat_user_tables"
+        )
+        tables, indexes = self.cursor.fetchone() or (0, 0)
+        return float(tables), float(indexes)
 
     def settle(self) -> None:
         """Leave no work of the past to the time that is taken next."""

@@ -1,23 +1,39 @@
-"""procrastinate and pgqueuer, used through the lowest public calls that fetch and finish.
+"""procrastinate, pgqueuer and awa-pg, each in its fastest configuration that keeps its durability and its retries.
 
-Those are `JobManager.fetch_job` and `finish_job`, `Queries.dequeue` and `log_jobs`. It leaves out what their workers
+procrastinate and pgqueuer are used through the lowest public calls that fetch and finish: `JobManager.fetch_job` and
+`finish_job`, `Queries.dequeue` and `log_jobs`. It leaves out what their workers
 add (looking up and calling the task, its logging, buffers and polling) and so is the fairer choice here, as nobody else
 runs a handler either. procrastinate fetches one job at a time; its worker with a concurrency of n fetches n of them one
 by one and finishes each by itself over a pool, and so is it done here where the batch is n. Both have the drivers and
 loops that their pages recommend: psycopg 3 with its pool; asyncpg under uvloop.
+
+awa-pg has no calls that claim and complete, so its own worker runs, in Rust, with a Python handler that only counts. A
+worker process claims and completes in batches of the size of the case. With batches of one it handles one job at a
+time, as the others do; with larger ones it may hold four batches, which is faster than one. Its maintenance (rotating
+and truncating its partitions) runs meanwhile, and is counted. Jobs go in by COPY, or by `insert` if there is one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib
+import os
+import threading
+import time
 import uuid
+from collections.abc import Coroutine
+from contextlib import closing
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from benchmarks.work_queue.contenders import Baseline, Contender, Ours
+from benchmarks.work_queue.contenders import JOIN, Baseline, Contender, Joined, Ours
+from myloware_store.work.engine import Work
 
 __all__ = ["CONTENDERS", "PEERS"]
+
+FLUSH = 0.05
+"""Seconds in which the last jobs of awa-pg that were handled are completed in the database, too."""
 
 
 class Procrastinate(Contender):
@@ -67,11 +83,6 @@ class Procrastinate(Contender):
             self._runner.run(self._task.defer_async(content=contents[0]))
         else:
             self._runner.run(self._task.batch_defer_async(*[{"content": content} for content in contents]))
-
-    def claim(self) -> int:
-        """Claim one, and return how many that were."""
-        job = self._runner.run(self._app.job_manager.fetch_job(["bench"], self._worker_id))
-        return int(job is not None)
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -137,10 +148,6 @@ class Pgqueuer(Contender):
             payloads = [content.encode() for content in contents]
             self._runner.run(self._queries.enqueue(["bench"] * len(payloads), payloads, [0] * len(payloads)))
 
-    def claim(self) -> int:
-        """Claim one, and return how many that were."""
-        return len(self._runner.run(self._claim(1)))
-
     def close(self) -> None:
         """Let go of the connections."""
         self._runner.run(self._connection.close())
@@ -151,12 +158,102 @@ async def _connected(asyncpg: Any, url: str) -> Any:
     return await asyncpg.connect(url)
 
 
+@dataclass
+class _Item:
+    content: str
+
+
+class Awa(Contender):
+    """awa-pg, on its queue storage; its loop is in a thread, because its workers call handlers at any time."""
+
+    def __init__(self, url: str) -> None:
+        self._awa = importlib.import_module("awa")
+        self._url = _with_host(url)
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+
+    @classmethod
+    def install(cls, url: str) -> None:
+        """Make the tables."""
+        cls.empty(url)
+
+    @classmethod
+    def empty(cls, url: str) -> None:
+        """Make the tables anew: what is in its ring of partitions does not go otherwise before it is finished."""
+        with closing(importlib.import_module("awa").Client(_with_host(url))) as client:
+            client.migrate()
+            client.install_queue_storage(reset=True)
+
+    def prepare(self, batch: int, expected: int) -> None:
+        """Start the workers on a queue that is paused."""
+        self._handled, self._expected, self.finished.value = 0, expected, 0
+        self.idle = FLUSH if batch else 0.0
+        self._client = self._awa.Client(self._url, 2)
+        self._runtime = self._run(self._started(batch)) if batch else None
+
+    async def _started(self, batch: int) -> Any:
+        os.environ["AWA_COMPLETION_BATCH_SIZE"] = str(batch)
+        self._client.pause_queue("bench")
+        runtime = self._awa.AsyncClient(self._url)
+
+        async def handle(_: Any) -> None:
+            self._handled += 1
+            with self.finished.get_lock():
+                self.finished.value += 1
+
+        runtime.task(_Item, queue="bench")(handle)
+        queue = {"name": "bench", "max_workers": batch if batch == 1 else 4 * batch, "claim_batch_size": batch}
+        await runtime.start([queue])
+        await asyncio.sleep(0.5)
+        return runtime
+
+    def rest(self) -> None:
+        """Stop the workers."""
+        if self._runtime is not None:
+            self._run(self._stopped(self._runtime))
+        self._client.close()
+
+    async def _stopped(self, runtime: Any) -> None:
+        await runtime.shutdown()
+        await runtime.close()
+
+    def drain(self, _batch: int, _most: int) -> int:
+        """Let the workers go until those of all processes have finished all; return how many were finished here."""
+        self._client.resume_queue("bench")
+        while self.finished.value < self._expected:
+            time.sleep(0.005)
+        time.sleep(self.idle)
+        return self._handled
+
+    def _run(self, doing: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(doing, self._loop).result()
+
+    def submit(self, contents: list[str]) -> None:
+        """Put these into the queue with one call."""
+        if len(contents) == 1:
+            self._client.insert(_Item(contents[0]), queue="bench")
+        else:
+            self._client.enqueue_many_copy([_Item(content) for content in contents], queue="bench")
+
+    def close(self) -> None:
+        """Let go of the loop."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+
+def _with_host(url: str) -> str:
+    """Name a host, which its driver wants even beside the folder of a socket."""
+    return url.replace("@/", "@localhost/")
+
+
 CONTENDERS: dict[str, type[Contender]] = {
     "ours": Ours,
+    **({"joined": Joined} if hasattr(Work, JOIN) else {}),
     "baseline": Baseline,
     "procrastinate": Procrastinate,
     "pgqueuer": Pgqueuer,
+    "awa-pg": Awa,
 }
 """By name; the peers need their packages."""
 
-PEERS = ("procrastinate", "pgqueuer")
+PEERS = {"procrastinate": "procrastinate", "pgqueuer": "pgqueuer", "awa-pg": "awa"}
+"""The module of each."""

@@ -234,6 +234,24 @@ def validate(given: Given) -> int:
     return DONE if report.valid else FINDING
 
 
+@cli.command(epilog=example("myloware-store recount"))
+@where_options
+@pass_given
+def recount(given: Given) -> int:
+    """Correct the counters of orders that do not agree with their items.
+
+    Rows that were written while triggers were off are not counted; `validate` finds such orders.
+    """
+    from myloware_store.cli import reports
+    from myloware_store.ops.target import opened, reach
+    from myloware_store.work.engine import Work
+
+    with reach(given.settings()) as target, opened(target.settings) as database:
+        corrected = Work(database).recount()
+    reports.recount(target.settings, corrected, as_json=given.json)
+    return DONE
+
+
 @cli.command(epilog=example("myloware-store seed", "myloware-store seed --yes --database myloware_staging"))
 @where_options
 @yes_option

@@ -13,8 +13,9 @@ from myloware_store.cli import hints
 from myloware_store.cli.console import Screen, print_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
+    from uuid import UUID
 
     from myloware_store.demo.report import DemoItem, DemoReport
     from myloware_store.ops.bring_up import Answer, UpReport
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from myloware_store.ops.validate import Finding, ValidationReport
     from myloware_store.settings import Settings
 
-__all__ = ["demo", "down", "migrate", "name_of", "path", "ping", "reset", "seed", "status", "up", "validate"]
+__all__ = ["demo", "down", "migrate", "name_of", "path", "ping", "recount", "reset", "seed", "status", "up", "validate"]
 
 _SHORT = 240
 """How many characters of an answer are shown; the best is shown in full."""
@@ -187,6 +188,18 @@ def validate(settings: Settings, report: ValidationReport, *, as_json: bool) -> 
     screen.facts({"Database": name_of(settings), "Schema": _verdict(report.findings)})
     _list(screen, report.findings)
     _warn(screen, report)
+
+
+def recount(settings: Settings, corrected: Collection[UUID], *, as_json: bool) -> None:
+    """Report the orders whose counters were corrected."""
+    orders = sorted(map(str, corrected))
+    if as_json:
+        print_json({"url": name_of(settings), "corrected": orders})
+        return
+    screen = Screen()
+    screen.facts({"Database": name_of(settings), "Orders": f"{len(orders)} corrected"})
+    for order in orders:
+        screen.line(order)
 
 
 def seed(settings: Settings, inserted: Mapping[str, int], *, as_json: bool) -> None:

@@ -9,6 +9,11 @@ FROM pg_type AS t JOIN pg_enum AS e ON e.enumtypid = t.oid
 WHERE t.typnamespace = %(schema)s
 GROUP BY t.oid, t.typname ORDER BY t.oid
 
+-- name: miscounted
+-- One of the orders that do not agree with their items, and how many there are.
+SELECT order_id::text, concat(due, ', ', open, ' open, ', failed, ' failed'), stored, count(*) OVER ()
+FROM miscounted_work_orders(NULL) LIMIT 1
+
 -- name: catalog_domain
 SELECT t.typname, format('DOMAIN %%s %%s', format_type(t.typbasetype, t.typtypmod), string_agg(pg_get_constraintdef(c.oid), ' '))
 FROM pg_type AS t JOIN pg_constraint AS c ON c.contypid = t.oid

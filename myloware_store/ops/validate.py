@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from myloware_store.core.sql import queries_beside
 from myloware_store.memory.index.build import find_leftovers
 from myloware_store.memory.index.plan import COMMAND
 from myloware_store.memory.index.session import find_builder
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from myloware_store.db.database import StoreDatabase
 
 __all__ = ["Finding", "ValidationReport", "validate"]
+
+_sql = queries_beside(__file__)
 
 OLDEST_SERVER = (15,)
 OLDEST_VECTOR = (0, 5, 0)
@@ -45,7 +48,7 @@ class Finding:
 
     Attributes:
         kind: server, setting, extension, migration, enum, domain, function, table, column, constraint, index, trigger,
-            rule or child.
+            rule, child or order.
         name: The differing object, such as `work_items.content`.
         expected: The expected definition, None if nothing of that name is expected.
         actual: The definition in the database, None if it is missing.
@@ -90,6 +93,9 @@ def validate(database: StoreDatabase) -> ValidationReport:
     invalid indexes, which only cost. Any valid cosine index named `mem_docs_embedding_idx` is accepted, and a build
     that will replace it is not reported.
 
+    If the schema is as expected, all items are read, too (about half a second for a million), to report orders whose
+    counters do not agree with them.
+
     Args:
         database: The database. Its schema is the one that the settings name, else that of the history of migrations,
             else the first of the search path.
@@ -109,6 +115,8 @@ def validate(database: StoreDatabase) -> ValidationReport:
             findings += _check_migrations(found) if found.applied else [_check_unrecorded(database, found)]
             if found.applied and not (found.pending or found.unknown):
                 findings += _compare(database)
+                if not findings:
+                    findings += _check_counts(database)
         warnings = tuple(_warnings(database))
     return ValidationReport(tuple(findings), versions, found, warnings)
 
@@ -262,6 +270,12 @@ def _check_others(live: Mapping[str, str], leftovers: Sequence[str], *, building
                 yield Finding(kind, _full(table, name), None, actual, COMMAND)
         elif key not in expected and f"table {table}" in expected and _stands_in_the_way(kind, actual):
             yield Finding(kind, _full(table, name), None, actual, _FOREIGN)
+
+
+def _check_counts(database: StoreDatabase) -> Iterator[Finding]:
+    for order, counted, stored, wrong in database.execute_sql(_sql("miscounted")).fetchall():
+        told = f"{stored}; {wrong} order{' does' if wrong == 1 else 's do'} not agree with their items"
+        yield Finding("order", order, counted, told, "myloware-store recount")
 
 
 def _stands_in_the_way(kind: str, definition: str) -> bool:

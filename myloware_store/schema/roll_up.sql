@@ -126,3 +126,51 @@ BEGIN
     RETURN NULL;
 END
 $$;
+
+-- The orders whose counters or status do not agree with their items, and what would.
+CREATE FUNCTION miscounted_work_orders(
+    of_tenant text
+) RETURNS TABLE (order_id uuid, stored text, open int, failed int, due text) LANGUAGE sql STABLE
+AS $$
+    WITH counted AS (
+        SELECT o.id, o.status, o.open_items, o.failed_items, count(w.id) AS items,
+            count(*) FILTER (WHERE w.status IN ('QUEUED', 'PROCESSING'))::int AS open,
+            count(*) FILTER (WHERE w.status = 'FAILED')::int AS failed
+        FROM work_orders AS o LEFT JOIN work_items AS w ON w.work_order_id = o.id
+        WHERE of_tenant IS NULL OR o.tenant_id = of_tenant
+        GROUP BY o.id
+    ),
+    expected AS (
+        SELECT *,
+            CASE
+                WHEN items = 0 OR (open > 0 AND status = 'PENDING') THEN status
+                WHEN open > 0 THEN 'PROCESSING'
+                WHEN failed > 0 THEN 'FAILED'
+                ELSE 'COMPLETED'
+            END AS due
+        FROM counted
+    )
+    SELECT id, concat(status, ', ', open_items, ' open, ', failed_items, ' failed'), open, failed, due::text
+    FROM expected WHERE (open_items, failed_items, status) <> (open, failed, due)
+    ORDER BY id
+$$;
+
+-- Corrects them. Statements that change items lock their orders last. Once an order is locked here, such a statement has
+-- either been committed, and its items are counted, or it will change what is stored here.
+CREATE FUNCTION recount_work_orders(of_tenant text) RETURNS SETOF uuid LANGUAGE plpgsql AS $$
+DECLARE
+    ids CONSTANT uuid[] := ARRAY(SELECT order_id FROM miscounted_work_orders(of_tenant));
+    counts text;
+BEGIN
+    PERFORM FROM work_orders WHERE id = ANY (ids) ORDER BY id FOR NO KEY UPDATE;
+    counts := set_config('myloware.counts', 'kept', true);  -- see triggers.sql
+    RETURN QUERY
+    UPDATE work_orders AS o
+    SET open_items = m.open, failed_items = m.failed, status = m.due::work_order_status,
+        updated_at = statement_timestamp()
+    FROM miscounted_work_orders(of_tenant) AS m
+    WHERE o.id = m.order_id AND o.id = ANY (ids)
+    RETURNING o.id;
+    counts := set_config('myloware.counts', '', true);
+END
+$$;

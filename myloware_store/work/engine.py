@@ -661,6 +661,18 @@ class Work(Repository):
         """
         return exposition(self.stats(window))
 
+    def recount(self) -> set[UUID]:
+        """Correct the counters and the status of orders that do not agree with their items.
+
+        The database counts items as they change, whoever writes them. Orders are miscounted only if somebody turned its
+        triggers off (`session_replication_role`), or set the parameter `myloware.counts` by hand. `validate` finds
+        them. This reads all items: about half a second for a million.
+
+        Returns:
+            The ids of the orders that were corrected.
+        """
+        return {order_id for (order_id,) in self._rows(_sql("recount"), {})}
+
     def prune(self, before: datetime, *, batch: int = 1000) -> Pruned:
         """Delete orders that ended before a time, and dead letters that were replayed before it.
 

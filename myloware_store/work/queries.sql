@@ -412,6 +412,9 @@ FROM queued FULL JOIN held USING (tenant_id) FULL JOIN parked USING (tenant_id) 
     FULL JOIN ended USING (tenant_id)
 ORDER BY tenant_id
 
+-- name: recount
+SELECT * FROM recount_work_orders(%(tenant)s)
+
 -- name: tenants
 SELECT tenant_id FROM work_orders WHERE %(tenant)s::text IS NULL OR tenant_id = %(tenant)s
 UNION

@@ -19,6 +19,7 @@ from myloware_store.ops.validate import validate
 from myloware_store.seed import seed
 from myloware_store.settings import Settings
 from myloware_store.store import Store
+from myloware_store.work.engine import Work
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -171,7 +172,7 @@ def rows(bins: str, url: str) -> list[str]:
 
 
 def test_orders_that_were_not_counted_are_counted_anew(myloware_db: StoreDatabase) -> None:
-    """The documented statement corrects the counts of every wrong order, and leaves the others unchanged."""
+    """`validate` finds them, and a recount corrects every wrong order and leaves the others unchanged."""
     myloware_db.execute_sql(
         """
         INSERT INTO work_orders (tenant_id, created_by) SELECT 'acme', 'order ' || n FROM generate_series(1, 4) AS n;
@@ -186,8 +187,11 @@ def test_orders_that_were_not_counted_are_counted_anew(myloware_db: StoreDatabas
         RESET session_replication_role
         """
     )
-    (statement,) = re.findall(r"```sql\n(.*?)```", (CHECKOUT / "docs" / "backup.md").read_text(), re.DOTALL)
-    myloware_db.execute_sql(statement)
+    (finding,) = validate(myloware_db).findings
+    assert "order" == finding.kind
+    assert "4 orders" in (finding.actual or "")
+    assert 4 == len(Work(myloware_db).recount())
+    assert set() == Work(myloware_db).recount()
     query = "SELECT status::text, open_items, failed_items FROM work_orders ORDER BY created_by"
 
     assert [("FAILED", 0, 0), ("COMPLETED", 0, 0), ("PROCESSING", 1, 1), ("PENDING", 1, 0)] == myloware_db.execute_sql(

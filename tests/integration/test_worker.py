@@ -114,9 +114,12 @@ def test_results_are_stored_and_the_next_items_claimed_in_one_statement(
 
     def listen_to(name: str) -> None:
         call = getattr(myloware.work, name)
-        monkeypatch.setattr(
-            myloware.work, name, lambda *given, **named: (called.append(name), call(*given, **named))[1]
-        )
+
+        def heard(*given: Any, **named: Any) -> Any:
+            called.append(name)
+            return call(*given, **named)
+
+        monkeypatch.setattr(myloware.work, name, heard)
 
     for name in ("claim", "finish", "finish_and_claim"):
         listen_to(name)

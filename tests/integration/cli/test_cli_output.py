@@ -24,7 +24,10 @@ from myloware_store.ops.migration_database import LOCK_CLASS
 if TYPE_CHECKING:
     from tests.integration.cli.conftest import Shell
 
-COMMANDS = ["up", "down", "demo", "ping", "migrate", "migrations-path", "status", "validate", "seed", "reset", "index"]
+COMMANDS = [
+    *("up", "down", "demo", "ping", "migrate", "migrations-path", "status", "validate", "recount", "seed", "reset"),
+    "index",
+]
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
 SECRET = "s3cr3t%21"
 

@@ -9,6 +9,7 @@ import pytest
 from myloware_store.ops.history import HISTORY_TABLE, available_migrations, migrations_path
 
 if TYPE_CHECKING:
+    from myloware_store import Store
     from tests.integration.cli.conftest import Shell
 
 ALL = list(available_migrations(migrations_path()))
@@ -142,3 +143,16 @@ def test_a_file_that_was_put_aside_is_mentioned(shell: Shell, myloware_dsn: str)
 
     assert "note: ignoring DATABASE_URL of .env: the environment sets DATABASE_HOST" in done.stderr
     assert "" == shell.run("ping", DATABASE_URL=myloware_dsn).stderr
+
+
+def test_recount_corrects_what_validate_finds(shell: Shell, myloware: Store, myloware_dsn: str) -> None:
+    """Whoever sets the functions' own parameter by hand is found, and the books balance again."""
+    order = myloware.work.submit([{"type": "TICKET", "content": "x"}])
+    by_hand = "SET LOCAL myloware.counts = 'kept'; UPDATE work_orders SET open_items = 7"
+    with myloware.db.atomic():
+        myloware.db.execute_sql(by_hand)
+    (finding,) = shell.report("validate", "--url", myloware_dsn, code=1)["findings"]
+    assert ("order", str(order.id), "myloware-store recount") == (finding["kind"], finding["name"], finding["remedy"])
+    assert [str(order.id)] == shell.report("recount", "--url", myloware_dsn)["corrected"]
+    assert shell.report("validate", "--url", myloware_dsn)["valid"]
+    assert 1 == myloware.work.get(order.id).open_items
