@@ -205,8 +205,8 @@ class Queue:
         """Have the full-text index or not."""
         if wanted:
             self.cursor.execute(
-                f"CREATE INDEX IF NOT EXISTS {INDEX} ON work_items USING gin (search)"
-                " WITH (gin_pending_list_limit = 65536)"
+                f"CREATE INDEX IF NOT EXISTS {INDEX} ON work_items USING gin (content_search(content))"
+                " WHERE searchable AND processed_at IS NOT NULL"
             )
         else:
             self.cursor.execute(f"DROP INDEX IF EXISTS {INDEX}")

@@ -9,7 +9,7 @@ from importlib.resources import files
 
 __all__ = ["FUNCTIONS", "TRIGGERS", "read_sql"]
 
-FUNCTIONS = ("content", "guards", "roll_up", "submit", "claim", "finish")
+FUNCTIONS = ("content", "guards", "roll_up", "submit", "claim", "finish", "search")
 """The files that create functions."""
 
 TRIGGERS = "triggers"
