@@ -517,10 +517,10 @@ class Work(Repository):
             return self._wait(deadline, values, own, every)
 
     def stats(self, window: float = 60.0) -> WorkStats:
-        """Count open items and recently ended attempts, by tenant and state.
+        """Count open items and recently ended attempts, by tenant and state, and ended items that are not indexed yet.
 
-        This is one query over the open items and the attempts of the window. Finished work does not slow it down; a
-        million queued items take about a second.
+        This is one query over the open items and the attempts of the window, and one over the items that are not
+        indexed, which stops at 10,000. Finished work does not slow it down; a million queued items take about a second.
 
         Args:
             window: How many seconds back to count ended attempts; by default 60, at most 3,600.
@@ -534,10 +534,9 @@ class Work(Repository):
         seconds = as_seconds(window, "window", least=1.0)
         if seconds > 3600:  # noqa: PLR2004  seconds an hour
             raise InvalidInput(f"window: {seconds:g} is more than an hour of 3600 seconds")
-        return WorkStats(
-            window_seconds=seconds,
-            tenants=tuple(TenantStats(*row) for row in self._rows(_sql("stats"), {"window": seconds}, reads=True)),
-        )
+        rows = self._rows(_sql("stats"), {"window": seconds}, reads=True)
+        ((unindexed, oldest),) = self._rows(_sql("unindexed"), {}, reads=True)
+        return WorkStats(seconds, tuple(TenantStats(*row) for row in rows), unindexed, oldest)
 
     def metrics(self, window: float = 60.0) -> str:
         """Return the counts of `stats` in Prometheus' text format, version 0.0.4.

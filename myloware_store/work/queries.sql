@@ -392,6 +392,16 @@ FROM queued FULL JOIN held USING (tenant_id) FULL JOIN parked USING (tenant_id) 
     FULL JOIN ended USING (tenant_id)
 ORDER BY tenant_id
 
+-- name: unindexed
+-- Index: work_items_unindexed_idx, read in its order as far as the LIMIT.
+SELECT count(*), extract(epoch FROM statement_timestamp() - min(processed_at))::float8
+FROM (
+    SELECT processed_at FROM work_items
+    WHERE NOT searchable AND processed_at IS NOT NULL AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+    ORDER BY processed_at
+    LIMIT 10000
+) AS first
+
 -- name: tenants
 SELECT tenant_id FROM work_orders WHERE %(tenant)s::text IS NULL OR tenant_id = %(tenant)s
 UNION

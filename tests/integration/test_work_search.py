@@ -239,6 +239,30 @@ def test_a_worker_indexes_what_has_ended(myloware: Store) -> None:
     assert item in in_index(myloware)
 
 
+def test_how_far_indexing_lags_is_told(myloware: Store) -> None:
+    """The items that have ended and are not indexed, of the tenant in force, and the age of the first; up to 10,000."""
+    for tenant in ("acme", "globex"):
+        with myloware.tenant(tenant):
+            submit(myloware, "The printer burns", "A fax")
+    end(myloware)
+    (item,) = myloware.work.search("printer", limit=1)
+    with myloware.tenant("acme"):
+        myloware.work.index(1)
+        assert 1 == myloware.work.stats().unindexed
+    hours = "UPDATE work_items SET processed_at = now() - interval '2 hours' WHERE id = %s"
+    myloware.db.execute_sql(hours, (item.id,))
+    stats = myloware.work.stats()
+    assert (3, 7200) == (stats.unindexed, round(stats.oldest_unindexed_seconds or 0, -2))
+    myloware.work.index()
+    assert (0, None) == (myloware.work.stats().unindexed, myloware.work.stats().oldest_unindexed_seconds)
+    sql = """
+        INSERT INTO work_items (tenant_id, work_order_id, type, content, status, processed_at)
+        SELECT tenant_id, work_order_id, type, 'x', 'COMPLETED', now() FROM work_items, generate_series(1, 3000)
+        """
+    myloware.db.execute_sql(sql)
+    assert 10_000 == myloware.work.stats().unindexed
+
+
 @pytest.mark.parametrize("rows", [0, 3000])
 def test_each_part_has_its_index(myloware: Store, rows: int) -> None:
     """No table is read from beginning to end, neither where it is empty nor where it is full."""
