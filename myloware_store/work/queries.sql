@@ -208,7 +208,7 @@ FROM held LEFT JOIN moved ON moved.id = held.id LEFT JOIN buried ON buried.work_
 -- holds is found by a blank, and read.
 -- Indexes: work_items_content_fts_idx, work_items_unindexed_idx, one of the claims',
 -- work_orders_tenant_status_created_at_idx (the recursion skips in it from one tenant to the next) and
--- work_items_work_order_status_type_idx.
+-- work_items_work_order_status_type_idx. OFFSET 0 keeps the planner from reading these whole.
 WITH RECURSIVE owners (name) AS (
     (
         SELECT tenant_id FROM work_orders
@@ -224,9 +224,14 @@ unindexed AS (
     UNION ALL
     SELECT id, created_at, tenant_id, content FROM work_items WHERE status = 'QUEUED'
     UNION ALL
-    SELECT w.id, w.created_at, w.tenant_id, w.content
-    FROM owners JOIN work_orders AS o ON o.tenant_id = owners.name AND o.status = 'PROCESSING'
-    JOIN work_items AS w ON w.work_order_id = o.id AND w.status = 'PROCESSING'
+    SELECT w.*
+    FROM owners CROSS JOIN LATERAL (
+        SELECT id FROM work_orders WHERE tenant_id = owners.name AND status = 'PROCESSING' OFFSET 0
+    ) AS o
+    CROSS JOIN LATERAL (
+        SELECT id, created_at, tenant_id, content FROM work_items
+        WHERE work_order_id = o.id AND status = 'PROCESSING' OFFSET 0
+    ) AS w
 ),
 found AS (
     SELECT id, created_at, tenant_id FROM work_items
