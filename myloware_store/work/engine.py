@@ -74,6 +74,8 @@ _SEARCHING = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "jit": "off",
+    # Enough to remember each match of a common word: where only its page is remembered, the page is read again.
+    "work_mem": "'64MB'",
 }
 _FIRST = (datetime(1, 1, 2, tzinfo=UTC), UUID(int=0))
 
