@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 import orjson
+from uuid_utils.compat import uuid7
 
 from myloware_store.core.errors import InvalidInput, SchemaMismatch
 
@@ -21,10 +22,13 @@ __all__ = [
     "MAX_TEXT_BYTES",
     "dump_json",
     "is_uuid",
+    "new_ids",
     "read_label",
     "require_text",
     "require_uuid",
     "shown",
+    "text_array",
+    "uuid_array",
 ]
 
 _Label = TypeVar("_Label", bound=StrEnum)
@@ -80,6 +84,26 @@ def require_uuid(value: Any, name: str) -> uuid.UUID:
         return uuid.UUID(value.hex if is_uuid(value) else value)
     except (ValueError, TypeError, AttributeError):
         raise InvalidInput(f"{name}: {shown(value)} is not a UUID") from None
+
+
+def uuid_array(ids: Iterable[uuid.UUID]) -> str:
+    """Return UUIDs as an array literal: psycopg2 writes a list as an expression, which the server has to parse."""
+    return "{" + ",".join([f"{each.int:032x}" for each in ids]) + "}"
+
+
+def text_array(texts: Iterable[str]) -> str:
+    """Return texts as an array literal, as `uuid_array` does."""
+    quoted = [text.replace("\\", "\\\\").replace('"', '\\"') for text in texts]
+    return '{"' + '","'.join(quoted) + '"}' if quoted else "{}"
+
+
+def new_ids(count: int) -> str:
+    """Return new UUIDs of version 7 as an array literal, in ascending order: one random start, then counted on.
+
+    RFC 9562 (6.2, method 2) has counters in the random bits for ids that are made together.
+    """
+    first = uuid7().int & ~0xFFFFF
+    return "{" + ",".join([f"{each:032x}" for each in range(first, first + count)]) + "}"
 
 
 def require_text(

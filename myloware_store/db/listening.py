@@ -22,12 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["LISTENERS", "Listener"]
 
 LISTENERS = 1836674167
-"""The first key of the advisory lock that listeners hold; work_items_roll_up() sends NOTIFY only if it is held."""
+"""The first key of the advisory lock that listeners hold; the server sends NOTIFY only if it is held."""
 
 _ARM = """
-SELECT n.nspname, pg_try_advisory_lock_shared(%s, hashtext(n.nspname))
-FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE c.oid = 'work_items'::regclass
+SELECT t.oid::text, pg_try_advisory_lock_shared(%s, t.oid::int) FROM (SELECT 'work_items'::regclass::oid) AS t (oid)
 """
 _WAKE_BYTES = 4096
 
@@ -46,7 +44,7 @@ class Listener:
     def __init__(self, database: StoreDatabase) -> None:
         self._database = database
         self._connection: connection | None = None
-        self._schema: str | None = None  # known once it listens
+        self._table: str | None = None  # known once it listens
         # Not a pipe: eventlet makes os.read() and os.write() block even if they must not.
         self._ears, self._mouth = socket.socketpair()
         self._ears.setblocking(False)
@@ -56,7 +54,7 @@ class Listener:
 
     def arm(self) -> bool:
         """Let the next `wait()` notice work queued from now on; return False if it cannot listen."""
-        if self._schema is not None:
+        if self._table is not None:
             return True
         try:
             if self._database.shares_sessions():
@@ -66,12 +64,12 @@ class Listener:
             with self._connection.cursor() as cursor:
                 cursor.execute("LISTEN myloware_work")
                 cursor.execute(_ARM, (LISTENERS,))
-                ((schema, free),) = cursor.fetchall()
+                ((table, free),) = cursor.fetchall()
         except (psycopg2.Error, StoreError):
             self._hang_up()
             return False
-        self._schema = schema if free else None
-        return self._schema is not None
+        self._table = table if free else None
+        return self._table is not None
 
     def wait(self, seconds: float) -> bool:
         """Wait until work is queued, or for some seconds at most; it may return early.
@@ -105,7 +103,7 @@ class Listener:
         self.close()
 
     def _heard(self) -> bool:
-        """Read the server's notifications, and return whether one is for this schema; close a lost session."""
+        """Read the server's notifications, and return whether one is for this schema's table; close a lost session."""
         if self._connection is None:
             return False
         try:
@@ -115,13 +113,13 @@ class Listener:
             return True
         said = {notice.payload for notice in self._connection.notifies}
         self._connection.notifies.clear()
-        return self._schema in said
+        return self._table in said
 
     def _hang_up(self) -> None:
         if self._connection is not None:
             with suppress(psycopg2.Error):
                 self._connection.close()
-        self._connection = self._schema = None
+        self._connection = self._table = None
 
 
 def _close(*ends: socket.socket) -> None:

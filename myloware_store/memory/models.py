@@ -8,7 +8,7 @@ from uuid import UUID
 from peewee import SQL, Check
 
 from myloware_store.core.enums import MemDocType
-from myloware_store.orm.base import TenantEntity, name_checks, object_checks
+from myloware_store.orm.base import TenantEntity
 from myloware_store.orm.fields import (
     BytesField,
     EmbeddingField,
@@ -44,8 +44,6 @@ class MemDoc(TenantEntity):
         # Keeps the other columns of a row in line beside its vector, up to the size of a page.
         table_settings = ["WITH (toast_tuple_target = 8160)"]
         constraints = [
-            *name_checks("mem_docs", "tenant_id"),
-            *object_checks("mem_docs", "metadata"),
             Check("content <> ''", "mem_docs_content_check"),
         ]
         indexes = [

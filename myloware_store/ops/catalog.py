@@ -35,7 +35,9 @@ __all__ = [
 
 CATALOG_FILE = Path(__file__).with_name("catalog.json")
 
-_KINDS = ("enum", "function", "table", "column", "constraint", "index", "trigger", "rule", "child")
+_KINDS = ("enum", "domain", "function", "table", "column", "constraint", "index", "trigger", "rule", "child")
+_NAMED = {"enum", "domain", "function", "table"}
+"""The kinds that belong to no table."""
 _sql = queries_beside(__file__)
 
 _PLAIN = {"quote_all_identifiers": "off"}
@@ -72,8 +74,9 @@ def read_catalog(database: StoreDatabase) -> dict[str, str]:
     """Describe everything in the store's schema except objects of extensions and the history of migrations.
 
     Returns:
-        The definitions by kind and name (`column work_items.content`): enums, functions, tables, columns, constraints,
-        indexes, triggers, rules, child tables, each in the order of creation. Empty if the schema does not exist.
+        The definitions by kind and name (`column work_items.content`): enums, domains, functions, tables, columns,
+        constraints, indexes, triggers, rules, child tables, each in the order of creation. Empty if the schema does not
+        exist.
     """
     found: dict[str, str] = {}
     with database.unit():
@@ -92,12 +95,13 @@ def taken_names(database: StoreDatabase) -> list[str]:
     """Return the names of our types, functions and tables that exist in a database's schema, whoever created them."""
     found = read_catalog(database)
     ours = ((key, split_key(key)) for key in expected_catalog())
-    return [name for key, (kind, _, name) in ours if kind in {"enum", "function", "table"} and _is_there(key, found)]
+    return [name for key, (kind, _, name) in ours if kind in _NAMED and _is_there(key, found)]
 
 
 def _is_there(key: str, found: Mapping[str, str]) -> bool:
     # A table is a type, too.
-    return key in found or key.replace("enum ", "table ", 1) in found
+    kind, _, name = split_key(key)
+    return key in found or (kind in {"enum", "domain"} and f"table {name}" in found)
 
 
 @cache
@@ -108,9 +112,9 @@ def expected_catalog() -> Mapping[str, str]:
 
 
 def split_key(key: str) -> tuple[str, str, str]:
-    """Split a key of a catalog into kind, table and name; enums and functions have no table."""
+    """Split a key of a catalog into kind, table and name; those outside of tables have none."""
     kind, _, name = key.partition(" ")
-    if kind in {"enum", "function"}:
+    if kind in _NAMED - {"table"}:
         return kind, "", name
     table, _, part = name.partition(".")
     return kind, table, part or table
@@ -124,14 +128,14 @@ def drop_statements(schema: str) -> list[str]:
     Args:
         schema: Its name, quoted if necessary.
     """
-    names: dict[str, list[str]] = {"table": [], "function": [], "enum": []}
+    names: dict[str, list[str]] = {kind: [] for kind in _NAMED}
     for key in expected_catalog():
         kind, _, name = split_key(key)
         if kind in names:
             names[kind].append(f"{schema}.{name}")
     return [
         f"DROP {word} IF EXISTS {', '.join(names[kind])}"
-        for kind, word in (("table", "TABLE"), ("function", "FUNCTION"), ("enum", "TYPE"))
+        for kind, word in (("table", "TABLE"), ("function", "FUNCTION"), ("domain", "DOMAIN"), ("enum", "TYPE"))
     ]
 
 

@@ -9,6 +9,12 @@ FROM pg_type AS t JOIN pg_enum AS e ON e.enumtypid = t.oid
 WHERE t.typnamespace = %(schema)s
 GROUP BY t.oid, t.typname ORDER BY t.oid
 
+-- name: catalog_domain
+SELECT t.typname, format('DOMAIN %%s %%s', format_type(t.typbasetype, t.typtypmod), string_agg(pg_get_constraintdef(c.oid), ' '))
+FROM pg_type AS t JOIN pg_constraint AS c ON c.contypid = t.oid
+WHERE t.typnamespace = %(schema)s
+GROUP BY t.oid ORDER BY t.oid
+
 -- name: catalog_function
 SELECT format('%%s(%%s)', p.proname, pg_get_function_identity_arguments(p.oid)),
     concat_ws(

@@ -44,7 +44,7 @@ class Finding:
     """One difference.
 
     Attributes:
-        kind: server, setting, extension, migration, enum, function, table, column, constraint, index, trigger,
+        kind: server, setting, extension, migration, enum, domain, function, table, column, constraint, index, trigger,
             rule or child.
         name: The differing object, such as `work_items.content`.
         expected: The expected definition, None if nothing of that name is expected.

@@ -13,7 +13,7 @@ from uuid_utils.compat import uuid7
 
 from myloware_store.core.arguments import as_list
 from myloware_store.core.errors import InvalidInput, NotFound
-from myloware_store.core.values import MAX_NAME_CHARS, dump_json, shown
+from myloware_store.core.values import dump_json, shown
 from myloware_store.db.proxy import proxy
 from myloware_store.orm.fields import JsonField, UuidField
 from myloware_store.orm.queries import Alias, Insert, Select
@@ -32,7 +32,7 @@ from myloware_store.orm.rows import (
 )
 from myloware_store.orm.scalars import NameField, ServerDefault, TimestampField, field_name
 
-__all__ = ["BaseModel", "Entity", "TenantEntity", "name_checks", "object_checks"]
+__all__ = ["BaseModel", "Entity", "TenantEntity"]
 
 
 class BaseModel(peewee.Model):
@@ -361,16 +361,3 @@ class TenantEntity(Entity):
     """A row that belongs to one tenant."""
 
     tenant_id = NameField()
-
-
-def name_checks(table: str, *columns: str) -> list[Any]:
-    """Return the constraints that keep these columns between 1 and 255 characters."""
-    return [
-        peewee.Check(f"char_length({column}) BETWEEN 1 AND {MAX_NAME_CHARS}", f"{table}_{column}_check")
-        for column in columns
-    ]
-
-
-def object_checks(table: str, *columns: str) -> list[Any]:
-    """Return the constraints that keep these `jsonb` columns JSON objects."""
-    return [peewee.Check(f"jsonb_typeof({column}) = 'object'", f"{table}_{column}_check") for column in columns]

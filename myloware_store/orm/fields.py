@@ -187,7 +187,6 @@ class JsonField(CheckedField[_V, _V], peewee.JSONField):
         default: The function that makes the default, also that of the database.
     """
 
-    field_type = "jsonb"
     bulky = True
     accessor_class = JsonAccessor
 
@@ -202,6 +201,10 @@ class JsonField(CheckedField[_V, _V], peewee.JSONField):
         if "default" in options:
             options.setdefault("constraints", [ServerDefault(f"'{self.dump(options['default']())}'::jsonb")])
         super().__init__(dumps=self.dump, **options)
+
+    @property
+    def field_type(self) -> str:  # type: ignore[override]  # a class variable in Peewee's stubs
+        return "object_jsonb" if self.kind is dict else "jsonb"
 
     def dump(self, value: Any) -> str:
         return dump_json(value, field_name(self), max_bytes=None)

@@ -86,7 +86,7 @@ class Repository:
         counts as such a conflict.
         """
         values = {"tenant": current_tenant(), **parameters}
-        size = sum(len(text) for value in values.values() if isinstance(value, list) for text in value if text)
+        size = sum(map(_size, values.values()))
         if size > _MAX_CHARS:
             raise InvalidInput(f"{size} characters are more than one call takes ({_MAX_CHARS}); use smaller batches")
         for name, value in values.items():
@@ -104,6 +104,13 @@ class Repository:
             raise TransactionConflict("another transaction came first; run it again", sqlstate=SERIALIZATION_FAILURE)
 
         return run() if self._db.transaction_open() else again_after_conflicts(run)
+
+
+def _size(value: Any) -> int:
+    """Return the characters of a parameter, if it can be long."""
+    if isinstance(value, list):
+        return sum(len(text) for text in value if text)
+    return len(value) if isinstance(value, str) else 0
 
 
 def stored_row(model: type[_Stored], row: Mapping[str, Any]) -> _Stored:

@@ -152,6 +152,7 @@ class CheckedTextField(CheckedField[_V, _V]):
 class NameField(CheckedTextField[_V]):
     """A name: a text of 1 to 255 characters that is not blank."""
 
+    field_type = "name_text"
     bulky = False
     blank = False
     max_chars = MAX_NAME_CHARS

@@ -8,7 +8,7 @@ from uuid import UUID
 from peewee import SQL, Check, CompositeKey
 
 from myloware_store.core.enums import ConnectorStatus, ConnectorType, WorkOrderStatus
-from myloware_store.orm.base import BaseModel, Entity, TenantEntity, name_checks, object_checks
+from myloware_store.orm.base import BaseModel, Entity, TenantEntity
 from myloware_store.orm.fields import EnumField, JsonField, ParentKey, TenantForeignKey, UuidField
 from myloware_store.orm.scalars import (
     CheckedBooleanField,
@@ -47,8 +47,6 @@ class Connector(TenantEntity):
         constraints = [
             SQL("CONSTRAINT connectors_tenant_id_id_key UNIQUE (tenant_id, id)"),
             SQL("CONSTRAINT connectors_tenant_id_name_key UNIQUE (tenant_id, name)"),
-            *name_checks("connectors", "tenant_id", "name"),
-            *object_checks("connectors", "config"),
         ]
 
 
@@ -71,8 +69,6 @@ class Tool(TenantEntity):
         constraints = [
             SQL("CONSTRAINT tools_tenant_id_id_key UNIQUE (tenant_id, id)"),
             SQL("CONSTRAINT tools_tenant_id_name_key UNIQUE (tenant_id, name)"),
-            *name_checks("tools", "tenant_id", "name"),
-            *object_checks("tools", "schema"),
         ]
         indexes = [SQL("CREATE INDEX tools_connector_id_idx ON tools (connector_id)")]
 
@@ -98,7 +94,6 @@ class Capability(Entity):
         table_name = "capabilities"
         constraints = [
             SQL("CONSTRAINT capabilities_name_key UNIQUE (name)"),
-            *name_checks("capabilities", "name", "scope"),
             Check("jsonb_typeof(permissions) = 'array'", "capabilities_permissions_check"),
         ]
 
@@ -127,7 +122,6 @@ class ToolCapability(BaseModel):
     class Meta:
         table_name = "tool_capabilities"
         primary_key = CompositeKey("tool", "capability")
-        constraints = [*name_checks("tool_capabilities", "tenant_id")]
         indexes = [SQL("CREATE INDEX tool_capabilities_capability_id_idx ON tool_capabilities (capability_id)")]
 
 
@@ -145,8 +139,6 @@ class Schema(Entity):
         table_name = "schemas"
         constraints = [
             SQL("CONSTRAINT schemas_name_version_key UNIQUE (name, version)"),
-            *name_checks("schemas", "name", "version", "document_type"),
-            *object_checks("schemas", "schema_definition"),
         ]
         indexes = [SQL("CREATE UNIQUE INDEX schemas_active_idx ON schemas (name) WHERE is_active")]
 
@@ -166,10 +158,6 @@ class WorkflowTemplate(Entity):
 
     class Meta:
         table_name = "workflow_templates"
-        constraints = [
-            *name_checks("workflow_templates", "name", "document_type"),
-            *object_checks("workflow_templates", "workflow_definition"),
-        ]
         indexes = [
             SQL("CREATE UNIQUE INDEX workflow_templates_active_idx ON workflow_templates (name) WHERE is_active")
         ]
@@ -202,8 +190,6 @@ class Run(TenantEntity):
     class Meta:
         table_name = "runs"
         constraints = [
-            *name_checks("runs", "tenant_id"),
-            *object_checks("runs", "context"),
             Check("(status IN ('COMPLETED', 'FAILED')) = (finished_at IS NOT NULL)", "runs_finished_at_check"),
         ]
         indexes = [
@@ -227,8 +213,6 @@ class EvalResult(TenantEntity):
     class Meta:
         table_name = "eval_results"
         constraints = [
-            *name_checks("eval_results", "tenant_id", "evaluation_type"),
-            *object_checks("eval_results", "metrics"),
             Check("score BETWEEN 0 AND 1", "eval_results_score_check"),
         ]
         indexes = [SQL("CREATE INDEX eval_results_work_item_id_idx ON eval_results (work_item_id)")]
@@ -249,10 +233,6 @@ class AuditLog(TenantEntity):
 
     class Meta:
         table_name = "audit_logs"
-        constraints = [
-            *name_checks("audit_logs", "tenant_id", "user_id", "action", "resource_type", "resource_id"),
-            *object_checks("audit_logs", "details"),
-        ]
         indexes = [
             SQL("CREATE INDEX audit_logs_tenant_id_created_at_idx ON audit_logs (tenant_id, created_at)"),
             SQL(

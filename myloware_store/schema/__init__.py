@@ -1,4 +1,4 @@
-"""The functions and triggers of the database, in `.sql` files; the models define the tables.
+"""The domains, functions and triggers of the database, in `.sql` files; the models define the tables.
 
 `ops.ddl` creates a whole schema from both. Migrations have their own, frozen copy, and a test compares the catalogs.
 """
@@ -9,8 +9,8 @@ from importlib.resources import files
 
 __all__ = ["FUNCTIONS", "TRIGGERS", "read_sql"]
 
-FUNCTIONS = ("content", "guards", "roll_up", "submit", "claim", "finish", "search")
-"""The files that create functions."""
+FUNCTIONS = ("domains", "content", "guards", "roll_up", "submit", "claim", "finish", "search")
+"""The files that create domains and functions."""
 
 TRIGGERS = "triggers"
 """The file that creates triggers, after the tables."""

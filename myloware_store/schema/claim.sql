@@ -10,8 +10,8 @@ CREATE FUNCTION claim_work_items(
     most int, agent text, lease float8, attempt_ids uuid[],
     of_types text[], of_tenants text[], fairly bool, since timestamptz[], behind uuid[], known_types text[]
 ) RETURNS TABLE (
-    item_id uuid, attempt_id uuid, attempt_number int, type text, content text, tenant_id text,
-    work_order_id uuid, lease_expires_at timestamptz, priority text, available_at timestamptz
+    item_id text, attempt_id text, attempt_number int, type text, content text, tenant_id text,
+    work_order_id text, lease_expires_at text, priority text, available_at text
 ) LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 SET enable_sort = off
@@ -23,9 +23,11 @@ DECLARE
     front CONSTANT timestamptz[] := array_fill('-infinity'::timestamptz, ARRAY[4]);
     -- Compared as text: neither the caller nor the database needs to know all types of the other.
     kinds CONSTANT text[] := COALESCE(of_types, known_types);
-    ready uuid[];
-    mended bool := false;
+    places tid[];
+    broken uuid[];
+    counts text;
 BEGIN
+    -- The rows are updated where they were locked: their places do not change in between.
     -- In each priority, begin after the time and id up to which the caller knows that nothing is left; if that
     -- finds too few items, begin at the front.
     LOOP
@@ -33,7 +35,7 @@ BEGIN
             -- Every tenant gets its share before any gets more; unused shares go to others. The order of the
             -- tenants is random each time, so that claims of one item are shared, too.
             -- Index: work_items_claim_tenant_idx; the recursion skips in it from one tenant to the next.
-            ready := ARRAY(
+            places := ARRAY(
                 WITH RECURSIVE found (name) AS (
                     (
                         SELECT w.tenant_id FROM work_items AS w
@@ -71,9 +73,9 @@ BEGIN
                     ) AS t
                 ),
                 shared AS MATERIALIZED (
-                    SELECT r.id FROM sharing AS t CROSS JOIN LATERAL (
-                        SELECT r.id FROM unnest(urgent_first) AS lane (priority) CROSS JOIN LATERAL (
-                            SELECT w.id FROM work_items AS w
+                    SELECT r.id, r.place FROM sharing AS t CROSS JOIN LATERAL (
+                        SELECT r.id, r.place FROM unnest(urgent_first) AS lane (priority) CROSS JOIN LATERAL (
+                            SELECT w.id, w.ctid AS place FROM work_items AS w
                             WHERE w.tenant_id = t.name AND w.type::text = ANY (kinds)
                                 AND w.status = 'QUEUED' AND w.priority = lane.priority
                                 AND w.available_at <= statement_timestamp() AND w.attempt_count < w.max_attempts
@@ -86,9 +88,9 @@ BEGIN
                     LIMIT most
                 ),
                 others AS MATERIALIZED (
-                    SELECT r.id FROM drawn AS t CROSS JOIN unnest(urgent_first) AS lane (priority)
+                    SELECT r.place FROM drawn AS t CROSS JOIN unnest(urgent_first) AS lane (priority)
                     CROSS JOIN LATERAL (
-                        SELECT w.id FROM work_items AS w
+                        SELECT w.ctid AS place FROM work_items AS w
                         WHERE w.tenant_id = t.name AND w.type::text = ANY (kinds)
                             AND w.status = 'QUEUED' AND w.priority = lane.priority
                             AND w.available_at <= statement_timestamp() AND w.attempt_count < w.max_attempts
@@ -99,13 +101,13 @@ BEGIN
                     ) AS r
                     LIMIT most - (SELECT count(*) FROM shared)
                 )
-                (SELECT id FROM shared UNION ALL SELECT id FROM others) LIMIT most
+                (SELECT place FROM shared UNION ALL SELECT place FROM others) LIMIT most
             );
         ELSIF of_tenants IS NOT NULL THEN
             -- Read the first items of each range, then take the due number from each: only taken items are
             -- locked. If others hold the first items of a range, the next ones are taken.
             -- Index: work_items_claim_tenant_idx, which contains the type, so that other types are skipped in it.
-            ready := ARRAY(
+            places := ARRAY(
                 WITH seen AS MATERIALIZED (
                     SELECT t.name, lane.*, r.available_at, r.id
                     FROM unnest(of_tenants) AS t (name)
@@ -126,8 +128,8 @@ BEGIN
                     FROM (SELECT * FROM seen ORDER BY priority DESC, available_at, id LIMIT most) AS first
                     GROUP BY name, priority, start, after_id
                 )
-                SELECT r.id FROM lane CROSS JOIN LATERAL (
-                    SELECT w.id FROM work_items AS w
+                SELECT r.place FROM lane CROSS JOIN LATERAL (
+                    SELECT w.ctid AS place FROM work_items AS w
                     WHERE w.tenant_id = lane.name AND w.type::text = ANY (kinds)
                         AND w.status = 'QUEUED' AND w.priority = lane.priority
                         AND w.available_at <= statement_timestamp()
@@ -141,7 +143,7 @@ BEGIN
             );
         ELSIF of_types IS NOT NULL THEN
             -- The same with the index work_items_claim_type_idx.
-            ready := ARRAY(
+            places := ARRAY(
                 WITH seen AS MATERIALIZED (
                     SELECT t.name, lane.*, r.available_at, r.id
                     FROM unnest(of_types::work_item_type[]) AS t (name)
@@ -161,8 +163,8 @@ BEGIN
                     FROM (SELECT * FROM seen ORDER BY priority DESC, available_at, id LIMIT most) AS first
                     GROUP BY name, priority, start, after_id
                 )
-                SELECT r.id FROM lane CROSS JOIN LATERAL (
-                    SELECT w.id FROM work_items AS w
+                SELECT r.place FROM lane CROSS JOIN LATERAL (
+                    SELECT w.ctid AS place FROM work_items AS w
                     WHERE w.type = lane.name AND w.status = 'QUEUED' AND w.priority = lane.priority
                         AND w.available_at <= statement_timestamp()
                         AND (w.available_at, w.id) > (lane.start, lane.after_id)
@@ -175,10 +177,10 @@ BEGIN
             );
         ELSE
             -- Index: work_items_claim_idx.
-            ready := ARRAY(
-                SELECT r.id FROM unnest(urgent_first, since, behind) AS lane (priority, start, after_id)
+            places := ARRAY(
+                SELECT r.place FROM unnest(urgent_first, since, behind) AS lane (priority, start, after_id)
                 CROSS JOIN LATERAL (
-                    SELECT w.id FROM work_items AS w
+                    SELECT w.ctid AS place FROM work_items AS w
                     WHERE w.status = 'QUEUED' AND w.priority = lane.priority
                         AND w.available_at <= statement_timestamp()
                         AND (w.available_at, w.id) > (lane.start, lane.after_id)
@@ -190,23 +192,25 @@ BEGIN
                 LIMIT most
             );
         END IF;
-        EXIT WHEN cardinality(ready) = most OR since = front;
+        EXIT WHEN cardinality(places) = most OR since = front;
         since := front;
         behind := array_fill('00000000-0000-0000-0000-000000000000'::uuid, ARRAY[4]);
     END LOOP;
 
-    IF ready = '{}' THEN
+    IF places = '{}' THEN
         RETURN;
     END IF;
+    counts := set_config('myloware.counts', 'kept', true);  -- see triggers.sql
     LOOP
         BEGIN
             RETURN QUERY
             WITH claimed AS (
                 UPDATE work_items AS w
                 SET status = 'PROCESSING', attempt_count = w.attempt_count + 1, updated_at = statement_timestamp(),
-                    current_attempt_id = attempt_ids[array_position(ready, w.id)]
-                WHERE w.id = ANY (ready) AND w.attempt_count < w.max_attempts
-                RETURNING w.*
+                    current_attempt_id = attempt_ids[array_position(places, w.ctid)]
+                WHERE w.ctid = ANY (places) AND w.attempt_count < w.max_attempts
+                RETURNING w.id, w.current_attempt_id, w.attempt_count, w.type, w.content, w.tenant_id,
+                    w.work_order_id, w.priority, w.available_at
             ),
             started AS (
                 INSERT INTO attempts
@@ -214,34 +218,48 @@ BEGIN
                 SELECT current_attempt_id, tenant_id, id, agent, attempt_count, statement_timestamp(), ends
                 FROM claimed
                 RETURNING id
+            ),
+            -- The first item of an order moves it on. IS NOT DISTINCT FROM leaves the planner only the index of the
+            -- primary key.
+            begun AS (
+                UPDATE work_orders AS o SET status = 'PROCESSING', updated_at = statement_timestamp()
+                WHERE o.id = ANY (ARRAY(
+                    SELECT p.id FROM work_orders AS p
+                    WHERE p.id = ANY (ARRAY(SELECT DISTINCT work_order_id FROM claimed))
+                        AND p.status IS NOT DISTINCT FROM 'PENDING'
+                    ORDER BY p.id FOR NO KEY UPDATE
+                ))
             )
             -- Python has no times before the year 1. All attempts are stored before the first row is returned.
-            SELECT c.id, c.current_attempt_id, c.attempt_count, c.type::text, c.content, c.tenant_id,
-                c.work_order_id, ends, c.priority::text, greatest(c.available_at, '0002-01-01 00:00+00')
+            SELECT c.id::text, c.current_attempt_id::text, c.attempt_count, c.type::text, c.content,
+                c.tenant_id::text, c.work_order_id::text, ends::text, c.priority::text,
+                greatest(c.available_at, '0002-01-01 00:00+00')::text
             FROM claimed AS c
             WHERE (SELECT count(*) FROM started) > 0
             ORDER BY c.priority DESC, c.available_at, c.id;
-            RETURN;
+            EXIT;
         EXCEPTION WHEN unique_violation THEN
-            IF mended THEN
+            IF broken IS NOT NULL THEN
                 RAISE;
             END IF;
-            mended := true;
             -- Rows were written by hand: a queued item has an attempt that has not ended, or its count was
             -- reduced. It keeps as many tries as it had left, as far as they can be counted; an item without any is
             -- left out.
+            broken := ARRAY(SELECT w.id FROM work_items AS w WHERE w.ctid = ANY (places));
             UPDATE attempts AS a
             SET status = 'FAILED', error = 'its item was in the queue', finished_at = statement_timestamp(),
                 updated_at = statement_timestamp()
-            WHERE a.work_item_id = ANY (ready) AND a.finished_at IS NULL;
+            WHERE a.work_item_id = ANY (broken) AND a.finished_at IS NULL;
             UPDATE work_items AS w
             SET attempt_count = made.tries,
                 max_attempts = least(w.max_attempts::bigint - w.attempt_count + made.tries, 2147483647)
-            FROM unnest(ready) AS r (id) CROSS JOIN LATERAL (
+            FROM unnest(broken) AS r (id) CROSS JOIN LATERAL (
                 SELECT max(a.attempt_number) AS tries FROM attempts AS a WHERE a.work_item_id = r.id
             ) AS made
-            WHERE w.id = r.id AND w.id = ANY (ready) AND w.attempt_count < made.tries;
+            WHERE w.id = r.id AND w.id = ANY (broken) AND w.attempt_count < made.tries;
+            places := ARRAY(SELECT w.ctid FROM work_items AS w WHERE w.id = ANY (broken));
         END;
     END LOOP;
+    counts := set_config('myloware.counts', '', true);
 END
 $$;

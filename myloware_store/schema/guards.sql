@@ -8,56 +8,71 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION require_cause() RETURNS trigger LANGUAGE plpgsql AS $$
+-- Its trigger calls it for the moves that need a look; those of claim and finish need none.
+CREATE FUNCTION work_items_guard() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    move CONSTANT text := OLD.status::text || ' to ' || NEW.status::text;
+    hint text := '';
 BEGIN
-    -- A failed item is queued again only by a replay of its dead letter, a queued one fails only if its order
-    -- is cancelled.
-    IF (CASE NEW.status
-        WHEN 'QUEUED' THEN NOT EXISTS (
+    IF move = 'PROCESSING to QUEUED' THEN
+        -- An item can be claimed only while it has tries left.
+        UPDATE work_items SET max_attempts = attempt_count + 1 WHERE id = NEW.id AND attempt_count >= max_attempts;
+        RETURN NULL;
+    ELSIF OLD.status = 'PROCESSING' THEN
+        IF EXISTS (
+            SELECT FROM approval_events
+            WHERE work_item_id = NEW.id
+                AND (NEW.status, decision) IN (('COMPLETED', 'APPROVED'), ('FAILED', 'REJECTED'))
+        ) OR EXISTS (
+            SELECT FROM work_orders WHERE id = NEW.work_order_id AND cancelled_at = NEW.processed_at
+        ) THEN
+            RETURN NULL;
+        ELSIF OLD.awaiting_approval THEN
+            hint := ' without a decision';
+        ELSE
+            -- Failed by hand: only the replay of a letter queues it again.
+            INSERT INTO dead_letters (tenant_id, source, event_type, payload, error, retry_count, work_item_id)
+            SELECT NEW.tenant_id, 'work_items', NEW.type::text,
+                jsonb_build_object(
+                    'work_item_id', NEW.id, 'attempt_id', NEW.current_attempt_id, 'content', NEW.content
+                ),
+                'the item was failed by hand', greatest(NEW.attempt_count - 1, 0), NEW.id
+            ON CONFLICT (work_item_id) WHERE replayed_at IS NULL DO NOTHING;
+            RETURN NULL;
+        END IF;
+    ELSIF move = 'FAILED to QUEUED' THEN
+        IF EXISTS (
             SELECT FROM dead_letters
             WHERE tenant_id = NEW.tenant_id AND work_item_id = NEW.id AND replayed_at >= OLD.processed_at
-        )
-        ELSE NOT EXISTS (
-            SELECT FROM work_orders WHERE id = NEW.work_order_id AND cancelled_at = NEW.processed_at
-        )
-    END) THEN
-        RAISE EXCEPTION USING
-            ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME,
-            MESSAGE = 'work_items cannot move from ' || OLD.status::text || ' to ' || NEW.status::text
-                || CASE NEW.status
-                    WHEN 'QUEUED' THEN ' except by replaying its dead letter' ELSE ' except by cancelling its order'
-                END;
+        ) THEN
+            RETURN NULL;
+        END IF;
+        hint := ' except by replaying its dead letter';
+    ELSIF move = 'QUEUED to FAILED' THEN
+        IF EXISTS (SELECT FROM work_orders WHERE id = NEW.work_order_id AND cancelled_at = NEW.processed_at) THEN
+            RETURN NULL;
+        END IF;
+        hint := ' except by cancelling its order';
     END IF;
-    RETURN NULL;
+    RAISE EXCEPTION USING
+        ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME,
+        MESSAGE = 'work_items cannot move from ' || move || hint;
 END
 $$;
 
-CREATE FUNCTION work_items_follow_hand() RETURNS trigger LANGUAGE plpgsql AS $$
-DECLARE
-    decided CONSTANT bool := EXISTS (
-        SELECT FROM approval_events
-        WHERE work_item_id = NEW.id
-            AND (NEW.status, decision) IN (('COMPLETED', 'APPROVED'), ('FAILED', 'REJECTED'))
-    ) OR EXISTS (
-        SELECT FROM work_orders WHERE id = NEW.work_order_id AND cancelled_at = NEW.processed_at
-    );
+CREATE FUNCTION work_orders_guard() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF NEW.status = 'QUEUED' THEN
-        -- An item can be claimed only while it has tries left.
-        UPDATE work_items SET max_attempts = attempt_count + 1 WHERE id = NEW.id AND attempt_count >= max_attempts;
-    ELSIF OLD.awaiting_approval AND NOT decided THEN
+    IF OLD.open_items <> NEW.open_items OR OLD.failed_items <> NEW.failed_items THEN
         RAISE EXCEPTION USING
             ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME,
-            MESSAGE = 'work_items cannot move from PROCESSING to ' || NEW.status::text || ' without a decision';
-    ELSIF NEW.status = 'FAILED' AND NOT decided THEN
-        -- Only the replay of a letter queues it again.
-        INSERT INTO dead_letters (tenant_id, source, event_type, payload, error, retry_count, work_item_id)
-        SELECT NEW.tenant_id, 'work_items', NEW.type::text,
-            jsonb_build_object(
-                'work_item_id', NEW.id, 'attempt_id', NEW.current_attempt_id, 'content', NEW.content
-            ),
-            'the item was failed by hand', greatest(NEW.attempt_count - 1, 0), NEW.id
-        ON CONFLICT (work_item_id) WHERE replayed_at IS NULL DO NOTHING;
+            MESSAGE = 'open_items and failed_items of an order follow its items';
+    ELSIF OLD.status <> NEW.status AND (OLD.status, NEW.status) NOT IN (
+        ('PENDING', 'PROCESSING'), ('PROCESSING', 'COMPLETED'), ('PROCESSING', 'FAILED'),
+        ('COMPLETED', 'PROCESSING'), ('FAILED', 'PROCESSING')
+    ) THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME,
+            MESSAGE = 'work_orders cannot move from ' || OLD.status::text || ' to ' || NEW.status::text;
     END IF;
     RETURN NULL;
 END
@@ -68,14 +83,6 @@ BEGIN
     RAISE EXCEPTION USING
         ERRCODE = 'restrict_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME,
         MESSAGE = TG_TABLE_NAME || ' is append-only';
-END
-$$;
-
-CREATE FUNCTION work_orders_refuse_count() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    RAISE EXCEPTION USING
-        ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME,
-        MESSAGE = 'open_items and failed_items of an order follow its items';
 END
 $$;
 

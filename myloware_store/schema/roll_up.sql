@@ -1,5 +1,5 @@
--- Updates an order's counters and status with its items, no matter who writes them. Its plans are cached: see
--- submit.sql.
+-- Updates an order's counters and status with its items, no matter who writes them. Only submit, claim and finish do
+-- so themselves (`myloware.counts`, see triggers.sql). Its plans are cached: see submit.sql.
 
 CREATE FUNCTION work_items_roll_up() RETURNS trigger LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
@@ -94,8 +94,8 @@ BEGIN
 
     -- Waiting workers hold this lock shared. If no worker holds it, skip NOTIFY, so that no commit waits for
     -- NOTIFY's lock; a worker that begins to wait gets the lock once this transaction is visible.
-    IF claimable AND NOT pg_try_advisory_xact_lock(1836674167, hashtext(TG_TABLE_SCHEMA)) THEN
-        PERFORM pg_notify('myloware_work', TG_TABLE_SCHEMA);
+    IF claimable AND NOT pg_try_advisory_xact_lock(1836674167, TG_RELID::int) THEN
+        PERFORM pg_notify('myloware_work', TG_RELID::text);
     END IF;
 
     -- Always in the order of their ids, so that two statements never deadlock. The rest after a DELETE is counted

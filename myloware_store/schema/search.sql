@@ -3,12 +3,12 @@
 -- Indexes a batch of items that have ended, those that ended first, and returns how many. It skips what others have locked.
 CREATE FUNCTION index_work_items(most int, of_tenant text) RETURNS int LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
--- No counter of an order changes.
-SET myloware.counts = 'kept'
 AS $$
 DECLARE
     indexed int;
+    counts text;
 BEGIN
+    counts := set_config('myloware.counts', 'kept', true); -- no counter of an order changes: see triggers.sql
     -- Index: work_items_unindexed_idx. After a megabyte of contents the batch is full, so that none takes long.
     WITH ended AS MATERIALIZED (
         SELECT id, processed_at, octet_length(content) AS size FROM work_items
@@ -24,6 +24,7 @@ BEGIN
     UPDATE work_items SET searchable = true
     WHERE id = ANY (ARRAY(SELECT id FROM measured WHERE size_before < 1000000));
     GET DIAGNOSTICS indexed = ROW_COUNT;
+    counts := set_config('myloware.counts', '', true);
     RETURN indexed;
 END
 $$;

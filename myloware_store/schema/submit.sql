@@ -9,45 +9,48 @@
 -- The functions take and return labels as text: an enum type that one of them named could not be recreated.
 
 -- Stores nothing if the schemas that the documents were checked against (`stamps`, as `schemas.active` read them)
--- are no longer the active ones; then `holds` is false. Returns no order if its key was used before.
+-- are no longer the active ones; then `holds` is false. Returns no time if its key was used before.
 -- Indexes: schemas_active_idx, work_orders_tenant_id_idempotency_key_key.
 CREATE FUNCTION submit_work_order(
     order_id uuid, of_tenant text, of_priority text, workflow text, author text, details jsonb, key text,
     item_ids uuid[], item_types text[], contents text[], available timestamptz, tries int,
     document_types text[], stamps text[]
-) RETURNS TABLE (
-    holds bool, id uuid, created_at timestamptz, tenant_id text, status text, priority text,
-    workflow_id text, created_by text, metadata jsonb, idempotency_key text, open_items int, failed_items int,
-    cancelled_at timestamptz, updated_at timestamptz
-) LANGUAGE plpgsql
+) RETURNS TABLE (holds bool, created_at timestamptz, metadata jsonb) LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
 #variable_conflict use_column
+DECLARE
+    due CONSTANT timestamptz := COALESCE(available, statement_timestamp());
+    urgency CONSTANT priority := of_priority;
+    counts text;
 BEGIN
-    RETURN QUERY
-    WITH checked AS MATERIALIZED (
-        SELECT (
-            SELECT COALESCE(array_agg(s.stamp ORDER BY s.stamp COLLATE "C"), '{}') = stamps
-            FROM (
-                SELECT concat_ws(' ', id, xmin, ctid) AS stamp FROM schemas
-                WHERE is_active AND document_type = ANY (document_types)
-            ) AS s
-        ) AS holds
-    ),
-    made AS (
-        INSERT INTO work_orders (id, tenant_id, priority, workflow_id, created_by, metadata, idempotency_key)
-        SELECT order_id, of_tenant, of_priority::priority, workflow, author, details, key FROM checked WHERE holds
+    holds := stamps = (
+        SELECT COALESCE(array_agg(s.stamp ORDER BY s.stamp COLLATE "C"), '{}')
+        FROM (
+            SELECT concat_ws(' ', id, xmin, ctid) AS stamp FROM schemas
+            WHERE is_active AND document_type = ANY (document_types)
+        ) AS s
+    );
+    IF holds THEN
+        counts := set_config('myloware.counts', 'kept', true);  -- see triggers.sql
+        INSERT INTO work_orders AS o
+            (id, tenant_id, priority, workflow_id, created_by, metadata, idempotency_key, open_items)
+        VALUES (order_id, of_tenant, urgency, workflow, author, details, key, cardinality(item_ids))
         ON CONFLICT ON CONSTRAINT work_orders_tenant_id_idempotency_key_key DO NOTHING
-        RETURNING *
-    ),
-    items AS (
-        INSERT INTO work_items (id, tenant_id, work_order_id, type, content, priority, available_at, max_attempts)
-        SELECT given.id, made.tenant_id, made.id, given.type::work_item_type, given.content, made.priority,
-            COALESCE(available, statement_timestamp()), tries
-        FROM made, unnest(item_ids, item_types, contents) AS given (id, type, content)
-    )
-    SELECT c.holds, m.id, m.created_at, m.tenant_id, m.status::text, m.priority::text, m.workflow_id, m.created_by,
-        m.metadata, m.idempotency_key, m.open_items, m.failed_items, m.cancelled_at, m.updated_at
-    FROM checked AS c LEFT JOIN made AS m ON true;
+        RETURNING o.created_at, o.metadata INTO created_at, metadata;
+        IF FOUND THEN
+            INSERT INTO work_items
+                (id, tenant_id, work_order_id, type, content, priority, available_at, max_attempts)
+            SELECT given.id, of_tenant, order_id, given.type, given.content, urgency, due, tries
+            FROM unnest(item_ids, item_types::work_item_type[], contents) AS given (id, type, content);
+            -- As work_items_roll_up() does.
+            IF due <= statement_timestamp()
+                AND NOT pg_try_advisory_xact_lock(1836674167, 'work_items'::regclass::oid::int) THEN
+                PERFORM pg_notify('myloware_work', 'work_items'::regclass::oid::text);
+            END IF;
+        END IF;
+        counts := set_config('myloware.counts', '', true);
+    END IF;
+    RETURN NEXT;
 END
 $$;

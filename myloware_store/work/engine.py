@@ -28,7 +28,7 @@ from myloware_store.core.errors import (
 )
 from myloware_store.core.results import Claim, NewItem, Outcome, Pruned, TenantStats, WorkStats
 from myloware_store.core.sql import queries_beside
-from myloware_store.core.values import dump_json, is_uuid, read_label
+from myloware_store.core.values import dump_json, is_uuid, new_ids, text_array, uuid_array
 from myloware_store.db.listening import Listener
 from myloware_store.db.tenancy import current_tenant
 from myloware_store.memory.text import typed
@@ -40,18 +40,20 @@ from myloware_store.work.models import WorkItem, WorkOrder
 from myloware_store.work.prometheus import exposition
 from myloware_store.work.rows import (
     KNOWN_TYPES,
+    LARGEST_BATCH,
+    SHORTEST_LEASE,
     as_claims,
     as_document,
     as_outcomes,
     error_text,
     fence,
     paired,
+    read_claims,
     wanted,
+    wish,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
-
     from myloware_store.db.database import StoreDatabase
 
 __all__ = ["Work"]
@@ -61,8 +63,6 @@ _sql = queries_beside(__file__)
 _OPEN = (WorkOrderStatus.PENDING, WorkOrderStatus.PROCESSING)
 _SHORTEST_LOOK = 0.005
 _LONGEST_LOOK = 0.5
-_SHORTEST_LEASE = 0.001
-_LARGEST_BATCH = 1000
 _LOOK_SECONDS = 5.0
 """How often a waiting worker polls: notifications are lost with its session."""
 _LOOK_DEAF_SECONDS = 0.25
@@ -130,8 +130,9 @@ class Work(Repository):
             raise InvalidInput("submit: an order needs at least one item")
         workflow = str(workflow_id) if is_uuid(workflow_id) else workflow_id
         key = None if idempotency_key is None else as_name(idempotency_key, "idempotency_key")
+        order_id = uuid7()
         values: dict[str, Any] = {
-            "order_id": str(uuid7()),
+            "order_id": str(order_id),
             "tenant_id": tenant,
             "priority": as_enum(priority, Priority, "priority").value,
             "workflow_id": None if workflow is None else as_name(workflow, "workflow_id"),
@@ -140,25 +141,38 @@ class Work(Repository):
             "key": key,
             "available_at": None if available_at is None else as_instant(available_at, "available_at"),
             "max_attempts": as_count(max_attempts, "max_attempts", most=1000),
-            "item_ids": [str(uuid7()) for _ in documents],
-            "types": [kind for kind, _ in documents],
-            "contents": [content for _, content in documents],
+            "item_ids": new_ids(len(documents)),
+            "types": text_array(kind for kind, _ in documents),
+            "contents": text_array(content for _, content in documents),
         }
         try:
-            order = self._store_checked(documents, values)
+            stored = self._store_checked(documents, values)
         except InvalidDocument:
             # Items that were submitted under this key before the schema was activated are not submitted again.
             if key is None or not self._by_key(tenant, key):
                 raise
-            order = None
-        if order is None:
+            stored = None
+        if stored is None:
             return self._first_order(tenant, key, documents)
         if available_at is not None:
             self._horizons.forget()
-        # The roll-up trigger counted the items after the row was returned.
-        order.open_items = len(documents)
-        order._dirty.clear()  # noqa: SLF001  the stored row says so, too
-        return order
+        created_at, details = stored
+        row = {
+            "id": order_id,
+            "created_at": created_at,
+            "tenant_id": tenant,
+            "status": WorkOrderStatus.PENDING,
+            "priority": values["priority"],
+            "workflow_id": workflow,
+            "created_by": values["created_by"],
+            "metadata": details,
+            "idempotency_key": key,
+            "open_items": len(documents),
+            "failed_items": 0,
+            "cancelled_at": None,
+            "updated_at": created_at,
+        }
+        return stored_row(WorkOrder, row)
 
     def cancel(self, order_id: UUID | str) -> set[UUID]:
         """Cancel an order: its open items fail at once, without dead letters, and the order fails with them.
@@ -299,30 +313,7 @@ class Work(Repository):
         Raises:
             InvalidInput: An argument is out of its bounds.
         """
-        count = as_count(n, "n", most=_LARGEST_BATCH)
-        values: dict[str, Any] = {
-            "agent_id": as_name(agent_id, "agent_id"),
-            "n": count,
-            "attempt_ids": [str(uuid7()) for _ in range(count)],
-            **wanted(types, tenants),
-            "known_types": KNOWN_TYPES,
-            "lease": as_seconds(lease, "lease", least=_SHORTEST_LEASE),
-            "fair": as_flag(fair, "fair"),
-        }
-        rows = self._claimed(values, None if fair else (str(values["types"]), str(values["tenants"])))
-        return [
-            Claim(
-                item_id=item_id,
-                attempt_id=attempt_id,
-                attempt_number=number,
-                type=read_label(WorkItemType, kind),
-                content=content,
-                tenant_id=tenant_id,
-                work_order_id=order_id,
-                lease_expires_at=expires.astimezone(UTC),
-            )
-            for item_id, attempt_id, number, kind, content, tenant_id, order_id, expires, *_ in rows
-        ]
+        return read_claims(self._claimed(_sql("claim"), wish(agent_id, n, types, tenants, lease, fair=fair)))
 
     def heartbeat(self, claims: Iterable[Claim], lease: float = 60.0) -> set[UUID]:
         """Extend the leases of claims that still hold their items.
@@ -339,8 +330,8 @@ class Work(Repository):
         """
         held = as_claims(claims)
         values = {
-            "attempt_ids": [str(claim.attempt_id) for claim in held],
-            "lease": as_seconds(lease, "lease", least=_SHORTEST_LEASE),
+            "attempt_ids": uuid_array(claim.attempt_id for claim in held),
+            "lease": as_seconds(lease, "lease", least=SHORTEST_LEASE),
         }
         return {item_id for (item_id,) in self._rows(_sql("heartbeat"), values)}
 
@@ -362,9 +353,55 @@ class Work(Repository):
             InvalidInput: The numbers of claims and results differ, or a result is not JSON; nothing was written.
             LeaseLost: Inside the caller's transaction, if a claim no longer holds its item; none was accepted.
         """
-        held = as_claims(claims)
-        outputs = [dump_json(result, f"results[{n}]") for n, result in enumerate(paired(results, held, "results"))]
-        return self._end(_sql("finish"), held, {"outputs": outputs, "gate": as_flag(gate, "gate")})
+        held, values = _finished(claims, results, gate=gate)
+        return self._finish(held, values)
+
+    def finish_and_claim(
+        self,
+        claims: Iterable[Claim],
+        results: Sequence[Any],
+        agent_id: str,
+        n: int = 1,
+        *,
+        gate: bool = False,
+        types: Iterable[WorkItemType | str] | None = None,
+        tenants: Iterable[str] | None = None,
+        lease: float = 60.0,
+        fair: bool = False,
+    ) -> tuple[set[UUID], list[Claim]]:
+        """Do what `finish` and then `claim` do, in one transaction and one round trip.
+
+        After `AmbiguousCommit` (the reply was lost) call `finish` again. The items that this call claimed, if any, come
+        back when their lease ends.
+
+        Args:
+            claims: Claims that `claim` returned; none are accepted, too.
+            results: One JSON value for each claim, 4 MiB at most each.
+            agent_id: The name of the worker.
+            n: Most items to claim (1 to 1000).
+            gate: As for `finish`.
+            types: As for `claim`.
+            tenants: As for `claim`.
+            lease: As for `claim`.
+            fair: As for `claim`.
+
+        Returns:
+            The ids of the finished items that were accepted, and the new claims.
+
+        Raises:
+            InvalidInput: An argument is out of its bounds, or a result is not JSON; nothing was written.
+            LeaseLost: Inside the caller's transaction, if a claim no longer holds its item; none was accepted, and
+                nothing claimed.
+        """
+        held, values = _finished(claims, results, gate=gate)
+        wanted = wish(agent_id, n, types, tenants, lease, fair=fair)
+        if not held or self._db.transaction_open():
+            return self._finish(held, values), read_claims(self._claimed(_sql("claim"), wanted))
+        wanted |= {**values, "held_attempt_ids": values["attempt_ids"], "attempt_ids": wanted["attempt_ids"]}
+        rows = self._claimed(_sql("finish_and_claim"), wanted, skip=1)
+        refused = rows[0][0]
+        claimed = read_claims([row[1:] for row in rows if row[1] is not None])
+        return self._finish(held, values, refused=refused), claimed
 
     def fail(
         self,
@@ -405,7 +442,7 @@ class Work(Repository):
 
         def values(batch: Sequence[tuple[Claim, str]]) -> dict[str, Any]:
             claims = [claim for claim, _ in batch]
-            letters = [str(uuid7()) for _ in batch]
+            letters = new_ids(len(batch))
             return {**fence(claims), "errors": [error for _, error in batch], "letter_ids": letters, **options}
 
         statement = _sql("fail") + _sql("give_up")
@@ -455,8 +492,8 @@ class Work(Repository):
         Raises:
             InvalidInput: The limit is out of its bounds.
         """
-        count = as_count(limit, "limit", most=_LARGEST_BATCH)
-        values = {"limit": count, "letter_ids": [str(uuid7()) for _ in range(count)], "delay": None}
+        count = as_count(limit, "limit", most=LARGEST_BATCH)
+        values = {"limit": count, "letter_ids": new_ids(count), "delay": None}
         return as_outcomes(self._rows(_sql("reap") + _sql("give_up"), values))
 
     def index(self, limit: int = 1000) -> int:
@@ -586,8 +623,10 @@ class Work(Repository):
                 pruned += Pruned(orders=0, items=0, dead_letters=letters)
         return pruned
 
-    def _store_checked(self, documents: list[tuple[str, str]], values: dict[str, Any]) -> WorkOrder | None:
-        """Store documents that match the active schemas, and return the order; None if its key was used before.
+    def _store_checked(self, documents: list[tuple[str, str]], values: dict[str, Any]) -> tuple[Any, Any] | None:
+        """Store documents that match the active schemas; return the time and the metadata as stored.
+
+        None if the key was used before.
 
         They are checked against the schemas that were active when this store last asked. The statement that stores them
         checks that these are still active, so no other query is needed until an activation.
@@ -602,9 +641,9 @@ class Work(Repository):
                     raise
             else:
                 given = {**values, "document_types": [*types], "stamps": [*active.stamps]}
-                (row,) = self._named(_sql("submit"), given)
-                if row["holds"]:
-                    return stored_row(WorkOrder, row) if row["id"] else None
+                ((holds, created_at, metadata),) = self._rows(_sql("submit"), given)
+                if holds:
+                    return None if created_at is None else (created_at, metadata)
             active, asked = self._definitions.active(types), True
             self._active[types] = active
 
@@ -622,23 +661,48 @@ class Work(Repository):
             raise IdempotencyConflict(f"the key {key!r} was used before, with other items, for order {order.id}")
         return order
 
-    def _claimed(self, values: dict[str, Any], kind: Hashable | None) -> list[tuple[Any, ...]]:
-        """Claim from where the last claim of this kind ended; from the front of the queue if the kind is None."""
+    def _claimed(self, statement: str, values: dict[str, Any], *, skip: int = 0) -> list[tuple[Any, ...]]:
+        """Claim from where the last claim of this kind ended; a fair claim, from the front of the queue.
+
+        Args:
+            statement: The statement.
+            values: Its parameters.
+            skip: The number of its columns before those of the claims.
+        """
+        kind = None if values["fair"] else (str(values["types"]), str(values["tenants"]))
         horizon = Horizon() if kind is None else self._horizons.get(kind)
         begin = time.monotonic()
-        rows = self._rows(_sql("claim"), {**values, **horizon.as_parameters()})
+        rows = self._rows(statement, {**values, **horizon.as_parameters()})
         # A rollback makes items claimable again, so a claim inside a transaction moves no horizon.
-        if kind is not None and rows and not self._db.transaction_open():
-            item_id, *_, expires, priority, available_at = rows[-1]
+        if kind is not None and rows and rows[-1][skip] is not None and not self._db.transaction_open():
+            item_id, *_, expires, priority, available_at = rows[-1][skip:]
             self._horizons.move(
                 kind,
                 horizon,
                 (priority, (available_at, item_id)),
                 full=len(rows) == values["n"],
-                now=expires - timedelta(seconds=values["lease"]),
+                now=datetime.fromisoformat(expires) - timedelta(seconds=values["lease"]),
                 seconds=time.monotonic() - begin,
             )
         return rows
+
+    def _finish(self, held: Sequence[Claim], values: dict[str, Any], *, refused: list[UUID] | None = None) -> set[UUID]:
+        """Finish items, and return those that were accepted.
+
+        Args:
+            held: The claims, in the order of their items' ids.
+            values: The parameters.
+            refused: The items that a first call refused.
+        """
+        whole = self._db.transaction_open()
+        if refused is None:
+            ((refused,),) = self._rows(_sql("finish"), {**values, "whole": whole})
+        if refused:
+            # An earlier call that was still running may have finished some of them since this one began.
+            ((refused,),) = self._rows(_sql("finish"), {**values, "whole": whole})
+        accepted = {claim.item_id for claim in held}.difference(refused or ())
+        _refuse_lost(held, accepted, whole=whole)
+        return accepted
 
     def _end(self, statement: str, held: Sequence[Claim], values: dict[str, Any]) -> set[UUID]:
         """Run a repeatable statement, and return the items that it accepted.
@@ -707,6 +771,16 @@ class Work(Repository):
             if ended_at is not None:  # the order has more items
                 self._execute(_sql("prune_on"), {"order_id": str(order_id), "ended_at": ended_at})
         return rows
+
+
+def _finished(claims: Iterable[Claim], results: Sequence[Any], *, gate: bool) -> tuple[list[Claim], dict[str, Any]]:
+    """Check claims and their results; return the claims, in the order of their items' ids, and the parameters."""
+    given = as_claims(claims)
+    outputs = [dump_json(result, f"results[{n}]") for n, result in enumerate(paired(results, given, "results"))]
+    if len(given) > 1:
+        order = sorted(range(len(given)), key=lambda n: given[n].item_id.int)
+        given, outputs = [given[n] for n in order], [outputs[n] for n in order]
+    return given, {**fence(given), "outputs": f"[{','.join(outputs)}]", "gate": as_flag(gate, "gate")}
 
 
 def _refuse_lost(claims: Sequence[Claim], accepted: set[UUID], *, whole: bool) -> None:

@@ -8,16 +8,17 @@ last claim ended and begins there. It begins at the front every few seconds, and
 from __future__ import annotations
 
 import time
-from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import attrs
 
 from myloware_store.core.enums import Priority
+from myloware_store.core.values import text_array
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
+    from datetime import datetime
 
 __all__ = ["Horizon", "Horizons"]
 
@@ -30,10 +31,10 @@ _SHARE = 20
 _MOST_KEPT = 100
 
 
-Place = tuple[datetime | str, UUID]
-"""When an item of a priority became ready, and its id: the order of claims."""
+Place = tuple[str, str]
+"""When an item of a priority became ready, and its id, as text: the order of claims."""
 
-_NOBODY = UUID(int=0)
+_NOBODY = str(UUID(int=0))
 FRONT: tuple[Place, ...] = (("-infinity", _NOBODY),) * len(URGENT_FIRST)
 
 
@@ -49,11 +50,11 @@ class Horizon:
     places: tuple[Place, ...] = FRONT
     until: float = 0.0
 
-    def as_parameters(self) -> dict[str, list[str]]:
-        """Return it as parameters of the statement `claim`."""
+    def as_parameters(self) -> dict[str, str]:
+        """Return it as parameters of the statement `claim`, array literals."""
         return {
-            "since": [moment if isinstance(moment, str) else moment.isoformat() for moment, _ in self.places],
-            "behind": [str(item_id) for _, item_id in self.places],
+            "since": text_array(moment for moment, _ in self.places),
+            "behind": text_array(item_id for _, item_id in self.places),
         }
 
 
@@ -88,7 +89,7 @@ class Horizons:
         priority, place = last
         reached = URGENT_FIRST.index(Priority(priority)) if full else len(URGENT_FIRST)
         places = tuple(
-            (now, _NOBODY) if lane < reached else place if lane == reached else known
+            (now.isoformat(), _NOBODY) if lane < reached else place if lane == reached else known
             for lane, known in enumerate(horizon.places)
         )
         pause = min(max(_SOONEST, _SHARE * seconds), _LATEST)

@@ -1,7 +1,7 @@
 -- The statements of the work engine, one round trip each.
 --
--- All statements take locks in the same order, items by id and then (in the roll-up trigger) orders by id, so they never
--- deadlock. The functions are in schema/*.sql.
+-- All statements take locks in the same order, items by id, then attempts by id, then orders by id (the roll-up trigger
+-- does), so they never deadlock. The functions are in schema/*.sql.
 
 -- name: submit
 SELECT * FROM submit_work_order(
@@ -52,12 +52,12 @@ CROSS JOIN LATERAL (
 ) AS first
 
 -- name: heartbeat
--- Only the attempt is written, not the item. Attempts are locked in the order of their items.
+-- Only the attempt is written, not the item.
 WITH held AS MATERIALIZED (
     SELECT id FROM attempts
     WHERE id = ANY (%(attempt_ids)s::uuid[]) AND status = 'STARTED' AND lease_expires_at > statement_timestamp()
         AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
-    ORDER BY work_item_id
+    ORDER BY id
     FOR NO KEY UPDATE
 )
 UPDATE attempts AS a SET lease_expires_at = statement_timestamp() + %(lease)s * interval '1 second',
@@ -66,22 +66,41 @@ FROM held WHERE a.id = held.id
 RETURNING a.work_item_id
 
 -- name: finish
-SELECT * FROM finish_work_items(
-    %(item_ids)s::uuid[], %(attempt_ids)s::uuid[], %(outputs)s::jsonb[], %(gate)s, %(tenant)s, %(whole)s
+SELECT finish_work_items(
+    %(item_ids)s::uuid[], %(attempt_ids)s::uuid[], %(outputs)s::jsonb, %(gate)s, %(tenant)s, %(whole)s
 )
+
+-- name: finish_and_claim
+-- The left side of a LEFT JOIN without a condition is always read first.
+SELECT finished.refused, claimed.*
+FROM finish_work_items(
+    %(item_ids)s::uuid[], %(held_attempt_ids)s::uuid[], %(outputs)s::jsonb, %(gate)s, %(tenant)s, false
+) AS finished (refused)
+LEFT JOIN claim_work_items(
+    %(n)s, %(agent_id)s, %(lease)s, %(attempt_ids)s::uuid[], %(types)s::text[], %(tenants)s::text[], %(fair)s,
+    %(since)s::timestamptz[], %(behind)s::uuid[], %(known_types)s::text[]
+) AS claimed ON true
 
 -- name: release
 -- The attempt is deleted. Its id stays on the item, so that a repeated call is recognized.
-WITH held AS MATERIALIZED (
-    SELECT w.id, a.id AS attempt_id, given.n, w.attempt_count < w.max_attempts AS tries_left
-    FROM unnest(%(item_ids)s::uuid[], %(attempt_ids)s::uuid[]) WITH ORDINALITY AS given (item_id, attempt_id, n)
+WITH fenced AS MATERIALIZED (
+    SELECT w.id, given.attempt_id
+    FROM unnest(%(item_ids)s::uuid[], %(attempt_ids)s::uuid[]) AS given (item_id, attempt_id)
     JOIN work_items AS w ON w.id = given.item_id AND w.current_attempt_id = given.attempt_id
-    JOIN attempts AS a ON a.id = given.attempt_id
     WHERE w.status = 'PROCESSING' AND NOT w.awaiting_approval
-        AND a.status = 'STARTED' AND a.lease_expires_at > statement_timestamp()
         AND (%(tenant)s::text IS NULL OR w.tenant_id = %(tenant)s)
     ORDER BY w.id
-    FOR NO KEY UPDATE OF w, a
+    FOR NO KEY UPDATE OF w
+),
+live AS MATERIALIZED (
+    SELECT id FROM attempts
+    WHERE id = ANY (ARRAY(SELECT attempt_id FROM fenced))
+        AND status = 'STARTED' AND lease_expires_at > statement_timestamp()
+    ORDER BY id
+    FOR NO KEY UPDATE
+),
+held AS (
+    SELECT fenced.* FROM fenced JOIN live ON live.id = fenced.attempt_id
 ),
 released_before AS MATERIALIZED (
     SELECT w.id
@@ -111,21 +130,26 @@ SELECT id FROM held UNION SELECT id FROM released_before
 
 -- name: fail
 WITH fenced AS MATERIALIZED (
-    SELECT w.id, a.id AS attempt_id, given.n, w.attempt_count < w.max_attempts AS tries_left
+    SELECT w.id, given.attempt_id, given.n, w.attempt_count < w.max_attempts AS tries_left
     FROM unnest(%(item_ids)s::uuid[], %(attempt_ids)s::uuid[]) WITH ORDINALITY AS given (item_id, attempt_id, n)
     JOIN work_items AS w ON w.id = given.item_id AND w.current_attempt_id = given.attempt_id
-    JOIN attempts AS a ON a.id = given.attempt_id
     WHERE w.status = 'PROCESSING' AND NOT w.awaiting_approval
-        AND a.status = 'STARTED' AND a.lease_expires_at > statement_timestamp()
         AND (%(tenant)s::text IS NULL OR w.tenant_id = %(tenant)s)
     ORDER BY w.id
-    FOR NO KEY UPDATE OF w, a
+    FOR NO KEY UPDATE OF w
+),
+live AS MATERIALIZED (
+    SELECT id FROM attempts
+    WHERE id = ANY (ARRAY(SELECT attempt_id FROM fenced))
+        AND status = 'STARTED' AND lease_expires_at > statement_timestamp()
+    ORDER BY id
+    FOR NO KEY UPDATE
 ),
 held AS (
-    SELECT id, attempt_id, n, %(retry)s AND tries_left AS again, (%(errors)s::text[])[n] AS error,
+    SELECT fenced.id, attempt_id, n, %(retry)s AND tries_left AS again, (%(errors)s::text[])[n] AS error,
         'FAILED'::attempt_status AS ended_as,
-        NOT %(whole)s OR (SELECT count(*) FROM fenced) = cardinality(%(item_ids)s::uuid[]) AS accepted
-    FROM fenced
+        NOT %(whole)s OR (SELECT count(*) FROM live) = cardinality(%(item_ids)s::uuid[]) AS accepted
+    FROM fenced JOIN live ON live.id = fenced.attempt_id
 ),
 
 -- name: failed_before
@@ -258,9 +282,15 @@ SELECT index_work_items(%(limit)s, %(tenant)s)
 
 -- name: lock_open
 -- Index: work_items_work_order_status_type_idx, also for `cancel`.
-SELECT id FROM work_items
-WHERE work_order_id = %(order_id)s AND status IN ('QUEUED', 'PROCESSING')
-    AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+WITH open AS MATERIALIZED (
+    SELECT id FROM work_items
+    WHERE work_order_id = %(order_id)s AND status IN ('QUEUED', 'PROCESSING')
+        AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+    ORDER BY id
+    FOR NO KEY UPDATE
+)
+SELECT id FROM attempts
+WHERE work_item_id = ANY (ARRAY(SELECT id FROM open)) AND status = 'STARTED'
 ORDER BY id
 FOR NO KEY UPDATE
 
@@ -321,7 +351,7 @@ WITH items AS MATERIALIZED (
 ),
 replayed AS (
     UPDATE dead_letters AS d
-    -- Not before the failure, even if the clock was set back since: the trigger work_items_replay compares the two.
+    -- Not before the failure, even if the clock was set back since: the trigger work_items_guard compares the two.
     SET replayed_at = greatest(statement_timestamp(), items.processed_at), replayed_by = %(by)s,
         updated_at = statement_timestamp()
     FROM items WHERE d.work_item_id = items.id AND d.id = ANY (%(ids)s::uuid[]) AND d.replayed_at IS NULL

@@ -3,32 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import attrs
 
-from myloware_store.core.arguments import as_enum, as_list, as_name, known_keys
+from myloware_store.core.arguments import as_count, as_enum, as_flag, as_list, as_name, as_seconds, known_keys
 from myloware_store.core.enums import WorkItemStatus, WorkItemType
 from myloware_store.core.errors import InvalidInput
 from myloware_store.core.results import Claim, NewItem, Outcome
-from myloware_store.core.values import MAX_TEXT_BYTES, read_label, require_text
+from myloware_store.core.values import MAX_TEXT_BYTES, new_ids, read_label, require_text, uuid_array
 from myloware_store.db.tenancy import current_tenant
 
 __all__ = [
     "KNOWN_TYPES",
+    "LARGEST_BATCH",
+    "SHORTEST_LEASE",
     "as_claims",
     "as_document",
     "as_outcomes",
     "error_text",
     "fence",
     "paired",
+    "read_claims",
     "wanted",
+    "wish",
 ]
 
 KNOWN_TYPES = [kind.value for kind in WorkItemType]
 """The types that this version knows. A newer version may have added others to the database."""
+
+LARGEST_BATCH = 1000
+"""The most items of one claim."""
+
+SHORTEST_LEASE = 0.001
+"""The shortest lease, in seconds."""
 
 
 def as_document(item: Any, place: str) -> tuple[str, str]:
@@ -63,11 +73,11 @@ def paired(values: Any, claims: Sequence[Claim], name: str) -> list[Any]:
     return given
 
 
-def fence(claims: Sequence[Claim]) -> dict[str, list[str]]:
+def fence(claims: Sequence[Claim]) -> dict[str, str]:
     """Return the ids by which only the attempt that holds an item can end it."""
     return {
-        "item_ids": [str(claim.item_id) for claim in claims],
-        "attempt_ids": [str(claim.attempt_id) for claim in claims],
+        "item_ids": uuid_array(claim.item_id for claim in claims),
+        "attempt_ids": uuid_array(claim.attempt_id for claim in claims),
     }
 
 
@@ -111,3 +121,45 @@ def wanted(types: Iterable[WorkItemType | str] | None, tenants: Iterable[str] | 
         "types": None if kinds is None else [*dict.fromkeys(kinds)],
         "tenants": None if names is None else [*dict.fromkeys(names)],
     }
+
+
+def wish(
+    agent_id: str,
+    n: int,
+    types: Iterable[WorkItemType | str] | None,
+    tenants: Iterable[str] | None,
+    lease: float,
+    *,
+    fair: bool,
+) -> dict[str, Any]:
+    """Return the parameters of a claim, checked."""
+    count = as_count(n, "n", most=LARGEST_BATCH)
+    return {
+        "agent_id": as_name(agent_id, "agent_id"),
+        "n": count,
+        "attempt_ids": new_ids(count),
+        **wanted(types, tenants),
+        "known_types": KNOWN_TYPES,
+        "lease": as_seconds(lease, "lease", least=SHORTEST_LEASE),
+        "fair": as_flag(fair, "fair"),
+    }
+
+
+def read_claims(rows: Sequence[tuple[Any, ...]]) -> list[Claim]:
+    """Return claims from rows, whose ids and times are text."""
+    if not rows:
+        return []
+    expires = datetime.fromisoformat(rows[0][7]).astimezone(UTC)
+    return [
+        Claim(
+            item_id=UUID(item_id),
+            attempt_id=UUID(attempt_id),
+            attempt_number=number,
+            type=read_label(WorkItemType, kind),
+            content=content,
+            tenant_id=tenant_id,
+            work_order_id=UUID(order_id),
+            lease_expires_at=expires,
+        )
+        for item_id, attempt_id, number, kind, content, tenant_id, order_id, *_ in rows
+    ]

@@ -105,9 +105,9 @@ def test_an_item_moves_as_its_life_goes_and_not_otherwise(myloware_db: StoreData
     if (old, new) in LEGAL_ITEM:
         move_item(myloware_db, item, new)
     else:
-        caused = {("FAILED", "QUEUED"): "work_items_replay", ("QUEUED", "FAILED"): "work_items_cancel"}
-        rule = caused.get((old, new), "work_items_transition")
-        told = f"it cannot move from {old} to {new}" if rule == "work_items_transition" else rule
+        caused = {("FAILED", "QUEUED"): "work_items_guard", ("QUEUED", "FAILED"): "work_items_guard"}
+        rule = caused.get((old, new), "work_items_guard")
+        told = f"it cannot move from {old} to {new}" if rule == "work_items_guard" else rule
         with pytest.raises(ConstraintViolation, match=told) as caught:
             move_item(myloware_db, item, new)
         assert rule == caught.value.constraint
@@ -131,9 +131,9 @@ def test_a_failed_item_is_queued_again_in_the_wake_of_its_replay(myloware_db: St
     letter = {"source": "s", "event_type": "e", "payload": "{}", "error": "x", "replayed_by": "me"}
 
     add(myloware_db, "dead_letters", work_item_id=item, replayed_at="2024-12-31", **letter)
-    refused("work_items_replay", move_item, myloware_db, item, "QUEUED")
+    refused("work_items_guard", move_item, myloware_db, item, "QUEUED")
     add(myloware_db, "dead_letters", work_item_id=other, replayed_at="2025-01-02", **letter)
-    refused("work_items_replay", move_item, myloware_db, item, "QUEUED")
+    refused("work_items_guard", move_item, myloware_db, item, "QUEUED")
     add(myloware_db, "dead_letters", work_item_id=item, replayed_at="2025-01-01", **letter)
     move_item(myloware_db, item, "QUEUED")
 
@@ -158,7 +158,7 @@ def test_a_second_failure_needs_a_second_replay(myloware_db: StoreDatabase) -> N
     for status in ("QUEUED", "PROCESSING", "FAILED"):
         move_item(myloware_db, item, status)
 
-    refused("work_items_replay", move_item, myloware_db, item, "QUEUED")
+    refused("work_items_guard", move_item, myloware_db, item, "QUEUED")
 
 
 @pytest.mark.parametrize(("old", "new"), moves(ATTEMPT))
@@ -193,7 +193,7 @@ def test_an_order_moves_as_its_life_goes_and_not_otherwise(myloware_db: StoreDat
     if (old, new) in LEGAL_ORDER:
         myloware_db.execute_sql(sql, values)
     else:
-        refused("work_orders_transition", myloware_db.execute_sql, sql, values)
+        refused("work_orders_guard", myloware_db.execute_sql, sql, values)
 
     assert (new if (old, new) in LEGAL_ORDER else old) == status_of(myloware_db, "work_orders", order)
 
@@ -243,7 +243,7 @@ def test_an_orders_counters_are_not_written_by_hand(myloware_db: StoreDatabase) 
         ON CONFLICT (id) DO UPDATE SET open_items = EXCLUDED.open_items
         """
     for sql in ("UPDATE work_orders SET open_items = 0 WHERE id = %s", upsert):
-        refused("work_orders_count", myloware_db.execute_sql, sql, (order,))
+        refused("work_orders_guard", myloware_db.execute_sql, sql, (order,))
     myloware_db.execute_sql("UPDATE work_orders SET open_items = 1, failed_items = 0 WHERE id = %s", (order,))
 
     assert ("PENDING", 1, 0) == state(myloware_db, order)
@@ -315,7 +315,7 @@ def test_an_order_with_open_items_cannot_be_done(myloware_db: StoreDatabase) -> 
     add_item(myloware_db, order, "PROCESSING")
     sql = "UPDATE work_orders SET status = 'COMPLETED' WHERE id = %s"
 
-    refused("work_orders_status_check", myloware_db.execute_sql, sql, (order,))
+    refused("work_orders_check", myloware_db.execute_sql, sql, (order,))
 
 
 @pytest.mark.parametrize(

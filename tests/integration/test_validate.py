@@ -129,8 +129,8 @@ DAMAGES = {
         {("function", "refuse_change()")},
     ),
     "a function that finds its tables by the session's path": (
-        "ALTER FUNCTION require_cause() RESET search_path",
-        {("function", "require_cause()")},
+        "ALTER FUNCTION work_items_guard() RESET search_path",
+        {("function", "work_items_guard()")},
     ),
     "a SQL function that is less strict": (
         "ALTER FUNCTION content_sha256(text) CALLED ON NULL INPUT",
@@ -226,7 +226,7 @@ DAMAGES = {
         {
             ("column", "work_items.content"),
             ("column", "work_items.body"),
-            ("constraint", "work_items.work_items_content_check"),
+            ("constraint", "work_items.work_items_check"),
             ("index", "work_items.work_items_content_fts_idx"),
         },
     ),
@@ -236,8 +236,8 @@ DAMAGES = {
     ),
     "a column of theirs": ("ALTER TABLE work_items ADD COLUMN cost numeric", {("column", "work_items.cost")}),
     "a check missing": (
-        "ALTER TABLE attempts DROP CONSTRAINT attempts_duration_ms_check",
-        {("constraint", "attempts.attempts_duration_ms_check")},
+        "ALTER TABLE attempts DROP CONSTRAINT attempts_check",
+        {("constraint", "attempts.attempts_check")},
     ),
     "a check that is looser": (
         """

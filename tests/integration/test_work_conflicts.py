@@ -151,7 +151,7 @@ def test_a_conflict_inside_a_transaction_is_the_callers(myloware: Store) -> None
 
 
 def test_a_heartbeat_and_a_finish_of_the_same_batch_never_deadlock(myloware: Store) -> None:
-    """Both lock in the order of the items, whatever the order of the attempts."""
+    """Both lock attempts in the order of their ids, whatever the order of the items."""
     myloware.work.submit([INVOICE])
     myloware.work.submit([TICKET], priority=Priority.URGENT)
     claims = myloware.work.claim("agent", n=2)
@@ -172,7 +172,7 @@ def test_a_heartbeat_and_a_finish_of_the_same_batch_never_deadlock(myloware: Sto
 
     with ThreadPoolExecutor(2) as pool:
         with myloware.db.atomic():
-            myloware.db.execute_sql("SELECT FROM work_items WHERE id = %s FOR UPDATE", (str(urgent.item_id),))
+            myloware.db.execute_sql("SELECT FROM attempts WHERE id = %s FOR UPDATE", (str(urgent.attempt_id),))
             finishing = pool.submit(alone, lambda: myloware.work.finish(claims, [1, 2]))
             wait_for(1)
             beating = pool.submit(alone, lambda: myloware.work.heartbeat(claims))

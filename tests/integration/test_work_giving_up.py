@@ -127,11 +127,11 @@ def test_a_queued_item_fails_by_cancelling_only(myloware: Store) -> None:
     """Whoever writes it by hand is refused, also in an order that was cancelled before."""
     order = myloware.work.submit([INVOICE])
     fail = "UPDATE work_items SET status = 'FAILED', processed_at = now() WHERE status = 'QUEUED'"
-    with pytest.raises(ConstraintViolation, match="work_items_cancel"):
+    with pytest.raises(ConstraintViolation, match="work_items_guard"):
         myloware.db.execute_sql(fail)
     myloware.work.cancel(order.id)
     WorkItem.create(work_order=order.id, type="TICKET", content="one more")
-    with pytest.raises(ConstraintViolation, match="work_items_cancel"):
+    with pytest.raises(ConstraintViolation, match="work_items_guard"):
         myloware.db.execute_sql(fail)
 
 

@@ -1,0 +1,5 @@
+-- Checks of single values. PostgreSQL runs them when such a column is written, not (as a table's) at every UPDATE.
+
+CREATE DOMAIN name_text AS text CHECK (char_length(VALUE) BETWEEN 1 AND 255);
+
+CREATE DOMAIN object_jsonb AS jsonb CHECK (jsonb_typeof(VALUE) = 'object');
