@@ -768,7 +768,7 @@ FUNCTIONS = (
         indexed int;
         counts text;
     BEGIN
-        counts := set_config('myloware.counts', 'kept', true); -- no counter of an order changes: see triggers.sql
+        counts := set_config('myloware.counts', 'kept', true);  -- no counter of an order changes: see triggers.sql
         -- Index: work_items_unindexed_idx. After a megabyte of contents the batch is full, so that none takes long.
         WITH ended AS MATERIALIZED (
             SELECT id, processed_at, octet_length(content) AS size FROM work_items

@@ -86,7 +86,7 @@ class Leases:
                 _logger.warning("expired leases are not reaped: %s", error)
 
     def _index(self, every: float) -> None:
-        """Index batch after batch, with rests if the worker has work of its own, until all is indexed."""
+        """Index in batches until all is indexed; rest after each as long as it took, longer beside other work."""
         pause = _about(every)
         while not self._stopped.wait(pause):
             begin, indexed = time.monotonic(), 0
@@ -95,7 +95,7 @@ class Leases:
             except StoreError as error:
                 _logger.warning("ended items are not indexed: %s", error)
             took = time.monotonic() - begin
-            pause = _about(every) if not indexed else _RESTS * took if self._held() else 0.0
+            pause = took * (_RESTS if self._held() else 1) if indexed else _about(every)
 
     def _beat(self) -> None:
         claims = self._held()
