@@ -34,7 +34,7 @@ DECLARE
 BEGIN
     IF words @@ $blank$' '$blank$ THEN
         asked := ARRAY(
-            SELECT replace(replace(quoted[1], '''''', ''''), '\\', '\')
+            SELECT replace(quoted[1], '''''', '''')
             FROM regexp_matches(query::text, '''((?:[^'']|'''')*)''', 'g') AS quoted
         );
         content := replace(replace(content, '<!--', ' '), '_', ' ');
