@@ -361,12 +361,10 @@ FUNCTIONS = (
         urgency CONSTANT priority := of_priority;
         counts text;
     BEGIN
-        holds := stamps = (
-            SELECT COALESCE(array_agg(s.stamp ORDER BY s.stamp COLLATE "C"), '{}')
-            FROM (
-                SELECT concat_ws(' ', id, xmin, ctid) AS stamp FROM schemas
-                WHERE is_active AND document_type = ANY (document_types)
-            ) AS s
+        holds := stamps = ARRAY(
+            SELECT concat_ws(' ', id, xmin, ctid) COLLATE "C" FROM schemas
+            WHERE is_active AND document_type = ANY (document_types)
+            ORDER BY 1
         );
         IF holds THEN
             counts := set_config('myloware.counts', 'kept', true);  -- see triggers.sql
@@ -395,7 +393,8 @@ FUNCTIONS = (
     """
     CREATE FUNCTION claim_work_items(
         most int, agent text, lease float8, attempt_ids uuid[],
-        of_types text[], of_tenants text[], fairly bool, since timestamptz[], behind uuid[], known_types text[]
+        of_types text[], of_tenants text[], fairly bool, since timestamptz[], behind uuid[], known_types text[],
+        mending bool
     ) RETURNS TABLE (
         item_id text, attempt_id text, attempt_number int, type text, content text, tenant_id text,
         work_order_id text, lease_expires_at text, priority text, available_at text
@@ -411,9 +410,38 @@ FUNCTIONS = (
         -- Compared as text: neither the caller nor the database needs to know all types of the other.
         kinds CONSTANT text[] := COALESCE(of_types, known_types);
         places tid[];
-        broken uuid[];
         counts text;
+        told text;
+        broken uuid;
     BEGIN
+        IF mending THEN
+            LOOP
+                BEGIN
+                    RETURN QUERY SELECT * FROM claim_work_items(
+                        most, agent, lease, attempt_ids, of_types, of_tenants, fairly, since, behind, known_types, false
+                    );
+                    RETURN;
+                EXCEPTION WHEN unique_violation THEN
+                    GET STACKED DIAGNOSTICS told = PG_EXCEPTION_DETAIL;  -- Key (work_item_id...)=(...) already exists.
+                    IF broken = substring(told FROM '[0-9a-f]{8}-[0-9a-f-]{27}')::uuid THEN
+                        RAISE;
+                    END IF;
+                    broken := substring(told FROM '[0-9a-f]{8}-[0-9a-f-]{27}');
+                    -- Rows were written by hand: a queued item has an attempt that has not ended, or its count was
+                    -- reduced. It keeps as many tries as it had left, as far as they can be counted; an item without
+                    -- any is left out.
+                    UPDATE attempts AS a
+                    SET status = 'FAILED', error = 'its item was in the queue', finished_at = statement_timestamp(),
+                        updated_at = statement_timestamp()
+                    WHERE a.work_item_id = broken AND a.finished_at IS NULL;
+                    UPDATE work_items AS w
+                    SET attempt_count = made.tries,
+                        max_attempts = least(w.max_attempts::bigint - w.attempt_count + made.tries, 2147483647)
+                    FROM (SELECT max(attempt_number) AS tries FROM attempts WHERE work_item_id = broken) AS made
+                    WHERE w.id = broken AND w.attempt_count < made.tries;
+                END;
+            END LOOP;
+        END IF;
         -- The rows are updated where they were locked: their places do not change in between.
         -- In each priority, begin after the time and id up to which the caller knows that nothing is left; if that
         -- finds too few items, begin at the front.
@@ -588,65 +616,35 @@ FUNCTIONS = (
             RETURN;
         END IF;
         counts := set_config('myloware.counts', 'kept', true);  -- see triggers.sql
-        LOOP
-            BEGIN
-                RETURN QUERY
-                WITH claimed AS (
-                    UPDATE work_items AS w
-                    SET status = 'PROCESSING', attempt_count = w.attempt_count + 1, updated_at = statement_timestamp(),
-                        current_attempt_id = attempt_ids[array_position(places, w.ctid)]
-                    WHERE w.ctid = ANY (places) AND w.attempt_count < w.max_attempts
-                    RETURNING w.id, w.current_attempt_id, w.attempt_count, w.type, w.content, w.tenant_id,
-                        w.work_order_id, w.priority, w.available_at
-                ),
-                started AS (
-                    INSERT INTO attempts
-                        (id, tenant_id, work_item_id, agent_id, attempt_number, started_at, lease_expires_at)
-                    SELECT current_attempt_id, tenant_id, id, agent, attempt_count, statement_timestamp(), ends
-                    FROM claimed
-                    RETURNING id
-                ),
-                -- The first item of an order moves it on. IS NOT DISTINCT FROM leaves the planner only the index of the
-                -- primary key.
-                begun AS (
-                    UPDATE work_orders AS o SET status = 'PROCESSING', updated_at = statement_timestamp()
-                    WHERE o.id = ANY (ARRAY(
-                        SELECT p.id FROM work_orders AS p
-                        WHERE p.id = ANY (ARRAY(SELECT DISTINCT work_order_id FROM claimed))
-                            AND p.status IS NOT DISTINCT FROM 'PENDING'
-                        ORDER BY p.id FOR NO KEY UPDATE
-                    ))
-                )
-                -- Python has no times before the year 1. All attempts are stored before the first row is returned.
-                SELECT c.id::text, c.current_attempt_id::text, c.attempt_count, c.type::text, c.content,
-                    c.tenant_id::text, c.work_order_id::text, ends::text, c.priority::text,
-                    greatest(c.available_at, '0002-01-01 00:00+00')::text
-                FROM claimed AS c
-                WHERE (SELECT count(*) FROM started) > 0
-                ORDER BY c.priority DESC, c.available_at, c.id;
-                EXIT;
-            EXCEPTION WHEN unique_violation THEN
-                IF broken IS NOT NULL THEN
-                    RAISE;
-                END IF;
-                -- Rows were written by hand: a queued item has an attempt that has not ended, or its count was
-                -- reduced. It keeps as many tries as it had left, as far as they can be counted; an item without any is
-                -- left out.
-                broken := ARRAY(SELECT w.id FROM work_items AS w WHERE w.ctid = ANY (places));
-                UPDATE attempts AS a
-                SET status = 'FAILED', error = 'its item was in the queue', finished_at = statement_timestamp(),
-                    updated_at = statement_timestamp()
-                WHERE a.work_item_id = ANY (broken) AND a.finished_at IS NULL;
-                UPDATE work_items AS w
-                SET attempt_count = made.tries,
-                    max_attempts = least(w.max_attempts::bigint - w.attempt_count + made.tries, 2147483647)
-                FROM unnest(broken) AS r (id) CROSS JOIN LATERAL (
-                    SELECT max(a.attempt_number) AS tries FROM attempts AS a WHERE a.work_item_id = r.id
-                ) AS made
-                WHERE w.id = r.id AND w.id = ANY (broken) AND w.attempt_count < made.tries;
-                places := ARRAY(SELECT w.ctid FROM work_items AS w WHERE w.id = ANY (broken));
-            END;
-        END LOOP;
+        RETURN QUERY
+        WITH claimed AS (
+            UPDATE work_items AS w
+            SET status = 'PROCESSING', attempt_count = w.attempt_count + 1, updated_at = statement_timestamp(),
+                current_attempt_id = attempt_ids[array_position(places, w.ctid)]
+            WHERE w.ctid = ANY (places)
+            RETURNING w.id, w.current_attempt_id, w.attempt_count, w.type, w.content, w.tenant_id, w.work_order_id,
+                w.priority, w.available_at
+        ),
+        started AS (
+            INSERT INTO attempts (id, tenant_id, work_item_id, agent_id, attempt_number, started_at, lease_expires_at)
+            SELECT current_attempt_id, tenant_id, id, agent, attempt_count, statement_timestamp(), ends FROM claimed
+        ),
+        -- The first item of an order moves it on. IS NOT DISTINCT FROM leaves the planner only the index of the primary
+        -- key.
+        begun AS (
+            UPDATE work_orders AS o SET status = 'PROCESSING', updated_at = statement_timestamp()
+            WHERE o.id = ANY (ARRAY(
+                SELECT p.id FROM work_orders AS p
+                WHERE p.id = ANY (ARRAY(SELECT DISTINCT work_order_id FROM claimed))
+                    AND p.status IS NOT DISTINCT FROM 'PENDING'
+                ORDER BY p.id FOR NO KEY UPDATE
+            ))
+        )
+        -- Python has no times before the year 1.
+        SELECT c.id::text, c.current_attempt_id::text, c.attempt_count, c.type::text, c.content, c.tenant_id::text,
+            c.work_order_id::text, ends::text, c.priority::text, greatest(c.available_at, '0002-01-01 00:00+00')::text
+        FROM claimed AS c
+        ORDER BY c.priority DESC, c.available_at, c.id;
         counts := set_config('myloware.counts', '', true);
     END
     $$
@@ -1205,7 +1203,7 @@ ROLLBACK = (
     "DROP FUNCTION finish_work_items(uuid[], uuid[], jsonb, boolean, text, boolean)",
     """
     DROP FUNCTION claim_work_items(
-        integer, text, double precision, uuid[], text[], text[], boolean, timestamptz[], uuid[], text[]
+        integer, text, double precision, uuid[], text[], text[], boolean, timestamptz[], uuid[], text[], boolean
     )
     """,
     """

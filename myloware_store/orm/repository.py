@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from myloware_store.db.database import StoreDatabase
     from myloware_store.db.statements import Rows
 
-__all__ = ["Repository", "named_or_id", "stored_row", "writer"]
+__all__ = ["Repository", "named_or_id", "stored_instance", "stored_row", "writer"]
 
 _Row = TypeVar("_Row", bound=TenantEntity)
 _Stored = TypeVar("_Stored", bound=BaseModel)
@@ -86,12 +86,16 @@ class Repository:
         counts as such a conflict.
         """
         values = {"tenant": current_tenant(), **parameters}
-        size = sum(map(_size, values.values()))
+        size = 0
+        for name, value in values.items():
+            if type(value) is str:
+                size += len(value)
+            elif type(value) is list and value:
+                size += sum(len(text) for text in value if text)
+                if all(each is None for each in value):
+                    values[name] = [_NULL] * len(value)
         if size > _MAX_CHARS:
             raise InvalidInput(f"{size} characters are more than one call takes ({_MAX_CHARS}); use smaller batches")
-        for name, value in values.items():
-            if isinstance(value, list) and value and all(each is None for each in value):
-                values[name] = [_NULL] * len(value)
 
         def run() -> Rows:
             try:
@@ -106,18 +110,15 @@ class Repository:
         return run() if self._db.transaction_open() else again_after_conflicts(run)
 
 
-def _size(value: Any) -> int:
-    """Return the characters of a parameter, if it can be long."""
-    if isinstance(value, list):
-        return sum(len(text) for text in value if text)
-    return len(value) if isinstance(value, str) else 0
-
-
 def stored_row(model: type[_Stored], row: Mapping[str, Any]) -> _Stored:
     """Return a stored instance from the values of its columns by name."""
-    values = {field.name: field.python_value(row[field.column_name]) for field in plain_fields(model)}
-    stored = model(__no_default__=True, **values)
-    stored._dirty.clear()
+    return stored_instance(model, {f.name: f.python_value(row[f.column_name]) for f in plain_fields(model)})
+
+
+def stored_instance(model: type[_Stored], values: Mapping[str, Any]) -> _Stored:
+    """Return a stored instance from the values of its fields by name."""
+    stored = model(__no_default__=True)
+    stored.__data__.update(values)
     return stored
 
 

@@ -24,12 +24,10 @@ DECLARE
     urgency CONSTANT priority := of_priority;
     counts text;
 BEGIN
-    holds := stamps = (
-        SELECT COALESCE(array_agg(s.stamp ORDER BY s.stamp COLLATE "C"), '{}')
-        FROM (
-            SELECT concat_ws(' ', id, xmin, ctid) AS stamp FROM schemas
-            WHERE is_active AND document_type = ANY (document_types)
-        ) AS s
+    holds := stamps = ARRAY(
+        SELECT concat_ws(' ', id, xmin, ctid) COLLATE "C" FROM schemas
+        WHERE is_active AND document_type = ANY (document_types)
+        ORDER BY 1
     );
     IF holds THEN
         counts := set_config('myloware.counts', 'kept', true);  -- see triggers.sql

@@ -19,6 +19,7 @@ from uuid_utils.compat import uuid7
 from myloware_store.core.arguments import as_count, as_enum, as_flag, as_list, as_name, as_object, as_seconds, as_uuid
 from myloware_store.core.enums import Priority, PriorityLabel, WorkItemType, WorkOrderStatus
 from myloware_store.core.errors import (
+    ConstraintViolation,
     IdempotencyConflict,
     InvalidDocument,
     InvalidInput,
@@ -32,7 +33,7 @@ from myloware_store.core.values import dump_json, is_uuid, new_ids, text_array, 
 from myloware_store.db.listening import Listener
 from myloware_store.db.tenancy import current_tenant
 from myloware_store.memory.text import typed
-from myloware_store.orm.repository import Repository, stored_row, writer
+from myloware_store.orm.repository import Repository, stored_instance, stored_row, writer
 from myloware_store.orm.scalars import as_instant
 from myloware_store.platform.schemas import ActiveSchemas, Definitions
 from myloware_store.work.horizon import Horizon, Horizons
@@ -156,13 +157,13 @@ class Work(Repository):
             return self._first_order(tenant, key, documents)
         if available_at is not None:
             self._horizons.forget()
-        created_at, details = stored
+        created_at, details = stored[0].astimezone(UTC), stored[1]
         row = {
             "id": order_id,
             "created_at": created_at,
             "tenant_id": tenant,
             "status": WorkOrderStatus.PENDING,
-            "priority": values["priority"],
+            "priority": Priority(values["priority"]),
             "workflow_id": workflow,
             "created_by": values["created_by"],
             "metadata": details,
@@ -172,7 +173,7 @@ class Work(Repository):
             "cancelled_at": None,
             "updated_at": created_at,
         }
-        return stored_row(WorkOrder, row)
+        return stored_instance(WorkOrder, row)
 
     def cancel(self, order_id: UUID | str) -> set[UUID]:
         """Cancel an order: its open items fail at once, without dead letters, and the order fails with them.
@@ -672,7 +673,12 @@ class Work(Repository):
         kind = None if values["fair"] else (str(values["types"]), str(values["tenants"]))
         horizon = Horizon() if kind is None else self._horizons.get(kind)
         begin = time.monotonic()
-        rows = self._rows(statement, {**values, **horizon.as_parameters()})
+        given = {**values, **horizon.as_parameters(), "mending": self._db.transaction_open()}
+        try:
+            rows = self._rows(statement, given)
+        except ConstraintViolation:
+            # Rows that were written by hand. Mending them costs a subtransaction, which is not begun for every claim.
+            rows = self._rows(statement, {**given, "mending": True})
         # A rollback makes items claimable again, so a claim inside a transaction moves no horizon.
         if kind is not None and rows and rows[-1][skip] is not None and not self._db.transaction_open():
             item_id, *_, expires, priority, available_at = rows[-1][skip:]

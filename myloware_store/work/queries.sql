@@ -13,7 +13,8 @@ SELECT * FROM submit_work_order(
 -- name: claim
 SELECT * FROM claim_work_items(
     %(n)s, %(agent_id)s, %(lease)s, %(attempt_ids)s::uuid[], %(types)s::text[], %(tenants)s::text[], %(fair)s,
-    %(since)s::timestamptz[], %(behind)s::uuid[], %(known_types)s::text[]
+    %(since)s::timestamptz[], %(behind)s::uuid[], %(known_types)s::text[],
+    %(mending)s
 )
 
 -- name: due
@@ -78,7 +79,8 @@ FROM finish_work_items(
 ) AS finished (refused)
 LEFT JOIN claim_work_items(
     %(n)s, %(agent_id)s, %(lease)s, %(attempt_ids)s::uuid[], %(types)s::text[], %(tenants)s::text[], %(fair)s,
-    %(since)s::timestamptz[], %(behind)s::uuid[], %(known_types)s::text[]
+    %(since)s::timestamptz[], %(behind)s::uuid[], %(known_types)s::text[],
+    %(mending)s
 ) AS claimed ON true
 
 -- name: release

@@ -15,14 +15,14 @@ import time
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from myloware_store.core.arguments import as_count, as_flag, as_name, as_seconds
 from myloware_store.core.errors import InvalidInput, SettingsError, StoreError
 from myloware_store.db.listening import Listener
 from myloware_store.db.transactions import require_plain
 from myloware_store.store import Store
-from myloware_store.work.rows import wanted
+from myloware_store.work.rows import LARGEST_BATCH, wanted
 from myloware_store.worker.leases import Leases
 from myloware_store.worker.results import WorkerReport, hand_in, tolerate
 from myloware_store.worker.threads import Handled, Threads
@@ -242,8 +242,10 @@ class Worker:
         """Store results, claim, and wait for something to do; return True if nothing is left to drain."""
         try:
             with self._store.db.unit():
-                self._hand_in(threads, settled)
-                room, claims = self._claim(threads, settled)
+                claims = self._hand_in(threads, settled, claims_too=True)
+                room = self._room(threads)
+                if claims is None:
+                    claims = self._claim(threads, settled, room)
             for claim in claims:
                 self._held[claim.attempt_id] = claim
                 threads.put(claim)
@@ -266,30 +268,50 @@ class Worker:
             self._rest(listener, _LONGEST_PAUSE)
         return False
 
-    def _claim(self, threads: Threads, settled: WorkerReport) -> tuple[int, list[Claim]]:
+    def _claim(self, threads: Threads, settled: WorkerReport, room: int) -> list[Claim]:
         """Claim items for free threads; if all threads are stuck, release the items that wait for them."""
-        room = self._room(threads)
         if room > 0:
-            work, most = self._store.work, min(room, 1000)
-            return room, work.claim(self.agent_id, most, lease=self._lease, fair=self._fair, **self._wanted)
+            work, most = self._store.work, min(room, LARGEST_BATCH)
+            return work.claim(self.agent_id, most, lease=self._lease, fair=self._fair, **self._wanted)
         if self._stuck(threads):
             self._release(threads.unbegun(), settled)
-        return room, []
+        return []
 
     def _room(self, threads: Threads) -> int:
         """Return how many items may be claimed; a thread that is still at a timed-out attempt takes no other."""
         stuck = threads.running().keys() - self._held.keys()
         return 0 if self._stuck(threads) else self._most - len(self._held) - len(stuck)
 
-    def _hand_in(self, threads: Threads, settled: WorkerReport) -> None:
+    def _hand_in(self, threads: Threads, settled: WorkerReport, *, claims_too: bool = False) -> list[Claim] | None:
+        """Store results; if that is all there is to store, claim the next items in the same statement.
+
+        Returns:
+            The new claims, or None if nothing was claimed together with results.
+        """
         # A result that comes after the time-out is ignored, even if the time-out itself could not be stored yet.
         open_attempts = self._held.keys() - {one.claim.attempt_id for one in self._left}
         handled = [*self._left, *(one for one in threads.handled() if one.claim.attempt_id in open_attempts)]
         done = {one.claim.attempt_id for one in handled}
         handled += [one for one in self._overdue(threads) if one.claim.attempt_id not in done]
-        self._left = hand_in(self._store.work, handled, settled)
+        fresh: list[Claim] | None = None
+
+        def finish(claims: list[Claim], results: list[Any]) -> set[UUID]:
+            nonlocal claims_too, fresh
+            work, most = self._store.work, min(self._room(threads) + len(claims), LARGEST_BATCH)
+            if not claims_too or most <= 0:
+                return work.finish(claims, results)
+            claims_too = False  # if it fails, the results are stored one by one
+            accepted, fresh = work.finish_and_claim(
+                claims, results, self.agent_id, most, gate=False, lease=self._lease, fair=self._fair, **self._wanted
+            )
+            return accepted
+
+        # Failed items may be claimable at once: they are stored before a claim.
+        claims_too = claims_too and all(one.error is None and not one.gate for one in handled)
+        self._left = hand_in(self._store.work, handled, settled, finish)
         for attempt_id in {one.claim.attempt_id for one in handled} - {one.claim.attempt_id for one in self._left}:
             del self._held[attempt_id]
+        return fresh
 
     def _overdue(self, threads: Threads) -> list[Handled]:
         """Return failures for the attempts whose handlers take too long."""

@@ -13,11 +13,15 @@ from psycopg2.errorcodes import READ_ONLY_SQL_TRANSACTION
 from myloware_store.core.errors import ConnectionFailed, DatabaseFault, StoreError, TransactionConflict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+    from typing import Any, TypeAlias
     from uuid import UUID
 
+    from myloware_store.core.results import Claim
     from myloware_store.work.engine import Work
     from myloware_store.worker.threads import Handled
+
+    Finish: TypeAlias = Callable[[list[Claim], list[Any]], set[UUID]]
 
 __all__ = ["WorkerReport", "hand_in", "tolerate"]
 
@@ -57,8 +61,14 @@ def tolerate(error: StoreError, what: str) -> None:
     _logger.warning("%s: %s", what, error)
 
 
-def hand_in(work: Work, handled: Iterable[Handled], settled: WorkerReport) -> list[Handled]:
+def hand_in(work: Work, handled: Iterable[Handled], settled: WorkerReport, finish: Finish) -> list[Handled]:
     """Finish or fail attempts by the answers of their handlers, and count the outcomes.
+
+    Args:
+        work: The work engine.
+        handled: The answers.
+        settled: The outcomes so far.
+        finish: Called to finish items that need no decision.
 
     Returns:
         The answers that could not be stored because the server cannot be reached. Both calls can be repeated.
@@ -66,7 +76,7 @@ def hand_in(work: Work, handled: Iterable[Handled], settled: WorkerReport) -> li
     left: list[Handled] = []
     ordered = sorted(handled, key=_way)
     for _, group in groupby(ordered, key=_way):
-        left += _settle(work, list(group), settled)
+        left += _settle(work, list(group), settled, finish)
     return left
 
 
@@ -83,18 +93,18 @@ def _way(handled: Handled) -> tuple[bool, bool, bool, bool, float]:
     return (handled.error is not None, handled.gate, handled.released, handled.retry, delay)
 
 
-def _settle(work: Work, batch: list[Handled], settled: WorkerReport) -> list[Handled]:
+def _settle(work: Work, batch: list[Handled], settled: WorkerReport, finish: Finish) -> list[Handled]:
     """Store answers of one kind, count them, and return those that cannot be stored now."""
     try:
-        accepted = _send(work, batch)
+        accepted = _send(work, batch, finish)
     except StoreError as error:
         if len(batch) > 1 and not isinstance(error, _AWAY):  # one of them is at fault, or all together take too long
-            return [left for one in batch for left in _settle(work, [one], settled)]
+            return [left for one in batch for left in _settle(work, [one], settled, finish)]
         if _passes(error):
             _logger.warning("%d results will be stored later: %s", len(batch), error)
             return batch
         if batch[0].error is None:
-            return _settle(work, [attrs.evolve(batch[0], error=error, gate=False, result=None)], settled)
+            return _settle(work, [attrs.evolve(batch[0], error=error, gate=False, result=None)], settled, finish)
         _logger.warning("item %s: left until its lease expires: %s", batch[0].claim.item_id, error)
         accepted = set()
     held = [one for one in batch if one.claim.item_id in accepted]
@@ -112,11 +122,12 @@ def _settle(work: Work, batch: list[Handled], settled: WorkerReport) -> list[Han
     return []
 
 
-def _send(work: Work, batch: list[Handled]) -> set[UUID]:
+def _send(work: Work, batch: list[Handled], finish: Finish) -> set[UUID]:
     """Send answers of one kind, and return the ids of the items that were accepted."""
     first, claims = batch[0], [one.claim for one in batch]
     if first.error is None:
-        return work.finish(claims, [one.result for one in batch], gate=first.gate)
+        results = [one.result for one in batch]
+        return work.finish(claims, results, gate=True) if first.gate else finish(claims, results)
     if first.released:
         return work.release(claims, delay=random.uniform(*_SHORTAGE_SECONDS))  # noqa: S311  only to spread the items
     errors = [one.error or "" for one in batch]

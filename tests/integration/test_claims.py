@@ -131,7 +131,7 @@ def test_what_others_hold_is_passed_over(myloware: Store) -> None:
 def blocks_read(store: Store, statement: str, **values: Any) -> int:
     """Tell how many blocks a claim of five items touches, and put it back."""
     given = {"agent_id": "a", "n": 5, "attempt_ids": [str(uuid7()) for _ in range(5)], "lease": 60.0}
-    narrowed = {"types": None, "tenants": None, "fair": False, "known_types": KNOWN_TYPES, **values}
+    narrowed = {"types": None, "tenants": None, "fair": False, "known_types": KNOWN_TYPES, "mending": False, **values}
     sql = f"EXPLAIN (ANALYZE, BUFFERS, TIMING off, FORMAT json) {statement}"
     with store.db.atomic() as transaction:
         ((found,),) = store.db.execute_sql(sql, {**given, **Horizon().as_parameters(), **narrowed}).fetchall()

@@ -29,6 +29,7 @@ from myloware_store import (
     Worker,
     WorkItem,
     WorkItemStatus,
+    WorkOrderStatus,
 )
 from tests.integration.conftest import BLOCKED, extended, until
 
@@ -101,6 +102,30 @@ def test_every_item_is_handled_once(myloware: Store) -> None:
     items = myloware.work.items(order.id)
     assert all({"of": item.content} == item.result for item in items)
     assert {1} == {item.attempt_count for item in items}
+
+
+@pytest.mark.parametrize("prefetch", [0, 3])
+def test_results_are_stored_and_the_next_items_claimed_in_one_statement(
+    myloware: Store, monkeypatch: pytest.MonkeyPatch, prefetch: int
+) -> None:
+    """Only the first claim, and one that finds nothing left, come alone."""
+    order = myloware.work.submit([{"type": "INVOICE", "content": f"Invoice {n}"} for n in range(12)])
+    called: list[str] = []
+
+    def listen_to(name: str) -> None:
+        call = getattr(myloware.work, name)
+        monkeypatch.setattr(
+            myloware.work, name, lambda *given, **named: (called.append(name), call(*given, **named))[1]
+        )
+
+    for name in ("claim", "finish", "finish_and_claim"):
+        listen_to(name)
+    report = Worker(myloware, lambda claim: claim.content, threads=1, prefetch=prefetch).run(drain=True)
+    assert 12 == report.finished
+    assert WorkOrderStatus.COMPLETED == myloware.work.get(order.id).status
+    assert "finish" not in called
+    assert called.count("finish_and_claim") >= 12 / (1 + prefetch)
+    assert called[0] == "claim"
 
 
 def test_a_handler_that_raises_fails_the_attempt(myloware: Store) -> None:

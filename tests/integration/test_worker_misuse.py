@@ -115,9 +115,9 @@ def test_results_are_counted_once(myloware: Store) -> None:
     myloware.db.execute_sql(REFUSE.format(body=MANY_AT_ONCE))
     handled = [Handled(claim, result=1) for claim in myloware.work.claim("agent", n=2)]
     report = WorkerReport()
-    left = hand_in(myloware.work, handled, report)
+    left = hand_in(myloware.work, handled, report, myloware.work.finish)
     assert ["second"] == [one.claim.content for one in left]
-    assert [] == hand_in(myloware.work, left, report)
+    assert [] == hand_in(myloware.work, left, report, myloware.work.finish)
     assert WorkerReport(finished=2) == report
 
 
