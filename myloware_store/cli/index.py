@@ -24,10 +24,10 @@ DONE, FINDING = 0, 1
 
 @click.group(epilog=example("myloware-store index status", "myloware-store index ensure --target-recall 0.98"))
 def index() -> None:
-    """Maintain the vector index of the memory, and the full-text index of work items.
+    """Maintain the indexes of memory and of work items.
 
-    The indexes make searches fast; results are correct whatever their state. After a large load, and from time to
-    time, run `index ensure`. Readers and writers don't wait for it.
+    They make searches fast; results are correct whatever their state. The vector index of the memory needs `index
+    ensure` after a large load, and from time to time. Readers and writers don't wait for it.
     """
 
 
