@@ -59,16 +59,50 @@ FUNCTIONS = (
     """,
     r"""
     CREATE FUNCTION content_search(content text) RETURNS tsvector LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+    DECLARE
+        beyond tsvector := '';
     BEGIN
         -- The parser reads ahead to the end of a run without blanks, or of a comment, again for each piece of it.
-        content := regexp_replace(replace(content, '<!--', ' '), '[^[:space:]]{255}', E'\\& ', 'g');
+        content := replace(replace(content, '<!--', ' '), '_', ' ');
+        content := regexp_replace(content, '[^[:space:]]{255}', E'\\& ', 'g');
         LOOP
             BEGIN
-                RETURN to_tsvector('pg_catalog.english', content);
+                RETURN to_tsvector('pg_catalog.english', content) || beyond;
             EXCEPTION WHEN program_limit_exceeded THEN
                 content := left(content, length(content) / 2);
+                beyond := $blank$' '$blank$;
             END;
         END LOOP;
+    END
+    $$
+    """,
+    r"""
+    CREATE FUNCTION content_matches(content text, query tsquery) RETURNS bool LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+    DECLARE
+        words tsvector := content_search(content);
+        asked text[];
+        piece text;
+    BEGIN
+        IF words @@ $blank$' '$blank$ THEN
+            asked := ARRAY(
+                SELECT replace(quoted[1], '''''', '''')
+                FROM regexp_matches(query::text, '''((?:[^'']|'''')*)''', 'g') AS quoted
+            );
+            content := replace(replace(content, '<!--', ' '), '_', ' ');
+            content := regexp_replace(content, '[^[:space:]]{255}', E'\\& ', 'g') || ' ';
+            words := '';
+            WHILE content <> '' LOOP
+                piece := regexp_replace(left(content, 20000), '[^[:space:]]+$', '');
+                content := substr(content, length(piece) + 1);
+                words := words || (
+                    SELECT ts_filter(setweight(of_piece, 'A', asked || ARRAY(
+                        SELECT lexeme FROM unnest(of_piece) ORDER BY positions[cardinality(positions)] DESC LIMIT 1
+                    )), '{a}')
+                    FROM to_tsvector('pg_catalog.english', piece) AS of_piece
+                );
+            END LOOP;
+        END IF;
+        RETURN words @@ query;
     END
     $$
     """,
@@ -819,6 +853,35 @@ FUNCTIONS = (
     END
     $$
     """,
+    """
+    CREATE FUNCTION index_work_items(most int, of_tenant text) RETURNS int LANGUAGE plpgsql
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
+    AS $$
+    DECLARE
+        indexed int;
+        counts text;
+    BEGIN
+        counts := set_config('myloware.counts', 'kept', true);  -- no counter of an order changes: see triggers.sql
+        -- Index: work_items_unindexed_idx. After a megabyte of contents the batch is full, so that none takes long.
+        WITH ended AS MATERIALIZED (
+            SELECT id, processed_at, octet_length(content) AS size FROM work_items
+            WHERE NOT searchable AND processed_at IS NOT NULL AND (of_tenant IS NULL OR tenant_id = of_tenant)
+            ORDER BY processed_at
+            LIMIT most
+            FOR NO KEY UPDATE SKIP LOCKED
+        ),
+        measured AS (
+            SELECT id, sum(size) OVER (ORDER BY processed_at, id) - size AS size_before FROM ended
+        )
+        -- Looked up in an array: the plan is made once, maybe for an empty table, and can only use the primary key.
+        UPDATE work_items SET searchable = true
+        WHERE id = ANY (ARRAY(SELECT id FROM measured WHERE size_before < 1000000));
+        GET DIAGNOSTICS indexed = ROW_COUNT;
+        counts := set_config('myloware.counts', '', true);
+        RETURN indexed;
+    END
+    $$
+    """,
     # The guards must find their tables with any search_path of a session.
     """
     DO $$
@@ -887,7 +950,7 @@ TABLES = (
         max_attempts integer NOT NULL DEFAULT 5,
         current_attempt_id uuid,
         awaiting_approval boolean NOT NULL DEFAULT false,
-        search tsvector GENERATED ALWAYS AS (content_search(content)) STORED,
+        searchable boolean NOT NULL DEFAULT false,
         updated_at timestamptz NOT NULL DEFAULT now(),
         CONSTRAINT work_items_work_order_id_fkey FOREIGN KEY (tenant_id, work_order_id)
             REFERENCES work_orders (tenant_id, id) ON DELETE CASCADE,
@@ -1133,7 +1196,16 @@ INDEXES = (
     WHERE status = 'QUEUED'
     """,
     "CREATE INDEX work_items_approval_idx ON work_items (updated_at, id) WHERE awaiting_approval",
-    "CREATE INDEX work_items_content_fts_idx ON work_items USING gin (search) WITH (gin_pending_list_limit = 65536)",
+    """
+    CREATE INDEX work_items_content_fts_idx ON work_items USING gin (content_search(content))
+    WHERE searchable AND processed_at IS NOT NULL
+    """,
+    # Otherwise each ANALYZE parses the contents of its sample, thousands of items.
+    "ALTER INDEX work_items_content_fts_idx ALTER COLUMN 1 SET STATISTICS 0",
+    """
+    CREATE INDEX work_items_unindexed_idx ON work_items (processed_at)
+    WHERE NOT searchable AND processed_at IS NOT NULL
+    """,
     "CREATE UNIQUE INDEX attempts_started_idx ON attempts (work_item_id) WHERE status = 'STARTED'",
     (
         "CREATE INDEX attempts_finished_at_idx ON attempts USING brin (finished_at)"
@@ -1261,6 +1333,7 @@ ROLLBACK = (
     "DROP TABLE attempts",
     "DROP TABLE work_items",
     "DROP TABLE work_orders",
+    "DROP FUNCTION index_work_items(integer, text)",
     "DROP FUNCTION finish_work_items(uuid[], uuid[], jsonb, boolean, text, boolean)",
     """
     DROP FUNCTION claim_work_items(
@@ -1285,6 +1358,7 @@ ROLLBACK = (
     "DROP FUNCTION work_orders_guard()",
     "DROP FUNCTION work_items_guard()",
     "DROP FUNCTION refuse_transition()",
+    "DROP FUNCTION content_matches(text, tsquery)",
     "DROP FUNCTION content_search(text)",
     "DROP FUNCTION content_sha256(text)",
     "DROP DOMAIN retry_policy",

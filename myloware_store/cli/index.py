@@ -1,4 +1,4 @@
-"""`myloware-store index`: show the state of the vector index, and improve it."""
+"""`myloware-store index`: show the state of the vector index, and improve it; index the contents of work items."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ DONE, FINDING = 0, 1
 
 @click.group(epilog=example("myloware-store index status", "myloware-store index ensure --target-recall 0.98"))
 def index() -> None:
-    """Maintain the vector index of the memory.
+    """Maintain the indexes of memory and of work items.
 
-    The index makes searches fast; results are correct whatever its state. After a large load, and from time to
-    time, run `index ensure`. Readers and writers don't wait for it.
+    They make searches fast; results are correct whatever their state. The vector index of the memory needs `index
+    ensure` after a large load, and from time to time. Readers and writers don't wait for it.
     """
 
 
@@ -81,6 +81,28 @@ def swap(given: Given, *, method: str) -> int:
     """Rebuild the index as METHOD, and measure it."""
     kind: Any = method
     return _change(given, lambda found, show: found.swap(kind, progress=show))
+
+
+@index.command(epilog=example("myloware-store index items"))
+@where_options
+@pass_given
+def items(given: Given) -> int:
+    """Put the contents of all ended work items into the full-text index.
+
+    Workers do this by themselves, beside their work. Use it after a large import, or if no worker runs.
+    """
+    from myloware_store.cli import index_reports
+    from myloware_store.cli.console import progress
+    from myloware_store.ops.target import opened, reach
+    from myloware_store.work.engine import Work
+
+    indexed = 0
+    with reach(given.settings()) as target, opened(target.settings) as database, progress() as show:
+        while batch := Work(database).index():
+            indexed += batch
+            show(f"Indexing: {indexed} items")
+    index_reports.items(target.settings, indexed, as_json=given.json)
+    return DONE
 
 
 def _change(given: Given, work: Callable[[MemoryIndex, Progress], IndexChange]) -> int:

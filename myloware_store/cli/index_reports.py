@@ -1,4 +1,4 @@
-"""The reports of the commands on the vector index: JSON for programs, text for people."""
+"""The reports of the commands on indexes: JSON for programs, text for people."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from myloware_store import IndexChange, IndexStatus
     from myloware_store.settings import Settings
 
-__all__ = ["change", "status"]
+__all__ = ["change", "items", "status"]
 
 
 def status(settings: Settings, report: IndexStatus, *, as_json: bool) -> None:
@@ -41,6 +41,14 @@ def change(settings: Settings, report: IndexChange, *, as_json: bool) -> None:
     for action in report.actions:
         screen.line(action)
     screen.line(f"Why: {report.reason}." if report.actions else f"Nothing to do: {report.reason}.")
+
+
+def items(settings: Settings, indexed: int, *, as_json: bool) -> None:
+    """Report how many work items were indexed."""
+    if as_json:
+        print_json({"url": name_of(settings), "indexed": indexed})
+    else:
+        Screen().facts({"Database": name_of(settings), "Indexed": f"{indexed} work items"})
 
 
 def _facts(report: IndexStatus) -> dict[str, object]:

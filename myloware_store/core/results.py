@@ -266,10 +266,14 @@ class WorkStats:
     Attributes:
         window_seconds: The window in which ended attempts were counted.
         tenants: The counts of each tenant that has any, sorted by name.
+        unindexed: Items that have ended and are not in the full-text index yet; 10,000 means as many or more.
+        oldest_unindexed_seconds: How long ago the first of them ended, or None if there is none.
     """
 
     window_seconds: float
     tenants: tuple[TenantStats, ...]
+    unindexed: int
+    oldest_unindexed_seconds: float | None
 
     @property
     def total(self) -> TenantStats:

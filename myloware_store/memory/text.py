@@ -34,6 +34,7 @@ _UNSPACED = re.compile(
     "\U00020000-\U0003ffff]+"
 )
 _MAX_PARTS = 16
+_WORD = re.compile(r'"[^"]*"?|[^\s"-][^\s"]*')
 # As content_search() takes a document apart.
 _LONG = re.compile(r"\S{255}")
 
@@ -77,7 +78,8 @@ def typed(q: Any, match: Any) -> Typed:
         InvalidInput: `q` is not text, or `match` is not one of the three.
     """
     as_choice(match, ("web", "any", "phrase"), "match")
-    text = " ".join(require_text(q, "q", max_bytes=None)[:MAX_CHARS].replace("<!--", " ").split()[:MAX_WORDS])
+    text = require_text(q, "q", max_bytes=None)[:MAX_CHARS].replace("<!--", " ")
+    text = " ".join(_WORD.sub(_spaced, text).split()[:MAX_WORDS])
     text = _LONG.sub(r"\g<0> ", text)
     excluded: list[str] = []
     words = text
@@ -131,6 +133,12 @@ def highlight(query: Typed) -> str:
     """Return the passages of a document that match, as an expression over `mem_docs AS m`."""
     shown = query.every if query.match == "phrase" else query.any
     return _sql("highlight").format(chars=LATEST_CHARS, query=shown)
+
+
+def _spaced(word: re.Match[str]) -> str:
+    """Return a word, or what is between quotes, with blanks for each `_`, as content_search() reads it."""
+    text = word[0].replace("_", " ")
+    return text if text == word[0] or text[0] == '"' else f'"{text}"'
 
 
 def _pairs(run: str) -> list[str]:

@@ -48,7 +48,9 @@ from myloware_store.core.results import (
 from myloware_store.core.sql import queries_beside
 from myloware_store.core.values import dump_json, new_ids, uuid_array
 from myloware_store.db.listening import Listener
-from myloware_store.orm.repository import Repository, stored_instance
+from myloware_store.db.tenancy import current_tenant
+from myloware_store.memory.text import typed
+from myloware_store.orm.repository import Repository, stored_instance, stored_row
 from myloware_store.orm.scalars import as_instant
 from myloware_store.platform.schemas import ActiveSchemas, Definitions
 from myloware_store.work.horizon import Horizon, Horizons
@@ -94,6 +96,15 @@ _SUBMITS: dict[str, LiteralString] = {
     "django": "SELECT submit_work_order_json(CAST(%s AS json))",
 }
 """`submit_statement` by driver. CAST: SQLAlchemy would take the `::` for a parameter, and some dialects send text."""
+_SEARCHING = {
+    # The one plan for any size of the tables: the index of each part, and one look-up for each order.
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+    # Enough to remember each match of a common word: where only its page is remembered, the page is read again.
+    "work_mem": "'64MB'",
+}
 _FIRST = (datetime(1, 1, 2, tzinfo=UTC), UUID(int=0))
 
 
@@ -345,6 +356,36 @@ class Work(Repository):
         of_order = self._select(WorkItem).where(WorkItem.work_order == self.get(order_id).id)
         return [*of_order.order_by(WorkItem.created_at, WorkItem.id)]
 
+    def search(self, q: str, *, limit: int = 100, match: Literal["web", "any", "phrase"] = "web") -> list[WorkItem]:
+        """Return the items whose content matches a query as people type it, newest first.
+
+        It is exact at every moment: items are found from the moment of their commit, whether they are queued, in
+        progress or ended. The query is read as by `memory.search_text`.
+
+        Args:
+            q: The query; only the first 32 words and 2,000 characters count. A query without words finds nothing.
+            limit: Most items to return (1 to 100,000).
+            match: `web` finds items with all the words, and understands `"a phrase"`, `or` and `-excluded`; `any`
+                finds items with any of the words, `phrase` those with the words in a row.
+
+        Returns:
+            The items, of all orders.
+
+            The time grows with the items that have ended and match, and with all those that have not ended or are not
+            indexed yet (`stats` counts them): their contents are read, .1 ms for each KB. In phrases, and in words with
+            hyphens, only the first 16,383 words of a content count. Text in scripts without blanks between words is
+            found by a whole run of it.
+
+        Raises:
+            InvalidInput: An argument is out of its bounds, or `q` contains a NUL character.
+        """
+        query = typed(q, match)
+        values = {**query.parameters, "tenant": current_tenant(), "limit": as_count(limit, "limit")}
+        statement = _sql("search").format(query=query.every)
+        rows = self._db.execute_tuned(_SEARCHING, statement, values)
+        names = [column.name for column in rows.description]
+        return [stored_row(WorkItem, dict(zip(names, row, strict=True))) for row in rows]
+
     def claim(
         self,
         agent_id: str,
@@ -586,6 +627,24 @@ class Work(Repository):
         values = {"limit": count, "letter_ids": new_ids(count), "delay": None}
         return as_outcomes(self._rows(_sql("reap") + _sql("give_up"), values))
 
+    def index(self, limit: int = 1000) -> int:
+        """Put items that have ended into the full-text index, those that ended first, in one transaction.
+
+        Workers call it beside `reap`. Until it has, `search` reads the contents of these items one by one. Several
+        calls at once share the items. A replay takes its items out of the index again.
+
+        Args:
+            limit: Most items to index in this call (1 to 100,000). It ends sooner after a megabyte of contents.
+
+        Returns:
+            How many items were indexed; 0 if none is left, except for those that others are writing.
+
+        Raises:
+            InvalidInput: The limit is out of its bounds.
+        """
+        ((indexed,),) = self._rows(_sql("index"), {"limit": as_count(limit, "limit")})
+        return int(indexed)
+
     def wait_for_work(
         self,
         timeout: float = 30.0,
@@ -628,10 +687,10 @@ class Work(Repository):
             return self._wait(deadline, values, own, every)
 
     def stats(self, window: float = 60.0) -> WorkStats:
-        """Count open items and recently ended attempts, by tenant and state.
+        """Count open items and recently ended attempts, by tenant and state, and ended items that are not indexed yet.
 
-        This is one query over the open items and the attempts of the window. Finished work does not slow it down; a
-        million queued items take about a second.
+        This is one query over the open items and the attempts of the window, and one over the items that are not
+        indexed, which stops at 10,000. Finished work does not slow it down; a million queued items take about a second.
 
         Args:
             window: How many seconds back to count ended attempts; by default 60, at most 3,600.
@@ -645,10 +704,9 @@ class Work(Repository):
         seconds = as_seconds(window, "window", least=1.0)
         if seconds > 3600:  # noqa: PLR2004  seconds an hour
             raise InvalidInput(f"window: {seconds:g} is more than an hour of 3600 seconds")
-        return WorkStats(
-            window_seconds=seconds,
-            tenants=tuple(TenantStats(*row) for row in self._rows(_sql("stats"), {"window": seconds}, reads=True)),
-        )
+        rows = self._rows(_sql("stats"), {"window": seconds}, reads=True)
+        ((unindexed, oldest),) = self._rows(_sql("unindexed"), {}, reads=True)
+        return WorkStats(seconds, tuple(TenantStats(*row) for row in rows), unindexed, oldest)
 
     def metrics(self, window: float = 60.0) -> str:
         """Return the counts of `stats` in Prometheus' text format, version 0.0.4.

@@ -16,7 +16,7 @@ from myloware_store.core.enums import (
     WorkOrderStatus,
 )
 from myloware_store.orm.base import BaseModel, TenantEntity
-from myloware_store.orm.fields import EnumField, JsonField, SearchField, TenantForeignKey, UuidField
+from myloware_store.orm.fields import EnumField, JsonField, TenantForeignKey, UuidField
 from myloware_store.orm.scalars import (
     CheckedBooleanField,
     CheckedIntegerField,
@@ -104,7 +104,8 @@ class WorkItem(TenantEntity):
     # No foreign key: the attempt already refers to the item. The id stays after the end.
     current_attempt_id = UuidField(null=True)
     awaiting_approval = CheckedBooleanField(constraints=[ServerDefault("false")])
-    search = SearchField(null=True, constraints=[SQL("GENERATED ALWAYS AS (content_search(content)) STORED")])
+    # Whether the item is in the full-text index; `index_work_items()` sets it when the item has ended.
+    searchable = CheckedBooleanField(constraints=[ServerDefault("false")])
     updated_at = TimestampField(constraints=[ServerDefault("now()")])
 
     __repr__ = BaseModel.__repr__
@@ -137,8 +138,14 @@ class WorkItem(TenantEntity):
             ),
             SQL("CREATE INDEX work_items_approval_idx ON work_items (updated_at, id) WHERE awaiting_approval"),
             SQL(
-                "CREATE INDEX work_items_content_fts_idx ON work_items USING gin (search)"
-                " WITH (gin_pending_list_limit = 65536)"
+                "CREATE INDEX work_items_content_fts_idx ON work_items USING gin (content_search(content))"
+                " WHERE searchable AND processed_at IS NOT NULL"
+            ),
+            # Otherwise each ANALYZE parses the contents of its sample, thousands of items.
+            SQL("ALTER INDEX work_items_content_fts_idx ALTER COLUMN 1 SET STATISTICS 0"),
+            SQL(
+                "CREATE INDEX work_items_unindexed_idx ON work_items (processed_at)"
+                " WHERE NOT searchable AND processed_at IS NOT NULL"
             ),
         ]
 

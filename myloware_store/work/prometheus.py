@@ -18,16 +18,23 @@ _HELP = {
     "myloware_work_attempts_ended": "Attempts that ended within the window.",
     "myloware_work_attempts_window_seconds": "The length of that window.",
     "myloware_dead_letters": "Dead letters that were not replayed.",
+    "myloware_work_unindexed": "Ended items that are not in the full-text index yet, 10000 at most.",
+    "myloware_work_oldest_unindexed_seconds": "How long ago the first of them ended.",
 }
 
 
 def exposition(stats: WorkStats) -> str:
-    """Return the counts as gauges, with the tenant as a label."""
+    """Return the counts as gauges, with the tenant as a label where they are counted by tenant."""
+    whole = {
+        "myloware_work_attempts_window_seconds": stats.window_seconds,
+        "myloware_work_unindexed": stats.unindexed,
+        "myloware_work_oldest_unindexed_seconds": stats.oldest_unindexed_seconds or 0.0,
+    }
     lines = []
     for name, text in _HELP.items():
         lines += [f"# HELP {name} {text}", f"# TYPE {name} gauge"]
-        if name == "myloware_work_attempts_window_seconds":
-            lines.append(f"{name} {stats.window_seconds:g}")
+        if name in whole:
+            lines.append(f"{name} {whole[name]:g}")
         for tenant in stats.tenants:
             label = tenant.tenant_id.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
             for labels, value in _samples(name, tenant):

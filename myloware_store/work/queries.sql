@@ -244,6 +244,60 @@ buried AS (
 SELECT held.id, moved.status, CASE WHEN moved.again THEN moved.available_at END, buried.id
 FROM held LEFT JOIN moved ON moved.id = held.id LEFT JOIN buried ON buried.work_item_id = held.id
 
+-- name: search
+-- One statement, so one snapshot, in which each item is in one of the parts: it has ended and is in the index, or not yet,
+-- it is QUEUED or PROCESSING. An item is PROCESSING in a PROCESSING order only. A content that has more words than the index
+-- holds is found by a blank, and read.
+-- Indexes: work_items_content_fts_idx, work_items_unindexed_idx, one of the claims',
+-- work_orders_tenant_status_created_at_idx (the recursion skips in it from one tenant to the next) and
+-- work_items_work_order_status_type_idx. OFFSET 0 keeps the planner from reading these whole.
+WITH RECURSIVE owners (name) AS (
+    (
+        SELECT tenant_id FROM work_orders
+        WHERE %(tenant)s::text IS NULL OR tenant_id = %(tenant)s
+        ORDER BY tenant_id LIMIT 1
+    )
+    UNION ALL
+    SELECT (SELECT o.tenant_id FROM work_orders AS o WHERE o.tenant_id > owners.name ORDER BY o.tenant_id LIMIT 1)
+    FROM owners WHERE owners.name IS NOT NULL AND %(tenant)s::text IS NULL
+),
+unindexed AS (
+    SELECT id, created_at, tenant_id, content FROM work_items WHERE NOT searchable AND processed_at IS NOT NULL
+    UNION ALL
+    SELECT id, created_at, tenant_id, content FROM work_items WHERE status = 'QUEUED'
+    UNION ALL
+    SELECT w.*
+    FROM owners CROSS JOIN LATERAL (
+        SELECT id FROM work_orders WHERE tenant_id = owners.name AND status = 'PROCESSING' OFFSET 0
+    ) AS o
+    CROSS JOIN LATERAL (
+        SELECT id, created_at, tenant_id, content FROM work_items
+        WHERE work_order_id = o.id AND status = 'PROCESSING' OFFSET 0
+    ) AS w
+),
+found AS (
+    SELECT id, created_at, tenant_id FROM work_items
+    WHERE searchable AND processed_at IS NOT NULL AND content_search(content) @@ ({query} && !!$$' '$$::tsquery)
+    UNION ALL
+    SELECT id, created_at, tenant_id FROM work_items
+    WHERE searchable AND processed_at IS NOT NULL AND content_search(content) @@ $$' '$$::tsquery
+        AND content_matches(content, {query})
+    UNION ALL
+    SELECT id, created_at, tenant_id FROM unindexed WHERE content_matches(content, {query})
+)
+SELECT w.*
+FROM (
+    SELECT id FROM found
+    WHERE numnode({query}) > 0 AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+    ORDER BY created_at DESC, id DESC
+    LIMIT %(limit)s
+) AS latest
+JOIN work_items AS w ON w.id = latest.id
+ORDER BY w.created_at DESC, w.id DESC
+
+-- name: index
+SELECT index_work_items(%(limit)s, %(tenant)s)
+
 -- name: lock_open
 -- Index: work_items_work_order_status_type_idx, also for `cancel`.
 WITH open AS MATERIALIZED (
@@ -344,7 +398,7 @@ replayed AS (
 ),
 queued AS (
     UPDATE work_items AS w
-    SET status = 'QUEUED', processed_at = NULL, available_at = statement_timestamp(),
+    SET status = 'QUEUED', processed_at = NULL, searchable = false, available_at = statement_timestamp(),
         max_attempts = w.attempt_count + %(extra_attempts)s, updated_at = statement_timestamp()
     WHERE w.id IN (SELECT id FROM items)
 )
@@ -414,6 +468,16 @@ ORDER BY tenant_id
 
 -- name: recount
 SELECT * FROM recount_work_orders(%(tenant)s)
+
+-- name: unindexed
+-- Index: work_items_unindexed_idx, read in its order as far as the LIMIT.
+SELECT count(*), extract(epoch FROM statement_timestamp() - min(processed_at))::float8
+FROM (
+    SELECT processed_at FROM work_items
+    WHERE NOT searchable AND processed_at IS NOT NULL AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+    ORDER BY processed_at
+    LIMIT 10000
+) AS first
 
 -- name: tenants
 SELECT tenant_id FROM work_orders WHERE %(tenant)s::text IS NULL OR tenant_id = %(tenant)s

@@ -1,10 +1,11 @@
-"""The threads that extend a worker's leases, and take back items whose leases have expired."""
+"""The threads that extend a worker's leases, take back items whose leases have expired, and index ended items."""
 
 from __future__ import annotations
 
 import logging
 import random
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from myloware_store.core.errors import StoreError
@@ -19,18 +20,19 @@ if TYPE_CHECKING:
 __all__ = ["Leases"]
 
 _BEATS_A_LEASE = 3
+_RESTS = 3  # how many times as long as a batch took indexing rests while the worker holds items
 _logger = logging.getLogger("myloware_store.worker")
 
 
 class Leases:
-    """Extends leases after a third of their duration, on a connection of its own, and reaps from time to time.
+    """Extends leases after a third of their duration, on a connection of its own; reaps and indexes from time to time.
 
     Args:
         store: The open store.
         held: Returns the claims whose leases to extend.
         lost: Called with the attempts that no longer hold their items.
         lease: The duration of a lease in seconds.
-        reap_every: Seconds between two calls of `reap`; None to never call it.
+        reap_every: Seconds between two calls of `reap`, and after everything is indexed; None to call neither.
     """
 
     def __init__(
@@ -49,7 +51,9 @@ class Leases:
         self._stopped = threading.Event()
         self._threads = [threading.Thread(target=self._keep, daemon=True)]
         if reap_every is not None:
-            self._threads.append(threading.Thread(target=self._reap, args=(reap_every,), daemon=True))
+            self._threads += [
+                threading.Thread(target=task, args=(reap_every,), daemon=True) for task in (self._reap, self._index)
+            ]
         for thread in self._threads:
             thread.start()
 
@@ -80,6 +84,18 @@ class Leases:
                     _logger.warning("item %s: its lease had expired: %s", outcome.item_id, outcome.status)
             except StoreError as error:
                 _logger.warning("expired leases are not reaped: %s", error)
+
+    def _index(self, every: float) -> None:
+        """Index in batches until all is indexed; rest after each as long as it took, longer beside other work."""
+        pause = _about(every)
+        while not self._stopped.wait(pause):
+            begin, indexed = time.monotonic(), 0
+            try:
+                indexed = self._store.work.index()
+            except StoreError as error:
+                _logger.warning("ended items are not indexed: %s", error)
+            took = time.monotonic() - begin
+            pause = took * (_RESTS if self._held() else 1) if indexed else _about(every)
 
     def _beat(self) -> None:
         claims = self._held()

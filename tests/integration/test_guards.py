@@ -630,6 +630,6 @@ def test_text_without_blanks_is_searched_in_pieces(myloware_db: StoreDatabase) -
         ("x" * 255 + " y", "x" * 255 + " y"),
         ("x" * 300, "x" * 255 + " " + "x" * 45),
         ("<!-- draft -->", "draft"),
-        ("john_doe@acme.de abc_def", "john_doe@acme.de abc def"),
+        ("john_doe@acme.de abc_def", "john doe@acme.de abc def"),
     ):
         assert [(expected,)] == myloware_db.execute_sql(sql, (given,)).fetchall()

@@ -211,8 +211,8 @@ DAMAGES = {
         {("column", "mem_docs.search"), ("index", "mem_docs.mem_docs_search_idx")},
     ),
     "a generated column that is not": (
-        "ALTER TABLE work_items ALTER COLUMN search DROP EXPRESSION",
-        {("column", "work_items.search")},
+        "ALTER TABLE mem_docs ALTER COLUMN search DROP EXPRESSION",
+        {("column", "mem_docs.search")},
     ),
     "a plain column that is generated": (
         """
@@ -226,8 +226,8 @@ DAMAGES = {
         {
             ("column", "work_items.content"),
             ("column", "work_items.body"),
-            ("column", "work_items.search"),
             ("constraint", "work_items.work_items_check"),
+            ("index", "work_items.work_items_content_fts_idx"),
         },
     ),
     "a column of theirs with a name of their own": (
@@ -315,7 +315,7 @@ DAMAGES = {
         {("index", "work_orders.work_orders_tenant_status_created_at_idx")},
     ),
     "an index with other options": (
-        "ALTER INDEX work_items_content_fts_idx RESET (gin_pending_list_limit)",
+        "ALTER INDEX work_items_content_fts_idx SET (gin_pending_list_limit = 65536)",
         {("index", "work_items.work_items_content_fts_idx")},
     ),
     "an invalid index": (

@@ -102,6 +102,8 @@ def test_prometheus_reads_the_metrics(myloware: Store) -> None:
     assert 2 == found["myloware_work_attempts_ended", (acme, "completed")]
     assert 60 == found["myloware_work_attempts_window_seconds", ()]
     assert 1 == found["myloware_dead_letters", ("globex",)]
+    assert 2 == found["myloware_work_unindexed", ()]
+    assert 0 < found["myloware_work_oldest_unindexed_seconds", ()] < 3600
     assert 0 < found["myloware_work_oldest_ready_seconds", (acme,)] < 3600
 
 

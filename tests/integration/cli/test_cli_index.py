@@ -1,4 +1,4 @@
-"""`myloware-store index`: the state of the vector index, and the commands that improve it."""
+"""`myloware-store index`: the state of the vector index, and the commands that improve it and that of work items."""
 
 from __future__ import annotations
 
@@ -51,6 +51,20 @@ def test_an_index_is_swapped_rebuilt_and_mended(shell: Shell, myloware_dsn: str)
     assert "myloware-store index ensure" == finding["remedy"]
     assert "built hnsw over 60 rows" in shell.run("index", "ensure", "--url", myloware_dsn).stdout
     assert shell.report("validate", "--url", myloware_dsn)["valid"]
+
+
+def test_ended_items_are_indexed(shell: Shell, myloware_dsn: str) -> None:
+    """All of them, and a second time none."""
+    shell.ask(
+        myloware_dsn,
+        """
+        WITH made AS (INSERT INTO work_orders (tenant_id, created_by) VALUES ('t', 't') RETURNING id)
+        INSERT INTO work_items (tenant_id, work_order_id, type, content, status, processed_at)
+        SELECT 't', id, 'TICKET', 'x', 'COMPLETED', now() FROM made, generate_series(1, 1200)
+        """,
+    )
+    assert 1200 == shell.report("index", "items", "--url", myloware_dsn)["indexed"]
+    assert "0 work items" in shell.run("index", "items", "--url", myloware_dsn).stdout
 
 
 def test_wrong_usage_is_told_in_a_line(shell: Shell, myloware_dsn: str) -> None:
