@@ -689,8 +689,10 @@ class Work(Repository):
     def stats(self, window: float = 60.0) -> WorkStats:
         """Count open items and recently ended attempts, by tenant and state, and ended items that are not indexed yet.
 
-        This is one query over the open items and the attempts of the window, and one over the items that are not
-        indexed, which stops at 10,000. Finished work does not slow it down; a million queued items take about a second.
+        Ready items are not counted one by one: they are the open items of the open orders, without those that are
+        scheduled, held or parked (an item that was moved to PROCESSING by hand, without an attempt, counts as ready). So
+        a million items that are ready in 100,000 orders take some 15 ms, in as many orders some 150 ms, and a million
+        scheduled ones some 180 ms. Finished work does not slow it down. `unindexed` stops at 10,000.
 
         Args:
             window: How many seconds back to count ended attempts; by default 60, at most 3,600.

@@ -424,27 +424,62 @@ FROM dead_letters
 WHERE id = ANY (%(ids)s::uuid[]) AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
 
 -- name: stats
--- Reads open items and the attempts of the window only. Indexes: work_items_claim_tenant_idx, attempts_started_idx,
--- work_items_approval_idx, dead_letters_open_idx, attempts_finished_at_idx.
-WITH queued AS (
-    SELECT tenant_id, count(*) FILTER (WHERE available_at <= statement_timestamp()) AS ready,
-        count(*) FILTER (WHERE available_at > statement_timestamp()) AS scheduled,
-        extract(epoch FROM statement_timestamp() - min(available_at))::float8 AS oldest
-    FROM work_items
-    WHERE status = 'QUEUED' AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
-    GROUP BY tenant_id
+-- Queued items are not read: they are the open items of the orders, but for those that are held, parked or scheduled.
+-- The recursion skips from one tenant with queued items to the next. Indexes: work_items_claim_tenant_idx,
+-- work_orders_tenant_status_created_at_idx, attempts_started_idx, work_items_approval_idx, dead_letters_open_idx,
+-- attempts_finished_at_idx.
+WITH RECURSIVE found (name) AS (
+    (
+        SELECT w.tenant_id FROM work_items AS w
+        WHERE w.status = 'QUEUED' AND (%(tenant)s::text IS NULL OR w.tenant_id = %(tenant)s)
+        ORDER BY w.tenant_id LIMIT 1
+    )
+    UNION ALL
+    SELECT (
+        SELECT w.tenant_id FROM work_items AS w
+        WHERE w.status = 'QUEUED' AND w.tenant_id > found.name AND %(tenant)s::text IS NULL
+        ORDER BY w.tenant_id LIMIT 1
+    )
+    FROM found WHERE found.name IS NOT NULL
 ),
-held AS (
+held AS MATERIALIZED (
     SELECT tenant_id, count(*) AS processing,
         count(*) FILTER (WHERE lease_expires_at <= statement_timestamp()) AS expired
     FROM attempts
     WHERE status = 'STARTED' AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
     GROUP BY tenant_id
 ),
-parked AS (
+parked AS MATERIALIZED (
     SELECT tenant_id, count(*) AS awaiting_approval FROM work_items
     WHERE awaiting_approval AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
     GROUP BY tenant_id
+),
+queued AS (
+    SELECT found.name AS tenant_id, later.scheduled, first.oldest,
+        greatest(0, open.items - later.scheduled - COALESCE(processing, 0) - COALESCE(awaiting_approval, 0)) AS ready
+    FROM found
+    LEFT JOIN held ON held.tenant_id = found.name
+    LEFT JOIN parked ON parked.tenant_id = found.name
+    CROSS JOIN LATERAL (
+        SELECT sum(o.open_items) AS items FROM work_orders AS o
+        WHERE o.tenant_id = found.name AND o.status IN ('PENDING', 'PROCESSING')
+    ) AS open
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS scheduled
+        FROM unnest(ARRAY['URGENT', 'HIGH', 'MEDIUM', 'LOW']::priority[]) AS lane (priority)
+        JOIN work_items AS w ON w.tenant_id = found.name AND w.status = 'QUEUED' AND w.priority = lane.priority
+            AND w.available_at > statement_timestamp()
+    ) AS later
+    CROSS JOIN LATERAL (
+        SELECT extract(epoch FROM statement_timestamp() - min(r.available_at))::float8 AS oldest
+        FROM unnest(ARRAY['URGENT', 'HIGH', 'MEDIUM', 'LOW']::priority[]) AS lane (priority)
+        CROSS JOIN LATERAL (
+            SELECT w.available_at FROM work_items AS w
+            WHERE w.tenant_id = found.name AND w.status = 'QUEUED' AND w.priority = lane.priority
+            ORDER BY w.available_at NULLS FIRST LIMIT 1
+        ) AS r
+    ) AS first
+    WHERE found.name IS NOT NULL
 ),
 letters AS (
     SELECT tenant_id, count(*) AS dead_letters FROM dead_letters
