@@ -440,10 +440,12 @@ FUNCTIONS = (
             ON CONFLICT DO NOTHING
             RETURNING o.created_at, o.metadata INTO created_at, metadata;
             IF FOUND THEN
-                INSERT INTO work_items
-                    (id, tenant_id, work_order_id, type, content, priority, available_at, max_attempts)
-                SELECT given.id, of_tenant, order_id, given.type, given.content, urgency, due, tries
-                FROM unnest(item_ids, item_types::work_item_type[], contents) AS given (id, type, content);
+                IF contents <> '{}' THEN  -- otherwise the caller copies the items into the table
+                    INSERT INTO work_items
+                        (id, tenant_id, work_order_id, type, content, priority, available_at, max_attempts)
+                    SELECT given.id, of_tenant, order_id, given.type, given.content, urgency, due, tries
+                    FROM unnest(item_ids, item_types::work_item_type[], contents) AS given (id, type, content);
+                END IF;
                 -- As work_items_roll_up() does.
                 IF due <= statement_timestamp()
                     AND NOT pg_try_advisory_xact_lock(1836674167, 'work_items'::regclass::oid::int) THEN

@@ -10,6 +10,13 @@ SELECT * FROM submit_work_order(
     %(document_types)s::text[], %(stamps)s::text[], %(retry_policy)s, %(unique_key)s
 )
 
+-- name: copy_items
+COPY work_items (id, type, content, work_order_id, tenant_id, priority, available_at, max_attempts) FROM STDIN
+
+-- name: count
+-- Until the end of the transaction; see schema/triggers.sql.
+SELECT set_config('myloware.counts', %(counts)s, true)
+
 -- name: claim
 SELECT * FROM claim_work_items(
     %(n)s, %(agent_id)s, %(lease)s, %(attempt_ids)s::uuid[], %(types)s::text[], %(tenants)s::text[], %(fair)s,

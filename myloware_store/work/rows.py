@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from io import StringIO
 from typing import Any
 from uuid import UUID, SafeUUID
 
@@ -44,6 +45,7 @@ __all__ = [
     "SHORTEST_LEASE",
     "as_claims",
     "as_outcomes",
+    "copied_items",
     "error_text",
     "fence",
     "give_up",
@@ -112,6 +114,21 @@ def new_order(
         "contents": text_array(content for _, content in documents),
     }
     return documents, values
+
+
+def copied_items(documents: Sequence[tuple[str, str]], order: Mapping[str, Any]) -> StringIO:
+    """Return the items of an order as a file for COPY, in its text format."""
+    available_at = order["available_at"] or order["created_at"]
+    same = (order["order_id"], order["tenant_id"], order["priority"], available_at.isoformat(), order["max_attempts"])
+    end = "\t".join(_copied(str(value)) for value in same)
+    ids = order["item_ids"].strip("{}").split(",")
+    rows = zip(ids, documents, strict=True)
+    return StringIO("".join([f"{row}\t{kind}\t{_copied(text)}\t{end}\n" for row, (kind, text) in rows]), newline="\n")
+
+
+def _copied(text: str) -> str:
+    """Write a text as COPY does."""
+    return text.replace("\\", r"\\").replace("\t", r"\t").replace("\n", r"\n").replace("\r", r"\r")
 
 
 def as_retry_policy(policy: Any) -> str | None:
