@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -142,6 +143,23 @@ def test_a_statement_stores_its_order_once(myloware: Store, myloware_dsn: str, d
     myloware.work.cancel(first)
     assert first == EXECUTES[driver](myloware_dsn, statement)
     assert 1 == WorkOrder.select().count()
+
+
+def test_a_codec_of_asyncpg_for_json_changes_nothing(myloware: Store, myloware_dsn: str) -> None:
+    """Services set one to read dicts; it must not encode the parameter again."""
+    statement = myloware.work.submit_statement([{**INVOICE, "content": ODD}], driver="asyncpg", metadata={"odd": ODD})
+
+    async def execute() -> Any:
+        connection = await asyncpg.connect(myloware_dsn)
+        for kind in ("json", "jsonb"):
+            await connection.set_type_codec(kind, encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+        found = await connection.fetchval(statement.sql, *statement.parameters)
+        await connection.close()
+        return found
+
+    order = myloware.work.get(asyncio.run(execute()))
+    assert {"odd": ODD} == order.metadata
+    assert [ODD] == [item.content for item in myloware.work.items(order.id)]
 
 
 def test_an_idempotency_key_is_what_it_is_to_submit(myloware: Store, myloware_dsn: str) -> None:
