@@ -20,7 +20,6 @@ from myloware_store.core.arguments import (
     as_choice,
     as_count,
     as_flag,
-    as_number,
     as_seconds,
     as_text,
     as_uuid,
@@ -443,14 +442,14 @@ class Work(Repository):
         give_up(claim for claim in held if claim.item_id not in kept)
         return kept
 
-    def progress(self, claim: Claim, percent: float, message: str | None = None) -> bool:
+    def progress(self, claim: Claim, percent: int, message: str | None = None) -> bool:
         """Store how far the work on a claim is, in its `Attempt`, where others can read it.
 
         Inside a transaction, others see it after the commit only.
 
         Args:
             claim: A claim that `claim` returned. It becomes `cancelled` if it no longer holds its item.
-            percent: How much is done, 0 to 100; the column holds whole percents.
+            percent: How much is done, a whole number from 0 to 100.
             message: What is being done, by default nothing. It replaces the previous message.
 
         Returns:
@@ -462,7 +461,7 @@ class Work(Repository):
         (held,) = as_claims([claim])
         values = {
             "attempt_id": str(held.attempt_id),
-            "percent": int(as_number(percent, "percent", least=0, most=100)),
+            "percent": as_count(percent, "percent", least=0, most=100),
             "message": as_text(message, "message"),
         }
         if self._rows(_sql("progress"), values):

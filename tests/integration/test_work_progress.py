@@ -37,7 +37,7 @@ def test_others_read_how_far_an_attempt_is(myloware: Store) -> None:
     assert told(claim) == (None, None)
     assert myloware.work.progress(claim, 40, "page 4 of 10")
     assert told(claim) == (40, "page 4 of 10")
-    assert myloware.work.progress(claim, 99.9)
+    assert myloware.work.progress(claim, 99)
     assert told(claim) == (99, None)
     myloware.work.finish([claim], [1])
     assert told(claim) == (99, None)
@@ -86,7 +86,7 @@ def test_another_tenant_tells_no_progress(myloware: Store) -> None:
 
 @pytest.mark.parametrize(
     ("percent", "message"),
-    [(-1, None), (101, None), (float("nan"), None), ("50", None), (True, None), (1, 7), (1, "\x00")],
+    [*((percent, None) for percent in (-1, 101, 0.5, 33.0, float("nan"), "50", True)), (1, 7), (1, "\x00")],
 )
 def test_progress_is_a_percentage_and_a_text(myloware: Store, percent: Any, message: Any) -> None:
     """Anything else is refused before anything is written, and so is what is not a claim."""
