@@ -243,10 +243,12 @@ def recount(given: Given) -> int:
     Rows that were written while triggers were off are not counted; `validate` finds such orders.
     """
     from myloware_store.cli import reports
+    from myloware_store.ops.history import require_current
     from myloware_store.ops.target import opened, reach
     from myloware_store.work.engine import Work
 
     with reach(given.settings()) as target, opened(target.settings) as database:
+        require_current(database)
         corrected = Work(database).recount()
     reports.recount(target.settings, corrected, as_json=given.json)
     return DONE

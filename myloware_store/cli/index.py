@@ -93,11 +93,13 @@ def items(given: Given) -> int:
     """
     from myloware_store.cli import index_reports
     from myloware_store.cli.console import progress
+    from myloware_store.ops.history import require_current
     from myloware_store.ops.target import opened, reach
     from myloware_store.work.engine import Work
 
     indexed = 0
     with reach(given.settings()) as target, opened(target.settings) as database, progress() as show:
+        require_current(database)
         while batch := Work(database).index():
             indexed += batch
             show(f"Indexing: {indexed} items")

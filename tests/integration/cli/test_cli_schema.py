@@ -145,6 +145,14 @@ def test_a_file_that_was_put_aside_is_mentioned(shell: Shell, myloware_dsn: str)
     assert "" == shell.run("ping", DATABASE_URL=myloware_dsn).stderr
 
 
+@pytest.mark.parametrize("command", ["recount", "index items"])
+def test_a_command_on_work_says_what_an_unmigrated_database_lacks(shell: Shell, empty_url: str, command: str) -> None:
+    """As `Store.open` does."""
+    done = shell.run(*command.split(), "--url", empty_url)
+    assert 1 == done.returncode
+    assert "is not migrated: run `myloware-store migrate`" in done.stderr
+
+
 def test_recount_corrects_what_validate_finds(shell: Shell, myloware: Store, myloware_dsn: str) -> None:
     """Whoever sets the functions' own parameter by hand is found, and the books balance again."""
     order = myloware.work.submit([{"type": "TICKET", "content": "x"}])
