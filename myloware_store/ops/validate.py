@@ -274,8 +274,10 @@ def _check_others(live: Mapping[str, str], leftovers: Sequence[str], *, building
 
 def _check_counts(database: StoreDatabase) -> Iterator[Finding]:
     for order, counted, stored, wrong in database.execute_sql(_sql("miscounted")).fetchall():
-        told = f"{stored}; {wrong} order{' does' if wrong == 1 else 's do'} not agree with their items"
-        yield Finding("order", order, counted, told, "myloware-store recount")
+        told = (
+            "1 order does not agree with its items" if wrong == 1 else f"{wrong} orders do not agree with their items"
+        )
+        yield Finding("order", order, counted, f"{stored}; {told}", "myloware-store recount")
 
 
 def _stands_in_the_way(kind: str, definition: str) -> bool:

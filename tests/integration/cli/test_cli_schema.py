@@ -161,6 +161,7 @@ def test_recount_corrects_what_validate_finds(shell: Shell, myloware: Store, myl
         myloware.db.execute_sql(by_hand)
     (finding,) = shell.report("validate", "--url", myloware_dsn, code=1)["findings"]
     assert ("order", str(order.id), "myloware-store recount") == (finding["kind"], finding["name"], finding["remedy"])
+    assert finding["actual"].endswith("; 1 order does not agree with its items")
     assert [str(order.id)] == shell.report("recount", "--url", myloware_dsn)["corrected"]
     assert shell.report("validate", "--url", myloware_dsn)["valid"]
     assert 1 == myloware.work.get(order.id).open_items
