@@ -102,6 +102,8 @@ def parse_url(text: str, name: str) -> tuple[dict[str, str], dict[str, str]]:
     scheme = _SCHEME.match(text)
     pool: dict[str, str] = {}
     if scheme:
+        if scheme[1].lower().startswith("postgresql+"):
+            raise SettingsError(f"{name} is a SQLAlchemy URL: write postgresql:// without the driver")
         if scheme[1].lower() not in {"postgresql", "postgres"}:
             raise SettingsError(f"{name} names {scheme[1]}, but only PostgreSQL is supported: use {_FORMS}")
         text, pool = _without_prisma("postgresql://" + text[scheme.end() :], name)

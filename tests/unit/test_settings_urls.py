@@ -183,6 +183,12 @@ def test_another_database_is_refused_by_name(scheme: str) -> None:
         load(f"{scheme}://h/d")
 
 
+def test_a_url_of_sqlalchemy_is_named() -> None:
+    """The message says how to change it."""
+    with pytest.raises(SettingsError, match=r"is a SQLAlchemy URL: write postgresql:// without the driver$"):
+        load("postgresql+psycopg2://h/d")
+
+
 SETTINGS = st.builds(
     Settings,
     host=st.sampled_from(["h", "::1", "fe80::1%eth0", "/run/a b", "@abstract", "a,b", "10.0.0.1", ""]),
