@@ -34,14 +34,15 @@ _MAX_COUNT = 100_000
 _MAX_SECONDS = 10 * 365 * 86400.0
 
 
-def as_list(values: Any, name: str) -> list[Any]:
-    """Return the elements of an iterable as a list. A text, a mapping or anything else raises InvalidInput."""
+def as_list(values: Any, name: str, *kinds: type) -> list[Any]:
+    """Return the elements, of these kinds, of an iterable as a list. A text, a mapping or else raises InvalidInput."""
     try:
         iterator = None if isinstance(values, str | bytes | Mapping) else iter(values)
     except TypeError:  # also an array without dimensions
         iterator = None
     if iterator is None:
-        raise InvalidInput(f"{name}: {type(values).__name__} is not a list")
+        remedy = f"; write [{name.removesuffix('s')}]" if isinstance(values, kinds) else ""
+        raise InvalidInput(f"{name}: {type(values).__name__} is not a list{remedy}")
     return list(iterator)
 
 
@@ -138,10 +139,10 @@ def require_object(value: Any, name: str) -> dict[str, Any]:
     return dict(value)
 
 
-def known_keys(row: Any, allowed: Sequence[str], name: str) -> Mapping[str, Any]:
-    """Return the row if it is a mapping with allowed keys only, or raise InvalidInput."""
+def known_keys(row: Any, allowed: Sequence[str], name: str, kind: type) -> Mapping[str, Any]:
+    """Return the row, given in place of an instance, if it is a mapping of allowed keys, or raise InvalidInput."""
     if not isinstance(row, Mapping):
-        raise InvalidInput(f"{name}: {type(row).__name__} is not a mapping")
+        raise InvalidInput(f"{name}: {type(row).__name__} is neither a {kind.__name__} nor a mapping")
     unknown = [shown(key) for key in row if key not in allowed]
     if unknown:
         raise InvalidInput(f"{name}: unknown key {', '.join(unknown)}; the keys are {', '.join(allowed)}")

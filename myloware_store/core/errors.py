@@ -131,7 +131,7 @@ class MemoryConflict(StoreError):
 
 
 class LeaseLost(StoreError):
-    """A claim no longer holds its item: the lease expired, or the attempt has ended."""
+    """A claim no longer holds its item: the lease expired, the attempt has ended, or the item was cancelled."""
 
 
 class WaitTimeout(StoreError, TimeoutError):

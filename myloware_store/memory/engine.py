@@ -25,7 +25,7 @@ from myloware_store.core.arguments import (
 )
 from myloware_store.core.enums import MemDocType
 from myloware_store.core.errors import ConstraintViolation, InvalidInput, MemoryConflict, NotFound
-from myloware_store.core.results import MemoryDoc
+from myloware_store.core.results import MemoryDoc, NewDoc
 from myloware_store.core.sql import queries_beside
 from myloware_store.core.values import MAX_TEXT_BYTES, dump_json, read_label, require_text, shown
 from myloware_store.core.vectors import as_embeddings, decode_binary, encode_literal, encode_text, encode_texts
@@ -41,7 +41,7 @@ from myloware_store.orm.repository import Repository
 
 if TYPE_CHECKING:
     from myloware_store.core.embedding import Embedder
-    from myloware_store.core.results import Hit, NewDoc
+    from myloware_store.core.results import Hit
     from myloware_store.db.database import StoreDatabase
     from myloware_store.memory.index.state import IndexState
 
@@ -116,7 +116,7 @@ class Memory(Repository):
         """
         as_choice(on_conflict, ("update", "ignore", "error"), "on_conflict")
         by_content = as_choice(dedupe, ("id", "content_hash"), "dedupe") == "content_hash"
-        batch = read_batch(as_list(docs, "docs"), self._embedder)
+        batch = read_batch(as_list(docs, "docs", NewDoc, Mapping), self._embedder)
         own = not self._db.transaction_open()
 
         def store() -> list[UUID]:

@@ -210,7 +210,7 @@ def _checked(doc: Any, place: str) -> tuple[Row, Any]:
     """Return a document with its values in the form they are sent in, and its embedding as it was given."""
     if isinstance(doc, NewDoc):
         doc = attrs.asdict(doc, recurse=False)
-    row = known_keys(doc, _KEYS, place)
+    row = known_keys(doc, _KEYS, place, NewDoc)
     for key in ("type", "content"):
         if key not in row:
             raise InvalidInput(f"{place}: it needs a {key}")

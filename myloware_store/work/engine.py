@@ -567,7 +567,7 @@ class Work(Repository):
         """
         held = as_claims(claims)
         whole = self._db.transaction_open()
-        told = [error_text(error) for error in paired(errors, held, "errors")]
+        told = [error_text(error, f"errors[{n}]") for n, error in enumerate(paired(errors, held, "errors"))]
         options = {
             "retry": as_flag(retry, "retry"),
             "delay": None if delay is None else as_seconds(delay, "delay"),
@@ -973,8 +973,9 @@ def _refuse_lost(claims: Sequence[Claim], accepted: set[UUID], *, whole: bool) -
     lost = {claim.item_id for claim in claims} - accepted
     if lost and whole:
         raise LeaseLost(
-            f"these claims no longer hold their items (the lease expired, or the attempt has ended); discard their"
-            f" results, another worker may have the items: {', '.join(sorted(map(str, lost)))}"
+            "these claims no longer hold their items (the lease expired, the attempt has ended, or the item was"
+            " cancelled); discard their results, another worker may have the items:"
+            f" {', '.join(sorted(map(str, lost)))}"
         )
 
 

@@ -70,7 +70,7 @@ def as_document(item: Any, place: str) -> tuple[str, str]:
     """Return the type and content of an item to submit, or raise InvalidInput."""
     if isinstance(item, NewItem):
         item = attrs.asdict(item, recurse=False)
-    row = known_keys(item, ("type", "content"), place)
+    row = known_keys(item, ("type", "content"), place, NewItem)
     if len(row) < 2:  # noqa: PLR2004  the two keys above
         raise InvalidInput(f"{place}: it needs a type and a content")
     content = require_text(row["content"], f"{place}: content", blank=False, max_bytes=MAX_TEXT_BYTES)
@@ -92,7 +92,7 @@ def new_order(
 ) -> tuple[list[tuple[str, str]], dict[str, Any]]:
     """Return the documents and the parameters of an order to submit, or raise InvalidInput."""
     tenant, actor = writer()
-    documents = [as_document(item, f"items[{n}]") for n, item in enumerate(as_list(items, "items"))]
+    documents = [as_document(item, f"items[{n}]") for n, item in enumerate(as_list(items, "items", NewItem, Mapping))]
     if not documents:
         raise InvalidInput("submit: an order needs at least one item")
     workflow = str(workflow_id) if is_uuid(workflow_id) else workflow_id
@@ -136,7 +136,7 @@ def as_retry_policy(policy: Any) -> str | None:
     if policy is None:
         return None
     if not isinstance(policy, RetryPolicy):
-        policy = RetryPolicy(**known_keys(policy, [*attrs.fields_dict(RetryPolicy)], "retry_policy"))
+        policy = RetryPolicy(**known_keys(policy, [*attrs.fields_dict(RetryPolicy)], "retry_policy", RetryPolicy))
     checked = RetryPolicy(
         base=as_seconds(policy.base, "retry_policy: base", least=0.001),
         factor=as_number(policy.factor, "retry_policy: factor", least=1, most=1000),
@@ -148,12 +148,12 @@ def as_retry_policy(policy: Any) -> str | None:
 
 def as_claims(claims: Iterable[Claim]) -> list[Claim]:
     """Return the claims as a list in which no item comes twice, or raise InvalidInput."""
-    held = as_list(claims, "claims")
-    for claim in held:
+    held = as_list(claims, "claims", Claim)
+    for n, claim in enumerate(held):
         if not isinstance(claim, Claim):
-            raise InvalidInput(f"claims: {type(claim).__name__} is not a Claim")
+            raise InvalidInput(f"claims[{n}]: {type(claim).__name__} is not a Claim")
         if not isinstance(claim.item_id, UUID) or not isinstance(claim.attempt_id, UUID):
-            raise InvalidInput("claims: the ids of a claim are UUIDs, not text")
+            raise InvalidInput(f"claims[{n}]: the ids of a claim are UUIDs, not text")
     if len({claim.item_id for claim in held}) != len(held):
         raise InvalidInput("claims: an item is named twice")
     return held
@@ -181,7 +181,7 @@ def give_up(claims: Iterable[Claim]) -> None:
         object.__setattr__(claim, "cancelled", True)  # the only attribute that changes
 
 
-def error_text(error: Any) -> str:
+def error_text(error: Any, place: str) -> str:
     """Return an exception or text as text that can be stored: characters that PostgreSQL cannot store are replaced."""
     if isinstance(error, BaseException):
         try:
@@ -192,7 +192,7 @@ def error_text(error: Any) -> str:
     elif isinstance(error, str):
         text = error or "unknown error"
     else:
-        raise InvalidInput(f"errors: {type(error).__name__} is neither an exception nor text")
+        raise InvalidInput(f"{place}: {type(error).__name__} is neither an exception nor text")
     return text[:10_000].replace("\x00", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
 
 

@@ -149,7 +149,7 @@ class Worker:
         """
         if self._store.db.transaction_open():
             raise InvalidInput(
-                "run: commit first (in a test, don't use the mode rollback); the threads cannot see uncommitted items"
+                "run: a worker cannot run inside a transaction; commit first (in a test, don't use the mode rollback)"
             )
         if self._store.settings.connection_limit < _FEWEST_CONNECTIONS:
             raise SettingsError(f"connection_limit: a worker needs at least {_FEWEST_CONNECTIONS} connections")

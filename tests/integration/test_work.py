@@ -116,7 +116,7 @@ def test_a_bad_order_leaves_nothing(myloware: Store, items: Any, options: dict[s
         ({"type": "INVOICE", "content": ""}, "content: the text is empty"),
         ({"type": "LETTER", "content": "x"}, "type: 'LETTER' is not one of"),
         ({"type": "INVOICE"}, "it needs a type and a content"),
-        ("INVOICE", "str is not a mapping"),
+        ("INVOICE", "str is neither a NewItem nor a mapping"),
         (NewItem("INVOICE", ""), "content: the text is empty"),
         (NewItem("LETTER", "x"), "type: 'LETTER' is not one of"),
         (NewItem("INVOICE", cast("str", 17)), "content: int is not text"),
@@ -131,6 +131,24 @@ def test_an_error_says_which_item(myloware: Store, wrong: Any, told: str) -> Non
     myloware.work.submit([INVOICE] * 2)
     with pytest.raises(InvalidInput, match=r"^results\[1\]: not JSON"):
         myloware.work.finish(myloware.work.claim("agent", n=2), [1, {1}])
+
+
+def test_an_error_says_which_claim(myloware: Store) -> None:
+    """Or which error, counted from 0; of a single one in place of a list it says how to write it."""
+    wrong: Any
+    for wrong in (INVOICE, NewItem(**INVOICE)):
+        with pytest.raises(InvalidInput, match=r"^items: \w+ is not a list; write \[item\]$"):
+            myloware.work.submit(wrong)
+    myloware.work.submit([INVOICE])
+    (wrong,) = (claim,) = myloware.work.claim("agent")
+    with pytest.raises(InvalidInput, match=r"^claims: Claim is not a list; write \[claim\]$"):
+        myloware.work.finish(wrong, [1])
+    wrong = [claim, claim.item_id]
+    with pytest.raises(InvalidInput, match=r"^claims\[1\]: UUID is not a Claim$"):
+        myloware.work.finish(wrong, [1, 2])
+    wrong = [17]
+    with pytest.raises(InvalidInput, match=r"^errors\[0\]: int is neither an exception nor text$"):
+        myloware.work.fail([claim], wrong)
 
 
 def test_an_item_is_a_mapping_or_a_new_item(myloware: Store) -> None:
@@ -354,7 +372,7 @@ def test_inside_a_transaction_a_lost_lease_raises(myloware: Store) -> None:
         myloware.audit.record("item.done", "work_item", claim.item_id)
         myloware.work.finish([claim], [1])
 
-    with pytest.raises(LeaseLost, match=str(claim.item_id)):
+    with pytest.raises(LeaseLost, match=f"the item was cancelled.*{claim.item_id}"):
         myloware.transact(finish_with_its_audit_line)
     assert myloware.audit.list() == []
 

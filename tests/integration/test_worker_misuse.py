@@ -249,7 +249,7 @@ def test_what_cannot_run_in_a_thread_is_no_handler(myloware: Store, handler: Any
 def test_a_worker_does_not_run_inside_a_transaction(myloware: Store) -> None:
     """Its threads could not see what it claims."""
     myloware.work.submit([INVOICE])
-    with myloware.db.atomic(), pytest.raises(InvalidInput, match="commit first"):
+    with myloware.db.atomic(), pytest.raises(InvalidInput, match="cannot run inside a transaction; commit first"):
         Worker(myloware, lambda _: None).run(drain=True)
     assert Attempt.select().count() == 0
 
