@@ -118,8 +118,8 @@ def _about(figures: Figures) -> str:
         f"{versions}. {figures['rounds']} rounds, taken in turns; medians. Data on {figures['storage']}, where an fsync"
         f" takes {figures['fsync_ms']:.2f} ms; fsync and synchronous_commit are on. {figures['cpus']} processors,"
         f" with a load of {figures['load_before']:.1f} from other processes at the start."
-        " The first ratio of a cell is that of the processor time an item costs (workers and their backends), which"
-        " holds on a busy machine, too; above 1, ours costs less. After the slash is our rate divided by theirs."
+        " Each cell has two ratios: the other's processor time per item (workers and their backends) divided by ours,"
+        " then our rate divided by theirs. Above 1, ours is better. The first holds on a busy machine, too."
     )
 
 
