@@ -375,9 +375,9 @@ class Work(Repository):
             The items, of all orders.
 
             The time grows with the items that have ended and match, and with all those that have not ended or are not
-            indexed yet (`stats` counts them): their contents are read, .1 ms for each KB. In phrases, and in words with
-            hyphens, only the first 16,383 words of a content count. Text in scripts without blanks between words is
-            found by a whole run of it.
+            indexed yet (`stats` counts them): their contents are read, 0.1 ms for each KB. In phrases, and in words
+            with hyphens, only the first 16,383 words of a content count. Text in scripts without blanks between words
+            is found only as a whole run between blanks or punctuation.
 
         Raises:
             InvalidInput: An argument is out of its bounds, or `q` contains a NUL character.
