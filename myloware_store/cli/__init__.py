@@ -238,9 +238,9 @@ def validate(given: Given) -> int:
 @where_options
 @pass_given
 def recount(given: Given) -> int:
-    """Correct the counters of orders that do not agree with their items.
+    """Correct orders whose counters are wrong.
 
-    Rows that were written while triggers were off are not counted; `validate` finds such orders.
+    Items that were written while triggers were off are not counted; `validate` finds such orders.
     """
     from myloware_store.cli import reports
     from myloware_store.ops.history import require_current
