@@ -23,6 +23,7 @@ AS $$
 DECLARE
     due CONSTANT timestamptz := COALESCE(available, statement_timestamp());
     urgency CONSTANT priority := of_priority;
+    outside CONSTANT text := COALESCE(current_setting('myloware.counts', true), '');
     counts text;
 BEGIN
     holds := stamps = ARRAY(
@@ -31,7 +32,7 @@ BEGIN
         ORDER BY 1
     );
     IF holds THEN
-        counts := set_config('myloware.counts', 'kept', true);  -- see triggers.sql
+        counts := set_config('myloware.counts', pg_trigger_depth()::text, true);  -- see triggers.sql
         INSERT INTO work_orders AS o
             (id, tenant_id, priority, workflow_id, created_by, metadata, idempotency_key, unique_key, retry_policy,
             open_items)
@@ -49,7 +50,7 @@ BEGIN
                 PERFORM pg_notify('myloware_work', 'work_items'::regclass::oid::text);
             END IF;
         END IF;
-        counts := set_config('myloware.counts', '', true);
+        counts := set_config('myloware.counts', outside, true);
     END IF;
     RETURN NEXT;
 END
