@@ -44,7 +44,7 @@ TYPES = (
     CREATE DOMAIN retry_policy AS jsonb CHECK (
         VALUE @? 'strict $ ? (
             @.base >= 0.001 && @.base <= 1e9 && @.factor >= 1 && @.factor <= 1000
-            && @.cap >= 0.001 && @.cap <= 1e9 && @.jitter >= 0 && @.jitter <= 1
+            && @.cap >= 0.001 && @.cap <= 1e9 && @.jitter >= 0 && @.jitter <= 1 && @.jitter.double() >= 0
         )'
     )
     """,
