@@ -499,7 +499,8 @@ FUNCTIONS = (
             ELSIF NOT FOUND THEN
                 SELECT id INTO first_id FROM work_orders
                 WHERE id = o.order_id
-                    OR (tenant_id = o.tenant_id AND unique_key = o.unique_key AND status IN ('PENDING', 'PROCESSING'));
+                    OR (tenant_id = o.tenant_id AND unique_key = o.unique_key AND status IN ('PENDING', 'PROCESSING'))
+                ORDER BY id = o.order_id DESC LIMIT 1;
             END IF;
             IF first_id IS NOT NULL THEN
                 RETURN first_id;

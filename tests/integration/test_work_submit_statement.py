@@ -175,6 +175,17 @@ def test_a_unique_key_is_what_it_is_to_submit(myloware: Store, myloware_dsn: str
     assert WorkOrderStatus.PENDING is myloware.work.get(second).status
 
 
+def test_a_repeated_statement_names_its_own_order(myloware: Store, myloware_dsn: str) -> None:
+    """Its order has ended, and another one with the unique key is open: the statement returns what it stored."""
+    statement = myloware.work.submit_statement([INVOICE], driver="psycopg", unique_key="nightly")
+    first = with_psycopg(myloware_dsn, statement)
+    myloware.work.cancel(first)
+    second = myloware.work.submit([INVOICE], unique_key="nightly")
+    WorkOrder.update(created_at=second.created_at).where(WorkOrder.id == first).execute()  # its row comes last now
+
+    assert first == with_psycopg(myloware_dsn, statement) != second.id
+
+
 @pytest.mark.parametrize("commits", [True, False])
 def test_a_statement_waits_for_a_submit(myloware: Store, myloware_dsn: str, *, commits: bool) -> None:
     """Under the same key, until its transaction has ended."""
