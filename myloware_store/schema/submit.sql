@@ -77,7 +77,9 @@ BEGIN
             o.item_ids, o.types, o.contents, o.available_at, o.max_attempts,
             o.document_types, o.stamps, o.retry_policy::jsonb, o.unique_key
         ) AS s;
-        IF NOT stored.holds THEN
+        IF NOT stored.holds AND EXISTS (SELECT FROM work_orders WHERE id = o.order_id) THEN
+            RETURN o.order_id;  -- it was stored before they changed
+        ELSIF NOT stored.holds THEN
             RAISE EXCEPTION USING
                 ERRCODE = 'object_not_in_prerequisite_state',
                 MESSAGE = 'the active schemas have changed since this statement was made; make it again';

@@ -221,6 +221,18 @@ def test_a_statement_whose_schemas_have_changed_raises(myloware: Store, myloware
     assert 1 == WorkItem.select().where(WorkItem.type == "INVOICE").count()
 
 
+def test_a_statement_that_was_executed_before_the_schemas_changed_can_be_repeated(
+    myloware: Store, myloware_dsn: str
+) -> None:
+    """The reply to its commit was lost: to make it again would store the order twice."""
+    statement = myloware.work.submit_statement([INVOICE], driver="psycopg")
+    first = with_psycopg(myloware_dsn, statement)
+    myloware.schemas.register("strict", "1", "INVOICE", {"type": "object"})
+    myloware.schemas.activate("strict", "1")
+
+    assert first == with_psycopg(myloware_dsn, statement)
+
+
 def test_documents_are_checked_when_the_statement_is_made(myloware: Store, myloware_dsn: str) -> None:
     """Against the schemas of that moment, unless the same items were submitted before."""
     myloware.work.submit_statement([INVOICE], driver="psycopg")
