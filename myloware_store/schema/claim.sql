@@ -25,6 +25,7 @@ DECLARE
     -- Compared as text: neither the caller nor the database needs to know all types of the other.
     kinds CONSTANT text[] := COALESCE(of_types, known_types);
     places tid[];
+    outside CONSTANT text := COALESCE(current_setting('myloware.counts', true), '');
     counts text;
     told text;
     broken uuid;
@@ -230,7 +231,7 @@ BEGIN
     IF places = '{}' THEN
         RETURN;
     END IF;
-    counts := set_config('myloware.counts', 'kept', true);  -- see triggers.sql
+    counts := set_config('myloware.counts', pg_trigger_depth()::text, true);  -- see triggers.sql
     RETURN QUERY
     WITH claimed AS (
         UPDATE work_items AS w
@@ -260,6 +261,6 @@ BEGIN
         c.work_order_id::text, ends::text, c.priority::text, greatest(c.available_at, '0002-01-01 00:00+00')::text
     FROM claimed AS c
     ORDER BY c.priority DESC, c.available_at, c.id;
-    counts := set_config('myloware.counts', '', true);
+    counts := set_config('myloware.counts', outside, true);
 END
 $$;

@@ -13,6 +13,7 @@ DECLARE
     held uuid[];
     orders uuid[];
     refused uuid[];
+    outside CONSTANT text := COALESCE(current_setting('myloware.counts', true), '');
     counts text;
 BEGIN
     IF wholly THEN
@@ -26,7 +27,7 @@ BEGIN
         RETURN refused;
     END IF;
 
-    counts := set_config('myloware.counts', 'kept', true);  -- see triggers.sql
+    counts := set_config('myloware.counts', pg_trigger_depth()::text, true);  -- see triggers.sql
     WITH finished AS (
         UPDATE work_items AS w
         SET status = done, awaiting_approval = gated, result = outputs -> width_bucket(w.id, item_ids) - 1,
@@ -67,7 +68,7 @@ BEGIN
             END::work_order_status
         WHERE o.id = ANY (orders);
     END IF;
-    counts := set_config('myloware.counts', '', true);
+    counts := set_config('myloware.counts', outside, true);
     IF cardinality(held) = cardinality(item_ids) THEN
         RETURN '{}';
     END IF;
