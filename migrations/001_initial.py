@@ -518,7 +518,8 @@ FUNCTIONS = (
                         ORDER BY random()
                     ),
                     sharing AS MATERIALIZED (
-                        SELECT name, (most + count(*) OVER () - 1) / count(*) OVER () AS share
+                        SELECT name, most / count(*) OVER ()
+                            + CASE WHEN row_number() OVER () <= mod(most, count(*) OVER ()) THEN 1 ELSE 0 END AS share
                         FROM (
                             SELECT t.name FROM drawn AS t CROSS JOIN LATERAL (
                                 SELECT FROM unnest(urgent_first) AS lane (priority) CROSS JOIN LATERAL (
@@ -547,7 +548,6 @@ FUNCTIONS = (
                             ) AS r
                             LIMIT t.share
                         ) AS r
-                        LIMIT most
                     ),
                     others AS MATERIALIZED (
                         SELECT r.place FROM drawn AS t CROSS JOIN unnest(urgent_first) AS lane (priority)

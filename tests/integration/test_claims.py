@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -12,7 +13,7 @@ import psycopg2
 import pytest
 from uuid_utils.compat import uuid7
 
-from myloware_store import InvalidInput, Priority, WorkItem
+from myloware_store import InvalidInput, Priority, WorkItem, WorkItemType, WorkOrder
 from myloware_store.work.engine import Work, _sql
 from myloware_store.work.horizon import Horizon
 from myloware_store.work.rows import KNOWN_TYPES
@@ -21,7 +22,7 @@ from tests.integration.conftest import until
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from myloware_store import Store
+    from myloware_store import Claim, Store
 
 INVOICE = {"type": "INVOICE", "content": "invoice"}
 TICKET = {"type": "TICKET", "content": "ticket"}
@@ -126,6 +127,96 @@ def test_what_others_hold_is_passed_over(myloware: Store) -> None:
             assert 2 == len(claims)
             taken += claims
     assert 10 == len({claim.item_id for claim in taken})
+
+
+@pytest.fixture
+def mixed(myloware: Store) -> list[Work]:
+    """Store items of all kinds in one queue: some at the same time, some later, some out of tries. Give two stores."""
+    for tenant in ("a", "b", "c", "d"):
+        submit(myloware, tenant, 1)
+    now, draw = datetime.now(UTC), random.Random(5)
+    items = [
+        {
+            "tenant_id": order.tenant_id,
+            "work_order": order,
+            "type": draw.choice([WorkItemType.TICKET, WorkItemType.INVOICE, WorkItemType.STATUS_REPORT]),
+            "content": "x",
+            "priority": draw.choice([*Priority]),
+            "available_at": now + timedelta(minutes=draw.randint(-7, 1)),
+            "attempt_count": draw.choice([0, 0, 0, 0, 0, 1]),
+            "max_attempts": 1,
+        }
+        for order in WorkOrder.select()
+        for _ in range(40)
+    ]
+    WorkItem.insert_many(items).execute()
+    return [myloware.work, Work(myloware.db)]
+
+
+def ready(types: list[str] | None = None, tenants: list[str] | None = None) -> list[WorkItem]:
+    """Return the items that can be claimed, in the order of their turns."""
+    wanted = [WorkItem.status == "QUEUED", WorkItem.available_at <= datetime.now(UTC), WorkItem.attempt_count == 0]
+    wanted += [] if types is None else [WorkItem.type << types]
+    wanted += [] if tenants is None else [WorkItem.tenant_id << tenants]
+    return [*WorkItem.select().where(*wanted).order_by(WorkItem.priority.desc(), WorkItem.available_at, WorkItem.id)]
+
+
+TYPES = [None, ["TICKET"], ["INVOICE", "STATUS_REPORT"]]
+TENANTS = [None, ["b"], ["a", "nobody", "c"]]
+
+
+def test_each_claim_takes_the_first_of_what_it_wants(mixed: list[Work]) -> None:
+    """However it is narrowed, exactly those whose turn it is, in the order of their turns, until none is left."""
+    draw = random.Random(7)
+    while ready():
+        types, tenants, n = draw.choice(TYPES), draw.choice(TENANTS), draw.randint(1, 9)
+        first = [item.id for item in ready(types, tenants)[:n]]
+        claims = draw.choice(mixed).claim("agent", n, types=types, tenants=tenants)
+        assert first == [claim.item_id for claim in claims], (types, tenants, n)
+    assert [] == mixed[0].claim("agent", 9)
+
+
+def test_each_fair_claim_shares_what_it_wants(mixed: list[Work]) -> None:
+    """No tenant gets more than its share while others leave none, and each gets its own first ones."""
+    draw = random.Random(8)
+    while ready():
+        types, tenants, n = draw.choice(TYPES), draw.choice(TENANTS), draw.randint(1, 9)
+        waiting: dict[str, list[Any]] = {}
+        for item in ready(types, tenants):
+            waiting.setdefault(item.tenant_id, []).append(item.id)
+        claims = mixed[0].claim("agent", n, types=types, tenants=tenants, fair=True)
+        turns = [item.id for item in ready_before(claims)]
+        assert turns == [claim.item_id for claim in claims]
+        taken = Counter(claim.tenant_id for claim in claims)
+        assert min(n, sum(map(len, waiting.values()))) == taken.total()
+        for tenant, items in waiting.items():
+            assert items[: taken[tenant]] == [claim.item_id for claim in claims if claim.tenant_id == tenant]
+            share = n // len(waiting)
+            assert taken[tenant] >= min(len(items), share)
+        share = -(-n // max(len(waiting), 1))
+        if sum(min(len(items), share) for items in waiting.values()) >= n:
+            assert max(taken.values()) <= share
+
+
+def ready_before(claims: list[Claim]) -> list[WorkItem]:
+    """Return the claimed items in the order of their turns."""
+    these = WorkItem.select().where(WorkItem.id << [claim.item_id for claim in claims])
+    return [*these.order_by(WorkItem.priority.desc(), WorkItem.available_at, WorkItem.id)]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"types": ["TICKET", "INVOICE"]}, {"tenants": ["a", "b", "c"]}, {"fair": True}]
+)
+@pytest.mark.parametrize("n", [4, 25])
+def test_a_claim_locks_what_it_takes_and_no_more(
+    myloware: Store, mixed: list[Work], options: dict[str, Any], n: int
+) -> None:
+    """Before it is committed, all others are there for the next claim."""
+    myloware.db.execute_sql("UPDATE work_orders SET status = 'PROCESSING'")  # or the second claim waits for the first
+    left = len(ready(options.get("types"), options.get("tenants"))) - n
+    with ThreadPoolExecutor(1) as pool, myloware.db.atomic():
+        assert n == len(mixed[0].claim("first", n, **options))
+        assert left == len(pool.submit(mixed[1].claim, "second", 1000, **options).result())
 
 
 def blocks_read(store: Store, statement: str, **values: Any) -> int:
