@@ -296,6 +296,51 @@ def test_a_session_that_began_with_an_empty_queue_claims_well_from_a_long_one(my
 
 
 @pytest.mark.myloware_db(mode="clone")
+@pytest.mark.parametrize("whole", [0, 40], ids=["functions", "statements"])
+def test_a_drain_that_began_with_empty_tables_reads_what_it_needs(myloware: Store, whole: int) -> None:
+    """No index is read as a whole, and none that has no part in it.
+
+    Those statements that are planned anew each time (fail, release, heartbeat) may read small tables as a whole. An
+    index of what is queued or under way holds few rows, but also the entries of what was.
+    """
+    work, execute = myloware.work, myloware.db.execute_sql
+    narrowed: list[dict[str, Any]] = [{}, {"types": ["TICKET"]}, {"tenants": ["a", "b"]}, {"fair": True}]
+    with myloware.db.unit():
+        assert [[]] * 4 == [work.claim("agent", **options) for options in narrowed]
+        for _ in range(34):
+            for tenant in ("a", "b"):
+                submit(myloware, tenant, 15, TICKET)
+                submit(myloware, tenant, 15, INVOICE, priority=Priority.HIGH)
+            for options in narrowed:
+                held = work.claim("agent", 6, **options)
+                if whole:
+                    assert 6 == len(work.heartbeat(held))
+                    assert work.release(held[:1])
+                    assert work.fail(held[1:3], ["no"] * 2, delay=0)
+                    assert work.fail(held[3:4], ["no"], retry=False)
+                    held = held[4:]
+                _, held = work.finish_and_claim(held, [1] * len(held), "agent", 9, **options)
+                assert 9 == len(work.finish(held, [1] * 9))
+            assert work.index()
+            if whole:
+                assert {} == work.reap()
+        while claims := work.claim("agent", 50):
+            work.finish(claims, [1] * len(claims))
+        execute("SELECT pg_stat_force_next_flush()")
+        tables = "SELECT relname, seq_tup_read FROM pg_stat_user_tables WHERE relname = ANY (%s)"
+        rows = dict(execute(tables, (["work_items", "work_orders", "attempts", "dead_letters"],)).fetchall())
+        indexes = "SELECT indexrelname, idx_tup_read FROM pg_stat_user_indexes WHERE idx_tup_read > 0"
+        entries = {name: count / 2040 for name, count in execute(indexes).fetchall()}
+
+    assert 2040 == WorkItem.select().count()
+    assert all(count <= whole * 2040 for count in rows.values()), rows
+    assert "work_orders_tenant_status_created_at_idx" not in entries
+    # A failure that ends an order asks whether it has items.
+    assert entries.pop("work_items_work_order_status_type_idx", 0) <= whole / 40
+    assert {} == {name: count for name, count in entries.items() if count > 5}
+
+
+@pytest.mark.myloware_db(mode="clone")
 @pytest.mark.parametrize("options", [{}, {"types": ["INVOICE"]}, {"tenants": ["a"]}])
 def test_an_old_snapshot_does_not_make_claims_read_what_was_worked_off(
     myloware: Store, myloware_dsn: str, options: Any
