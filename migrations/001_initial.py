@@ -457,6 +457,8 @@ FUNCTIONS = (
         -- Compared as text: neither the caller nor the database needs to know all types of the other.
         kinds CONSTANT text[] := COALESCE(of_types, known_types);
         places tid[];
+        look int := most;
+        looked int;
         counts text;
         told text;
         broken uuid;
@@ -569,27 +571,28 @@ FUNCTIONS = (
                 -- Read the first items of each range, then take the due number from each: only taken items are
                 -- locked. If others hold the first items of a range, the next ones are taken.
                 -- Index: work_items_claim_tenant_idx, which contains the type, so that other types are skipped in it.
-                places := ARRAY(
-                    WITH seen AS MATERIALIZED (
-                        SELECT t.name, lane.*, r.available_at, r.id
-                        FROM unnest(of_tenants) AS t (name)
-                        CROSS JOIN unnest(urgent_first, since, behind) AS lane (priority, start, after_id)
-                        CROSS JOIN LATERAL (
-                            SELECT w.available_at, w.id FROM work_items AS w
-                            WHERE w.tenant_id = t.name AND w.type::text = ANY (kinds)
-                                AND w.status = 'QUEUED' AND w.priority = lane.priority
-                                AND w.available_at <= statement_timestamp()
-                                AND (w.available_at, w.id) > (lane.start, lane.after_id)
-                                AND w.attempt_count < w.max_attempts
-                            ORDER BY w.available_at NULLS FIRST, w.id
-                            LIMIT most
-                        ) AS r
-                    ),
-                    lane AS MATERIALIZED (
-                        SELECT name, priority, start, after_id, count(*) AS due
-                        FROM (SELECT * FROM seen ORDER BY priority DESC, available_at, id LIMIT most) AS first
-                        GROUP BY name, priority, start, after_id
-                    )
+                WITH seen AS MATERIALIZED (
+                    SELECT t.name, lane.*, r.available_at, r.id
+                    FROM unnest(of_tenants) AS t (name)
+                    CROSS JOIN unnest(urgent_first, since, behind) AS lane (priority, start, after_id)
+                    CROSS JOIN LATERAL (
+                        SELECT w.available_at, w.id FROM work_items AS w
+                        WHERE w.tenant_id = t.name AND w.type::text = ANY (kinds)
+                            AND w.status = 'QUEUED' AND w.priority = lane.priority
+                            AND w.available_at <= statement_timestamp()
+                            AND (w.available_at, w.id) > (lane.start, lane.after_id)
+                            AND w.attempt_count < w.max_attempts
+                        ORDER BY w.available_at NULLS FIRST, w.id
+                        LIMIT look
+                    ) AS r
+                ),
+                lane AS MATERIALIZED (
+                    SELECT name, priority, start, after_id, count(*) AS due
+                    FROM (SELECT * FROM seen ORDER BY priority DESC, available_at, id LIMIT look) AS first
+                    GROUP BY name, priority, start, after_id
+                    ORDER BY priority DESC
+                )
+                SELECT ARRAY(
                     SELECT r.place FROM lane CROSS JOIN LATERAL (
                         SELECT w.ctid AS place FROM work_items AS w
                         WHERE w.tenant_id = lane.name AND w.type::text = ANY (kinds)
@@ -602,29 +605,31 @@ FUNCTIONS = (
                         FOR NO KEY UPDATE SKIP LOCKED
                     ) AS r
                     LIMIT most
-                );
+                ), (SELECT sum(due) FROM lane)
+                INTO places, looked;
             ELSIF of_types IS NOT NULL THEN
                 -- The same with the index work_items_claim_type_idx.
-                places := ARRAY(
-                    WITH seen AS MATERIALIZED (
-                        SELECT t.name, lane.*, r.available_at, r.id
-                        FROM unnest(of_types::work_item_type[]) AS t (name)
-                        CROSS JOIN unnest(urgent_first, since, behind) AS lane (priority, start, after_id)
-                        CROSS JOIN LATERAL (
-                            SELECT w.available_at, w.id FROM work_items AS w
-                            WHERE w.type = t.name AND w.status = 'QUEUED' AND w.priority = lane.priority
-                                AND w.available_at <= statement_timestamp()
-                                AND (w.available_at, w.id) > (lane.start, lane.after_id)
-                                AND w.attempt_count < w.max_attempts
-                            ORDER BY w.available_at NULLS FIRST, w.id
-                            LIMIT most
-                        ) AS r
-                    ),
-                    lane AS MATERIALIZED (
-                        SELECT name, priority, start, after_id, count(*) AS due
-                        FROM (SELECT * FROM seen ORDER BY priority DESC, available_at, id LIMIT most) AS first
-                        GROUP BY name, priority, start, after_id
-                    )
+                WITH seen AS MATERIALIZED (
+                    SELECT t.name, lane.*, r.available_at, r.id
+                    FROM unnest(of_types::work_item_type[]) AS t (name)
+                    CROSS JOIN unnest(urgent_first, since, behind) AS lane (priority, start, after_id)
+                    CROSS JOIN LATERAL (
+                        SELECT w.available_at, w.id FROM work_items AS w
+                        WHERE w.type = t.name AND w.status = 'QUEUED' AND w.priority = lane.priority
+                            AND w.available_at <= statement_timestamp()
+                            AND (w.available_at, w.id) > (lane.start, lane.after_id)
+                            AND w.attempt_count < w.max_attempts
+                        ORDER BY w.available_at NULLS FIRST, w.id
+                        LIMIT look
+                    ) AS r
+                ),
+                lane AS MATERIALIZED (
+                    SELECT name, priority, start, after_id, count(*) AS due
+                    FROM (SELECT * FROM seen ORDER BY priority DESC, available_at, id LIMIT look) AS first
+                    GROUP BY name, priority, start, after_id
+                    ORDER BY priority DESC
+                )
+                SELECT ARRAY(
                     SELECT r.place FROM lane CROSS JOIN LATERAL (
                         SELECT w.ctid AS place FROM work_items AS w
                         WHERE w.type = lane.name AND w.status = 'QUEUED' AND w.priority = lane.priority
@@ -636,7 +641,8 @@ FUNCTIONS = (
                         FOR NO KEY UPDATE SKIP LOCKED
                     ) AS r
                     LIMIT most
-                );
+                ), (SELECT sum(due) FROM lane)
+                INTO places, looked;
             ELSE
                 -- Index: work_items_claim_idx.
                 places := ARRAY(
@@ -654,9 +660,15 @@ FUNCTIONS = (
                     LIMIT most
                 );
             END IF;
-            EXIT WHEN cardinality(places) = most OR since = front;
-            since := front;
-            behind := array_fill('00000000-0000-0000-0000-000000000000'::uuid, ARRAY[4]);
+            EXIT WHEN cardinality(places) = most;
+            IF since <> front THEN
+                since := front;
+                behind := array_fill('00000000-0000-0000-0000-000000000000'::uuid, ARRAY[4]);
+            ELSIF looked = look THEN
+                look := 10 * look;  -- others hold some of these
+            ELSE
+                EXIT;
+            END IF;
         END LOOP;
 
         IF places = '{}' THEN

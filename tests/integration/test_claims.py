@@ -129,14 +129,39 @@ def test_what_others_hold_is_passed_over(myloware: Store) -> None:
     assert 10 == len({claim.item_id for claim in taken})
 
 
-@pytest.mark.parametrize("options", [{}, {"types": ["INVOICE"]}, {"tenants": ["a"]}, {"fair": True}])
-def test_a_transaction_claims_what_was_submitted_since_it_began(myloware: Store, options: dict[str, Any]) -> None:
-    """Times are those of the statement."""
+@pytest.mark.parametrize("options", [{}, {"types": ["TICKET", "INVOICE"]}, {"tenants": ["a", "b"]}, {"fair": True}])
+def test_what_others_hold_is_passed_over_in_every_range(myloware: Store, options: dict[str, Any]) -> None:
+    """Where they hold all that is urgent, or all of a type or tenant, what is less urgent is taken, in its order."""
+    submit(myloware, "a", 2, TICKET, priority=Priority.URGENT)
+    for tenant, item, priority in [("b", INVOICE, "LOW"), ("a", INVOICE, "HIGH"), ("b", INVOICE, "HIGH")]:
+        submit(myloware, tenant, 1, item, priority=priority)
+    with ThreadPoolExecutor(1) as pool, myloware.db.atomic():
+        assert {"a": 2} == served(myloware, 2)
+        for priority in ("HIGH", "HIGH", "LOW"):
+            (claim,) = pool.submit(Work(myloware.db).claim, "second", **options).result()
+            assert "fair" in options or priority == WorkItem.get_by_id(claim.item_id).priority
+        assert [] == pool.submit(Work(myloware.db).claim, "second", **options).result()
+
+
+@pytest.mark.parametrize("options", [{}, {"types": ["INVOICE"]}, {"tenants": ["a", "b"]}, {"fair": True}])
+def test_a_transaction_works_on_what_was_submitted_since_it_began(myloware: Store, options: dict[str, Any]) -> None:
+    """All times are those of the statement."""
     with ThreadPoolExecutor(1) as pool, myloware.db.atomic():
         assert [] == myloware.work.claim("agent", **options)
-        pool.submit(submit, myloware, "a", 1).result()
-        (claim,) = myloware.work.claim("agent", **options)
-    assert claim.lease_expires_at - Attempt.get().started_at == timedelta(seconds=60)
+        pool.submit(submit, myloware, "a", 3).result()
+        pool.submit(submit, myloware, "b", 1).result()
+        claims = myloware.work.claim("agent", 4, **options)
+        assert {claim.item_id for claim in claims} == myloware.work.finish(claims, [1] * 4)
+        (now,) = myloware.db.execute_sql("SELECT now()").fetchone()
+
+    for attempt in Attempt.select():
+        ends = {claim.lease_expires_at for claim in claims}
+        assert {attempt.started_at + timedelta(seconds=60)} == ends
+        assert attempt.finished_at is not None
+        assert now < attempt.started_at <= attempt.finished_at == attempt.updated_at
+    for item in WorkItem.select():
+        assert now < item.processed_at == item.updated_at == attempt.finished_at
+    assert {item.updated_at} == {order.updated_at for order in WorkOrder.select()}
 
 
 @pytest.fixture
