@@ -48,7 +48,7 @@ SELECT tenant_id, id, 'agent', 'COMPLETED', 1, now() FROM done
 _NOISE = ("Output", "Buffers", "Planning", "Index Searches", "Heap Fetches", "Storage", "Sort Method", "Batches")
 _LONG_LIST = re.compile(r"'\{[^}]{60,}\}'")
 
-_BRANCHES = re.findall(r"ready := ARRAY\(\n(.*?)\n            \);", CLAIM_WORK_ITEMS, re.DOTALL)
+_BRANCHES = re.findall(r"places := ARRAY\(\n(.*?)\n            \);", CLAIM_WORK_ITEMS, re.DOTALL)
 _SETTINGS = re.findall(r"SET (\w+) = (\w+)", CLAIM_WORK_ITEMS.partition("AS $$")[0])
 # The variables of the functions: types and values.
 _IN_CLAIM = {
@@ -89,7 +89,7 @@ def explained_within(store: Store, statement: str, variables: Mapping[str, tuple
     types = ", ".join(variables[name][0] for name in used)
     values = ", ".join(f"%s::{variables[name][0]}" for name in used)
     with store.db.atomic() as transaction:
-        for setting in _SETTINGS:
+        for setting in (*_SETTINGS, ("myloware.counts", "kept")):
             store.db.execute_sql("SELECT set_config(%s, %s, true)", setting)
         store.db.execute_sql(f"PREPARE explained ({types}) AS {statement}")
         rows = store.db.execute_sql(
@@ -108,26 +108,33 @@ def part(function: str, begin: str) -> str:
     return function[start : function.index(";", start)]
 
 
-def submitting(store: Store, items: int) -> str:
-    """Explain how an order is stored."""
-    statement = part(SUBMIT_WORK_ORDER, "WITH checked")
+def submitting(store: Store, items: int) -> tuple[str, str]:
+    """Explain how an order is stored, and how its items are."""
+    with store.db.unit():
+        (order,) = store.db.execute_sql(
+            "SELECT id::text FROM work_orders WHERE tenant_id = 'tenant-7' LIMIT 1"
+        ).fetchone()
     values = {
-        "order_id": ("uuid", str(uuid7())),
+        "order_id": ("uuid", order),
         "of_tenant": ("text", "tenant-7"),
-        "of_priority": ("text", "HIGH"),
+        "urgency": ("priority", "HIGH"),
         "workflow": ("text", None),
         "author": ("text", "mail"),
         "details": ("jsonb", "{}"),
         "key": ("text", "mail-1"),
+        "alone": ("text", None),
+        "retries": ("jsonb", None),
         "item_ids": ("uuid[]", [str(uuid7()) for _ in range(items)]),
         "item_types": ("text[]", ["TICKET"] * items),
         "contents": ("text[]", ["The printer is on fire"] * items),
-        "available": ("timestamptz", None),
+        "due": ("timestamptz", "2026-01-01"),
         "tries": ("int", 5),
-        "document_types": ("text[]", ["TICKET"]),
-        "stamps": ("text[]", []),
     }
-    return explained_within(store, statement, values)
+    stored = part(SUBMIT_WORK_ORDER, "INSERT INTO work_orders").replace("INTO created_at, metadata", "")
+    return (
+        explained_within(store, stored, {**values, "order_id": ("uuid", str(uuid7()))}),
+        explained_within(store, part(SUBMIT_WORK_ORDER, "INSERT INTO work_items"), values),
+    )
 
 
 def claiming(store: Store, branch: int, **variables: Any) -> str:
@@ -139,31 +146,29 @@ def claiming(store: Store, branch: int, **variables: Any) -> str:
 def taking(store: Store) -> str:
     """Explain how a claim takes what it found."""
     statement = part(CLAIM_WORK_ITEMS, "WITH claimed")
-    claims = store.work.claim("agent", 10)
-    store.work.release(claims)
-    ready = [str(claim.item_id) for claim in claims]
-    attempts = [str(uuid7()) for _ in ready]
+    first = """
+        SELECT ctid::text FROM work_items WHERE status = 'QUEUED' AND priority = 'URGENT'
+        ORDER BY available_at, id LIMIT 10
+    """
+    places = [place for (place,) in store.db.execute_sql(first).fetchall()]
+    attempts = [str(uuid7()) for _ in places]
     return explained_within(
-        store, statement, {**_IN_CLAIM, "ready": ("uuid[]", ready), "attempt_ids": ("uuid[]", attempts)}
+        store, statement, {**_IN_CLAIM, "places": ("tid[]", places), "attempt_ids": ("uuid[]", attempts)}
     )
 
 
-def finishing(store: Store, held: list[Claim]) -> tuple[str, str]:
-    """Explain how items are found to be held, and how they are finished."""
-    text = FINISH_WORK_ITEMS
-    items, attempts = [str(claim.item_id) for claim in held], [str(claim.attempt_id) for claim in held]
+def finishing(store: Store, held: list[Claim]) -> str:
+    """Explain how items are finished."""
+    ordered = sorted(held, key=lambda claim: claim.item_id)
     given = {
-        "item_ids": ("uuid[]", items),
-        "attempt_ids": ("uuid[]", attempts),
-        "outputs": ("jsonb[]", ["{}"] * len(held)),
+        "item_ids": ("uuid[]", [str(claim.item_id) for claim in ordered]),
+        "attempt_ids": ("uuid[]", [str(claim.attempt_id) for claim in ordered]),
+        "outputs": ("jsonb", "[" + ", ".join("{}" for _ in ordered) + "]"),
+        "done": ("work_item_status", "COMPLETED"),
+        "gated": ("bool", False),
+        "of_tenant": ("text", None),
     }
-    find = text[text.index("SELECT COALESCE") : text.index(";\n\n    IF card")].replace("INTO held, holders", "")
-    write = part(text, "WITH finished")
-    found = {**given, "held": ("uuid[]", items), "holders": ("uuid[]", attempts)}
-    return (
-        explained_within(store, find, {**given, "of_tenant": ("text", None)}),
-        explained_within(store, write, {**found, "gated": ("bool", False)}),
-    )
+    return explained_within(store, part(FINISH_WORK_ITEMS, "WITH finished").replace("INTO held, orders", ""), given)
 
 
 def sections(store: Store) -> str:
@@ -175,21 +180,21 @@ def sections(store: Store) -> str:
             "UPDATE attempts SET lease_expires_at = now() WHERE id = ANY (%s::uuid[])",
             ([str(claim.attempt_id) for claim in gone],),
         )
-    find, write = finishing(store, held)
+    order, items = submitting(store, 10)
 
     def sent(call: Callable[[], Any]) -> str:
         return explained(store, call)
 
     plans = {
-        "submit": submitting(store, 10),
+        "submit: the order": order,
+        "submit: its items": items,
         "claim: what is ready": claiming(store, 3),
         "claim: what is ready, of some types": claiming(store, 2),
         "claim: what is ready, of one tenant": claiming(store, 1, of_types=None, kinds=None),
         "claim: what is ready, fairly": claiming(store, 0, of_types=None, kinds=None, of_tenants=None),
         "claim: taking it": taking(store),
         "heartbeat": sent(lambda: work.heartbeat(held)),
-        "finish: what is held": find,
-        "finish: writing": write,
+        "finish": finishing(store, held),
         "fail": sent(lambda: work.fail(failed, ["no toner"] * len(failed))),
         "reap": sent(work.reap),
         "wait_for_work": sent(lambda: work.wait_for_work(0)),

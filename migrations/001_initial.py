@@ -40,6 +40,14 @@ TYPES = (
     "CREATE TYPE connector_status AS ENUM ('ACTIVE', 'INACTIVE', 'ERROR')",
     "CREATE DOMAIN name_text AS text CHECK (char_length(VALUE) BETWEEN 1 AND 255)",
     "CREATE DOMAIN object_jsonb AS jsonb CHECK (jsonb_typeof(VALUE) = 'object')",
+    """
+    CREATE DOMAIN retry_policy AS jsonb CHECK (
+        VALUE @? 'strict $ ? (
+            @.base >= 0.001 && @.base <= 1e9 && @.factor >= 1 && @.factor <= 1000
+            && @.cap >= 0.001 && @.cap <= 1e9 && @.jitter >= 0 && @.jitter <= 1
+        )'
+    )
+    """,
 )
 
 FUNCTIONS = (
@@ -122,9 +130,7 @@ FUNCTIONS = (
                 SELECT FROM approval_events
                 WHERE work_item_id = NEW.id
                     AND (NEW.status, decision) IN (('COMPLETED', 'APPROVED'), ('FAILED', 'REJECTED'))
-            ) OR EXISTS (
-                SELECT FROM work_orders WHERE id = NEW.work_order_id AND cancelled_at = NEW.processed_at
-            ) THEN
+            ) OR (NEW.status = 'FAILED' AND NEW.cancelled_at = NEW.processed_at) THEN
                 RETURN NULL;
             ELSIF OLD.awaiting_approval THEN
                 hint := ' without a decision';
@@ -148,10 +154,10 @@ FUNCTIONS = (
             END IF;
             hint := ' except by replaying its dead letter';
         ELSIF move = 'QUEUED to FAILED' THEN
-            IF EXISTS (SELECT FROM work_orders WHERE id = NEW.work_order_id AND cancelled_at = NEW.processed_at) THEN
+            IF NEW.cancelled_at = NEW.processed_at THEN
                 RETURN NULL;
             END IF;
-            hint := ' except by cancelling its order';
+            hint := ' except by cancelling it';
         END IF;
         RAISE EXCEPTION USING
             ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME,
@@ -213,9 +219,21 @@ FUNCTIONS = (
     BEGIN
         -- work.cancel() ends the items in the statement that marks their order. This order was marked by hand.
         UPDATE work_items
+        SET status = 'FAILED', awaiting_approval = false, cancelled_at = NEW.cancelled_at,
+            processed_at = NEW.cancelled_at, updated_at = statement_timestamp()
+        WHERE work_order_id = NEW.id AND status IN ('QUEUED', 'PROCESSING');
+        RETURN NULL;
+    END
+    $$
+    """,
+    """
+    CREATE FUNCTION work_items_cancel_item() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        -- The same for an item.
+        UPDATE work_items
         SET status = 'FAILED', awaiting_approval = false, processed_at = NEW.cancelled_at,
             updated_at = statement_timestamp()
-        WHERE work_order_id = NEW.id AND status IN ('QUEUED', 'PROCESSING');
+        WHERE id = NEW.id;
         RETURN NULL;
     END
     $$
@@ -398,7 +416,7 @@ FUNCTIONS = (
     CREATE FUNCTION submit_work_order(
         order_id uuid, of_tenant text, of_priority text, workflow text, author text, details jsonb, key text,
         item_ids uuid[], item_types text[], contents text[], available timestamptz, tries int,
-        document_types text[], stamps text[]
+        document_types text[], stamps text[], retries jsonb, alone text
     ) RETURNS TABLE (holds bool, created_at timestamptz, metadata jsonb) LANGUAGE plpgsql
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
     AS $$
@@ -416,15 +434,18 @@ FUNCTIONS = (
         IF holds THEN
             counts := set_config('myloware.counts', 'kept', true);  -- see triggers.sql
             INSERT INTO work_orders AS o
-                (id, tenant_id, priority, workflow_id, created_by, metadata, idempotency_key, open_items)
-            VALUES (order_id, of_tenant, urgency, workflow, author, details, key, cardinality(item_ids))
-            ON CONFLICT ON CONSTRAINT work_orders_tenant_id_idempotency_key_key DO NOTHING
+                (id, tenant_id, priority, workflow_id, created_by, metadata, idempotency_key, unique_key, retry_policy,
+                open_items)
+            VALUES (order_id, of_tenant, urgency, workflow, author, details, key, alone, retries, cardinality(item_ids))
+            ON CONFLICT DO NOTHING
             RETURNING o.created_at, o.metadata INTO created_at, metadata;
             IF FOUND THEN
-                INSERT INTO work_items
-                    (id, tenant_id, work_order_id, type, content, priority, available_at, max_attempts)
-                SELECT given.id, of_tenant, order_id, given.type, given.content, urgency, due, tries
-                FROM unnest(item_ids, item_types::work_item_type[], contents) AS given (id, type, content);
+                IF contents <> '{}' THEN  -- otherwise the caller copies the items into the table
+                    INSERT INTO work_items
+                        (id, tenant_id, work_order_id, type, content, priority, available_at, max_attempts)
+                    SELECT given.id, of_tenant, order_id, given.type, given.content, urgency, due, tries
+                    FROM unnest(item_ids, item_types::work_item_type[], contents) AS given (id, type, content);
+                END IF;
                 -- As work_items_roll_up() does.
                 IF due <= statement_timestamp()
                     AND NOT pg_try_advisory_xact_lock(1836674167, 'work_items'::regclass::oid::int) THEN
@@ -434,6 +455,57 @@ FUNCTIONS = (
             counts := set_config('myloware.counts', '', true);
         END IF;
         RETURN NEXT;
+    END
+    $$
+    """,
+    """
+    CREATE FUNCTION submit_work_order_json(given json) RETURNS uuid LANGUAGE plpgsql AS $$
+    DECLARE
+        o record;
+        stored record;
+        first_id uuid;
+    BEGIN
+        SELECT * INTO o FROM json_to_record(given) AS g (
+            order_id uuid, tenant_id text, priority text, workflow_id text, created_by text, metadata text, key text,
+            item_ids uuid[], types text[], contents text[], available_at timestamptz, max_attempts int,
+            document_types text[], stamps text[], retry_policy text, unique_key text
+        );
+        LOOP
+            SELECT s.holds, s.created_at INTO stored
+            FROM submit_work_order(
+                o.order_id, o.tenant_id, o.priority, o.workflow_id, o.created_by, o.metadata::jsonb, o.key,
+                o.item_ids, o.types, o.contents, o.available_at, o.max_attempts,
+                o.document_types, o.stamps, o.retry_policy::jsonb, o.unique_key
+            ) AS s;
+            IF NOT stored.holds THEN
+                RAISE EXCEPTION USING
+                    ERRCODE = 'object_not_in_prerequisite_state',
+                    MESSAGE = 'the active schemas have changed since this statement was made; make it again';
+            ELSIF stored.created_at IS NOT NULL THEN
+                RETURN o.order_id;
+            END IF;
+            SELECT id INTO first_id FROM work_orders WHERE tenant_id = o.tenant_id AND idempotency_key = o.key;
+            IF FOUND AND ARRAY(
+                SELECT type::text || ' ' || content AS item FROM work_items
+                WHERE work_order_id = first_id ORDER BY item
+            ) <> ARRAY(
+                SELECT type || ' ' || content AS item FROM unnest(o.types, o.contents) AS g (type, content)
+                ORDER BY item
+            ) THEN
+                RAISE EXCEPTION USING
+                    ERRCODE = 'unique_violation', TABLE = 'work_orders',
+                    CONSTRAINT = 'work_orders_tenant_id_idempotency_key_key',
+                    MESSAGE = 'the idempotency key was used before, with other items, for order ' || first_id;
+            ELSIF NOT FOUND THEN
+                SELECT id INTO first_id FROM work_orders
+                WHERE id = o.order_id
+                    OR (tenant_id = o.tenant_id AND unique_key = o.unique_key AND status IN ('PENDING', 'PROCESSING'));
+            END IF;
+            IF first_id IS NOT NULL THEN
+                RETURN first_id;
+            END IF;
+            -- The order with the unique key has ended meanwhile.
+        END LOOP;
     END
     $$
     """,
@@ -838,6 +910,7 @@ FUNCTIONS = (
             'work_orders_start_count',
             'work_items_inherit_priority',
             'work_orders_cancel_items',
+            'work_items_cancel_item',
             'work_items_roll_up'
         ] LOOP
             EXECUTE 'ALTER FUNCTION ' || name || '() SET search_path = '
@@ -860,9 +933,11 @@ TABLES = (
         created_by name_text NOT NULL,
         metadata object_jsonb NOT NULL DEFAULT '{}',
         idempotency_key name_text,
+        unique_key name_text,
         open_items integer NOT NULL DEFAULT 0,
         failed_items integer NOT NULL DEFAULT 0,
         cancelled_at timestamptz,
+        retry_policy retry_policy,
         updated_at timestamptz NOT NULL DEFAULT now(),
         CONSTRAINT work_orders_tenant_id_id_key UNIQUE (tenant_id, id),
         CONSTRAINT work_orders_tenant_id_idempotency_key_key UNIQUE (tenant_id, idempotency_key),
@@ -882,6 +957,7 @@ TABLES = (
         status work_item_status NOT NULL DEFAULT 'QUEUED',
         result jsonb,
         processed_at timestamptz,
+        cancelled_at timestamptz,
         priority priority NOT NULL,
         available_at timestamptz NOT NULL DEFAULT now(),
         attempt_count integer NOT NULL DEFAULT 0,
@@ -914,6 +990,8 @@ TABLES = (
         duration_ms integer,
         attempt_number integer NOT NULL DEFAULT 1,
         lease_expires_at timestamptz,
+        progress integer,
+        progress_message text,
         started_at timestamptz NOT NULL DEFAULT now(),
         finished_at timestamptz,
         updated_at timestamptz NOT NULL DEFAULT now(),
@@ -1113,8 +1191,26 @@ TABLES = (
     """,
 )
 
+COMPRESSION = (
+    # Half the processor time of pglz; a server may have been built without it.
+    """
+    DO $$
+    BEGIN
+        ALTER TABLE work_items ALTER COLUMN content SET COMPRESSION lz4;
+        ALTER TABLE mem_docs ALTER COLUMN content SET COMPRESSION lz4;
+    EXCEPTION WHEN feature_not_supported THEN
+        RAISE NOTICE USING MESSAGE = 'contents are compressed with pglz: ' || SQLERRM;
+    END
+    $$
+    """,
+)
+
 INDEXES = (
     "CREATE INDEX work_orders_tenant_status_created_at_idx ON work_orders (tenant_id, status, created_at)",
+    """
+    CREATE UNIQUE INDEX work_orders_unique_key_idx ON work_orders (tenant_id, unique_key)
+    WHERE unique_key IS NOT NULL AND status IN ('PENDING', 'PROCESSING')
+    """,
     "CREATE INDEX work_items_work_order_status_type_idx ON work_items (work_order_id, status, type)",
     "CREATE INDEX work_items_claim_idx ON work_items (priority DESC, available_at, id) WHERE status = 'QUEUED'",
     """
@@ -1206,6 +1302,13 @@ TRIGGERS = (
     EXECUTE FUNCTION work_orders_cancel_items()
     """,
     """
+    CREATE TRIGGER work_items_cancel_item AFTER UPDATE OF cancelled_at ON work_items
+    FOR EACH ROW WHEN (
+        NEW.status IN ('QUEUED', 'PROCESSING') AND NEW.cancelled_at IS NOT NULL
+        AND NEW.cancelled_at IS DISTINCT FROM OLD.cancelled_at
+    ) EXECUTE FUNCTION work_items_cancel_item()
+    """,
+    """
     CREATE TRIGGER runs_transition AFTER UPDATE OF status ON runs
     FOR EACH ROW WHEN (
         (OLD.status IN ('COMPLETED', 'FAILED') AND NEW.status <> OLD.status)
@@ -1265,15 +1368,18 @@ ROLLBACK = (
         integer, text, double precision, uuid[], text[], text[], boolean, timestamptz[], uuid[], text[], boolean
     )
     """,
+    "DROP FUNCTION submit_work_order_json(json)",
     """
     DROP FUNCTION submit_work_order(
-        uuid, text, text, text, text, jsonb, text, uuid[], text[], text[], timestamptz, integer, text[], text[]
+        uuid, text, text, text, text, jsonb, text, uuid[], text[], text[], timestamptz, integer, text[], text[],
+        jsonb, text
     )
     """,
     "DROP FUNCTION recount_work_orders(text)",
     "DROP FUNCTION miscounted_work_orders(text)",
     "DROP FUNCTION work_items_roll_up()",
     "DROP FUNCTION work_items_inherit_priority()",
+    "DROP FUNCTION work_items_cancel_item()",
     "DROP FUNCTION work_orders_cancel_items()",
     "DROP FUNCTION work_orders_start_count()",
     "DROP FUNCTION refuse_change()",
@@ -1283,6 +1389,7 @@ ROLLBACK = (
     "DROP FUNCTION content_matches(text, tsquery)",
     "DROP FUNCTION content_search(text)",
     "DROP FUNCTION content_sha256(text)",
+    "DROP DOMAIN retry_policy",
     "DROP DOMAIN object_jsonb",
     "DROP DOMAIN name_text",
     "DROP TYPE connector_status",
@@ -1300,7 +1407,7 @@ ROLLBACK = (
 
 def migrate(migrator: Migrator, database: peewee.Database, *, fake: bool = False) -> None:
     """Create everything, in one transaction."""
-    for statement in (*EXTENSIONS, *TYPES, *FUNCTIONS, *TABLES, *INDEXES, *TRIGGERS):
+    for statement in (*EXTENSIONS, *TYPES, *FUNCTIONS, *TABLES, *COMPRESSION, *INDEXES, *TRIGGERS):
         migrator.sql(statement)
 
 

@@ -69,9 +69,11 @@ class WorkOrderFields(_Owned, total=False):
     created_by: str
     metadata: Mapping[str, Any]
     idempotency_key: str | None
+    unique_key: str | None
     open_items: int
     failed_items: int
     cancelled_at: datetime | None
+    retry_policy: Mapping[str, float] | None
     updated_at: datetime
 
 
@@ -85,6 +87,7 @@ class WorkItemFields(_Owned, total=False):
     status: WorkItemStatus | str
     result: Any
     processed_at: datetime | None
+    cancelled_at: datetime | None
     priority: Priority | str
     available_at: datetime
     attempt_count: int
@@ -107,6 +110,8 @@ class AttemptFields(_Owned, total=False):
     duration_ms: int | None
     attempt_number: int
     lease_expires_at: datetime | None
+    progress: int | None
+    progress_message: str | None
     started_at: datetime
     finished_at: datetime | None
     updated_at: datetime

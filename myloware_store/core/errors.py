@@ -34,6 +34,7 @@ __all__ = [
     "SettingsError",
     "StoreError",
     "TransactionConflict",
+    "UniqueKeyConflict",
     "VectorIndexError",
     "VersionConflict",
     "WaitTimeout",
@@ -115,6 +116,10 @@ class NotFound(StoreError, LookupError):
 
 class IdempotencyConflict(StoreError):
     """The idempotency key was used before with other items."""
+
+
+class UniqueKeyConflict(StoreError):
+    """An order cannot be opened again, because another one with the same `unique_key` is open."""
 
 
 class NotAwaitingApproval(StoreError):

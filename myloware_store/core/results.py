@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID
 
 import attrs
@@ -25,6 +25,8 @@ __all__ = [
     "NewItem",
     "Outcome",
     "Pruned",
+    "RetryPolicy",
+    "SubmitStatement",
     "TenantStats",
     "WorkStats",
 ]
@@ -45,6 +47,8 @@ class Claim:
         tenant_id: Its tenant.
         work_order_id: Its order.
         lease_expires_at: The end of the lease by the database's clock, in UTC. `heartbeat` extends it.
+        cancelled: Whether the result is no longer wanted: `heartbeat` or `progress` has found that the attempt does not
+            hold the item any more, or the worker has given up on the handler. It never becomes False again.
     """
 
     item_id: UUID
@@ -55,6 +59,7 @@ class Claim:
     tenant_id: str
     work_order_id: UUID
     lease_expires_at: datetime
+    cancelled: bool = attrs.field(default=False, eq=False)
 
 
 @attrs.frozen(slots=False)
@@ -68,6 +73,39 @@ class NewItem:
 
     type: WorkItemType | str
     content: str = attrs.field(repr=False)
+
+
+@attrs.frozen(slots=False)
+class RetryPolicy:
+    """How long to wait before an item is tried again. A mapping with some of the keys is accepted in its place.
+
+    After try n, it is `min(base * factor ** (n - 1), cap)` seconds, times a random number of `1 - jitter` to
+    `1 + jitter`.
+
+    Attributes:
+        base: Seconds after the first try, at least 0.001.
+        factor: The growth with each further try, 1 to 1000.
+        cap: Most seconds, at least 0.001.
+        jitter: The spread, 0 to 1, so that items that failed together do not come back together.
+    """
+
+    base: float = 2.0
+    factor: float = 2.0
+    cap: float = 3600.0
+    jitter: float = 0.5
+
+
+@attrs.frozen(slots=False)
+class SubmitStatement:
+    """A statement that stores an order, for another driver to execute. It returns the id of the order.
+
+    Attributes:
+        sql: The text, with the driver's placeholder.
+        parameters: The parameters: a dict for SQLAlchemy, a tuple for the others.
+    """
+
+    sql: LiteralString
+    parameters: Any = attrs.field(repr=False)
 
 
 @attrs.frozen(slots=False)

@@ -185,6 +185,7 @@ class JsonField(CheckedField[_V, _V], peewee.JSONField):
     Args:
         kind: The type of the top level, `dict` or `list`, by default any JSON value.
         default: The function that makes the default, also that of the database.
+        domain: The column's domain over `jsonb`, if any.
     """
 
     bulky = True
@@ -196,15 +197,16 @@ class JsonField(CheckedField[_V, _V], peewee.JSONField):
     def __init__(self: JsonField[list[Any]], *, kind: type[list[Any]], **options: Any) -> None: ...
     @overload
     def __init__(self: JsonField[Any], **options: Any) -> None: ...
-    def __init__(self, *, kind: type | None = None, **options: Any) -> None:
+    def __init__(self, *, kind: type | None = None, domain: str | None = None, **options: Any) -> None:
         self.kind = kind
+        self.domain = domain
         if "default" in options:
             options.setdefault("constraints", [ServerDefault(f"'{self.dump(options['default']())}'::jsonb")])
         super().__init__(dumps=self.dump, **options)
 
     @property
     def field_type(self) -> str:  # type: ignore[override]  # a class variable in Peewee's stubs
-        return "object_jsonb" if self.kind is dict else "jsonb"
+        return self.domain or ("object_jsonb" if self.kind is dict else "jsonb")
 
     def dump(self, value: Any) -> str:
         return dump_json(value, field_name(self), max_bytes=None)

@@ -23,9 +23,7 @@ BEGIN
             SELECT FROM approval_events
             WHERE work_item_id = NEW.id
                 AND (NEW.status, decision) IN (('COMPLETED', 'APPROVED'), ('FAILED', 'REJECTED'))
-        ) OR EXISTS (
-            SELECT FROM work_orders WHERE id = NEW.work_order_id AND cancelled_at = NEW.processed_at
-        ) THEN
+        ) OR (NEW.status = 'FAILED' AND NEW.cancelled_at = NEW.processed_at) THEN
             RETURN NULL;
         ELSIF OLD.awaiting_approval THEN
             hint := ' without a decision';
@@ -49,10 +47,10 @@ BEGIN
         END IF;
         hint := ' except by replaying its dead letter';
     ELSIF move = 'QUEUED to FAILED' THEN
-        IF EXISTS (SELECT FROM work_orders WHERE id = NEW.work_order_id AND cancelled_at = NEW.processed_at) THEN
+        IF NEW.cancelled_at = NEW.processed_at THEN
             RETURN NULL;
         END IF;
-        hint := ' except by cancelling its order';
+        hint := ' except by cancelling it';
     END IF;
     RAISE EXCEPTION USING
         ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME,
@@ -109,9 +107,20 @@ CREATE FUNCTION work_orders_cancel_items() RETURNS trigger LANGUAGE plpgsql AS $
 BEGIN
     -- work.cancel() ends the items in the statement that marks their order. This order was marked by hand.
     UPDATE work_items
+    SET status = 'FAILED', awaiting_approval = false, cancelled_at = NEW.cancelled_at,
+        processed_at = NEW.cancelled_at, updated_at = statement_timestamp()
+    WHERE work_order_id = NEW.id AND status IN ('QUEUED', 'PROCESSING');
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION work_items_cancel_item() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    -- The same for an item.
+    UPDATE work_items
     SET status = 'FAILED', awaiting_approval = false, processed_at = NEW.cancelled_at,
         updated_at = statement_timestamp()
-    WHERE work_order_id = NEW.id AND status IN ('QUEUED', 'PROCESSING');
+    WHERE id = NEW.id;
     RETURN NULL;
 END
 $$;

@@ -37,6 +37,12 @@ CREATE TRIGGER work_orders_cancel AFTER UPDATE OF cancelled_at ON work_orders
 FOR EACH ROW WHEN (OLD.cancelled_at IS NULL AND NEW.cancelled_at IS NOT NULL)
 EXECUTE FUNCTION work_orders_cancel_items();
 
+CREATE TRIGGER work_items_cancel_item AFTER UPDATE OF cancelled_at ON work_items
+FOR EACH ROW WHEN (
+    NEW.status IN ('QUEUED', 'PROCESSING') AND NEW.cancelled_at IS NOT NULL
+    AND NEW.cancelled_at IS DISTINCT FROM OLD.cancelled_at
+) EXECUTE FUNCTION work_items_cancel_item();
+
 CREATE TRIGGER runs_transition AFTER UPDATE OF status ON runs
 FOR EACH ROW WHEN (
     (OLD.status IN ('COMPLETED', 'FAILED') AND NEW.status <> OLD.status)

@@ -31,6 +31,7 @@ class Try:
     seconds: int | None = None
     error: str | None = None
     status: AttemptStatus = attrs.field()
+    progress: int | None = None
 
     @status.default
     def _follow(self) -> AttemptStatus:
@@ -100,6 +101,7 @@ class Item:
                 "error": one.error,
                 "duration_ms": None if one.seconds is None else 1000 * one.seconds,
                 "attempt_number": number,
+                "progress": one.progress,
                 "lease_expires_at": LEASED_UNTIL if one.seconds is None else one.started_at + _LEASE,
                 "started_at": one.started_at,
                 "finished_at": None if one.seconds is None else one.last_at,
@@ -113,4 +115,5 @@ class Item:
 def new_order(order_id: UUID, tenant: str, created_at: datetime, **values: Any) -> Row:
     """An order as it is submitted; its counters and status follow from its items."""
     row = {"id": order_id, "tenant_id": tenant, "created_at": created_at, "priority": Priority.MEDIUM}
-    return {**row, "created_by": "intake", "workflow_id": None, "metadata": {}, "idempotency_key": None, **values}
+    keys = {"idempotency_key": None, "unique_key": None}
+    return {**row, "created_by": "intake", "workflow_id": None, "metadata": {}, **keys, **values}

@@ -58,7 +58,7 @@ _WORK: tuple[tuple[Row, tuple[Item, ...]], ...] = (
                 _PROCESSING,
                 "Ticket 5120: the parcel scanner at gate 4 freezes after every twentieth parcel since the update of"
                 " Monday evening. Restarting takes three minutes. Severity: high.",
-                (timed_out("triage-1", at(1, 9, 1)), Try("triage-2", at(1, 9, 10))),
+                (timed_out("triage-1", at(1, 9, 1)), Try("triage-2", at(1, 9, 10), progress=60)),
             ),
             Item(
                 ids.ACME_TIMED_OUT_ITEM_ID,
@@ -83,7 +83,14 @@ _WORK: tuple[tuple[Row, tuple[Item, ...]], ...] = (
         ),
     ),
     (
-        new_order(ids.ACME_REPORT_ORDER_ID, ACME, at(4, 16), priority=Priority.LOW, created_by="scheduler"),
+        new_order(
+            ids.ACME_REPORT_ORDER_ID,
+            ACME,
+            at(4, 16),
+            priority=Priority.LOW,
+            created_by="scheduler",
+            unique_key="weekly-report",
+        ),
         (
             Item(
                 ids.ACME_QUEUED_ITEM_ID,
@@ -170,7 +177,14 @@ _WORK: tuple[tuple[Row, tuple[Item, ...]], ...] = (
         ),
     ),
     (
-        new_order(ids.GLOBEX_REPORT_ORDER_ID, GLOBEX, at(4, 15), priority=Priority.LOW, created_by="scheduler"),
+        new_order(
+            ids.GLOBEX_REPORT_ORDER_ID,
+            GLOBEX,
+            at(4, 15),
+            priority=Priority.LOW,
+            created_by="scheduler",
+            unique_key="weekly-report",
+        ),
         (
             Item(
                 ids.GLOBEX_REPORT_ITEM_ID,

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from myloware_store.core.arguments import as_count, as_flag, as_name, as_uuids
-from myloware_store.core.errors import InvalidInput
+from myloware_store.core.errors import ConstraintViolation, InvalidInput, UniqueKeyConflict
 from myloware_store.core.sql import queries_beside
 from myloware_store.core.values import require_text
 from myloware_store.db.tenancy import tenant_scope
@@ -81,6 +81,8 @@ class DeadLetters(Repository):
         Raises:
             InvalidInput: An argument is out of its bounds, or no letter has an item and there is no handler; nothing
                 was replayed.
+            UniqueKeyConflict: The orders of two of the items have the same `unique_key`, or another order with it is
+                open; nothing was replayed.
         """
         letter_ids = as_uuids(ids, "ids")
         values = {
@@ -90,7 +92,14 @@ class DeadLetters(Repository):
         }
         if handler is not None:
             require_plain(handler, "handler")
-        replayed = {letter_id for (letter_id,) in self._rows(_sql("replay"), values)}
+        try:
+            replayed = {letter_id for (letter_id,) in self._rows(_sql("replay"), values)}
+        except ConstraintViolation as refused:
+            if refused.constraint != "work_orders_unique_key_idx":
+                raise
+            raise UniqueKeyConflict(
+                "replay: another order with the same unique_key is open; replay this letter when it has ended"
+            ) from None
         if handler is None:
             if not replayed and self._rows(_sql("need_handler"), {"ids": letter_ids}, reads=True) == [(True,)]:
                 raise InvalidInput("handler: none of these letters has an item to queue again; give a handler for them")

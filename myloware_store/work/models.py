@@ -49,9 +49,12 @@ class WorkOrder(TenantEntity):
     created_by = NameField()
     metadata = JsonField(kind=dict, default=dict)
     idempotency_key = NameField(null=True)
+    unique_key = NameField(null=True)
     open_items = CheckedIntegerField(constraints=[ServerDefault("0")])
     failed_items = CheckedIntegerField(constraints=[ServerDefault("0")])
     cancelled_at = TimestampField(null=True)
+    # The values of a `RetryPolicy`.
+    retry_policy = JsonField(null=True, domain="retry_policy")
     updated_at = TimestampField(constraints=[ServerDefault("now()")])
 
     __repr__ = BaseModel.__repr__
@@ -67,7 +70,11 @@ class WorkOrder(TenantEntity):
             ),
         ]
         indexes = [
-            SQL("CREATE INDEX work_orders_tenant_status_created_at_idx ON work_orders (tenant_id, status, created_at)")
+            SQL("CREATE INDEX work_orders_tenant_status_created_at_idx ON work_orders (tenant_id, status, created_at)"),
+            SQL(
+                "CREATE UNIQUE INDEX work_orders_unique_key_idx ON work_orders (tenant_id, unique_key)"
+                " WHERE unique_key IS NOT NULL AND status IN ('PENDING', 'PROCESSING')"
+            ),
         ]
 
 
@@ -88,6 +95,7 @@ class WorkItem(TenantEntity):
     status = EnumField(WorkItemStatus, default=WorkItemStatus.QUEUED)
     result = JsonField(null=True)
     processed_at = TimestampField(null=True)
+    cancelled_at = TimestampField(null=True)
     # The order's. A trigger fills it in if an INSERT omits it.
     priority = EnumField(Priority)
     available_at = TimestampField(constraints=[ServerDefault("now()")])
@@ -157,6 +165,9 @@ class Attempt(TenantEntity):
     duration_ms = CheckedIntegerField(null=True)
     attempt_number = CheckedIntegerField(constraints=[ServerDefault("1")])
     lease_expires_at = TimestampField(null=True)
+    # Percents. No CHECK: it would be evaluated for every claim and every result.
+    progress = CheckedIntegerField(null=True)
+    progress_message = CheckedTextField(null=True)
     started_at = TimestampField(constraints=[ServerDefault("now()")])
     finished_at = TimestampField(null=True)
     updated_at = TimestampField(constraints=[ServerDefault("now()")])

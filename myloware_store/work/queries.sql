@@ -7,8 +7,15 @@
 SELECT * FROM submit_work_order(
     %(order_id)s::uuid, %(tenant_id)s, %(priority)s, %(workflow_id)s, %(created_by)s, %(metadata)s, %(key)s,
     %(item_ids)s::uuid[], %(types)s::text[], %(contents)s::text[], %(available_at)s, %(max_attempts)s,
-    %(document_types)s::text[], %(stamps)s::text[]
+    %(document_types)s::text[], %(stamps)s::text[], %(retry_policy)s, %(unique_key)s
 )
+
+-- name: copy_items
+COPY work_items (id, type, content, work_order_id, tenant_id, priority, available_at, max_attempts) FROM STDIN
+
+-- name: count
+-- Until the end of the transaction; see schema/triggers.sql.
+SELECT set_config('myloware.counts', %(counts)s, true)
 
 -- name: claim
 SELECT * FROM claim_work_items(
@@ -66,6 +73,13 @@ UPDATE attempts AS a SET lease_expires_at = statement_timestamp() + %(lease)s * 
     updated_at = statement_timestamp()
 FROM held WHERE a.id = held.id
 RETURNING a.work_item_id
+
+-- name: progress
+UPDATE attempts
+SET progress = %(percent)s, progress_message = %(message)s, updated_at = statement_timestamp()
+WHERE id = %(attempt_id)s AND status = 'STARTED' AND lease_expires_at > statement_timestamp()
+    AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+RETURNING id
 
 -- name: finish
 SELECT finish_work_items(
@@ -197,7 +211,16 @@ moved AS (
     SET status = CASE WHEN held.again THEN 'QUEUED' ELSE 'FAILED' END::work_item_status,
         available_at = CASE
             WHEN held.again THEN statement_timestamp() + interval '1 second' * COALESCE(
-                %(delay)s::float8, least(3600, power(2, least(w.attempt_count, 12))) * (0.5 + random())
+                %(delay)s::float8,
+                -- The order's policy; through logarithms, because a power may be too large for a float.
+                (
+                    SELECT exp(least(ln(p.base) + ln(p.factor) * (w.attempt_count - 1), ln(p.cap)))
+                        * (1 + p.jitter * (2 * random() - 1))
+                    FROM work_orders AS o CROSS JOIN LATERAL
+                        jsonb_to_record(o.retry_policy) AS p (base float8, factor float8, cap float8, jitter float8)
+                    WHERE o.id = w.work_order_id
+                ),
+                least(3600, power(2, least(w.attempt_count, 12))) * (0.5 + random())
             )
             ELSE w.available_at
         END,
@@ -297,29 +320,50 @@ WHERE work_item_id = ANY (ARRAY(SELECT id FROM open)) AND status = 'STARTED'
 ORDER BY id
 FOR NO KEY UPDATE
 
+-- name: lock_item
+SELECT FROM work_items
+WHERE id = %(item_id)s AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+FOR NO KEY UPDATE
+
 -- name: cancel
--- A trigger lets queued items fail only together with the order's `cancelled_at`.
+-- The trigger work_items_guard lets queued items fail only together with their `cancelled_at`.
 WITH asked AS MATERIALIZED (
     SELECT id FROM work_orders
     WHERE id = %(order_id)s AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
 ),
 ended AS (
     UPDATE work_items AS w
-    SET status = 'FAILED', awaiting_approval = false, processed_at = statement_timestamp(),
-        updated_at = statement_timestamp()
+    SET status = 'FAILED', awaiting_approval = false, cancelled_at = statement_timestamp(),
+        processed_at = statement_timestamp(), updated_at = statement_timestamp()
     FROM asked WHERE w.work_order_id = asked.id AND w.status IN ('QUEUED', 'PROCESSING')
     RETURNING w.id
-),
-stopped AS (
-    UPDATE attempts AS a
-    SET status = 'FAILED', error = 'the order was cancelled', finished_at = statement_timestamp(),
-        updated_at = statement_timestamp(),
-        duration_ms = least(greatest(0, (extract(epoch FROM statement_timestamp()) - extract(epoch FROM a.started_at)) * 1000), 2147483647)
-    FROM ended WHERE a.work_item_id = ended.id AND a.status = 'STARTED'
 ),
 marked AS (
     UPDATE work_orders SET cancelled_at = statement_timestamp(), updated_at = statement_timestamp()
     WHERE id IN (SELECT id FROM asked) AND (SELECT count(*) FROM ended) > 0
+),
+
+-- name: cancel_item
+WITH asked AS MATERIALIZED (
+    SELECT id FROM work_items
+    WHERE id = %(item_id)s AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+),
+ended AS (
+    UPDATE work_items AS w
+    SET status = 'FAILED', awaiting_approval = false, cancelled_at = statement_timestamp(),
+        processed_at = statement_timestamp(), updated_at = statement_timestamp()
+    FROM asked WHERE w.id = asked.id AND w.status IN ('QUEUED', 'PROCESSING')
+    RETURNING w.id
+),
+
+-- name: stop
+-- The end of `cancel` and of `cancel_item`, not a statement by itself: end the attempts at the items in `ended`.
+stopped AS (
+    UPDATE attempts AS a
+    SET status = 'FAILED', error = %(error)s, finished_at = statement_timestamp(),
+        updated_at = statement_timestamp(),
+        duration_ms = least(greatest(0, (extract(epoch FROM statement_timestamp()) - extract(epoch FROM a.started_at)) * 1000), 2147483647)
+    FROM ended WHERE a.work_item_id = ended.id AND a.status = 'STARTED'
 )
 SELECT ended.id FROM asked LEFT JOIN ended ON true
 
@@ -388,27 +432,62 @@ FROM dead_letters
 WHERE id = ANY (%(ids)s::uuid[]) AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
 
 -- name: stats
--- Reads open items and the attempts of the window only. Indexes: work_items_claim_tenant_idx, attempts_started_idx,
--- work_items_approval_idx, dead_letters_open_idx, attempts_finished_at_idx.
-WITH queued AS (
-    SELECT tenant_id, count(*) FILTER (WHERE available_at <= statement_timestamp()) AS ready,
-        count(*) FILTER (WHERE available_at > statement_timestamp()) AS scheduled,
-        extract(epoch FROM statement_timestamp() - min(available_at))::float8 AS oldest
-    FROM work_items
-    WHERE status = 'QUEUED' AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
-    GROUP BY tenant_id
+-- Queued items are not read: they are the open items of the orders, but for those that are held, parked or scheduled.
+-- The recursion skips from one tenant with queued items to the next. Indexes: work_items_claim_tenant_idx,
+-- work_orders_tenant_status_created_at_idx, attempts_started_idx, work_items_approval_idx, dead_letters_open_idx,
+-- attempts_finished_at_idx.
+WITH RECURSIVE found (name) AS (
+    (
+        SELECT w.tenant_id FROM work_items AS w
+        WHERE w.status = 'QUEUED' AND (%(tenant)s::text IS NULL OR w.tenant_id = %(tenant)s)
+        ORDER BY w.tenant_id LIMIT 1
+    )
+    UNION ALL
+    SELECT (
+        SELECT w.tenant_id FROM work_items AS w
+        WHERE w.status = 'QUEUED' AND w.tenant_id > found.name AND %(tenant)s::text IS NULL
+        ORDER BY w.tenant_id LIMIT 1
+    )
+    FROM found WHERE found.name IS NOT NULL
 ),
-held AS (
+held AS MATERIALIZED (
     SELECT tenant_id, count(*) AS processing,
         count(*) FILTER (WHERE lease_expires_at <= statement_timestamp()) AS expired
     FROM attempts
     WHERE status = 'STARTED' AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
     GROUP BY tenant_id
 ),
-parked AS (
+parked AS MATERIALIZED (
     SELECT tenant_id, count(*) AS awaiting_approval FROM work_items
     WHERE awaiting_approval AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
     GROUP BY tenant_id
+),
+queued AS (
+    SELECT found.name AS tenant_id, later.scheduled, first.oldest,
+        greatest(0, open.items - later.scheduled - COALESCE(processing, 0) - COALESCE(awaiting_approval, 0)) AS ready
+    FROM found
+    LEFT JOIN held ON held.tenant_id = found.name
+    LEFT JOIN parked ON parked.tenant_id = found.name
+    CROSS JOIN LATERAL (
+        SELECT sum(o.open_items) AS items FROM work_orders AS o
+        WHERE o.tenant_id = found.name AND o.status IN ('PENDING', 'PROCESSING')
+    ) AS open
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS scheduled
+        FROM unnest(ARRAY['URGENT', 'HIGH', 'MEDIUM', 'LOW']::priority[]) AS lane (priority)
+        JOIN work_items AS w ON w.tenant_id = found.name AND w.status = 'QUEUED' AND w.priority = lane.priority
+            AND w.available_at > statement_timestamp()
+    ) AS later
+    CROSS JOIN LATERAL (
+        SELECT extract(epoch FROM statement_timestamp() - min(r.available_at))::float8 AS oldest
+        FROM unnest(ARRAY['URGENT', 'HIGH', 'MEDIUM', 'LOW']::priority[]) AS lane (priority)
+        CROSS JOIN LATERAL (
+            SELECT w.available_at FROM work_items AS w
+            WHERE w.tenant_id = found.name AND w.status = 'QUEUED' AND w.priority = lane.priority
+            ORDER BY w.available_at NULLS FIRST LIMIT 1
+        ) AS r
+    ) AS first
+    WHERE found.name IS NOT NULL
 ),
 letters AS (
     SELECT tenant_id, count(*) AS dead_letters FROM dead_letters

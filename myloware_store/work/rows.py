@@ -2,29 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from io import StringIO
 from typing import Any
 from uuid import UUID, SafeUUID
 
 import attrs
+from uuid_utils.compat import uuid7
 
-from myloware_store.core.arguments import as_count, as_enum, as_flag, as_list, as_name, as_seconds, known_keys
-from myloware_store.core.enums import WorkItemStatus, WorkItemType
+from myloware_store.core.arguments import (
+    as_count,
+    as_enum,
+    as_flag,
+    as_list,
+    as_name,
+    as_number,
+    as_object,
+    as_seconds,
+    known_keys,
+)
+from myloware_store.core.enums import Priority, WorkItemStatus, WorkItemType
 from myloware_store.core.errors import InvalidInput
-from myloware_store.core.results import Claim, NewItem, Outcome
-from myloware_store.core.values import MAX_TEXT_BYTES, new_ids, read_label, require_text, uuid_array
+from myloware_store.core.results import Claim, NewItem, Outcome, RetryPolicy
+from myloware_store.core.values import (
+    MAX_TEXT_BYTES,
+    dump_json,
+    is_uuid,
+    new_ids,
+    read_label,
+    require_text,
+    text_array,
+    uuid_array,
+)
 from myloware_store.db.tenancy import current_tenant
+from myloware_store.orm.repository import writer
+from myloware_store.orm.scalars import as_instant
 
 __all__ = [
     "KNOWN_TYPES",
     "LARGEST_BATCH",
     "SHORTEST_LEASE",
     "as_claims",
-    "as_document",
     "as_outcomes",
+    "copied_items",
     "error_text",
     "fence",
+    "give_up",
+    "new_order",
     "paired",
     "read_claims",
     "wanted",
@@ -50,6 +75,75 @@ def as_document(item: Any, place: str) -> tuple[str, str]:
         raise InvalidInput(f"{place}: it needs a type and a content")
     content = require_text(row["content"], f"{place}: content", blank=False, max_bytes=MAX_TEXT_BYTES)
     return as_enum(row["type"], WorkItemType, f"{place}: type").value, content
+
+
+def new_order(
+    items: Iterable[NewItem | Mapping[str, Any]],
+    *,
+    priority: Priority | str,
+    workflow_id: UUID | str | None,
+    created_by: str | None,
+    metadata: Mapping[str, Any] | None,
+    idempotency_key: str | None,
+    available_at: datetime | None,
+    max_attempts: int,
+    retry_policy: RetryPolicy | Mapping[str, float] | None,
+    unique_key: str | None,
+) -> tuple[list[tuple[str, str]], dict[str, Any]]:
+    """Return the documents and the parameters of an order to submit, or raise InvalidInput."""
+    tenant, actor = writer()
+    documents = [as_document(item, f"items[{n}]") for n, item in enumerate(as_list(items, "items"))]
+    if not documents:
+        raise InvalidInput("submit: an order needs at least one item")
+    workflow = str(workflow_id) if is_uuid(workflow_id) else workflow_id
+    key = None if idempotency_key is None else as_name(idempotency_key, "idempotency_key")
+    values: dict[str, Any] = {
+        "order_id": str(uuid7()),
+        "tenant_id": tenant,
+        "priority": as_enum(priority, Priority, "priority").value,
+        "workflow_id": None if workflow is None else as_name(workflow, "workflow_id"),
+        "created_by": as_name(actor if created_by is None else created_by, "created_by"),
+        "metadata": dump_json(as_object(metadata, "metadata"), "metadata"),
+        "key": key,
+        "available_at": None if available_at is None else as_instant(available_at, "available_at"),
+        "max_attempts": as_count(max_attempts, "max_attempts", most=1000),
+        "retry_policy": as_retry_policy(retry_policy),
+        "unique_key": None if unique_key is None else as_name(unique_key, "unique_key"),
+        "item_ids": new_ids(len(documents)),
+        "types": text_array(kind for kind, _ in documents),
+        "contents": text_array(content for _, content in documents),
+    }
+    return documents, values
+
+
+def copied_items(documents: Sequence[tuple[str, str]], order: Mapping[str, Any]) -> StringIO:
+    """Return the items of an order as a file for COPY, in its text format."""
+    available_at = order["available_at"] or order["created_at"]
+    same = (order["order_id"], order["tenant_id"], order["priority"], available_at.isoformat(), order["max_attempts"])
+    end = "\t".join(_copied(str(value)) for value in same)
+    ids = order["item_ids"].strip("{}").split(",")
+    rows = zip(ids, documents, strict=True)
+    return StringIO("".join([f"{row}\t{kind}\t{_copied(text)}\t{end}\n" for row, (kind, text) in rows]), newline="\n")
+
+
+def _copied(text: str) -> str:
+    """Write a text as COPY does."""
+    return text.replace("\\", r"\\").replace("\t", r"\t").replace("\n", r"\n").replace("\r", r"\r")
+
+
+def as_retry_policy(policy: Any) -> str | None:
+    """Return a policy as JSON, or None for None, or raise InvalidInput."""
+    if policy is None:
+        return None
+    if not isinstance(policy, RetryPolicy):
+        policy = RetryPolicy(**known_keys(policy, [*attrs.fields_dict(RetryPolicy)], "retry_policy"))
+    checked = RetryPolicy(
+        base=as_seconds(policy.base, "retry_policy: base", least=0.001),
+        factor=as_number(policy.factor, "retry_policy: factor", least=1, most=1000),
+        cap=as_seconds(policy.cap, "retry_policy: cap", least=0.001),
+        jitter=as_number(policy.jitter, "retry_policy: jitter", least=0, most=1),
+    )
+    return dump_json(attrs.asdict(checked), "retry_policy")
 
 
 def as_claims(claims: Iterable[Claim]) -> list[Claim]:
@@ -79,6 +173,12 @@ def fence(claims: Sequence[Claim]) -> dict[str, str]:
         "item_ids": uuid_array(claim.item_id for claim in claims),
         "attempt_ids": uuid_array(claim.attempt_id for claim in claims),
     }
+
+
+def give_up(claims: Iterable[Claim]) -> None:
+    """Tell whoever works on these claims that the results are no longer wanted."""
+    for claim in claims:
+        object.__setattr__(claim, "cancelled", True)  # the only attribute that changes
 
 
 def error_text(error: Any) -> str:

@@ -22,7 +22,7 @@ from myloware_store.core.errors import InvalidInput, SettingsError, StoreError
 from myloware_store.db.listening import Listener
 from myloware_store.db.transactions import require_plain
 from myloware_store.store import Store
-from myloware_store.work.rows import LARGEST_BATCH, wanted
+from myloware_store.work.rows import LARGEST_BATCH, give_up, wanted
 from myloware_store.worker.leases import Leases
 from myloware_store.worker.results import WorkerReport, hand_in, tolerate
 from myloware_store.worker.threads import Handled, Threads
@@ -292,7 +292,9 @@ class Worker:
         open_attempts = self._held.keys() - {one.claim.attempt_id for one in self._left}
         handled = [*self._left, *(one for one in threads.handled() if one.claim.attempt_id in open_attempts)]
         done = {one.claim.attempt_id for one in handled}
-        handled += [one for one in self._overdue(threads) if one.claim.attempt_id not in done]
+        overdue = [one for one in self._overdue(threads) if one.claim.attempt_id not in done]
+        give_up(one.claim for one in overdue)
+        handled += overdue
         fresh: list[Claim] | None = None
 
         def finish(claims: list[Claim], results: list[Any]) -> set[UUID]:
@@ -363,6 +365,7 @@ class Worker:
 
     def _release(self, claims: list[Claim], settled: WorkerReport) -> None:
         if claims:
+            give_up(claims)
             released = self._store.work.release(claims)
             settled.released += len(released)
             settled.lost += len(claims) - len(released)
@@ -372,7 +375,10 @@ class Worker:
     def _claims(self) -> list[Claim]:
         """Return the claims whose leases to extend."""
         # An item that was lost can be claimed again while a thread is still at it: the newest claim holds it.
-        return [*{claim.item_id: claim for claim in self._held.copy().values()}.values()]
+        held = self._held.copy().values()
+        newest = {claim.item_id: claim for claim in held}
+        give_up(claim for claim in held if claim is not newest[claim.item_id])
+        return [*newest.values()]
 
     @contextmanager
     def _heard_signals(self, *, wanted: bool) -> Iterator[None]:

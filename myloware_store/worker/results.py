@@ -42,8 +42,8 @@ class WorkerReport:
         finished: Results that were stored.
         parked: Results that were stored and wait for a decision.
         failed: Attempts that failed, including those of items that will be tried again.
-        lost: Claims that were refused: their leases expired, their orders were cancelled, or their handlers ended them
-            in another way.
+        lost: Claims that were refused: their leases expired, they were cancelled, or their handlers ended them in
+            another way.
         released: Claims that were released, for example because their handlers could not reach the database.
     """
 
@@ -137,7 +137,7 @@ def _send(work: Work, batch: list[Handled], finish: Finish) -> set[UUID]:
 def _tell(one: Handled, *, accepted: bool) -> None:
     claim = one.claim
     if not accepted:
-        what = "item %s: attempt %d was refused: its lease expired, its order was cancelled, or it had already ended"
+        what = "item %s: attempt %d was refused: its lease expired, it was cancelled, or it had already ended"
         _logger.warning(what, claim.item_id, claim.attempt_number)
     elif one.released:
         _logger.warning("item %s: released, the handler could not reach the database: %s", claim.item_id, one.error)

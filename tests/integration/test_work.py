@@ -177,6 +177,41 @@ def test_racing_submits_of_one_key_make_one_order(myloware: Store) -> None:
     assert WorkItem.select().count() == 1
 
 
+ODD = ["a\tb\nc\r\nd", "\\", "\\.", "\\N", '"quoted", {braces}', "ümläut €", "ends with \\", " blank "]
+
+
+@pytest.mark.parametrize("count", [8, 600])
+def test_contents_are_stored_as_they_are(myloware: Store, count: int) -> None:
+    """One by one in a literal, or by COPY in a large order."""
+    contents = [ODD[n % len(ODD)] + str(n) for n in range(count)]
+    order = myloware.work.submit([{"type": "TICKET", "content": text} for text in contents], max_attempts=7)
+    stored = myloware.work.items(order.id)
+    assert contents == [item.content for item in stored]
+    assert {(7, Priority.MEDIUM, order.created_at, order.tenant_id)} == {
+        (item.max_attempts, item.priority, item.available_at, item.tenant_id) for item in stored
+    }
+    assert count == order.open_items == myloware.work.get(order.id).open_items
+    assert ledger_balances(myloware)
+
+
+def test_a_large_order_is_stored_once_or_not_at_all(myloware: Store) -> None:
+    """Its key, its time and the caller's transaction count as for a small one, and so do later changes."""
+    items = [{"type": "TICKET", "content": str(n)} for n in range(600)]
+    later = datetime.now(UTC) + timedelta(hours=1)
+    order = myloware.work.submit(items, idempotency_key="large", available_at=later, priority="URGENT")
+    assert order.id == myloware.work.submit(items, idempotency_key="large").id
+    assert [] == myloware.work.claim("agent")
+    with myloware.db.atomic() as transaction:
+        myloware.work.submit(items)
+        transaction.rollback()
+    assert 600 == WorkItem.select().count()
+    with myloware.db.atomic():
+        myloware.work.submit(items)
+        WorkItem.delete().where(WorkItem.content == "7").execute()  # counted by the triggers
+    assert ledger_balances(myloware)
+    assert {599} == {order.open_items for order in WorkOrder.select()}
+
+
 def test_the_callers_rollback_leaves_nothing(myloware: Store) -> None:
     """An order submitted inside a transaction goes with it."""
     with myloware.db.atomic() as transaction:

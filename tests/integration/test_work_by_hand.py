@@ -63,6 +63,11 @@ def cancelled(store: Store) -> None:
     store.work.cancel(WorkItem.get().work_order_id)
 
 
+def cancelled_by_hand(store: Store) -> None:
+    """Cancel it in psql."""
+    store.db.execute_sql("UPDATE work_items SET cancelled_at = now()")
+
+
 # (state, move to): the constraint that refuses it, or the statuses of the attempts and the open letters afterwards.
 MOVES: dict[tuple[Callable[[Store], Any], str], str | tuple[list[str], int]] = {
     (queued, "PROCESSING"): ([], 0),
@@ -90,6 +95,9 @@ MOVES: dict[tuple[Callable[[Store], Any], str], str | tuple[list[str], int]] = {
     (cancelled, "QUEUED"): "work_items_guard",
     (cancelled, "PROCESSING"): "work_items_guard",
     (cancelled, "COMPLETED"): "work_items_guard",
+    (cancelled_by_hand, "QUEUED"): "work_items_guard",
+    (cancelled_by_hand, "PROCESSING"): "work_items_guard",
+    (cancelled_by_hand, "COMPLETED"): "work_items_guard",
 }
 
 
@@ -138,6 +146,36 @@ def left(_store: Store) -> tuple[list[str], int]:
     """Return the statuses of the attempts, and how many letters are open."""
     attempts: list[str] = [attempt.status for attempt in Attempt.select().order_by(Attempt.attempt_number)]
     return attempts, DeadLetter.select().where(DeadLetter.replayed_at.is_null()).count()
+
+
+@pytest.mark.parametrize("state", [queued, live, expired, unheld, parked])
+def test_an_item_is_cancelled_by_hand(myloware: Store, state: Callable[[Store], Any]) -> None:
+    """Whoever sets its `cancelled_at` ends it as `cancel_item` does: no attempt stays open, no letter is written."""
+    order = myloware.work.submit([ITEM, ITEM])
+    state(myloware)
+    other = WorkItem.get(WorkItem.attempt_count == (0 if state is not queued else WorkItem.attempt_count))
+    item = WorkItem.get(WorkItem.id != other.id)
+    item.cancelled_at = datetime.now(UTC)
+    item.save()
+
+    after = WorkItem.get_by_id(item.id)
+    assert ("FAILED", False, after.cancelled_at) == (after.status, after.awaiting_approval, after.processed_at)
+    attempts, letters = left(myloware)
+    assert ("STARTED" in attempts, letters) == (False, 0)
+    read = myloware.work.get(order.id)
+    assert (1, 1, None) == (read.open_items, read.failed_items, read.cancelled_at)
+    assert [other.id] == [claim.item_id for claim in myloware.work.claim("other", n=2)]
+
+
+def test_a_cancelled_at_of_an_ended_item_changes_nothing(myloware: Store) -> None:
+    """It is a note, and makes no other move possible."""
+    myloware.work.submit([ITEM])
+    completed(myloware)
+    cancelled_by_hand(myloware)
+    assert "COMPLETED" == WorkItem.get().status
+    for status in ("QUEUED", "FAILED"):
+        with pytest.raises(ConstraintViolation, match="work_items_guard"):
+            by_sql(myloware, status)
 
 
 def test_an_item_that_was_failed_by_hand_is_replayed(myloware: Store) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -133,12 +133,64 @@ def test_a_queued_item_fails_by_cancelling_only(myloware: Store) -> None:
     WorkItem.create(work_order=order.id, type="TICKET", content="one more")
     with pytest.raises(ConstraintViolation, match="work_items_guard"):
         myloware.db.execute_sql(fail)
+    with pytest.raises(ConstraintViolation, match="work_items_guard"):
+        myloware.db.execute_sql(fail.replace("SET", "SET cancelled_at = now() - interval '1 s',"))
 
 
+@pytest.mark.parametrize("state", ["queued", "claimed", "parked"])
+def test_a_cancelled_item_ends_at_once_and_its_order_goes_on(myloware: Store, state: str) -> None:
+    """It fails without a dead letter, and the order as soon as the others have ended."""
+    order = myloware.work.submit([INVOICE, TICKET])
+    item = WorkItem.get(WorkItem.type == "INVOICE")
+    claims = [] if state == "queued" else myloware.work.claim("agent")
+    if state == "parked":
+        myloware.work.finish(claims, [1], gate=True)
+    assert myloware.work.cancel_item(item.id)
+
+    after = WorkItem.get_by_id(item.id)
+    assert (WorkItemStatus.FAILED, False) == (after.status, after.awaiting_approval)
+    assert after.cancelled_at == after.processed_at is not None
+    assert 0 == DeadLetter.select().count()
+    if state == "claimed":
+        attempt = Attempt.get_by_id(claims[0].attempt_id)
+        assert (AttemptStatus.FAILED, "the item was cancelled") == (attempt.status, attempt.error)
+        assert set() == myloware.work.heartbeat(claims) == myloware.work.finish(claims, [1])
+        assert claims[0].cancelled
+    read = myloware.work.get(order.id)
+    assert (1, 1, None) == (read.open_items, read.failed_items, read.cancelled_at)
+    assert myloware.approvals.pending() == []
+    (other,) = myloware.work.claim("agent", n=2)
+    assert other.item_id != item.id
+    myloware.work.finish([other], [1])
+    assert WorkOrderStatus.FAILED is myloware.work.get(order.id).status
+
+
+def test_cancelling_is_not_for_an_item_that_has_ended(myloware: Store) -> None:
+    """Again, or after the end, it changes nothing; what is not there, or another's, is not found."""
+    order = myloware.work.submit([INVOICE, INVOICE])
+    (claim,) = myloware.work.claim("agent")
+    with myloware.tenant("globex"), pytest.raises(NotFound):
+        myloware.work.cancel_item(claim.item_id)
+    with pytest.raises(NotFound):
+        myloware.work.cancel_item(order.id)
+    with pytest.raises(InvalidInput):
+        myloware.work.cancel_item("item")
+    assert {claim.item_id} == myloware.work.finish([claim], [1])
+    assert not myloware.work.cancel_item(claim.item_id)
+    (other,) = (item for item in myloware.work.items(order.id) if item.id != claim.item_id)
+    assert myloware.work.cancel_item(str(other.id))
+    before = WorkItem.get_by_id(other.id)
+    assert not myloware.work.cancel_item(other)  # type: ignore[arg-type]  # a row stands for its id
+    assert before.updated_at == WorkItem.get_by_id(other.id).updated_at
+    assert WorkItem.get_by_id(claim.item_id).cancelled_at is None
+
+
+@pytest.mark.parametrize("what", ["order", "item"])
 @pytest.mark.parametrize("other", ["claim", "finish", "fail", "release"])
-def test_cancelling_meets_whoever_works_on_the_order(myloware: Store, other: str) -> None:
+def test_cancelling_meets_whoever_works_on_it(myloware: Store, other: str, what: str) -> None:
     """It waits until their transaction has ended, and then ends what they left open, attempts included."""
-    order = myloware.work.submit([INVOICE, TICKET], max_attempts=1)
+    order = myloware.work.submit([INVOICE] if what == "item" else [INVOICE, TICKET], max_attempts=1)
+    item = WorkItem.get(WorkItem.type == "INVOICE")
     claims = [] if other == "claim" else myloware.work.claim("agent")
     calls: dict[str, Any] = {
         "claim": lambda: myloware.work.claim("agent"),
@@ -149,13 +201,15 @@ def test_cancelling_meets_whoever_works_on_the_order(myloware: Store, other: str
     with ThreadPoolExecutor(1) as pool:
         with myloware.db.atomic():
             calls[other]()
-            cancelling = pool.submit(myloware.work.cancel, order.id)
+            cancel = (myloware.work.cancel, order.id) if what == "order" else (myloware.work.cancel_item, item.id)
+            cancelling: Future[Any] = pool.submit(*cancel)
             until_blocked(myloware, cancelling)
             assert not cancelling.done()
         ended = cancelling.result()
-    assert (1 if other in {"finish", "fail"} else 2) == len(ended)
+    assert (len(ended) if what == "order" else 1 + ended) == (1 if other in {"finish", "fail"} else 2)
     read = myloware.work.get(order.id)
-    assert (WorkOrderStatus.FAILED, 0) == (read.status, read.open_items)
+    completed = what == "item" and other == "finish"
+    assert (WorkOrderStatus.COMPLETED if completed else WorkOrderStatus.FAILED, 0) == (read.status, read.open_items)
     assert 0 == Attempt.select().where(Attempt.status == "STARTED").count()
     assert [item.attempt_count for item in myloware.work.items(order.id)] == [
         item.attempts.count() for item in myloware.work.items(order.id)

@@ -49,6 +49,12 @@ UNION ALL SELECT 'one attempt holds an item that is worked on', id FROM tries
     WHERE started <> CASE WHEN status = 'PROCESSING' AND NOT awaiting_approval THEN 1 ELSE 0 END OR started <> holding
 UNION ALL SELECT 'an item is completed by one attempt', id FROM tries
     WHERE status = 'COMPLETED' AND succeeded = 0
+UNION ALL SELECT 'a cancelled item stays as it is', id FROM work_items
+    WHERE cancelled_at IS NOT NULL AND (status <> 'FAILED' OR cancelled_at <> processed_at)
+UNION ALL SELECT 'a failed item can be replayed, was cancelled or was rejected', w.id FROM work_items AS w
+    WHERE w.status = 'FAILED' AND w.cancelled_at IS NULL
+        AND NOT EXISTS (SELECT FROM dead_letters WHERE work_item_id = w.id AND replayed_at IS NULL)
+        AND NOT EXISTS (SELECT FROM approval_events WHERE work_item_id = w.id AND decision = 'REJECTED')
 UNION ALL SELECT 'a letter is of an item that has failed', w.id FROM work_items AS w
     JOIN dead_letters AS d ON d.work_item_id = w.id AND d.replayed_at IS NULL WHERE w.status <> 'FAILED'
 """
@@ -199,6 +205,24 @@ class Ledger(RuleBasedStateMachine):
         for order in WorkOrder.select().order_by(WorkOrder.id).offset(number % 7).limit(1):
             work, order_id = self.store.work, order.id
             self.claims += self.at_once(partial(work.cancel, order_id), partial(work.claim, "agent", count))[1]
+
+    @rule(number=which)
+    def cancel_item(self, number: int) -> None:
+        """Cancel an item twice at once, while its worker finishes it and others claim: one call says that it did."""
+        for item in WorkItem.select().order_by(WorkItem.id.desc()).offset(number).limit(1):
+            claims = [claim for claim in self.claims if claim.item_id == item.id][-1:]
+            cancel = partial(self.store.work.cancel_item, item.id)
+            first, second, finished, new = self.at_once(
+                cancel,
+                cancel,
+                lambda: self.store.work.finish(claims, [4] * len(claims)),  # noqa: B023  done before the next item
+                partial(self.store.work.claim, "agent", 1),
+            )
+            self.claims += new
+            cancelled = WorkItem.get_by_id(item.id).cancelled_at is not None
+            assert not (first and second)
+            assert not ((first or second) and finished)
+            assert not (first or second) or cancelled
 
     @rule(number=which)
     def replay(self, number: int) -> None:

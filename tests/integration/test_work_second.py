@@ -40,7 +40,7 @@ def after(store: Store, first: Callable[[], object], second: Callable[[], Any]) 
 
 
 @pytest.mark.parametrize("second", ["finish", "gate", "fail", "bury", "release", "heartbeat"])
-@pytest.mark.parametrize("first", ["fail", "bury", "cancel", "release", "reap"])
+@pytest.mark.parametrize("first", ["fail", "bury", "cancel", "cancel_item", "release", "reap"])
 def test_an_attempt_that_was_ended_meanwhile_ends_nothing(myloware: Store, first: str, second: str) -> None:
     """The item stays as it was left, and no error but the refusal is told."""
     work = myloware.work
@@ -53,6 +53,7 @@ def test_an_attempt_that_was_ended_meanwhile_ends_nothing(myloware: Store, first
         "bury": lambda: work.fail(claims, ["no luck"], retry=False),
         "release": lambda: work.release(claims),
         "cancel": lambda: work.cancel(order.id),
+        "cancel_item": lambda: work.cancel_item(claims[0].item_id),
         "heartbeat": lambda: work.heartbeat(claims),
     }
 
@@ -65,7 +66,7 @@ def test_an_attempt_that_was_ended_meanwhile_ends_nothing(myloware: Store, first
     same = first == second == "release" or {first, second} <= {"fail", "bury"}
     assert (1 if same else 0) == len(done.result())
     (item,) = work.items(order.id)
-    failed = first in {"bury", "cancel"}
+    failed = first in {"bury", "cancel", "cancel_item"}
     assert (WorkItemStatus.FAILED if failed else WorkItemStatus.QUEUED, None) == (item.status, item.result)
     assert 0 == Attempt.select().where(Attempt.status == AttemptStatus.STARTED).count()
     assert item.attempt_count == item.attempts.count()

@@ -31,8 +31,10 @@ from myloware_store import (
     NewItem,
     Outcome,
     Priority,
+    RetryPolicy,
     Run,
     Store,
+    SubmitStatement,
     Tool,
     ToolCapability,
     Worker,
@@ -52,12 +54,17 @@ def submit(store: Store, texts: list[str]) -> UUID:
     order = store.work.submit([NewItem(WorkItemType.INVOICE, text) for text in texts], priority="HIGH")
     assert_type(order, WorkOrder)
     store.work.submit([{"type": "TICKET", "content": "x"}, NewItem("TICKET", "y")], priority=Priority.LOW)
+    store.work.submit([NewItem("TICKET", "z")], retry_policy=RetryPolicy(base=30, cap=86_400))
+    store.work.submit([NewItem("TICKET", "z")], retry_policy={"jitter": 0.0}, unique_key="z")
+    statement = store.work.submit_statement([NewItem("TICKET", "z")], driver="asyncpg", unique_key="z")
+    assert_type(statement, SubmitStatement)
     return order.id
 
 
 def handle(claim: Claim) -> Any:
     """Answer a claim, or ask a person."""
     assert_type(claim.lease_expires_at, datetime)
+    assert_type(claim.cancelled, bool)
     return {"total": len(claim.content)} if claim.type is WorkItemType.TICKET else NeedsApproval({"total": 0})
 
 
@@ -69,8 +76,10 @@ def work(store: Store) -> None:
         assert_type(decided, ApprovalEvent)
         assert_type(decided.work_item_id, UUID)
     claims = store.work.claim("agent", n=2)
+    assert_type(store.work.progress(claims[0], 50, "half of it"), bool)
     assert_type(store.work.fail(claims, [ValueError("no")] * len(claims)), dict[UUID, Outcome])
     assert_type(store.transact(lambda: store.work.release(claims)), set[UUID])
+    assert_type(store.work.cancel_item(claims[0].item_id), bool)
     for letter in store.dead_letters.list():
         assert_type(letter, DeadLetter)
         assert_type(letter.work_item_id, UUID | None)
@@ -157,6 +166,7 @@ def refused(store: Store, order: WorkOrder, factory: Factory) -> None:
     order.metadata = "x"  # type: ignore[assignment]  # no object
     assert_type(order.no_such_column, Any)  # type: ignore[attr-defined]  # a misspelt column
     store.work.submit([NewItem("INVOICE")])  # type: ignore[call-arg]  # no content
+    store.work.submit_statement([], driver="oracle")  # type: ignore[arg-type]  # no such driver
     store.approvals.decide(order.id, approver_id="kim", decision="MAYBE", policy_version="1")  # type: ignore[arg-type]
     store.memory.search_text("x", match="all")  # type: ignore[arg-type]  # no such way to match
     factory.work_order(colour="red")  # type: ignore[call-arg]  # no such field

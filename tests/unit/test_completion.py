@@ -28,7 +28,15 @@ def offered(public: Any) -> set[str]:
 def test_an_order_offers_its_columns_and_relations() -> None:
     """Beside Peewee's own names."""
     columns = {"id", "created_at", "tenant_id", "status", "priority", "workflow_id", "created_by", "metadata"}
-    columns |= {"idempotency_key", "open_items", "failed_items", "cancelled_at", "updated_at"}
+    columns |= {
+        "idempotency_key",
+        "unique_key",
+        "open_items",
+        "failed_items",
+        "cancelled_at",
+        "retry_policy",
+        "updated_at",
+    }
     expected = columns | {"items", "runs", "DoesNotExist"}
     assert expected == offered(WorkOrder) - set(dir(peewee.Model))
     assert expected == offered(WorkOrder(created_by="me")) - set(dir(peewee.Model))
