@@ -939,13 +939,16 @@ TABLES = (
         cancelled_at timestamptz,
         retry_policy retry_policy,
         updated_at timestamptz NOT NULL DEFAULT now(),
-        CONSTRAINT work_orders_tenant_id_id_key UNIQUE (tenant_id, id),
         CONSTRAINT work_orders_tenant_id_idempotency_key_key UNIQUE (tenant_id, idempotency_key),
         CONSTRAINT work_orders_check CHECK (
             open_items >= 0 AND failed_items >= 0 AND (open_items = 0 OR status IN ('PENDING', 'PROCESSING'))
         )
     )
     """,
+    "CREATE INDEX work_orders_tenant_status_created_at_idx ON work_orders (tenant_id, status, created_at)",
+    # The newest of indexes that cost the same is used: without statistics, the check of each item's foreign key would
+    # otherwise read the orders of its tenant. Plans of such checks are kept for a session.
+    "ALTER TABLE work_orders ADD CONSTRAINT work_orders_tenant_id_id_key UNIQUE (tenant_id, id)",
     """
     CREATE TABLE work_items (
         id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
@@ -1206,7 +1209,6 @@ COMPRESSION = (
 )
 
 INDEXES = (
-    "CREATE INDEX work_orders_tenant_status_created_at_idx ON work_orders (tenant_id, status, created_at)",
     """
     CREATE UNIQUE INDEX work_orders_unique_key_idx ON work_orders (tenant_id, unique_key)
     WHERE unique_key IS NOT NULL AND status IN ('PENDING', 'PROCESSING')
