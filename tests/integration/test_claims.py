@@ -153,6 +153,10 @@ def test_a_transaction_works_on_what_was_submitted_since_it_began(myloware: Stor
         claims = myloware.work.claim("agent", 4, **options)
         assert {claim.item_id for claim in claims} == myloware.work.finish(claims, [1] * 4)
         (now,) = myloware.db.execute_sql("SELECT now()").fetchone()
+        submit(myloware, "a", 1)
+        assert now < WorkItem.get(WorkItem.status == "QUEUED").available_at <= claims[0].lease_expires_at
+        myloware.db.execute_sql("DELETE FROM work_items WHERE status = 'QUEUED'")
+        myloware.db.execute_sql("DELETE FROM work_orders WHERE status = 'PENDING'")
 
     for attempt in Attempt.select():
         ends = {claim.lease_expires_at for claim in claims}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from myloware_store import DeadLetter, LeaseLost, Outcome, Priority, WorkItem, WorkItemType
+from myloware_store import ApprovalDecision, DeadLetter, LeaseLost, Outcome, Priority, WorkItem, WorkItemType
 from tests.integration.conftest import until, until_blocked
 
 if TYPE_CHECKING:
@@ -28,6 +28,30 @@ def test_a_second_finish_counts_as_accepted_inside_a_transaction(myloware: Store
     accepted = myloware.transact(lambda: myloware.work.finish([first, second], [99, 2]))
     assert {first.item_id, second.item_id} == accepted
     assert {1, 2} == {item.result for item in WorkItem.select()}
+
+
+@pytest.mark.parametrize("gate", [True, False])
+def test_a_second_finish_is_accepted_if_it_is_the_same(myloware: Store, gate: bool) -> None:  # noqa: FBT001
+    """By the tenant whose item it is, and with the same `gate`, also after the decision; otherwise it is refused."""
+    with myloware.tenant("acme"):
+        myloware.work.submit([INVOICE])
+    claims = myloware.work.claim("agent")
+    accepted = {claims[0].item_id}
+    assert accepted == myloware.work.finish(claims, [1], gate=gate)
+
+    def again() -> None:
+        assert (accepted, set()) == tuple(myloware.work.finish(claims, [2], gate=same) for same in (gate, not gate))
+        with myloware.tenant("acme"):
+            assert accepted == myloware.work.finish(claims, [2], gate=gate)
+        with myloware.tenant("globex"):
+            assert set() == myloware.work.finish(claims, [2], gate=gate)
+
+    again()
+    if gate:
+        for decision in (ApprovalDecision.ESCALATED, ApprovalDecision.APPROVED):
+            myloware.approvals.decide(claims[0].item_id, approver_id="kim", decision=decision, policy_version="1")
+            again()
+    assert 1 == WorkItem.get().result
 
 
 def test_a_finish_that_met_its_first_call_is_accepted(myloware: Store) -> None:
