@@ -60,11 +60,11 @@ CROSS JOIN LATERAL (
 ) AS first
 
 -- name: heartbeat
--- Only the attempt is written, not the item. Index: the primary key; with the status, the planner might read all of
--- attempts_started_idx, and the entries of attempts that have ended in it.
+-- Only the attempt is written, not the item. IS NOT DISTINCT FROM leaves the planner the primary key; otherwise it might
+-- read all of attempts_started_idx, and the entries of attempts that have ended in it.
 WITH held AS MATERIALIZED (
     SELECT id FROM attempts
-    WHERE id = ANY (%(attempt_ids)s::uuid[]) AND finished_at IS NULL AND lease_expires_at > statement_timestamp()
+    WHERE id = ANY (%(attempt_ids)s::uuid[]) AND status IS NOT DISTINCT FROM 'STARTED' AND lease_expires_at > statement_timestamp()
         AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
     ORDER BY id
     FOR NO KEY UPDATE
@@ -112,7 +112,7 @@ WITH fenced AS MATERIALIZED (
 live AS MATERIALIZED (
     SELECT id FROM attempts
     WHERE id = ANY (ARRAY(SELECT attempt_id FROM fenced))
-        AND finished_at IS NULL AND lease_expires_at > statement_timestamp()
+        AND status IS NOT DISTINCT FROM 'STARTED' AND lease_expires_at > statement_timestamp()
     ORDER BY id
     FOR NO KEY UPDATE
 ),
@@ -158,7 +158,7 @@ WITH fenced AS MATERIALIZED (
 live AS MATERIALIZED (
     SELECT id FROM attempts
     WHERE id = ANY (ARRAY(SELECT attempt_id FROM fenced))
-        AND finished_at IS NULL AND lease_expires_at > statement_timestamp()
+        AND status IS NOT DISTINCT FROM 'STARTED' AND lease_expires_at > statement_timestamp()
     ORDER BY id
     FOR NO KEY UPDATE
 ),
