@@ -83,7 +83,7 @@ UNION ALL SELECT 'no attempt holds an item that is not worked on', id FROM tries
 UNION ALL SELECT 'what failed has a cause', i.id FROM work_items AS i WHERE i.status = 'FAILED'
     AND NOT EXISTS (SELECT FROM dead_letters WHERE work_item_id = i.id AND replayed_at IS NULL)
     AND NOT EXISTS (SELECT FROM approval_events WHERE work_item_id = i.id AND decision = 'REJECTED')
-    AND NOT EXISTS (SELECT FROM work_orders WHERE cancelled_at = i.processed_at)
+    AND i.cancelled_at IS DISTINCT FROM i.processed_at
 UNION ALL SELECT 'a letter is of an item that has failed', w.id FROM work_items AS w
     JOIN dead_letters AS d ON d.work_item_id = w.id AND d.replayed_at IS NULL WHERE w.status <> 'FAILED'
 UNION ALL SELECT 'miscounted: ' || stored, order_id FROM miscounted_work_orders(NULL)
