@@ -513,7 +513,7 @@ FUNCTIONS = (
     CREATE FUNCTION claim_work_items(
         most int, agent text, lease float8, attempt_ids uuid[],
         of_types text[], of_tenants text[], fairly bool, since timestamptz[], behind uuid[], known_types text[],
-        mending bool
+        mending bool, ended uuid[]
     ) RETURNS TABLE (
         item_id text, attempt_id text, attempt_number int, type text, content text, tenant_id text,
         work_order_id text, lease_expires_at text, priority text, available_at text
@@ -539,7 +539,8 @@ FUNCTIONS = (
             LOOP
                 BEGIN
                     RETURN QUERY SELECT * FROM claim_work_items(
-                        most, agent, lease, attempt_ids, of_types, of_tenants, fairly, since, behind, known_types, false
+                        most, agent, lease, attempt_ids, of_types, of_tenants, fairly, since, behind, known_types,
+                        false, ended
                     );
                     RETURN;
                 EXCEPTION WHEN unique_violation THEN
@@ -743,7 +744,7 @@ FUNCTIONS = (
             END IF;
         END LOOP;
 
-        IF places = '{}' THEN
+        IF places = '{}' AND ended = '{}' THEN
             RETURN;
         END IF;
         counts := set_config('myloware.counts', 'kept', true);  -- see triggers.sql
@@ -760,14 +761,23 @@ FUNCTIONS = (
             INSERT INTO attempts (id, tenant_id, work_item_id, agent_id, attempt_number, started_at, lease_expires_at)
             SELECT current_attempt_id, tenant_id, id, agent, attempt_count, statement_timestamp(), ends FROM claimed
         ),
-        -- The first item of an order moves it on. IS NOT DISTINCT FROM leaves the planner only the index of the primary
-        -- key.
-        begun AS (
-            UPDATE work_orders AS o SET status = 'PROCESSING', updated_at = statement_timestamp()
+        -- The first item of an order moves it on. The orders of items that were finished before (see finish.sql) are
+        -- counted here, too: all are locked at once, in the order of their ids. IS NOT DISTINCT FROM leaves the planner
+        -- only the index of the primary key.
+        counted AS (
+            UPDATE work_orders AS o
+            SET open_items = o.open_items - cardinality(array_positions(ended, o.id)),
+                updated_at = statement_timestamp(),
+                status = CASE
+                    WHEN o.id <> ALL (ended) OR o.open_items > cardinality(array_positions(ended, o.id))
+                        THEN 'PROCESSING'
+                    WHEN o.failed_items > 0 THEN 'FAILED'
+                    ELSE 'COMPLETED'
+                END::work_order_status
             WHERE o.id = ANY (ARRAY(
                 SELECT p.id FROM work_orders AS p
-                WHERE p.id = ANY (ARRAY(SELECT DISTINCT work_order_id FROM claimed))
-                    AND p.status IS NOT DISTINCT FROM 'PENDING'
+                WHERE p.id = ANY (ARRAY(SELECT DISTINCT work_order_id FROM claimed) || ended)
+                    AND (p.status IS NOT DISTINCT FROM 'PENDING' OR p.id = ANY (ended))
                 ORDER BY p.id FOR NO KEY UPDATE
             ))
         )
@@ -782,26 +792,26 @@ FUNCTIONS = (
     """,
     """
     CREATE FUNCTION finish_work_items(
-        item_ids uuid[], attempt_ids uuid[], outputs jsonb, gated bool, of_tenant text, wholly bool
-    ) RETURNS uuid[] LANGUAGE plpgsql
+        item_ids uuid[], attempt_ids uuid[], outputs jsonb, gated bool, of_tenant text, wholly bool, claiming bool,
+        OUT refused uuid[], OUT ended uuid[]
+    ) LANGUAGE plpgsql
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
     AS $$
     DECLARE
         done CONSTANT work_item_status := CASE WHEN gated THEN 'PROCESSING' ELSE 'COMPLETED' END;
         held uuid[];
-        orders uuid[];
-        refused uuid[];
         counts text;
     BEGIN
         IF wholly THEN
             BEGIN
-                refused := finish_work_items(item_ids, attempt_ids, outputs, gated, of_tenant, false);
+                SELECT f.refused INTO refused
+                FROM finish_work_items(item_ids, attempt_ids, outputs, gated, of_tenant, false, false) AS f;
                 IF refused <> '{}' THEN
                     RAISE EXCEPTION USING ERRCODE = 'MW001';
                 END IF;
             EXCEPTION WHEN SQLSTATE 'MW001' THEN  -- undoes what it wrote
             END;
-            RETURN refused;
+            RETURN;
         END IF;
 
         counts := set_config('myloware.counts', 'kept', true);  -- see triggers.sql
@@ -832,24 +842,26 @@ FUNCTIONS = (
                 )
             WHERE a.id = ANY (ARRAY(SELECT current_attempt_id FROM finished))
         )
-        SELECT array_agg(id), array_agg(work_order_id) INTO held, orders FROM finished;
+        SELECT array_agg(id), array_agg(work_order_id) INTO held, ended FROM finished;
+        ended := CASE WHEN gated THEN '{}' ELSE COALESCE(ended, '{}') END;
 
-        IF NOT gated AND orders IS NOT NULL THEN
+        IF NOT claiming AND ended <> '{}' THEN
             UPDATE work_orders AS o
-            SET open_items = o.open_items - cardinality(array_positions(orders, o.id)),
+            SET open_items = o.open_items - cardinality(array_positions(ended, o.id)),
                 updated_at = statement_timestamp(),
                 status = CASE
-                    WHEN o.open_items > cardinality(array_positions(orders, o.id)) THEN 'PROCESSING'
+                    WHEN o.open_items > cardinality(array_positions(ended, o.id)) THEN 'PROCESSING'
                     WHEN o.failed_items > 0 THEN 'FAILED'
                     ELSE 'COMPLETED'
                 END::work_order_status
-            WHERE o.id = ANY (orders);
+            WHERE o.id = ANY (ended);
         END IF;
         counts := set_config('myloware.counts', '', true);
         IF cardinality(held) = cardinality(item_ids) THEN
-            RETURN '{}';
+            refused := '{}';
+            RETURN;
         END IF;
-        RETURN ARRAY(
+        refused := ARRAY(
             SELECT given.item_id FROM unnest(item_ids, attempt_ids) AS given (item_id, attempt_id)
             WHERE NOT EXISTS (
                 SELECT FROM work_items AS w JOIN attempts AS a ON a.id = w.current_attempt_id
@@ -1364,10 +1376,11 @@ ROLLBACK = (
     "DROP TABLE work_items",
     "DROP TABLE work_orders",
     "DROP FUNCTION index_work_items(integer, text)",
-    "DROP FUNCTION finish_work_items(uuid[], uuid[], jsonb, boolean, text, boolean)",
+    "DROP FUNCTION finish_work_items(uuid[], uuid[], jsonb, boolean, text, boolean, boolean)",
     """
     DROP FUNCTION claim_work_items(
-        integer, text, double precision, uuid[], text[], text[], boolean, timestamptz[], uuid[], text[], boolean
+        integer, text, double precision, uuid[], text[], text[], boolean, timestamptz[], uuid[], text[], boolean,
+        uuid[]
     )
     """,
     "DROP FUNCTION submit_work_order_json(json)",

@@ -9,7 +9,7 @@
 CREATE FUNCTION claim_work_items(
     most int, agent text, lease float8, attempt_ids uuid[],
     of_types text[], of_tenants text[], fairly bool, since timestamptz[], behind uuid[], known_types text[],
-    mending bool
+    mending bool, ended uuid[]
 ) RETURNS TABLE (
     item_id text, attempt_id text, attempt_number int, type text, content text, tenant_id text,
     work_order_id text, lease_expires_at text, priority text, available_at text
@@ -35,7 +35,8 @@ BEGIN
         LOOP
             BEGIN
                 RETURN QUERY SELECT * FROM claim_work_items(
-                    most, agent, lease, attempt_ids, of_types, of_tenants, fairly, since, behind, known_types, false
+                    most, agent, lease, attempt_ids, of_types, of_tenants, fairly, since, behind, known_types,
+                    false, ended
                 );
                 RETURN;
             EXCEPTION WHEN unique_violation THEN
@@ -239,7 +240,7 @@ BEGIN
         END IF;
     END LOOP;
 
-    IF places = '{}' THEN
+    IF places = '{}' AND ended = '{}' THEN
         RETURN;
     END IF;
     counts := set_config('myloware.counts', 'kept', true);  -- see triggers.sql
@@ -256,14 +257,23 @@ BEGIN
         INSERT INTO attempts (id, tenant_id, work_item_id, agent_id, attempt_number, started_at, lease_expires_at)
         SELECT current_attempt_id, tenant_id, id, agent, attempt_count, statement_timestamp(), ends FROM claimed
     ),
-    -- The first item of an order moves it on. IS NOT DISTINCT FROM leaves the planner only the index of the primary
-    -- key.
-    begun AS (
-        UPDATE work_orders AS o SET status = 'PROCESSING', updated_at = statement_timestamp()
+    -- The first item of an order moves it on. The orders of items that were finished before (see finish.sql) are
+    -- counted here, too: all are locked at once, in the order of their ids. IS NOT DISTINCT FROM leaves the planner
+    -- only the index of the primary key.
+    counted AS (
+        UPDATE work_orders AS o
+        SET open_items = o.open_items - cardinality(array_positions(ended, o.id)),
+            updated_at = statement_timestamp(),
+            status = CASE
+                WHEN o.id <> ALL (ended) OR o.open_items > cardinality(array_positions(ended, o.id))
+                    THEN 'PROCESSING'
+                WHEN o.failed_items > 0 THEN 'FAILED'
+                ELSE 'COMPLETED'
+            END::work_order_status
         WHERE o.id = ANY (ARRAY(
             SELECT p.id FROM work_orders AS p
-            WHERE p.id = ANY (ARRAY(SELECT DISTINCT work_order_id FROM claimed))
-                AND p.status IS NOT DISTINCT FROM 'PENDING'
+            WHERE p.id = ANY (ARRAY(SELECT DISTINCT work_order_id FROM claimed) || ended)
+                AND (p.status IS NOT DISTINCT FROM 'PENDING' OR p.id = ANY (ended))
             ORDER BY p.id FOR NO KEY UPDATE
         ))
     )

@@ -21,7 +21,7 @@ SELECT set_config('myloware.counts', %(counts)s, true)
 SELECT * FROM claim_work_items(
     %(n)s, %(agent_id)s, %(lease)s, %(attempt_ids)s::uuid[], %(types)s::text[], %(tenants)s::text[], %(fair)s,
     %(since)s::timestamptz[], %(behind)s::uuid[], %(known_types)s::text[],
-    %(mending)s
+    %(mending)s, '{}'
 )
 
 -- name: due
@@ -82,20 +82,20 @@ WHERE id = %(attempt_id)s AND status = 'STARTED' AND lease_expires_at > statemen
 RETURNING id
 
 -- name: finish
-SELECT finish_work_items(
-    %(item_ids)s::uuid[], %(attempt_ids)s::uuid[], %(outputs)s::jsonb, %(gate)s, %(tenant)s, %(whole)s
+SELECT refused FROM finish_work_items(
+    %(item_ids)s::uuid[], %(attempt_ids)s::uuid[], %(outputs)s::jsonb, %(gate)s, %(tenant)s, %(whole)s, false
 )
 
 -- name: finish_and_claim
--- The left side of a LEFT JOIN without a condition is always read first.
+-- The claim counts the orders of the finished items together with its own, so that all are locked in their order.
 SELECT finished.refused, claimed.*
 FROM finish_work_items(
-    %(item_ids)s::uuid[], %(held_attempt_ids)s::uuid[], %(outputs)s::jsonb, %(gate)s, %(tenant)s, false
-) AS finished (refused)
+    %(item_ids)s::uuid[], %(held_attempt_ids)s::uuid[], %(outputs)s::jsonb, %(gate)s, %(tenant)s, false, true
+) AS finished
 LEFT JOIN claim_work_items(
     %(n)s, %(agent_id)s, %(lease)s, %(attempt_ids)s::uuid[], %(types)s::text[], %(tenants)s::text[], %(fair)s,
     %(since)s::timestamptz[], %(behind)s::uuid[], %(known_types)s::text[],
-    %(mending)s
+    %(mending)s, finished.ended
 ) AS claimed ON true
 
 -- name: release

@@ -139,6 +139,31 @@ def test_orders_are_locked_in_the_order_of_their_ids(myloware: Store) -> None:
         assert 20 == len(claiming.result())
 
 
+@pytest.mark.myloware_db(mode="clone")
+def test_finish_and_claim_lock_all_their_orders_in_one_order(myloware: Store) -> None:
+    """A claim that waits for an order may have found others PENDING of which items have been finished meanwhile."""
+    work = myloware.work
+    first, second = sorted([work.submit([INVOICE] * 3).id, work.submit([INVOICE] * 2).id])
+    WorkItem.update(type="TICKET").where(WorkItem.work_order == second).execute()
+    urgent = WorkItem.get(WorkItem.work_order == second)
+    WorkItem.update(priority=Priority.URGENT).where(WorkItem.id == urgent.id).execute()
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype IN ('transactionid', 'tuple')"
+    with ThreadPoolExecutor(2) as pool:
+        with myloware.db.atomic():
+            assert first == work.claim("agent", types=["INVOICE"])[0].work_order_id
+            claiming = pool.submit(work.claim, "other", 2, tenants=["default"])
+            until_blocked(myloware, claiming)
+            held = pool.submit(work.claim, "third", types=["TICKET"]).result()
+            both = pool.submit(work.finish_and_claim, held, [1], "third")
+            until(lambda: both.done() or myloware.db.execute_sql(waiting).fetchone()[0] > 1)
+        assert {first, second} == {claim.work_order_id for claim in claiming.result()}
+        accepted, claims = both.result()
+    assert ({second}, {first}) == ({claim.work_order_id for claim in held}, {claim.work_order_id for claim in claims})
+    assert {claim.item_id for claim in held} == accepted
+    deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    assert (0,) == myloware.db.execute_sql(deadlocks).fetchone()
+
+
 def test_a_call_of_its_own_is_made_again_after_a_deadlock(myloware: Store) -> None:
     """Who deletes an order locks it before its items, unlike the engine, whose call gives way and is repeated."""
     order = myloware.work.submit([INVOICE])
