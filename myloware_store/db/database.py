@@ -19,7 +19,7 @@ from myloware_store.core.errors import ConnectionFailed, DatabaseFault, InvalidI
 from myloware_store.db.driver_errors import DRIVER_ERRORS, connect_fault, lost_fault, misuse, statement_fault
 from myloware_store.db.interrupts import watch
 from myloware_store.db.pool import ConnectionPool
-from myloware_store.db.statements import Rows, Stream, copy
+from myloware_store.db.statements import PreparedStatements, Rows, Stream, copy
 from myloware_store.db.thread_connection import ThreadConnection
 from myloware_store.db.transactions import Blocks, Manual
 
@@ -83,6 +83,7 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
         self._vector_known = False
         self._vector_path: str | None = None
         self._pooler: bool | None = None
+        self._prepared = PreparedStatements()
 
     @property
     def _state(self) -> Held:
@@ -261,6 +262,15 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
             raise misuse("rows can be streamed only inside db.atomic() or db.unit(), which hold the connection")
         return self._execute(sql, params, named=named, reads=reads)
 
+    def execute_prepared(self, sql: str, params: Mapping[str, Any]) -> Rows:
+        """Run one statement that may write, which a session that runs it often parses only once.
+
+        From the fifth time on, the session keeps it as a prepared statement. Not inside a transaction, where an error
+        could not be repaired, nor behind a pooler.
+        """
+        rows: Rows = self._execute(sql, params, reads=False, prepared=True)
+        return rows
+
     def execute_tuned(self, settings: Mapping[str, str | int], sql: str, params: Any = None) -> Any:
         """Run one SELECT under settings that apply to it alone, and return its rows as a cursor.
 
@@ -285,7 +295,9 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
                 undo = "ROLLBACK TO SAVEPOINT myloware_tuned; RELEASE SAVEPOINT myloware_tuned"
                 self._perform(lambda cursor: cursor.execute(undo), reads=True)
 
-    def _execute(self, sql: str, params: Any, *, named: bool = False, prefix: str = "", reads: bool) -> Any:
+    def _execute(
+        self, sql: str, params: Any, *, named: bool = False, prefix: str = "", reads: bool, prepared: bool = False
+    ) -> Any:
         """Run a statement after a prefix of others, which must neither write nor outlast it."""
         if params is None:
             params = ()
@@ -294,7 +306,10 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
 
         def run(cursor: extensions.cursor) -> Any:
             self._state.soiled |= named  # later rows come from this connection only
-            cursor.execute(prefix + sql, params)
+            if prepared and self._pooler is False and not (self.settings.pgbouncer or self._state.in_transaction()):
+                self._prepared.execute(cursor, sql, params)
+            else:
+                cursor.execute(prefix + sql, params)
             return Stream(cursor, partial(self._perform, reads=True)) if named else Rows(cursor)
 
         self._log_query(sql, params)

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakKeyDictionary
 
 import psycopg2
+from psycopg2 import errors
 
 from myloware_store.core.errors import InvalidInput
 from myloware_store.db.driver_errors import read_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
-    from psycopg2.extensions import cursor
+    from psycopg2.extensions import connection, cursor
 
-__all__ = ["LIFT_DEADLINES", "Rows", "Stream", "copy"]
+__all__ = ["LIFT_DEADLINES", "PreparedStatements", "Rows", "Stream", "copy"]
+
+_OFTEN = 5
+"""How often a session runs a statement before it prepares it, as in psycopg 3."""
 
 # transaction_timeout exists since PostgreSQL 17.
 LIFT_DEADLINES = """
@@ -72,6 +79,40 @@ class Rows:
 
     def __exit__(self, *_error: object) -> None:
         self.close()
+
+
+class PreparedStatements:
+    """The statements that sessions have prepared."""
+
+    def __init__(self) -> None:
+        self._runs: WeakKeyDictionary[connection, dict[str, int]] = WeakKeyDictionary()
+
+    def execute(self, source: cursor, sql: str, params: Mapping[str, Any]) -> None:
+        """Run a statement outside of a transaction, and prepare it if the session has run it often."""
+        runs = self._runs.setdefault(source.connection, {})
+        runs[sql] = runs.get(sql, 0) + 1
+        if runs[sql] < _OFTEN:
+            source.execute(sql, params)
+            return
+        prepare, execute = _prepared(sql)
+        try:
+            if runs[sql] == _OFTEN:
+                source.execute(prepare)
+            source.execute(execute, params)
+        except (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement, errors.FeatureNotSupported):
+            # The session was reset, or a migration has changed the columns of the result.
+            source.execute("DEALLOCATE ALL")
+            runs.clear()
+            source.execute(sql, params)
+
+
+@cache
+def _prepared(sql: str) -> tuple[str, str]:
+    """Return the statements that prepare and execute one with named parameters."""
+    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", sql)))
+    numbered = re.sub(r"%\((\w+)\)s", lambda found: f"${names.index(found[1]) + 1}", sql)
+    label = f"myloware_{hashlib.sha256(sql.encode()).hexdigest()[:16]}"
+    return f"PREPARE {label} AS {numbered}", f"EXECUTE {label} ({', '.join(f'%({name})s' for name in names)})"
 
 
 class Stream:

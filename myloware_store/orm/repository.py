@@ -60,9 +60,11 @@ class Repository:
             raise NotFound(f"{name}: there is no {kind} {row_id}")
         return row
 
-    def _rows(self, sql: str, parameters: Mapping[str, Any], *, reads: bool = False) -> list[tuple[Any, ...]]:
+    def _rows(
+        self, sql: str, parameters: Mapping[str, Any], *, reads: bool = False, prepared: bool = False
+    ) -> list[tuple[Any, ...]]:
         """Run one statement with `_execute`, and return its rows."""
-        return self._execute(sql, parameters, reads=reads).fetchall()
+        return self._execute(sql, parameters, reads=reads, prepared=prepared).fetchall()
 
     def _stored(
         self, model: type[_Stored], sql: str, parameters: Mapping[str, Any], *, contested: str = ""
@@ -78,27 +80,27 @@ class Repository:
         names = [column.name for column in rows.description or ()]
         return [dict(zip(names, row, strict=True)) for row in rows]
 
-    def _execute(self, sql: str, parameters: Mapping[str, Any], *, contested: str = "", reads: bool = False) -> Rows:
+    def _execute(
+        self,
+        sql: str,
+        parameters: Mapping[str, Any],
+        *,
+        contested: str = "",
+        reads: bool = False,
+        prepared: bool = False,
+    ) -> Rows:
         """Run one statement.
 
         Every statement can use the parameter `tenant`: the tenant in force, or None. Outside of a transaction, the
         statement is retried after a conflict with another transaction. A violation of the unique index `contested`
         counts as such a conflict.
         """
-        values = {"tenant": current_tenant(), **parameters}
-        size = 0
-        for name, value in values.items():
-            if type(value) is str:
-                size += len(value)
-            elif type(value) is list and value:
-                size += sum(len(text) for text in value if text)
-                if all(each is None for each in value):
-                    values[name] = [_NULL] * len(value)
-        if size > _MAX_CHARS:
-            raise InvalidInput(f"{size} characters are more than one call takes ({_MAX_CHARS}); use smaller batches")
+        values = _values({"tenant": current_tenant(), **parameters})
 
         def run() -> Rows:
             try:
+                if prepared:
+                    return self._db.execute_prepared(sql, values)
                 rows: Rows = self._db.execute_sql(sql, values, reads=reads)
             except ConstraintViolation as refused:
                 if not contested or refused.constraint != contested:
@@ -108,6 +110,21 @@ class Repository:
             raise TransactionConflict("another transaction came first; run it again", sqlstate=SERIALIZATION_FAILURE)
 
         return run() if self._db.transaction_open() else again_after_conflicts(run)
+
+
+def _values(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return parameters that the server accepts, or raise InvalidInput."""
+    size = 0
+    for name, value in parameters.items():
+        if type(value) is str:
+            size += len(value)
+        elif type(value) is list and value:
+            size += sum(len(text) for text in value if text)
+            if all(each is None for each in value):
+                parameters[name] = [_NULL] * len(value)
+    if size > _MAX_CHARS:
+        raise InvalidInput(f"{size} characters are more than one call takes ({_MAX_CHARS}); use smaller batches")
+    return parameters
 
 
 def stored_row(model: type[_Stored], row: Mapping[str, Any]) -> _Stored:

@@ -790,7 +790,7 @@ class Work(Repository):
             else:
                 given = {**values, "document_types": [*types], "stamps": [*active.stamps]}
                 if len(documents) < _COPIED:
-                    ((holds, created_at, metadata),) = self._rows(_sql("submit"), given)
+                    ((holds, created_at, metadata),) = self._rows(_sql("submit"), given, prepared=True)
                 else:
                     holds, created_at, metadata = self._db.transact(partial(self._copy, documents, given))
                 if holds:
@@ -851,7 +851,7 @@ class Work(Repository):
         begin = time.monotonic()
         given = {**values, **horizon.as_parameters(), "mending": self._db.transaction_open()}
         try:
-            rows = self._rows(statement, given)
+            rows = self._rows(statement, given, prepared=True)
         except ConstraintViolation:
             # Rows that were written by hand. Mending them costs a subtransaction, which is not begun for every claim.
             rows = self._rows(statement, {**given, "mending": True})
@@ -878,10 +878,10 @@ class Work(Repository):
         """
         whole = self._db.transaction_open()
         if refused is None:
-            ((refused,),) = self._rows(_sql("finish"), {**values, "whole": whole})
+            ((refused,),) = self._rows(_sql("finish"), {**values, "whole": whole}, prepared=True)
         if refused:
             # An earlier call that was still running may have finished some of them since this one began.
-            ((refused,),) = self._rows(_sql("finish"), {**values, "whole": whole})
+            ((refused,),) = self._rows(_sql("finish"), {**values, "whole": whole}, prepared=True)
         accepted = {claim.item_id for claim in held}.difference(refused or ())
         _refuse_lost(held, accepted, whole=whole)
         return accepted

@@ -167,6 +167,13 @@ def test_nobody_listens_through_a_transaction_pooler(pooled: StoreDatabase) -> N
     assert 0 == locks(pooled)
 
 
+def test_nothing_is_prepared_through_a_pooler(pooled: StoreDatabase) -> None:
+    """The next transaction would have another session."""
+    for _ in range(7):
+        assert [(1,)] == pooled.execute_prepared("SELECT %(number)s::int", {"number": 1}).fetchall()
+    assert [(0,)] == pooled.execute_sql("SELECT count(*) FROM pg_prepared_statements").fetchall()
+
+
 def test_a_pooler_of_sessions_is_as_good_as_none(pooler: Pooler, settings: Settings) -> None:
     """A session stays with its connection there."""
     pooler.mode = "session"
