@@ -89,7 +89,7 @@ def explained_within(store: Store, statement: str, variables: Mapping[str, tuple
     types = ", ".join(variables[name][0] for name in used)
     values = ", ".join(f"%s::{variables[name][0]}" for name in used)
     with store.db.atomic() as transaction:
-        for setting in (*_SETTINGS, ("myloware.counts", "kept")):
+        for setting in (*_SETTINGS, ("myloware.counts", "0")):
             store.db.execute_sql("SELECT set_config(%s, %s, true)", setting)
         store.db.execute_sql(f"PREPARE explained ({types}) AS {statement}")
         rows = store.db.execute_sql(

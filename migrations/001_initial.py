@@ -44,7 +44,7 @@ TYPES = (
     CREATE DOMAIN retry_policy AS jsonb CHECK (
         VALUE @? 'strict $ ? (
             @.base >= 0.001 && @.base <= 1e9 && @.factor >= 1 && @.factor <= 1000
-            && @.cap >= 0.001 && @.cap <= 1e9 && @.jitter >= 0 && @.jitter <= 1
+            && @.cap >= 0.001 && @.cap <= 1e9 && @.jitter >= 0 && @.jitter <= 1 && @.jitter.double() >= 0
         )'
     )
     """,
@@ -397,10 +397,11 @@ FUNCTIONS = (
     CREATE FUNCTION recount_work_orders(of_tenant text) RETURNS SETOF uuid LANGUAGE plpgsql AS $$
     DECLARE
         ids CONSTANT uuid[] := ARRAY(SELECT order_id FROM miscounted_work_orders(of_tenant));
+        outside CONSTANT text := COALESCE(current_setting('myloware.counts', true), '');
         counts text;
     BEGIN
         PERFORM FROM work_orders WHERE id = ANY (ids) ORDER BY id FOR NO KEY UPDATE;
-        counts := set_config('myloware.counts', 'kept', true);  -- see triggers.sql
+        counts := set_config('myloware.counts', pg_trigger_depth()::text, true);  -- see triggers.sql
         RETURN QUERY
         UPDATE work_orders AS o
         SET open_items = m.open, failed_items = m.failed, status = m.due::work_order_status,
@@ -408,7 +409,7 @@ FUNCTIONS = (
         FROM miscounted_work_orders(of_tenant) AS m
         WHERE o.id = m.order_id AND o.id = ANY (ids)
         RETURNING o.id;
-        counts := set_config('myloware.counts', '', true);
+        counts := set_config('myloware.counts', outside, true);
     END
     $$
     """,
@@ -424,6 +425,7 @@ FUNCTIONS = (
     DECLARE
         due CONSTANT timestamptz := COALESCE(available, statement_timestamp());
         urgency CONSTANT priority := of_priority;
+        outside CONSTANT text := COALESCE(current_setting('myloware.counts', true), '');
         counts text;
     BEGIN
         holds := stamps = ARRAY(
@@ -432,7 +434,7 @@ FUNCTIONS = (
             ORDER BY 1
         );
         IF holds THEN
-            counts := set_config('myloware.counts', 'kept', true);  -- see triggers.sql
+            counts := set_config('myloware.counts', pg_trigger_depth()::text, true);  -- see triggers.sql
             INSERT INTO work_orders AS o
                 (id, tenant_id, priority, workflow_id, created_by, metadata, idempotency_key, unique_key, retry_policy,
                 open_items)
@@ -452,7 +454,7 @@ FUNCTIONS = (
                     PERFORM pg_notify('myloware_work', 'work_items'::regclass::oid::text);
                 END IF;
             END IF;
-            counts := set_config('myloware.counts', '', true);
+            counts := set_config('myloware.counts', outside, true);
         END IF;
         RETURN NEXT;
     END
@@ -477,7 +479,9 @@ FUNCTIONS = (
                 o.item_ids, o.types, o.contents, o.available_at, o.max_attempts,
                 o.document_types, o.stamps, o.retry_policy::jsonb, o.unique_key
             ) AS s;
-            IF NOT stored.holds THEN
+            IF NOT stored.holds AND EXISTS (SELECT FROM work_orders WHERE id = o.order_id) THEN
+                RETURN o.order_id;  -- it was stored before they changed
+            ELSIF NOT stored.holds THEN
                 RAISE EXCEPTION USING
                     ERRCODE = 'object_not_in_prerequisite_state',
                     MESSAGE = 'the active schemas have changed since this statement was made; make it again';
@@ -499,7 +503,8 @@ FUNCTIONS = (
             ELSIF NOT FOUND THEN
                 SELECT id INTO first_id FROM work_orders
                 WHERE id = o.order_id
-                    OR (tenant_id = o.tenant_id AND unique_key = o.unique_key AND status IN ('PENDING', 'PROCESSING'));
+                    OR (tenant_id = o.tenant_id AND unique_key = o.unique_key AND status IN ('PENDING', 'PROCESSING'))
+                ORDER BY id = o.order_id DESC LIMIT 1;
             END IF;
             IF first_id IS NOT NULL THEN
                 RETURN first_id;
@@ -531,6 +536,7 @@ FUNCTIONS = (
         places tid[];
         look int := most;
         looked int;
+        outside CONSTANT text := COALESCE(current_setting('myloware.counts', true), '');
         counts text;
         told text;
         broken uuid;
@@ -747,7 +753,7 @@ FUNCTIONS = (
         IF places = '{}' AND ended = '{}' THEN
             RETURN;
         END IF;
-        counts := set_config('myloware.counts', 'kept', true);  -- see triggers.sql
+        counts := set_config('myloware.counts', pg_trigger_depth()::text, true);  -- see triggers.sql
         RETURN QUERY
         WITH claimed AS (
             UPDATE work_items AS w
@@ -786,7 +792,7 @@ FUNCTIONS = (
             c.work_order_id::text, ends::text, c.priority::text, greatest(c.available_at, '0002-01-01 00:00+00')::text
         FROM claimed AS c
         ORDER BY c.priority DESC, c.available_at, c.id;
-        counts := set_config('myloware.counts', '', true);
+        counts := set_config('myloware.counts', outside, true);
     END
     $$
     """,
@@ -800,6 +806,7 @@ FUNCTIONS = (
     DECLARE
         done CONSTANT work_item_status := CASE WHEN gated THEN 'PROCESSING' ELSE 'COMPLETED' END;
         held uuid[];
+        outside CONSTANT text := COALESCE(current_setting('myloware.counts', true), '');
         counts text;
     BEGIN
         IF wholly THEN
@@ -814,7 +821,7 @@ FUNCTIONS = (
             RETURN;
         END IF;
 
-        counts := set_config('myloware.counts', 'kept', true);  -- see triggers.sql
+        counts := set_config('myloware.counts', pg_trigger_depth()::text, true);  -- see triggers.sql
         WITH finished AS (
             UPDATE work_items AS w
             SET status = done, awaiting_approval = gated, result = outputs -> width_bucket(w.id, item_ids) - 1,
@@ -856,7 +863,7 @@ FUNCTIONS = (
                 END::work_order_status
             WHERE o.id = ANY (ended);
         END IF;
-        counts := set_config('myloware.counts', '', true);
+        counts := set_config('myloware.counts', outside, true);
         IF cardinality(held) = cardinality(item_ids) THEN
             refused := '{}';
             RETURN;
@@ -885,9 +892,11 @@ FUNCTIONS = (
     AS $$
     DECLARE
         indexed int;
+        outside CONSTANT text := COALESCE(current_setting('myloware.counts', true), '');
         counts text;
     BEGIN
-        counts := set_config('myloware.counts', 'kept', true);  -- no counter of an order changes: see triggers.sql
+        -- No counter of an order changes: see triggers.sql.
+        counts := set_config('myloware.counts', pg_trigger_depth()::text, true);
         -- Index: work_items_unindexed_idx. After a megabyte of contents the batch is full, so that none takes long.
         WITH ended AS MATERIALIZED (
             SELECT id, processed_at, octet_length(content) AS size FROM work_items
@@ -903,7 +912,7 @@ FUNCTIONS = (
         UPDATE work_items SET searchable = true
         WHERE id = ANY (ARRAY(SELECT id FROM measured WHERE size_before < 1000000));
         GET DIAGNOSTICS indexed = ROW_COUNT;
-        counts := set_config('myloware.counts', '', true);
+        counts := set_config('myloware.counts', outside, true);
         RETURN indexed;
     END
     $$
@@ -1300,14 +1309,14 @@ TRIGGERS = (
     """,
     """
     CREATE TRIGGER work_orders_guard AFTER UPDATE OF status, open_items, failed_items ON work_orders
-    FOR EACH ROW WHEN (pg_trigger_depth() = 0 AND current_setting('myloware.counts', true) IS DISTINCT FROM 'kept')
+    FOR EACH ROW WHEN (pg_trigger_depth() = 0 AND current_setting('myloware.counts', true) IS DISTINCT FROM '0')
     EXECUTE FUNCTION work_orders_guard()
     """,
     """
     CREATE TRIGGER work_orders_start_count BEFORE INSERT ON work_orders
     FOR EACH ROW WHEN (
         (NEW.open_items <> 0 OR NEW.failed_items <> 0)
-        AND (pg_trigger_depth() > 0 OR current_setting('myloware.counts', true) IS DISTINCT FROM 'kept')
+        AND current_setting('myloware.counts', true) IS DISTINCT FROM pg_trigger_depth()::text
     ) EXECUTE FUNCTION work_orders_start_count()
     """,
     """
@@ -1332,13 +1341,13 @@ TRIGGERS = (
     """
     CREATE TRIGGER work_items_roll_up_insert AFTER INSERT ON work_items
     REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT
-    WHEN (pg_trigger_depth() > 0 OR current_setting('myloware.counts', true) IS DISTINCT FROM 'kept')
+    WHEN (current_setting('myloware.counts', true) IS DISTINCT FROM pg_trigger_depth()::text)
     EXECUTE FUNCTION work_items_roll_up()
     """,
     """
     CREATE TRIGGER work_items_roll_up_update AFTER UPDATE ON work_items
     REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT
-    WHEN (pg_trigger_depth() > 0 OR current_setting('myloware.counts', true) IS DISTINCT FROM 'kept')
+    WHEN (current_setting('myloware.counts', true) IS DISTINCT FROM pg_trigger_depth()::text)
     EXECUTE FUNCTION work_items_roll_up()
     """,
     """

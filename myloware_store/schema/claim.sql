@@ -27,6 +27,7 @@ DECLARE
     places tid[];
     look int := most;
     looked int;
+    outside CONSTANT text := COALESCE(current_setting('myloware.counts', true), '');
     counts text;
     told text;
     broken uuid;
@@ -243,7 +244,7 @@ BEGIN
     IF places = '{}' AND ended = '{}' THEN
         RETURN;
     END IF;
-    counts := set_config('myloware.counts', 'kept', true);  -- see triggers.sql
+    counts := set_config('myloware.counts', pg_trigger_depth()::text, true);  -- see triggers.sql
     RETURN QUERY
     WITH claimed AS (
         UPDATE work_items AS w
@@ -282,6 +283,6 @@ BEGIN
         c.work_order_id::text, ends::text, c.priority::text, greatest(c.available_at, '0002-01-01 00:00+00')::text
     FROM claimed AS c
     ORDER BY c.priority DESC, c.available_at, c.id;
-    counts := set_config('myloware.counts', '', true);
+    counts := set_config('myloware.counts', outside, true);
 END
 $$;

@@ -13,6 +13,7 @@ AS $$
 DECLARE
     done CONSTANT work_item_status := CASE WHEN gated THEN 'PROCESSING' ELSE 'COMPLETED' END;
     held uuid[];
+    outside CONSTANT text := COALESCE(current_setting('myloware.counts', true), '');
     counts text;
 BEGIN
     IF wholly THEN
@@ -27,7 +28,7 @@ BEGIN
         RETURN;
     END IF;
 
-    counts := set_config('myloware.counts', 'kept', true);  -- see triggers.sql
+    counts := set_config('myloware.counts', pg_trigger_depth()::text, true);  -- see triggers.sql
     WITH finished AS (
         UPDATE work_items AS w
         SET status = done, awaiting_approval = gated, result = outputs -> width_bucket(w.id, item_ids) - 1,
@@ -69,7 +70,7 @@ BEGIN
             END::work_order_status
         WHERE o.id = ANY (ended);
     END IF;
-    counts := set_config('myloware.counts', '', true);
+    counts := set_config('myloware.counts', outside, true);
     IF cardinality(held) = cardinality(item_ids) THEN
         refused := '{}';
         RETURN;

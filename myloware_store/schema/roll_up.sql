@@ -160,10 +160,11 @@ $$;
 CREATE FUNCTION recount_work_orders(of_tenant text) RETURNS SETOF uuid LANGUAGE plpgsql AS $$
 DECLARE
     ids CONSTANT uuid[] := ARRAY(SELECT order_id FROM miscounted_work_orders(of_tenant));
+    outside CONSTANT text := COALESCE(current_setting('myloware.counts', true), '');
     counts text;
 BEGIN
     PERFORM FROM work_orders WHERE id = ANY (ids) ORDER BY id FOR NO KEY UPDATE;
-    counts := set_config('myloware.counts', 'kept', true);  -- see triggers.sql
+    counts := set_config('myloware.counts', pg_trigger_depth()::text, true);  -- see triggers.sql
     RETURN QUERY
     UPDATE work_orders AS o
     SET open_items = m.open, failed_items = m.failed, status = m.due::work_order_status,
@@ -171,6 +172,6 @@ BEGIN
     FROM miscounted_work_orders(of_tenant) AS m
     WHERE o.id = m.order_id AND o.id = ANY (ids)
     RETURNING o.id;
-    counts := set_config('myloware.counts', '', true);
+    counts := set_config('myloware.counts', outside, true);
 END
 $$;

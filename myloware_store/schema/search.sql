@@ -6,9 +6,11 @@ SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bit
 AS $$
 DECLARE
     indexed int;
+    outside CONSTANT text := COALESCE(current_setting('myloware.counts', true), '');
     counts text;
 BEGIN
-    counts := set_config('myloware.counts', 'kept', true);  -- no counter of an order changes: see triggers.sql
+    -- No counter of an order changes: see triggers.sql.
+    counts := set_config('myloware.counts', pg_trigger_depth()::text, true);
     -- Index: work_items_unindexed_idx. After a megabyte of contents the batch is full, so that none takes long.
     WITH ended AS MATERIALIZED (
         SELECT id, processed_at, octet_length(content) AS size FROM work_items
@@ -24,7 +26,7 @@ BEGIN
     UPDATE work_items SET searchable = true
     WHERE id = ANY (ARRAY(SELECT id FROM measured WHERE size_before < 1000000));
     GET DIAGNOSTICS indexed = ROW_COUNT;
-    counts := set_config('myloware.counts', '', true);
+    counts := set_config('myloware.counts', outside, true);
     RETURN indexed;
 END
 $$;

@@ -23,6 +23,7 @@ AS $$
 DECLARE
     due CONSTANT timestamptz := COALESCE(available, statement_timestamp());
     urgency CONSTANT priority := of_priority;
+    outside CONSTANT text := COALESCE(current_setting('myloware.counts', true), '');
     counts text;
 BEGIN
     holds := stamps = ARRAY(
@@ -31,7 +32,7 @@ BEGIN
         ORDER BY 1
     );
     IF holds THEN
-        counts := set_config('myloware.counts', 'kept', true);  -- see triggers.sql
+        counts := set_config('myloware.counts', pg_trigger_depth()::text, true);  -- see triggers.sql
         INSERT INTO work_orders AS o
             (id, tenant_id, priority, workflow_id, created_by, metadata, idempotency_key, unique_key, retry_policy,
             open_items)
@@ -51,7 +52,7 @@ BEGIN
                 PERFORM pg_notify('myloware_work', 'work_items'::regclass::oid::text);
             END IF;
         END IF;
-        counts := set_config('myloware.counts', '', true);
+        counts := set_config('myloware.counts', outside, true);
     END IF;
     RETURN NEXT;
 END
@@ -78,7 +79,9 @@ BEGIN
             o.item_ids, o.types, o.contents, o.available_at, o.max_attempts,
             o.document_types, o.stamps, o.retry_policy::jsonb, o.unique_key
         ) AS s;
-        IF NOT stored.holds THEN
+        IF NOT stored.holds AND EXISTS (SELECT FROM work_orders WHERE id = o.order_id) THEN
+            RETURN o.order_id;  -- it was stored before they changed
+        ELSIF NOT stored.holds THEN
             RAISE EXCEPTION USING
                 ERRCODE = 'object_not_in_prerequisite_state',
                 MESSAGE = 'the active schemas have changed since this statement was made; make it again';
@@ -100,7 +103,8 @@ BEGIN
         ELSIF NOT FOUND THEN
             SELECT id INTO first_id FROM work_orders
             WHERE id = o.order_id
-                OR (tenant_id = o.tenant_id AND unique_key = o.unique_key AND status IN ('PENDING', 'PROCESSING'));
+                OR (tenant_id = o.tenant_id AND unique_key = o.unique_key AND status IN ('PENDING', 'PROCESSING'))
+            ORDER BY id = o.order_id DESC LIMIT 1;
         END IF;
         IF first_id IS NOT NULL THEN
             RETURN first_id;

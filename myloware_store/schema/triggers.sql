@@ -2,9 +2,11 @@
 -- statement. So there is one guard for each table, an AFTER trigger whose condition is false for the moves of claim and
 -- finish.
 --
--- `myloware.counts` is set to 'kept' by the functions that update an order's counters and status themselves, while they
--- write (not by a SET clause, which only a superuser can give a function for a parameter of this kind). What triggers write inside them (depth above 0) is counted as elsewhere. Whoever sets it by hand has to count by
--- hand; `validate` finds orders whose counters do not agree with their items.
+-- `myloware.counts` is the depth in triggers (0 outside of any) of the function that is writing, if it is one of those
+-- that update an order's counters and status themselves; they restore what it was before (no SET clause: only a superuser
+-- can give a function one for a parameter of this kind). What triggers write inside them, one level deeper, is counted as
+-- elsewhere, unless it is written by such a function again. Whoever sets it by hand has to count by hand; `validate` finds
+-- orders whose counters do not agree with their items.
 
 CREATE TRIGGER work_items_priority BEFORE INSERT ON work_items
 FOR EACH ROW WHEN (NEW.priority IS NULL) EXECUTE FUNCTION work_items_inherit_priority();
@@ -24,13 +26,13 @@ FOR EACH ROW WHEN (OLD.status <> 'STARTED' AND NEW.status <> OLD.status) EXECUTE
 
 -- The roll-up itself (depth 1) may also complete an order whose items were inserted as finished.
 CREATE TRIGGER work_orders_guard AFTER UPDATE OF status, open_items, failed_items ON work_orders
-FOR EACH ROW WHEN (pg_trigger_depth() = 0 AND current_setting('myloware.counts', true) IS DISTINCT FROM 'kept')
+FOR EACH ROW WHEN (pg_trigger_depth() = 0 AND current_setting('myloware.counts', true) IS DISTINCT FROM '0')
 EXECUTE FUNCTION work_orders_guard();
 
 CREATE TRIGGER work_orders_start_count BEFORE INSERT ON work_orders
 FOR EACH ROW WHEN (
     (NEW.open_items <> 0 OR NEW.failed_items <> 0)
-    AND (pg_trigger_depth() > 0 OR current_setting('myloware.counts', true) IS DISTINCT FROM 'kept')
+    AND current_setting('myloware.counts', true) IS DISTINCT FROM pg_trigger_depth()::text
 ) EXECUTE FUNCTION work_orders_start_count();
 
 CREATE TRIGGER work_orders_cancel AFTER UPDATE OF cancelled_at ON work_orders
@@ -51,12 +53,12 @@ FOR EACH ROW WHEN (
 
 CREATE TRIGGER work_items_roll_up_insert AFTER INSERT ON work_items
 REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT
-WHEN (pg_trigger_depth() > 0 OR current_setting('myloware.counts', true) IS DISTINCT FROM 'kept')
+WHEN (current_setting('myloware.counts', true) IS DISTINCT FROM pg_trigger_depth()::text)
 EXECUTE FUNCTION work_items_roll_up();
 
 CREATE TRIGGER work_items_roll_up_update AFTER UPDATE ON work_items
 REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT
-WHEN (pg_trigger_depth() > 0 OR current_setting('myloware.counts', true) IS DISTINCT FROM 'kept')
+WHEN (current_setting('myloware.counts', true) IS DISTINCT FROM pg_trigger_depth()::text)
 EXECUTE FUNCTION work_items_roll_up();
 
 CREATE TRIGGER work_items_roll_up_delete AFTER DELETE ON work_items

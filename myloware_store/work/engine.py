@@ -802,7 +802,7 @@ class Work(Repository):
         """Store an order as the statement `submit` does, and its items by COPY; inside a transaction."""
         (row,) = self._rows(_sql("submit"), {**given, "types": "{}", "contents": "{}"})
         if row[1] is not None:
-            self._rows(_sql("count"), {"counts": "kept"})
+            self._rows(_sql("count"), {"counts": "0"})
             self._db.copy(_sql("copy_items"), copied_items(documents, {**given, "created_at": row[1]}))
             self._rows(_sql("count"), {"counts": ""})
         return row

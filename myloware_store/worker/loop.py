@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from myloware_store.core.arguments import as_count, as_flag, as_name, as_seconds
-from myloware_store.core.errors import InvalidInput, SettingsError, StoreError
+from myloware_store.core.errors import ConnectionFailed, InvalidInput, SettingsError, StoreError
 from myloware_store.db.listening import Listener
 from myloware_store.db.transactions import require_plain
 from myloware_store.store import Store
@@ -121,6 +121,7 @@ class Worker:
         self._grace = as_seconds(grace, "grace")
         self._held: dict[UUID, Claim] = {}
         self._left: list[Handled] = []
+        self._finishing: set[UUID] = set()
         self._stops = 0  # no Event: a signal handler must not wait for a lock
         self._listener: Listener | None = None
         self._pause = 0.0
@@ -300,13 +301,32 @@ class Worker:
         def finish(claims: list[Claim], results: list[Any]) -> set[UUID]:
             nonlocal claims_too, fresh
             work, most = self._store.work, min(self._room(threads) + len(claims), LARGEST_BATCH)
-            if not claims_too or most <= 0:
+            # The statement locks these attempts, maybe for long: it may wait for an order that somebody has locked.
+            # Extending their leases would wait as long, and with them the leases of all others.
+            self._finishing = {claim.attempt_id for claim in claims}
+            try:
+                if claims_too and most > 0:
+                    claims_too = False
+                    try:
+                        accepted, fresh = work.finish_and_claim(
+                            claims,
+                            results,
+                            self.agent_id,
+                            most,
+                            gate=False,
+                            lease=self._lease,
+                            fair=self._fair,
+                            **self._wanted,
+                        )
+                    except ConnectionFailed:
+                        raise
+                    except StoreError as error:  # the claim may be at fault, or may have waited for too long
+                        _logger.debug("finishing without a claim: %s", error)
+                    else:
+                        return accepted
                 return work.finish(claims, results)
-            claims_too = False  # if it fails, the results are stored one by one
-            accepted, fresh = work.finish_and_claim(
-                claims, results, self.agent_id, most, gate=False, lease=self._lease, fair=self._fair, **self._wanted
-            )
-            return accepted
+            finally:
+                self._finishing = set()
 
         # Failed items may be claimable at once: they are stored before a claim.
         claims_too = claims_too and all(one.error is None and not one.gate for one in handled)
@@ -378,7 +398,7 @@ class Worker:
         held = self._held.copy().values()
         newest = {claim.item_id: claim for claim in held}
         give_up(claim for claim in held if claim is not newest[claim.item_id])
-        return [*newest.values()]
+        return [claim for claim in newest.values() if claim.attempt_id not in self._finishing]
 
     @contextmanager
     def _heard_signals(self, *, wanted: bool) -> Iterator[None]:

@@ -344,3 +344,66 @@ def add_item(order_id: object, status: str, **values: object) -> WorkItem:
     given = {"work_order": order_id, "type": "INVOICE", "content": "x", "status": status, "processed_at": ended}
     item: WorkItem = WorkItem.create(priority="LOW", **given, **values)
     return item
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        "BEFORE UPDATE ON work_items FOR EACH ROW",
+        "AFTER UPDATE ON work_items FOR EACH ROW",
+        "AFTER UPDATE ON work_items FOR EACH STATEMENT",
+        "BEFORE INSERT ON work_items FOR EACH ROW",
+        "AFTER INSERT ON attempts FOR EACH ROW",
+        "AFTER UPDATE ON attempts FOR EACH ROW",
+        "BEFORE INSERT ON work_orders FOR EACH ROW",
+        "AFTER INSERT ON work_orders FOR EACH ROW",
+        "BEFORE UPDATE ON work_orders FOR EACH ROW",
+    ],
+)
+def test_an_own_trigger_submits_in_the_middle_of_the_work(myloware: Store, event: str) -> None:
+    """A trigger of the user's own queues work inside of submit, claim or finish: all orders are counted once."""
+    follow = myloware.work.submit_statement([ITEM], driver="psycopg").parameters
+    assert isinstance(follow, tuple)
+    myloware.db.execute_sql("CREATE TABLE followed (given json)")
+    myloware.db.execute_sql("INSERT INTO followed VALUES (%s)", follow)
+    # Once: within itself, it would go on for ever.
+    myloware.db.execute_sql("""
+        CREATE FUNCTION follow() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF pg_trigger_depth() = 1 THEN
+                PERFORM submit_work_order_json(given) FROM followed;
+            END IF;
+            RETURN NEW;
+        END
+        $$
+        """)
+    myloware.db.execute_sql(f"CREATE TRIGGER follow {event} EXECUTE FUNCTION follow()")
+
+    order = myloware.work.submit([ITEM, ITEM])
+    first, second = (claim for claim in myloware.work.claim("agent", 10) if claim.work_order_id == order.id)
+    myloware.work.finish([first], [1])
+    myloware.work.finish_and_claim([second], [2], "agent", 10)
+
+    assert 0 == myloware.work.get(order.id).open_items
+    assert set() == myloware.work.recount()
+
+
+def test_an_own_trigger_finishes_items(myloware: Store) -> None:
+    """What the functions write in a trigger, they count themselves, too."""
+    order = myloware.work.submit([ITEM, ITEM])
+    myloware.work.claim("agent", 2)
+    myloware.db.execute_sql("CREATE TABLE answers (item_id uuid, attempt_id uuid)")
+    myloware.db.execute_sql("""
+        CREATE FUNCTION answer() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            PERFORM finish_work_items(ARRAY[NEW.item_id], ARRAY[NEW.attempt_id], '[1]', false, NULL, false, false);
+            RETURN NEW;
+        END
+        $$
+        """)
+    myloware.db.execute_sql("CREATE TRIGGER answer AFTER INSERT ON answers FOR EACH ROW EXECUTE FUNCTION answer()")
+
+    myloware.db.execute_sql("INSERT INTO answers SELECT id, current_attempt_id FROM work_items LIMIT 1")
+
+    assert 1 == myloware.work.get(order.id).open_items
+    assert set() == myloware.work.recount()

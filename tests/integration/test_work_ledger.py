@@ -314,7 +314,7 @@ class LedgerByHand(Ledger):
     def leave_uncounted(self, number: int) -> None:
         """Change items while the session says that it counts itself, and counts nothing: a recount corrects it."""
         with self.store.db.unit():
-            self.store.db.execute_sql("SET myloware.counts = 'kept'")
+            self.store.db.execute_sql("SET myloware.counts = '0'")
             claims = self.store.work.claim("agent", 2)
             self.store.work.fail(claims, ["no luck"] * len(claims), retry=False)
             self.store.db.execute_sql(IMPORT, {**self.targets(number), "status": "QUEUED"})

@@ -142,6 +142,7 @@ def test_a_policy_out_of_its_bounds_is_refused(myloware: Store, policy: Any) -> 
         '{"base": [1], "factor": 2, "cap": 9, "jitter": 0}',
         '{"base": 1, "factor": 2, "cap": 9}',
         '[{"base": 1, "factor": 2, "cap": 9, "jitter": 0}]',
+        '{"base": 1, "factor": 2, "cap": 9, "jitter": 1e-400}',
     ],
 )
 def test_a_policy_by_hand_cannot_break_a_failure(myloware: Store, policy: str) -> None:

@@ -175,6 +175,17 @@ def test_a_unique_key_is_what_it_is_to_submit(myloware: Store, myloware_dsn: str
     assert WorkOrderStatus.PENDING is myloware.work.get(second).status
 
 
+def test_a_repeated_statement_names_its_own_order(myloware: Store, myloware_dsn: str) -> None:
+    """Its order has ended, and another one with the unique key is open: the statement returns what it stored."""
+    statement = myloware.work.submit_statement([INVOICE], driver="psycopg", unique_key="nightly")
+    first = with_psycopg(myloware_dsn, statement)
+    myloware.work.cancel(first)
+    second = myloware.work.submit([INVOICE], unique_key="nightly")
+    WorkOrder.update(created_at=second.created_at).where(WorkOrder.id == first).execute()  # its row comes last now
+
+    assert first == with_psycopg(myloware_dsn, statement) != second.id
+
+
 @pytest.mark.parametrize("commits", [True, False])
 def test_a_statement_waits_for_a_submit(myloware: Store, myloware_dsn: str, *, commits: bool) -> None:
     """Under the same key, until its transaction has ended."""
@@ -208,6 +219,18 @@ def test_a_statement_whose_schemas_have_changed_raises(myloware: Store, myloware
         with_psycopg(myloware_dsn, ticket)
     with_psycopg(myloware_dsn, myloware.work.submit_statement([document], driver="psycopg"))
     assert 1 == WorkItem.select().where(WorkItem.type == "INVOICE").count()
+
+
+def test_a_statement_that_was_executed_before_the_schemas_changed_can_be_repeated(
+    myloware: Store, myloware_dsn: str
+) -> None:
+    """The reply to its commit was lost: to make it again would store the order twice."""
+    statement = myloware.work.submit_statement([INVOICE], driver="psycopg")
+    first = with_psycopg(myloware_dsn, statement)
+    myloware.schemas.register("strict", "1", "INVOICE", {"type": "object"})
+    myloware.schemas.activate("strict", "1")
+
+    assert first == with_psycopg(myloware_dsn, statement)
 
 
 def test_documents_are_checked_when_the_statement_is_made(myloware: Store, myloware_dsn: str) -> None:

@@ -10,6 +10,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import attrs
@@ -18,6 +19,7 @@ import pytest
 from psycopg2 import sql
 
 from myloware_store import Attempt, Worker, WorkerReport, WorkItem, WorkItemStatus
+from myloware_store.core.errors import ConstraintViolation
 from myloware_store.db.database import StoreDatabase
 from myloware_store.settings import Settings
 from tests.integration.conftest import BLOCKED, until, until_blocked, until_listening
@@ -252,3 +254,50 @@ def test_what_a_handler_forks_ends_on_sigterm(myloware: Store, myloware_dsn: str
 
     assert ("", ["2", "SIG_DFL True"]) == (done.stderr, done.stdout.splitlines())
     assert {"forked": 15} == WorkItem.get(WorkItem.content == "forked").result
+
+
+def test_a_claim_that_is_refused_spoils_no_result(myloware: Store) -> None:
+    """Results are stored together with the next claim, and without it if that fails."""
+    myloware.db.execute_sql("""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not this one'; END $$
+        """)
+    myloware.db.execute_sql("""
+        CREATE TRIGGER refuse BEFORE UPDATE ON work_items FOR EACH ROW
+        WHEN (NEW.content = 'refused' AND NEW.status = 'PROCESSING') EXECUTE FUNCTION refuse()
+        """)
+    order = myloware.work.submit([{"type": "TICKET", "content": "good"}], max_attempts=1)
+
+    def handle(_: object) -> int:
+        myloware.work.submit([{"type": "TICKET", "content": "refused"}])
+        return 1
+
+    with pytest.raises(ConstraintViolation):
+        Worker(myloware, handle, threads=1).run(drain=True)
+    assert [1] == [item.result for item in myloware.work.items(order.id)]
+
+
+def test_leases_are_extended_while_a_claim_waits(myloware: Store, myloware_dsn: str) -> None:
+    """Somebody has locked the order of the next item: the items that other threads are at are not lost."""
+    held = threading.Event()
+    with closing(psycopg2.connect(myloware_dsn)) as other:
+
+        def handle(claim: Claim) -> bool:
+            if claim.content == "quick":
+                order = myloware.work.submit([{"type": "TICKET", "content": "next"}])
+                with other.cursor() as cursor:
+                    cursor.execute("SELECT FROM work_orders WHERE id = %s FOR UPDATE", (str(order.id),))
+                held.set()
+            elif claim.content == "slow":
+                assert held.wait(60)
+                longer = claim.lease_expires_at + timedelta(seconds=2)
+                until(
+                    lambda: claim.cancelled or (Attempt.get_by_id(claim.attempt_id).lease_expires_at or longer) > longer
+                )
+                other.rollback()
+            return claim.cancelled
+
+        myloware.work.submit([{"type": "TICKET", "content": content} for content in ("slow", "quick")])
+        report = Worker(myloware, handle, threads=2, lease=1.5, reap_every=None).run(drain=True)
+
+    assert 2 <= report.finished
+    assert {"slow": False, "quick": False}.items() <= {item.content: item.result for item in WorkItem.select()}.items()

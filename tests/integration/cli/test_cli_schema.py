@@ -148,7 +148,7 @@ def test_a_file_that_was_put_aside_is_mentioned(shell: Shell, myloware_dsn: str)
 def test_recount_corrects_what_validate_finds(shell: Shell, myloware: Store, myloware_dsn: str) -> None:
     """Whoever sets the functions' own parameter by hand is found, and the books balance again."""
     order = myloware.work.submit([{"type": "TICKET", "content": "x"}])
-    by_hand = "SET LOCAL myloware.counts = 'kept'; UPDATE work_orders SET open_items = 7"
+    by_hand = "SET LOCAL myloware.counts = '0'; UPDATE work_orders SET open_items = 7"
     with myloware.db.atomic():
         myloware.db.execute_sql(by_hand)
     (finding,) = shell.report("validate", "--url", myloware_dsn, code=1)["findings"]
