@@ -1,8 +1,7 @@
 -- The statements of the work engine, one round trip each.
 --
 -- All statements take locks in the same order, items by id, then attempts by id, then orders by id (the roll-up trigger
--- does), so they do not deadlock. `finish_and_claim` does so twice: it can, with a claim that somebody's lock on an order
--- has kept waiting since before the other's orders were begun. Such a call is repeated. The functions are in schema/*.sql.
+-- does), so they never deadlock. The functions are in schema/*.sql.
 
 -- name: submit
 SELECT * FROM submit_work_order(

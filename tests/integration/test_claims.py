@@ -205,9 +205,10 @@ TYPES = [None, ["TICKET"], ["INVOICE", "STATUS_REPORT"]]
 TENANTS = [None, ["b"], ["a", "nobody", "c"]]
 
 
-def test_each_claim_takes_the_first_of_what_it_wants(mixed: list[Work]) -> None:
+@pytest.mark.parametrize("seed", range(4))
+def test_each_claim_takes_the_first_of_what_it_wants(mixed: list[Work], seed: int) -> None:
     """However it is narrowed, exactly those whose turn it is, in the order of their turns, until none is left."""
-    draw = random.Random(7)
+    draw = random.Random(seed)
     while ready():
         types, tenants, n = draw.choice(TYPES), draw.choice(TENANTS), draw.choice([1, 2, 5, 7, 20])
         first = [item.id for item in ready(types, tenants)[:n]]
@@ -336,7 +337,7 @@ def test_a_session_that_began_with_an_empty_queue_claims_well_from_a_long_one(my
 
 
 @pytest.mark.myloware_db(mode="clone")
-@pytest.mark.parametrize("whole", [0, 40], ids=["functions", "statements"])
+@pytest.mark.parametrize("whole", [0, 150], ids=["functions", "statements"])
 def test_a_drain_that_began_with_empty_tables_reads_what_it_needs(myloware: Store, whole: int) -> None:
     """No index is read as a whole, and none that has no part in it.
 
@@ -376,7 +377,7 @@ def test_a_drain_that_began_with_empty_tables_reads_what_it_needs(myloware: Stor
     assert all(count <= whole * 2040 for count in rows.values()), rows
     assert "work_orders_tenant_status_created_at_idx" not in entries
     # A failure that ends an order asks whether it has items.
-    assert entries.pop("work_items_work_order_status_type_idx", 0) <= whole / 40
+    assert entries.pop("work_items_work_order_status_type_idx", 0) <= (1 if whole else 0)
     assert {} == {name: count for name, count in entries.items() if count > 5}
 
 
