@@ -518,7 +518,7 @@ FUNCTIONS = (
     CREATE FUNCTION claim_work_items(
         most int, agent text, lease float8, attempt_ids uuid[],
         of_types text[], of_tenants text[], fairly bool, since timestamptz[], behind uuid[], known_types text[],
-        mending bool
+        mending bool, ended uuid[]
     ) RETURNS TABLE (
         item_id text, attempt_id text, attempt_number int, type text, content text, tenant_id text,
         work_order_id text, lease_expires_at text, priority text, available_at text
@@ -534,6 +534,8 @@ FUNCTIONS = (
         -- Compared as text: neither the caller nor the database needs to know all types of the other.
         kinds CONSTANT text[] := COALESCE(of_types, known_types);
         places tid[];
+        look int := most;
+        looked int;
         outside CONSTANT text := COALESCE(current_setting('myloware.counts', true), '');
         counts text;
         told text;
@@ -543,7 +545,8 @@ FUNCTIONS = (
             LOOP
                 BEGIN
                     RETURN QUERY SELECT * FROM claim_work_items(
-                        most, agent, lease, attempt_ids, of_types, of_tenants, fairly, since, behind, known_types, false
+                        most, agent, lease, attempt_ids, of_types, of_tenants, fairly, since, behind, known_types,
+                        false, ended
                     );
                     RETURN;
                 EXCEPTION WHEN unique_violation THEN
@@ -596,7 +599,8 @@ FUNCTIONS = (
                         ORDER BY random()
                     ),
                     sharing AS MATERIALIZED (
-                        SELECT name, (most + count(*) OVER () - 1) / count(*) OVER () AS share
+                        SELECT name, most / count(*) OVER ()
+                            + CASE WHEN row_number() OVER () <= mod(most, count(*) OVER ()) THEN 1 ELSE 0 END AS share
                         FROM (
                             SELECT t.name FROM drawn AS t CROSS JOIN LATERAL (
                                 SELECT FROM unnest(urgent_first) AS lane (priority) CROSS JOIN LATERAL (
@@ -625,7 +629,6 @@ FUNCTIONS = (
                             ) AS r
                             LIMIT t.share
                         ) AS r
-                        LIMIT most
                     ),
                     others AS MATERIALIZED (
                         SELECT r.place FROM drawn AS t CROSS JOIN unnest(urgent_first) AS lane (priority)
@@ -647,27 +650,28 @@ FUNCTIONS = (
                 -- Read the first items of each range, then take the due number from each: only taken items are
                 -- locked. If others hold the first items of a range, the next ones are taken.
                 -- Index: work_items_claim_tenant_idx, which contains the type, so that other types are skipped in it.
-                places := ARRAY(
-                    WITH seen AS MATERIALIZED (
-                        SELECT t.name, lane.*, r.available_at, r.id
-                        FROM unnest(of_tenants) AS t (name)
-                        CROSS JOIN unnest(urgent_first, since, behind) AS lane (priority, start, after_id)
-                        CROSS JOIN LATERAL (
-                            SELECT w.available_at, w.id FROM work_items AS w
-                            WHERE w.tenant_id = t.name AND w.type::text = ANY (kinds)
-                                AND w.status = 'QUEUED' AND w.priority = lane.priority
-                                AND w.available_at <= statement_timestamp()
-                                AND (w.available_at, w.id) > (lane.start, lane.after_id)
-                                AND w.attempt_count < w.max_attempts
-                            ORDER BY w.available_at NULLS FIRST, w.id
-                            LIMIT most
-                        ) AS r
-                    ),
-                    lane AS MATERIALIZED (
-                        SELECT name, priority, start, after_id, count(*) AS due
-                        FROM (SELECT * FROM seen ORDER BY priority DESC, available_at, id LIMIT most) AS first
-                        GROUP BY name, priority, start, after_id
-                    )
+                WITH seen AS MATERIALIZED (
+                    SELECT t.name, lane.*, r.available_at, r.id
+                    FROM unnest(of_tenants) AS t (name)
+                    CROSS JOIN unnest(urgent_first, since, behind) AS lane (priority, start, after_id)
+                    CROSS JOIN LATERAL (
+                        SELECT w.available_at, w.id FROM work_items AS w
+                        WHERE w.tenant_id = t.name AND w.type::text = ANY (kinds)
+                            AND w.status = 'QUEUED' AND w.priority = lane.priority
+                            AND w.available_at <= statement_timestamp()
+                            AND (w.available_at, w.id) > (lane.start, lane.after_id)
+                            AND w.attempt_count < w.max_attempts
+                        ORDER BY w.available_at NULLS FIRST, w.id
+                        LIMIT look
+                    ) AS r
+                ),
+                lane AS MATERIALIZED (
+                    SELECT name, priority, start, after_id, count(*) AS due
+                    FROM (SELECT * FROM seen ORDER BY priority DESC, available_at, id LIMIT look) AS first
+                    GROUP BY name, priority, start, after_id
+                    ORDER BY priority DESC
+                )
+                SELECT ARRAY(
                     SELECT r.place FROM lane CROSS JOIN LATERAL (
                         SELECT w.ctid AS place FROM work_items AS w
                         WHERE w.tenant_id = lane.name AND w.type::text = ANY (kinds)
@@ -680,29 +684,31 @@ FUNCTIONS = (
                         FOR NO KEY UPDATE SKIP LOCKED
                     ) AS r
                     LIMIT most
-                );
+                ), (SELECT sum(due) FROM lane)
+                INTO places, looked;
             ELSIF of_types IS NOT NULL THEN
                 -- The same with the index work_items_claim_type_idx.
-                places := ARRAY(
-                    WITH seen AS MATERIALIZED (
-                        SELECT t.name, lane.*, r.available_at, r.id
-                        FROM unnest(of_types::work_item_type[]) AS t (name)
-                        CROSS JOIN unnest(urgent_first, since, behind) AS lane (priority, start, after_id)
-                        CROSS JOIN LATERAL (
-                            SELECT w.available_at, w.id FROM work_items AS w
-                            WHERE w.type = t.name AND w.status = 'QUEUED' AND w.priority = lane.priority
-                                AND w.available_at <= statement_timestamp()
-                                AND (w.available_at, w.id) > (lane.start, lane.after_id)
-                                AND w.attempt_count < w.max_attempts
-                            ORDER BY w.available_at NULLS FIRST, w.id
-                            LIMIT most
-                        ) AS r
-                    ),
-                    lane AS MATERIALIZED (
-                        SELECT name, priority, start, after_id, count(*) AS due
-                        FROM (SELECT * FROM seen ORDER BY priority DESC, available_at, id LIMIT most) AS first
-                        GROUP BY name, priority, start, after_id
-                    )
+                WITH seen AS MATERIALIZED (
+                    SELECT t.name, lane.*, r.available_at, r.id
+                    FROM unnest(of_types::work_item_type[]) AS t (name)
+                    CROSS JOIN unnest(urgent_first, since, behind) AS lane (priority, start, after_id)
+                    CROSS JOIN LATERAL (
+                        SELECT w.available_at, w.id FROM work_items AS w
+                        WHERE w.type = t.name AND w.status = 'QUEUED' AND w.priority = lane.priority
+                            AND w.available_at <= statement_timestamp()
+                            AND (w.available_at, w.id) > (lane.start, lane.after_id)
+                            AND w.attempt_count < w.max_attempts
+                        ORDER BY w.available_at NULLS FIRST, w.id
+                        LIMIT look
+                    ) AS r
+                ),
+                lane AS MATERIALIZED (
+                    SELECT name, priority, start, after_id, count(*) AS due
+                    FROM (SELECT * FROM seen ORDER BY priority DESC, available_at, id LIMIT look) AS first
+                    GROUP BY name, priority, start, after_id
+                    ORDER BY priority DESC
+                )
+                SELECT ARRAY(
                     SELECT r.place FROM lane CROSS JOIN LATERAL (
                         SELECT w.ctid AS place FROM work_items AS w
                         WHERE w.type = lane.name AND w.status = 'QUEUED' AND w.priority = lane.priority
@@ -714,7 +720,8 @@ FUNCTIONS = (
                         FOR NO KEY UPDATE SKIP LOCKED
                     ) AS r
                     LIMIT most
-                );
+                ), (SELECT sum(due) FROM lane)
+                INTO places, looked;
             ELSE
                 -- Index: work_items_claim_idx.
                 places := ARRAY(
@@ -732,12 +739,18 @@ FUNCTIONS = (
                     LIMIT most
                 );
             END IF;
-            EXIT WHEN cardinality(places) = most OR since = front;
-            since := front;
-            behind := array_fill('00000000-0000-0000-0000-000000000000'::uuid, ARRAY[4]);
+            EXIT WHEN cardinality(places) = most;
+            IF since <> front THEN
+                since := front;
+                behind := array_fill('00000000-0000-0000-0000-000000000000'::uuid, ARRAY[4]);
+            ELSIF looked = look THEN
+                look := 10 * look;  -- others hold some of these
+            ELSE
+                EXIT;
+            END IF;
         END LOOP;
 
-        IF places = '{}' THEN
+        IF places = '{}' AND ended = '{}' THEN
             RETURN;
         END IF;
         counts := set_config('myloware.counts', pg_trigger_depth()::text, true);  -- see triggers.sql
@@ -754,14 +767,23 @@ FUNCTIONS = (
             INSERT INTO attempts (id, tenant_id, work_item_id, agent_id, attempt_number, started_at, lease_expires_at)
             SELECT current_attempt_id, tenant_id, id, agent, attempt_count, statement_timestamp(), ends FROM claimed
         ),
-        -- The first item of an order moves it on. IS NOT DISTINCT FROM leaves the planner only the index of the primary
-        -- key.
-        begun AS (
-            UPDATE work_orders AS o SET status = 'PROCESSING', updated_at = statement_timestamp()
+        -- The first item of an order moves it on. The orders of items that were finished before (see finish.sql) are
+        -- counted here, too: all are locked at once, in the order of their ids. IS NOT DISTINCT FROM leaves the planner
+        -- only the index of the primary key.
+        counted AS (
+            UPDATE work_orders AS o
+            SET open_items = o.open_items - cardinality(array_positions(ended, o.id)),
+                updated_at = statement_timestamp(),
+                status = CASE
+                    WHEN o.id <> ALL (ended) OR o.open_items > cardinality(array_positions(ended, o.id))
+                        THEN 'PROCESSING'
+                    WHEN o.failed_items > 0 THEN 'FAILED'
+                    ELSE 'COMPLETED'
+                END::work_order_status
             WHERE o.id = ANY (ARRAY(
                 SELECT p.id FROM work_orders AS p
-                WHERE p.id = ANY (ARRAY(SELECT DISTINCT work_order_id FROM claimed))
-                    AND p.status IS NOT DISTINCT FROM 'PENDING'
+                WHERE p.id = ANY (ARRAY(SELECT DISTINCT work_order_id FROM claimed) || ended)
+                    AND (p.status IS NOT DISTINCT FROM 'PENDING' OR p.id = ANY (ended))
                 ORDER BY p.id FOR NO KEY UPDATE
             ))
         )
@@ -776,27 +798,27 @@ FUNCTIONS = (
     """,
     """
     CREATE FUNCTION finish_work_items(
-        item_ids uuid[], attempt_ids uuid[], outputs jsonb, gated bool, of_tenant text, wholly bool
-    ) RETURNS uuid[] LANGUAGE plpgsql
+        item_ids uuid[], attempt_ids uuid[], outputs jsonb, gated bool, of_tenant text, wholly bool, claiming bool,
+        OUT refused uuid[], OUT ended uuid[]
+    ) LANGUAGE plpgsql
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
     AS $$
     DECLARE
         done CONSTANT work_item_status := CASE WHEN gated THEN 'PROCESSING' ELSE 'COMPLETED' END;
         held uuid[];
-        orders uuid[];
-        refused uuid[];
         outside CONSTANT text := COALESCE(current_setting('myloware.counts', true), '');
         counts text;
     BEGIN
         IF wholly THEN
             BEGIN
-                refused := finish_work_items(item_ids, attempt_ids, outputs, gated, of_tenant, false);
+                SELECT f.refused INTO refused
+                FROM finish_work_items(item_ids, attempt_ids, outputs, gated, of_tenant, false, false) AS f;
                 IF refused <> '{}' THEN
                     RAISE EXCEPTION USING ERRCODE = 'MW001';
                 END IF;
             EXCEPTION WHEN SQLSTATE 'MW001' THEN  -- undoes what it wrote
             END;
-            RETURN refused;
+            RETURN;
         END IF;
 
         counts := set_config('myloware.counts', pg_trigger_depth()::text, true);  -- see triggers.sql
@@ -827,24 +849,26 @@ FUNCTIONS = (
                 )
             WHERE a.id = ANY (ARRAY(SELECT current_attempt_id FROM finished))
         )
-        SELECT array_agg(id), array_agg(work_order_id) INTO held, orders FROM finished;
+        SELECT array_agg(id), array_agg(work_order_id) INTO held, ended FROM finished;
+        ended := CASE WHEN gated THEN '{}' ELSE COALESCE(ended, '{}') END;
 
-        IF NOT gated AND orders IS NOT NULL THEN
+        IF NOT claiming AND ended <> '{}' THEN
             UPDATE work_orders AS o
-            SET open_items = o.open_items - cardinality(array_positions(orders, o.id)),
+            SET open_items = o.open_items - cardinality(array_positions(ended, o.id)),
                 updated_at = statement_timestamp(),
                 status = CASE
-                    WHEN o.open_items > cardinality(array_positions(orders, o.id)) THEN 'PROCESSING'
+                    WHEN o.open_items > cardinality(array_positions(ended, o.id)) THEN 'PROCESSING'
                     WHEN o.failed_items > 0 THEN 'FAILED'
                     ELSE 'COMPLETED'
                 END::work_order_status
-            WHERE o.id = ANY (orders);
+            WHERE o.id = ANY (ended);
         END IF;
         counts := set_config('myloware.counts', outside, true);
         IF cardinality(held) = cardinality(item_ids) THEN
-            RETURN '{}';
+            refused := '{}';
+            RETURN;
         END IF;
-        RETURN ARRAY(
+        refused := ARRAY(
             SELECT given.item_id FROM unnest(item_ids, attempt_ids) AS given (item_id, attempt_id)
             WHERE NOT EXISTS (
                 SELECT FROM work_items AS w JOIN attempts AS a ON a.id = w.current_attempt_id
@@ -936,13 +960,16 @@ TABLES = (
         cancelled_at timestamptz,
         retry_policy retry_policy,
         updated_at timestamptz NOT NULL DEFAULT now(),
-        CONSTRAINT work_orders_tenant_id_id_key UNIQUE (tenant_id, id),
         CONSTRAINT work_orders_tenant_id_idempotency_key_key UNIQUE (tenant_id, idempotency_key),
         CONSTRAINT work_orders_check CHECK (
             open_items >= 0 AND failed_items >= 0 AND (open_items = 0 OR status IN ('PENDING', 'PROCESSING'))
         )
     )
     """,
+    "CREATE INDEX work_orders_tenant_status_created_at_idx ON work_orders (tenant_id, status, created_at)",
+    # The newest of indexes that cost the same is used: without statistics, the check of each item's foreign key would
+    # otherwise read the orders of its tenant. Plans of such checks are kept for a session.
+    "ALTER TABLE work_orders ADD CONSTRAINT work_orders_tenant_id_id_key UNIQUE (tenant_id, id)",
     """
     CREATE TABLE work_items (
         id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
@@ -1203,7 +1230,6 @@ COMPRESSION = (
 )
 
 INDEXES = (
-    "CREATE INDEX work_orders_tenant_status_created_at_idx ON work_orders (tenant_id, status, created_at)",
     """
     CREATE UNIQUE INDEX work_orders_unique_key_idx ON work_orders (tenant_id, unique_key)
     WHERE unique_key IS NOT NULL AND status IN ('PENDING', 'PROCESSING')
@@ -1359,10 +1385,11 @@ ROLLBACK = (
     "DROP TABLE work_items",
     "DROP TABLE work_orders",
     "DROP FUNCTION index_work_items(integer, text)",
-    "DROP FUNCTION finish_work_items(uuid[], uuid[], jsonb, boolean, text, boolean)",
+    "DROP FUNCTION finish_work_items(uuid[], uuid[], jsonb, boolean, text, boolean, boolean)",
     """
     DROP FUNCTION claim_work_items(
-        integer, text, double precision, uuid[], text[], text[], boolean, timestamptz[], uuid[], text[], boolean
+        integer, text, double precision, uuid[], text[], text[], boolean, timestamptz[], uuid[], text[], boolean,
+        uuid[]
     )
     """,
     "DROP FUNCTION submit_work_order_json(json)",

@@ -9,7 +9,7 @@
 CREATE FUNCTION claim_work_items(
     most int, agent text, lease float8, attempt_ids uuid[],
     of_types text[], of_tenants text[], fairly bool, since timestamptz[], behind uuid[], known_types text[],
-    mending bool
+    mending bool, ended uuid[]
 ) RETURNS TABLE (
     item_id text, attempt_id text, attempt_number int, type text, content text, tenant_id text,
     work_order_id text, lease_expires_at text, priority text, available_at text
@@ -25,6 +25,8 @@ DECLARE
     -- Compared as text: neither the caller nor the database needs to know all types of the other.
     kinds CONSTANT text[] := COALESCE(of_types, known_types);
     places tid[];
+    look int := most;
+    looked int;
     outside CONSTANT text := COALESCE(current_setting('myloware.counts', true), '');
     counts text;
     told text;
@@ -34,7 +36,8 @@ BEGIN
         LOOP
             BEGIN
                 RETURN QUERY SELECT * FROM claim_work_items(
-                    most, agent, lease, attempt_ids, of_types, of_tenants, fairly, since, behind, known_types, false
+                    most, agent, lease, attempt_ids, of_types, of_tenants, fairly, since, behind, known_types,
+                    false, ended
                 );
                 RETURN;
             EXCEPTION WHEN unique_violation THEN
@@ -87,7 +90,8 @@ BEGIN
                     ORDER BY random()
                 ),
                 sharing AS MATERIALIZED (
-                    SELECT name, (most + count(*) OVER () - 1) / count(*) OVER () AS share
+                    SELECT name, most / count(*) OVER ()
+                        + CASE WHEN row_number() OVER () <= mod(most, count(*) OVER ()) THEN 1 ELSE 0 END AS share
                     FROM (
                         SELECT t.name FROM drawn AS t CROSS JOIN LATERAL (
                             SELECT FROM unnest(urgent_first) AS lane (priority) CROSS JOIN LATERAL (
@@ -116,7 +120,6 @@ BEGIN
                         ) AS r
                         LIMIT t.share
                     ) AS r
-                    LIMIT most
                 ),
                 others AS MATERIALIZED (
                     SELECT r.place FROM drawn AS t CROSS JOIN unnest(urgent_first) AS lane (priority)
@@ -138,27 +141,28 @@ BEGIN
             -- Read the first items of each range, then take the due number from each: only taken items are
             -- locked. If others hold the first items of a range, the next ones are taken.
             -- Index: work_items_claim_tenant_idx, which contains the type, so that other types are skipped in it.
-            places := ARRAY(
-                WITH seen AS MATERIALIZED (
-                    SELECT t.name, lane.*, r.available_at, r.id
-                    FROM unnest(of_tenants) AS t (name)
-                    CROSS JOIN unnest(urgent_first, since, behind) AS lane (priority, start, after_id)
-                    CROSS JOIN LATERAL (
-                        SELECT w.available_at, w.id FROM work_items AS w
-                        WHERE w.tenant_id = t.name AND w.type::text = ANY (kinds)
-                            AND w.status = 'QUEUED' AND w.priority = lane.priority
-                            AND w.available_at <= statement_timestamp()
-                            AND (w.available_at, w.id) > (lane.start, lane.after_id)
-                            AND w.attempt_count < w.max_attempts
-                        ORDER BY w.available_at NULLS FIRST, w.id
-                        LIMIT most
-                    ) AS r
-                ),
-                lane AS MATERIALIZED (
-                    SELECT name, priority, start, after_id, count(*) AS due
-                    FROM (SELECT * FROM seen ORDER BY priority DESC, available_at, id LIMIT most) AS first
-                    GROUP BY name, priority, start, after_id
-                )
+            WITH seen AS MATERIALIZED (
+                SELECT t.name, lane.*, r.available_at, r.id
+                FROM unnest(of_tenants) AS t (name)
+                CROSS JOIN unnest(urgent_first, since, behind) AS lane (priority, start, after_id)
+                CROSS JOIN LATERAL (
+                    SELECT w.available_at, w.id FROM work_items AS w
+                    WHERE w.tenant_id = t.name AND w.type::text = ANY (kinds)
+                        AND w.status = 'QUEUED' AND w.priority = lane.priority
+                        AND w.available_at <= statement_timestamp()
+                        AND (w.available_at, w.id) > (lane.start, lane.after_id)
+                        AND w.attempt_count < w.max_attempts
+                    ORDER BY w.available_at NULLS FIRST, w.id
+                    LIMIT look
+                ) AS r
+            ),
+            lane AS MATERIALIZED (
+                SELECT name, priority, start, after_id, count(*) AS due
+                FROM (SELECT * FROM seen ORDER BY priority DESC, available_at, id LIMIT look) AS first
+                GROUP BY name, priority, start, after_id
+                ORDER BY priority DESC
+            )
+            SELECT ARRAY(
                 SELECT r.place FROM lane CROSS JOIN LATERAL (
                     SELECT w.ctid AS place FROM work_items AS w
                     WHERE w.tenant_id = lane.name AND w.type::text = ANY (kinds)
@@ -171,29 +175,31 @@ BEGIN
                     FOR NO KEY UPDATE SKIP LOCKED
                 ) AS r
                 LIMIT most
-            );
+            ), (SELECT sum(due) FROM lane)
+            INTO places, looked;
         ELSIF of_types IS NOT NULL THEN
             -- The same with the index work_items_claim_type_idx.
-            places := ARRAY(
-                WITH seen AS MATERIALIZED (
-                    SELECT t.name, lane.*, r.available_at, r.id
-                    FROM unnest(of_types::work_item_type[]) AS t (name)
-                    CROSS JOIN unnest(urgent_first, since, behind) AS lane (priority, start, after_id)
-                    CROSS JOIN LATERAL (
-                        SELECT w.available_at, w.id FROM work_items AS w
-                        WHERE w.type = t.name AND w.status = 'QUEUED' AND w.priority = lane.priority
-                            AND w.available_at <= statement_timestamp()
-                            AND (w.available_at, w.id) > (lane.start, lane.after_id)
-                            AND w.attempt_count < w.max_attempts
-                        ORDER BY w.available_at NULLS FIRST, w.id
-                        LIMIT most
-                    ) AS r
-                ),
-                lane AS MATERIALIZED (
-                    SELECT name, priority, start, after_id, count(*) AS due
-                    FROM (SELECT * FROM seen ORDER BY priority DESC, available_at, id LIMIT most) AS first
-                    GROUP BY name, priority, start, after_id
-                )
+            WITH seen AS MATERIALIZED (
+                SELECT t.name, lane.*, r.available_at, r.id
+                FROM unnest(of_types::work_item_type[]) AS t (name)
+                CROSS JOIN unnest(urgent_first, since, behind) AS lane (priority, start, after_id)
+                CROSS JOIN LATERAL (
+                    SELECT w.available_at, w.id FROM work_items AS w
+                    WHERE w.type = t.name AND w.status = 'QUEUED' AND w.priority = lane.priority
+                        AND w.available_at <= statement_timestamp()
+                        AND (w.available_at, w.id) > (lane.start, lane.after_id)
+                        AND w.attempt_count < w.max_attempts
+                    ORDER BY w.available_at NULLS FIRST, w.id
+                    LIMIT look
+                ) AS r
+            ),
+            lane AS MATERIALIZED (
+                SELECT name, priority, start, after_id, count(*) AS due
+                FROM (SELECT * FROM seen ORDER BY priority DESC, available_at, id LIMIT look) AS first
+                GROUP BY name, priority, start, after_id
+                ORDER BY priority DESC
+            )
+            SELECT ARRAY(
                 SELECT r.place FROM lane CROSS JOIN LATERAL (
                     SELECT w.ctid AS place FROM work_items AS w
                     WHERE w.type = lane.name AND w.status = 'QUEUED' AND w.priority = lane.priority
@@ -205,7 +211,8 @@ BEGIN
                     FOR NO KEY UPDATE SKIP LOCKED
                 ) AS r
                 LIMIT most
-            );
+            ), (SELECT sum(due) FROM lane)
+            INTO places, looked;
         ELSE
             -- Index: work_items_claim_idx.
             places := ARRAY(
@@ -223,12 +230,18 @@ BEGIN
                 LIMIT most
             );
         END IF;
-        EXIT WHEN cardinality(places) = most OR since = front;
-        since := front;
-        behind := array_fill('00000000-0000-0000-0000-000000000000'::uuid, ARRAY[4]);
+        EXIT WHEN cardinality(places) = most;
+        IF since <> front THEN
+            since := front;
+            behind := array_fill('00000000-0000-0000-0000-000000000000'::uuid, ARRAY[4]);
+        ELSIF looked = look THEN
+            look := 10 * look;  -- others hold some of these
+        ELSE
+            EXIT;
+        END IF;
     END LOOP;
 
-    IF places = '{}' THEN
+    IF places = '{}' AND ended = '{}' THEN
         RETURN;
     END IF;
     counts := set_config('myloware.counts', pg_trigger_depth()::text, true);  -- see triggers.sql
@@ -245,14 +258,23 @@ BEGIN
         INSERT INTO attempts (id, tenant_id, work_item_id, agent_id, attempt_number, started_at, lease_expires_at)
         SELECT current_attempt_id, tenant_id, id, agent, attempt_count, statement_timestamp(), ends FROM claimed
     ),
-    -- The first item of an order moves it on. IS NOT DISTINCT FROM leaves the planner only the index of the primary
-    -- key.
-    begun AS (
-        UPDATE work_orders AS o SET status = 'PROCESSING', updated_at = statement_timestamp()
+    -- The first item of an order moves it on. The orders of items that were finished before (see finish.sql) are
+    -- counted here, too: all are locked at once, in the order of their ids. IS NOT DISTINCT FROM leaves the planner
+    -- only the index of the primary key.
+    counted AS (
+        UPDATE work_orders AS o
+        SET open_items = o.open_items - cardinality(array_positions(ended, o.id)),
+            updated_at = statement_timestamp(),
+            status = CASE
+                WHEN o.id <> ALL (ended) OR o.open_items > cardinality(array_positions(ended, o.id))
+                    THEN 'PROCESSING'
+                WHEN o.failed_items > 0 THEN 'FAILED'
+                ELSE 'COMPLETED'
+            END::work_order_status
         WHERE o.id = ANY (ARRAY(
             SELECT p.id FROM work_orders AS p
-            WHERE p.id = ANY (ARRAY(SELECT DISTINCT work_order_id FROM claimed))
-                AND p.status IS NOT DISTINCT FROM 'PENDING'
+            WHERE p.id = ANY (ARRAY(SELECT DISTINCT work_order_id FROM claimed) || ended)
+                AND (p.status IS NOT DISTINCT FROM 'PENDING' OR p.id = ANY (ended))
             ORDER BY p.id FOR NO KEY UPDATE
         ))
     )

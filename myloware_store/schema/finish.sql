@@ -1,30 +1,31 @@
 -- Takes items in the order of their ids, the attempts that hold them, and a JSON array of one output each. Returns the
 -- items that are refused: not those that are held, nor those that an equal call finished before, whose reply was lost.
--- With `wholly`, nothing is written if any is refused. Items are locked in the order of their ids, then attempts, then
+-- With `wholly`, nothing is written if any is refused. With `claiming`, the orders are left to claim_work_items(): one
+-- in `ended` for each item. Items are locked in the order of their ids, then attempts, then
 -- orders, each in the order of theirs: arrays leave the planner no choice but the indexes of the primary keys, which
 -- return rows in that order. Its plans are cached: see submit.sql.
 CREATE FUNCTION finish_work_items(
-    item_ids uuid[], attempt_ids uuid[], outputs jsonb, gated bool, of_tenant text, wholly bool
-) RETURNS uuid[] LANGUAGE plpgsql
+    item_ids uuid[], attempt_ids uuid[], outputs jsonb, gated bool, of_tenant text, wholly bool, claiming bool,
+    OUT refused uuid[], OUT ended uuid[]
+) LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
 DECLARE
     done CONSTANT work_item_status := CASE WHEN gated THEN 'PROCESSING' ELSE 'COMPLETED' END;
     held uuid[];
-    orders uuid[];
-    refused uuid[];
     outside CONSTANT text := COALESCE(current_setting('myloware.counts', true), '');
     counts text;
 BEGIN
     IF wholly THEN
         BEGIN
-            refused := finish_work_items(item_ids, attempt_ids, outputs, gated, of_tenant, false);
+            SELECT f.refused INTO refused
+            FROM finish_work_items(item_ids, attempt_ids, outputs, gated, of_tenant, false, false) AS f;
             IF refused <> '{}' THEN
                 RAISE EXCEPTION USING ERRCODE = 'MW001';
             END IF;
         EXCEPTION WHEN SQLSTATE 'MW001' THEN  -- undoes what it wrote
         END;
-        RETURN refused;
+        RETURN;
     END IF;
 
     counts := set_config('myloware.counts', pg_trigger_depth()::text, true);  -- see triggers.sql
@@ -55,24 +56,26 @@ BEGIN
             )
         WHERE a.id = ANY (ARRAY(SELECT current_attempt_id FROM finished))
     )
-    SELECT array_agg(id), array_agg(work_order_id) INTO held, orders FROM finished;
+    SELECT array_agg(id), array_agg(work_order_id) INTO held, ended FROM finished;
+    ended := CASE WHEN gated THEN '{}' ELSE COALESCE(ended, '{}') END;
 
-    IF NOT gated AND orders IS NOT NULL THEN
+    IF NOT claiming AND ended <> '{}' THEN
         UPDATE work_orders AS o
-        SET open_items = o.open_items - cardinality(array_positions(orders, o.id)),
+        SET open_items = o.open_items - cardinality(array_positions(ended, o.id)),
             updated_at = statement_timestamp(),
             status = CASE
-                WHEN o.open_items > cardinality(array_positions(orders, o.id)) THEN 'PROCESSING'
+                WHEN o.open_items > cardinality(array_positions(ended, o.id)) THEN 'PROCESSING'
                 WHEN o.failed_items > 0 THEN 'FAILED'
                 ELSE 'COMPLETED'
             END::work_order_status
-        WHERE o.id = ANY (orders);
+        WHERE o.id = ANY (ended);
     END IF;
     counts := set_config('myloware.counts', outside, true);
     IF cardinality(held) = cardinality(item_ids) THEN
-        RETURN '{}';
+        refused := '{}';
+        RETURN;
     END IF;
-    RETURN ARRAY(
+    refused := ARRAY(
         SELECT given.item_id FROM unnest(item_ids, attempt_ids) AS given (item_id, attempt_id)
         WHERE NOT EXISTS (
             SELECT FROM work_items AS w JOIN attempts AS a ON a.id = w.current_attempt_id

@@ -1,8 +1,7 @@
 -- The statements of the work engine, one round trip each.
 --
 -- All statements take locks in the same order, items by id, then attempts by id, then orders by id (the roll-up trigger
--- does), so they do not deadlock. `finish_and_claim` does so twice: it can, with a claim that somebody's lock on an order
--- has kept waiting since before the other's orders were begun. Such a call is repeated. The functions are in schema/*.sql.
+-- does), so they never deadlock. The functions are in schema/*.sql.
 
 -- name: submit
 SELECT * FROM submit_work_order(
@@ -22,7 +21,7 @@ SELECT set_config('myloware.counts', %(counts)s, true)
 SELECT * FROM claim_work_items(
     %(n)s, %(agent_id)s, %(lease)s, %(attempt_ids)s::uuid[], %(types)s::text[], %(tenants)s::text[], %(fair)s,
     %(since)s::timestamptz[], %(behind)s::uuid[], %(known_types)s::text[],
-    %(mending)s
+    %(mending)s, '{}'
 )
 
 -- name: due
@@ -61,10 +60,11 @@ CROSS JOIN LATERAL (
 ) AS first
 
 -- name: heartbeat
--- Only the attempt is written, not the item.
+-- Only the attempt is written, not the item. IS NOT DISTINCT FROM leaves the planner the primary key; otherwise it might
+-- read all of attempts_started_idx, and the entries of attempts that have ended in it.
 WITH held AS MATERIALIZED (
     SELECT id FROM attempts
-    WHERE id = ANY (%(attempt_ids)s::uuid[]) AND status = 'STARTED' AND lease_expires_at > statement_timestamp()
+    WHERE id = ANY (%(attempt_ids)s::uuid[]) AND status IS NOT DISTINCT FROM 'STARTED' AND lease_expires_at > statement_timestamp()
         AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
     ORDER BY id
     FOR NO KEY UPDATE
@@ -82,20 +82,20 @@ WHERE id = %(attempt_id)s AND status = 'STARTED' AND lease_expires_at > statemen
 RETURNING id
 
 -- name: finish
-SELECT finish_work_items(
-    %(item_ids)s::uuid[], %(attempt_ids)s::uuid[], %(outputs)s::jsonb, %(gate)s, %(tenant)s, %(whole)s
+SELECT refused FROM finish_work_items(
+    %(item_ids)s::uuid[], %(attempt_ids)s::uuid[], %(outputs)s::jsonb, %(gate)s, %(tenant)s, %(whole)s, false
 )
 
 -- name: finish_and_claim
--- The left side of a LEFT JOIN without a condition is always read first.
+-- The claim counts the orders of the finished items together with its own, so that all are locked in their order.
 SELECT finished.refused, claimed.*
 FROM finish_work_items(
-    %(item_ids)s::uuid[], %(held_attempt_ids)s::uuid[], %(outputs)s::jsonb, %(gate)s, %(tenant)s, false
-) AS finished (refused)
+    %(item_ids)s::uuid[], %(held_attempt_ids)s::uuid[], %(outputs)s::jsonb, %(gate)s, %(tenant)s, false, true
+) AS finished
 LEFT JOIN claim_work_items(
     %(n)s, %(agent_id)s, %(lease)s, %(attempt_ids)s::uuid[], %(types)s::text[], %(tenants)s::text[], %(fair)s,
     %(since)s::timestamptz[], %(behind)s::uuid[], %(known_types)s::text[],
-    %(mending)s
+    %(mending)s, finished.ended
 ) AS claimed ON true
 
 -- name: release
@@ -112,7 +112,7 @@ WITH fenced AS MATERIALIZED (
 live AS MATERIALIZED (
     SELECT id FROM attempts
     WHERE id = ANY (ARRAY(SELECT attempt_id FROM fenced))
-        AND status = 'STARTED' AND lease_expires_at > statement_timestamp()
+        AND status IS NOT DISTINCT FROM 'STARTED' AND lease_expires_at > statement_timestamp()
     ORDER BY id
     FOR NO KEY UPDATE
 ),
@@ -158,7 +158,7 @@ WITH fenced AS MATERIALIZED (
 live AS MATERIALIZED (
     SELECT id FROM attempts
     WHERE id = ANY (ARRAY(SELECT attempt_id FROM fenced))
-        AND status = 'STARTED' AND lease_expires_at > statement_timestamp()
+        AND status IS NOT DISTINCT FROM 'STARTED' AND lease_expires_at > statement_timestamp()
     ORDER BY id
     FOR NO KEY UPDATE
 ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -12,7 +13,7 @@ import psycopg2
 import pytest
 from uuid_utils.compat import uuid7
 
-from myloware_store import InvalidInput, Priority, WorkItem
+from myloware_store import Attempt, InvalidInput, Priority, WorkItem, WorkItemType, WorkOrder
 from myloware_store.work.engine import Work, _sql
 from myloware_store.work.horizon import Horizon
 from myloware_store.work.rows import KNOWN_TYPES
@@ -21,7 +22,7 @@ from tests.integration.conftest import until
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from myloware_store import Store
+    from myloware_store import Claim, Store
 
 INVOICE = {"type": "INVOICE", "content": "invoice"}
 TICKET = {"type": "TICKET", "content": "ticket"}
@@ -128,6 +129,137 @@ def test_what_others_hold_is_passed_over(myloware: Store) -> None:
     assert 10 == len({claim.item_id for claim in taken})
 
 
+@pytest.mark.parametrize("options", [{}, {"types": ["TICKET", "INVOICE"]}, {"tenants": ["a", "b"]}, {"fair": True}])
+def test_what_others_hold_is_passed_over_in_every_range(myloware: Store, options: dict[str, Any]) -> None:
+    """Where they hold all that is urgent, or all of a type or tenant, what is less urgent is taken, in its order."""
+    submit(myloware, "a", 2, TICKET, priority=Priority.URGENT)
+    for tenant, item, priority in [("b", INVOICE, "LOW"), ("a", INVOICE, "HIGH"), ("b", INVOICE, "HIGH")]:
+        submit(myloware, tenant, 1, item, priority=priority)
+    with ThreadPoolExecutor(1) as pool, myloware.db.atomic():
+        assert {"a": 2} == served(myloware, 2)
+        for priority in ("HIGH", "HIGH", "LOW"):
+            (claim,) = pool.submit(Work(myloware.db).claim, "second", **options).result()
+            assert "fair" in options or priority == WorkItem.get_by_id(claim.item_id).priority
+        assert [] == pool.submit(Work(myloware.db).claim, "second", **options).result()
+
+
+@pytest.mark.parametrize("options", [{}, {"types": ["INVOICE"]}, {"tenants": ["a", "b"]}, {"fair": True}])
+def test_a_transaction_works_on_what_was_submitted_since_it_began(myloware: Store, options: dict[str, Any]) -> None:
+    """All times are those of the statement."""
+    with ThreadPoolExecutor(1) as pool, myloware.db.atomic():
+        assert [] == myloware.work.claim("agent", **options)
+        pool.submit(submit, myloware, "a", 3).result()
+        pool.submit(submit, myloware, "b", 1).result()
+        claims = myloware.work.claim("agent", 4, **options)
+        assert {claim.item_id for claim in claims} == myloware.work.finish(claims, [1] * 4)
+        (now,) = myloware.db.execute_sql("SELECT now()").fetchone()
+        submit(myloware, "a", 1)
+        assert now < WorkItem.get(WorkItem.status == "QUEUED").available_at <= claims[0].lease_expires_at
+        myloware.db.execute_sql("DELETE FROM work_items WHERE status = 'QUEUED'")
+        myloware.db.execute_sql("DELETE FROM work_orders WHERE status = 'PENDING'")
+
+    for attempt in Attempt.select():
+        ends = {claim.lease_expires_at for claim in claims}
+        assert {attempt.started_at + timedelta(seconds=60)} == ends
+        assert attempt.finished_at is not None
+        assert now < attempt.started_at <= attempt.finished_at == attempt.updated_at
+    for item in WorkItem.select():
+        assert now < item.processed_at == item.updated_at == attempt.finished_at
+    assert {item.updated_at} == {order.updated_at for order in WorkOrder.select()}
+
+
+@pytest.fixture
+def mixed(myloware: Store) -> list[Work]:
+    """Store items of all kinds in one queue: some at the same time, some later, some out of tries. Give two stores."""
+    counts = {"a": 80, "b": 40, "c": 20, "d": 10}
+    for tenant in counts:
+        submit(myloware, tenant, 1)
+    now, draw = datetime.now(UTC), random.Random(5)
+    items = [
+        {
+            "tenant_id": order.tenant_id,
+            "work_order": order,
+            "type": draw.choice([WorkItemType.TICKET, WorkItemType.INVOICE, WorkItemType.STATUS_REPORT]),
+            "content": "x",
+            "priority": draw.choice([*Priority]),
+            "available_at": now + timedelta(minutes=draw.randint(-7, 1)),
+            "attempt_count": draw.choice([0, 0, 0, 0, 0, 1]),
+            "max_attempts": 1,
+        }
+        for order in WorkOrder.select()
+        for _ in range(counts[order.tenant_id])
+    ]
+    WorkItem.insert_many(items).execute()
+    return [myloware.work, Work(myloware.db)]
+
+
+def ready(types: list[str] | None = None, tenants: list[str] | None = None) -> list[WorkItem]:
+    """Return the items that can be claimed, in the order of their turns."""
+    wanted = [WorkItem.status == "QUEUED", WorkItem.available_at <= datetime.now(UTC), WorkItem.attempt_count == 0]
+    wanted += [] if types is None else [WorkItem.type << types]
+    wanted += [] if tenants is None else [WorkItem.tenant_id << tenants]
+    return [*WorkItem.select().where(*wanted).order_by(WorkItem.priority.desc(), WorkItem.available_at, WorkItem.id)]
+
+
+TYPES = [None, ["TICKET"], ["INVOICE", "STATUS_REPORT"]]
+TENANTS = [None, ["b"], ["a", "nobody", "c"]]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_each_claim_takes_the_first_of_what_it_wants(mixed: list[Work], seed: int) -> None:
+    """However it is narrowed, exactly those whose turn it is, in the order of their turns, until none is left."""
+    draw = random.Random(seed)
+    while ready():
+        types, tenants, n = draw.choice(TYPES), draw.choice(TENANTS), draw.choice([1, 2, 5, 7, 20])
+        first = [item.id for item in ready(types, tenants)[:n]]
+        claims = draw.choice(mixed).claim("agent", n, types=types, tenants=tenants)
+        assert first == [claim.item_id for claim in claims], (types, tenants, n)
+    assert [] == mixed[0].claim("agent", 9)
+
+
+def test_each_fair_claim_shares_what_it_wants(mixed: list[Work]) -> None:
+    """No tenant gets more than its share while others leave none, and each gets its own first ones."""
+    draw = random.Random(8)
+    while ready():
+        types, tenants, n = draw.choice(TYPES), draw.choice(TENANTS), draw.choice([1, 2, 5, 7, 20])
+        waiting: dict[str, list[Any]] = {}
+        for item in ready(types, tenants):
+            waiting.setdefault(item.tenant_id, []).append(item.id)
+        claims = mixed[0].claim("agent", n, types=types, tenants=tenants, fair=True)
+        turns = [item.id for item in ready_before(claims)]
+        assert turns == [claim.item_id for claim in claims]
+        taken = Counter(claim.tenant_id for claim in claims)
+        assert min(n, sum(map(len, waiting.values()))) == taken.total()
+        for tenant, items in waiting.items():
+            assert items[: taken[tenant]] == [claim.item_id for claim in claims if claim.tenant_id == tenant]
+            share = n // len(waiting)
+            assert taken[tenant] >= min(len(items), share)
+        share = -(-n // max(len(waiting), 1))
+        if all(len(items) >= share for items in waiting.values()) and taken:
+            assert max(taken.values()) <= share
+
+
+def ready_before(claims: list[Claim]) -> list[WorkItem]:
+    """Return the claimed items in the order of their turns."""
+    these = WorkItem.select().where(WorkItem.id << [claim.item_id for claim in claims])
+    return [*these.order_by(WorkItem.priority.desc(), WorkItem.available_at, WorkItem.id)]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"types": ["TICKET", "INVOICE"]}, {"tenants": ["a", "b", "c"]}, {"fair": True}]
+)
+@pytest.mark.parametrize("n", [4, 25])
+def test_a_claim_locks_what_it_takes_and_no_more(
+    myloware: Store, mixed: list[Work], options: dict[str, Any], n: int
+) -> None:
+    """Before it is committed, all others are there for the next claim."""
+    myloware.db.execute_sql("UPDATE work_orders SET status = 'PROCESSING'")  # or the second claim waits for the first
+    left = len(ready(options.get("types"), options.get("tenants"))) - n
+    with ThreadPoolExecutor(1) as pool, myloware.db.atomic():
+        assert n == len(mixed[0].claim("first", n, **options))
+        assert left == len(pool.submit(mixed[1].claim, "second", 1000, **options).result())
+
+
 def blocks_read(store: Store, statement: str, **values: Any) -> int:
     """Tell how many blocks a claim of five items touches, and put it back."""
     given = {"agent_id": "a", "n": 5, "attempt_ids": [str(uuid7()) for _ in range(5)], "lease": 60.0}
@@ -202,6 +334,51 @@ def test_a_session_that_began_with_an_empty_queue_claims_well_from_a_long_one(my
         assert entries_read(myloware, lambda: claims.extend(work.claim("agent", 4, **options))) < 100
         assert entries_read(myloware, lambda: work.finish(claims, [{}] * 4)) < 100
     assert 4 == len(claims)
+
+
+@pytest.mark.myloware_db(mode="clone")
+@pytest.mark.parametrize("whole", [0, 150], ids=["functions", "statements"])
+def test_a_drain_that_began_with_empty_tables_reads_what_it_needs(myloware: Store, whole: int) -> None:
+    """No index is read as a whole, and none that has no part in it.
+
+    Those statements that are planned anew each time (fail, release, heartbeat) may read small tables as a whole. An
+    index of what is queued or under way holds few rows, but also the entries of what was.
+    """
+    work, execute = myloware.work, myloware.db.execute_sql
+    narrowed: list[dict[str, Any]] = [{}, {"types": ["TICKET"]}, {"tenants": ["a", "b"]}, {"fair": True}]
+    with myloware.db.unit():
+        assert [[]] * 4 == [work.claim("agent", **options) for options in narrowed]
+        for _ in range(34):
+            for tenant in ("a", "b"):
+                submit(myloware, tenant, 15, TICKET)
+                submit(myloware, tenant, 15, INVOICE, priority=Priority.HIGH)
+            for options in narrowed:
+                held = work.claim("agent", 6, **options)
+                if whole:
+                    assert 6 == len(work.heartbeat(held))
+                    assert work.release(held[:1])
+                    assert work.fail(held[1:3], ["no"] * 2, delay=0)
+                    assert work.fail(held[3:4], ["no"], retry=False)
+                    held = held[4:]
+                _, held = work.finish_and_claim(held, [1] * len(held), "agent", 9, **options)
+                assert 9 == len(work.finish(held, [1] * 9))
+            assert work.index()
+            if whole:
+                assert {} == work.reap()
+        while claims := work.claim("agent", 50):
+            work.finish(claims, [1] * len(claims))
+        execute("SELECT pg_stat_force_next_flush()")
+        tables = "SELECT relname, seq_tup_read FROM pg_stat_user_tables WHERE relname = ANY (%s)"
+        rows = dict(execute(tables, (["work_items", "work_orders", "attempts", "dead_letters"],)).fetchall())
+        indexes = "SELECT indexrelname, idx_tup_read FROM pg_stat_user_indexes WHERE idx_tup_read > 0"
+        entries = {name: count / 2040 for name, count in execute(indexes).fetchall()}
+
+    assert 2040 == WorkItem.select().count()
+    assert all(count <= whole * 2040 for count in rows.values()), rows
+    assert "work_orders_tenant_status_created_at_idx" not in entries
+    # A failure that ends an order asks whether it has items.
+    assert entries.pop("work_items_work_order_status_type_idx", 0) <= (1 if whole else 0)
+    assert {} == {name: count for name, count in entries.items() if count > 5}
 
 
 @pytest.mark.myloware_db(mode="clone")

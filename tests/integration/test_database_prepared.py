@@ -49,12 +49,12 @@ def test_a_prepared_statement_survives_a_migration(myloware: Store) -> None:
     """A newer version has recreated the function with another result."""
     with myloware.db.unit():
         work(myloware, 6)
-        arguments = "uuid[], uuid[], jsonb, bool, text, bool"
+        arguments = "uuid[], uuid[], jsonb, bool, text, bool, bool"
         (body,) = myloware.db.execute_sql(
             f"SELECT pg_get_functiondef('finish_work_items({arguments})'::regprocedure)"
         ).fetchone()
         myloware.db.execute_sql(f"DROP FUNCTION finish_work_items({arguments})")
-        myloware.db.execute_sql(body.replace("RETURNS uuid[]", "RETURNS text[]").replace("%", "%%"))
+        myloware.db.execute_sql(body.replace("OUT refused uuid[]", "OUT refused text[]").replace("%", "%%"))
         work(myloware, 1)
 
 

@@ -396,7 +396,7 @@ def test_an_own_trigger_finishes_items(myloware: Store) -> None:
     myloware.db.execute_sql("""
         CREATE FUNCTION answer() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
-            PERFORM finish_work_items(ARRAY[NEW.item_id], ARRAY[NEW.attempt_id], '[1]', false, NULL, false);
+            PERFORM finish_work_items(ARRAY[NEW.item_id], ARRAY[NEW.attempt_id], '[1]', false, NULL, false, false);
             RETURN NEW;
         END
         $$

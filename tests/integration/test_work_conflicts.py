@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from myloware_store import DeadLetter, LeaseLost, Outcome, Priority, WorkItem, WorkItemType
+from myloware_store import ApprovalDecision, DeadLetter, LeaseLost, Outcome, Priority, WorkItem, WorkItemType
 from tests.integration.conftest import until, until_blocked
 
 if TYPE_CHECKING:
@@ -28,6 +28,30 @@ def test_a_second_finish_counts_as_accepted_inside_a_transaction(myloware: Store
     accepted = myloware.transact(lambda: myloware.work.finish([first, second], [99, 2]))
     assert {first.item_id, second.item_id} == accepted
     assert {1, 2} == {item.result for item in WorkItem.select()}
+
+
+@pytest.mark.parametrize("gate", [True, False])
+def test_a_second_finish_is_accepted_if_it_is_the_same(myloware: Store, gate: bool) -> None:  # noqa: FBT001
+    """By the tenant whose item it is, and with the same `gate`, also after the decision; otherwise it is refused."""
+    with myloware.tenant("acme"):
+        myloware.work.submit([INVOICE])
+    claims = myloware.work.claim("agent")
+    accepted = {claims[0].item_id}
+    assert accepted == myloware.work.finish(claims, [1], gate=gate)
+
+    def again() -> None:
+        assert (accepted, set()) == tuple(myloware.work.finish(claims, [2], gate=same) for same in (gate, not gate))
+        with myloware.tenant("acme"):
+            assert accepted == myloware.work.finish(claims, [2], gate=gate)
+        with myloware.tenant("globex"):
+            assert set() == myloware.work.finish(claims, [2], gate=gate)
+
+    again()
+    if gate:
+        for decision in (ApprovalDecision.ESCALATED, ApprovalDecision.APPROVED):
+            myloware.approvals.decide(claims[0].item_id, approver_id="kim", decision=decision, policy_version="1")
+            again()
+    assert 1 == WorkItem.get().result
 
 
 def test_a_finish_that_met_its_first_call_is_accepted(myloware: Store) -> None:
@@ -113,6 +137,31 @@ def test_orders_are_locked_in_the_order_of_their_ids(myloware: Store) -> None:
             until_blocked(myloware, claiming)
             assert (20,) == myloware.db.execute_sql(free, (orders,)).fetchone()
         assert 20 == len(claiming.result())
+
+
+@pytest.mark.myloware_db(mode="clone")
+def test_finish_and_claim_lock_all_their_orders_in_one_order(myloware: Store) -> None:
+    """A claim that waits for an order may have found others PENDING of which items have been finished meanwhile."""
+    work = myloware.work
+    first, second = sorted([work.submit([INVOICE] * 3).id, work.submit([INVOICE] * 2).id])
+    WorkItem.update(type="TICKET").where(WorkItem.work_order == second).execute()
+    urgent = WorkItem.get(WorkItem.work_order == second)
+    WorkItem.update(priority=Priority.URGENT).where(WorkItem.id == urgent.id).execute()
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype IN ('transactionid', 'tuple')"
+    with ThreadPoolExecutor(2) as pool:
+        with myloware.db.atomic():
+            assert first == work.claim("agent", types=["INVOICE"])[0].work_order_id
+            claiming = pool.submit(work.claim, "other", 2, tenants=["default"])
+            until_blocked(myloware, claiming)
+            held = pool.submit(work.claim, "third", types=["TICKET"]).result()
+            both = pool.submit(work.finish_and_claim, held, [1], "third")
+            until(lambda: both.done() or myloware.db.execute_sql(waiting).fetchone()[0] > 1)
+        assert {first, second} == {claim.work_order_id for claim in claiming.result()}
+        accepted, claims = both.result()
+    assert ({second}, {first}) == ({claim.work_order_id for claim in held}, {claim.work_order_id for claim in claims})
+    assert {claim.item_id for claim in held} == accepted
+    deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    assert (0,) == myloware.db.execute_sql(deadlocks).fetchone()
 
 
 def test_a_call_of_its_own_is_made_again_after_a_deadlock(myloware: Store) -> None:

@@ -29,10 +29,11 @@ def test_documents_are_checked_where_a_schema_is_active(myloware: Store) -> None
     myloware.work.submit([INVOICE])
     activate(myloware)
     myloware.work.submit([good, {"type": "TICKET", "content": "no JSON"}])
+    myloware.work.submit([{"type": "TICKET", "content": "no JSON"}])
     with pytest.raises(InvalidDocument) as caught:
         myloware.work.submit([good, INVOICE, {"type": "INVOICE", "content": "{}"}])
     assert {1, 2} == {problem.document for problem in caught.value.problems}
-    assert 2 == WorkOrder.select().count()
+    assert 3 == WorkOrder.select().count()
     myloware.schemas.deactivate("invoice")
     myloware.work.submit([INVOICE])
 
