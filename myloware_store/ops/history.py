@@ -208,7 +208,7 @@ def make_status(history: Iterable[tuple[str, str | None]], directory: Path) -> M
 
 def _history(database: StoreDatabase) -> list[tuple[str, Any]]:
     try:
-        rows: list[tuple[str, Any]] = database.execute_sql(history_query(database.settings)).fetchall()
+        rows: list[tuple[str, Any]] = database.execute_sql(history_query(database.settings), reads=True).fetchall()
     except MissingObject as fault:
         if fault.sqlstate not in {"42P01", "3F000"}:
             raise
