@@ -48,11 +48,20 @@ SELECT tenant_id, id, 'agent', 'COMPLETED', 1, now() FROM done
 _NOISE = ("Output", "Buffers", "Planning", "Index Searches", "Heap Fetches", "Storage", "Sort Method", "Batches")
 _LONG_LIST = re.compile(r"'\{[^}]{60,}\}'")
 
-_BRANCHES = re.findall(r"places := ARRAY\(\n(.*?)\n            \);", CLAIM_WORK_ITEMS, re.DOTALL)
+_BRANCHES = [
+    whole or counted
+    for whole, counted in re.findall(
+        r"places := ARRAY\(\n(.*?)\n            \);|(WITH seen .*?)\n\s+INTO places, looked;",
+        CLAIM_WORK_ITEMS,
+        re.DOTALL,
+    )
+]
 _SETTINGS = re.findall(r"SET (\w+) = (\w+)", CLAIM_WORK_ITEMS.partition("AS $$")[0])
 # The variables of the functions: types and values.
 _IN_CLAIM = {
     "most": ("int", 10),
+    "look": ("int", 10),
+    "ended": ("uuid[]", []),
     "agent": ("text", "agent"),
     "of_types": ("text[]", ["TICKET"]),
     "kinds": ("text[]", ["TICKET"]),
@@ -168,7 +177,7 @@ def finishing(store: Store, held: list[Claim]) -> str:
         "gated": ("bool", False),
         "of_tenant": ("text", None),
     }
-    return explained_within(store, part(FINISH_WORK_ITEMS, "WITH finished").replace("INTO held, orders", ""), given)
+    return explained_within(store, part(FINISH_WORK_ITEMS, "WITH finished").replace("INTO held, ended", ""), given)
 
 
 def sections(store: Store) -> str:
