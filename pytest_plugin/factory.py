@@ -94,6 +94,7 @@ class WorkItemFields(_Owned, total=False):
     max_attempts: int
     current_attempt_id: UUID | str | None
     awaiting_approval: bool
+    searchable: bool
     updated_at: datetime
 
 
