@@ -213,9 +213,10 @@ def test_a_run_ends_once(myloware_db: StoreDatabase, old: str, new: str) -> None
     assert (new if (old, new) in LEGAL_RUN else old) == status_of(myloware_db, "runs", run)
 
 
-def test_an_order_counts_from_nothing(myloware_db: StoreDatabase) -> None:
+@pytest.mark.parametrize(("opened", "failed"), [(5, 3), (5, 0), (0, 3)])
+def test_an_order_counts_from_nothing(myloware_db: StoreDatabase, opened: int, failed: int) -> None:
     """Whatever counters an order is inserted with, they are those of its items."""
-    order = add_order(myloware_db, open_items=5, failed_items=3)
+    order = add_order(myloware_db, open_items=opened, failed_items=failed)
     assert ("PENDING", 0, 0) == state(myloware_db, order)
     add_item(myloware_db, order)
 

@@ -184,13 +184,27 @@ def test_an_item_that_was_failed_by_hand_is_replayed(myloware: Store) -> None:
     live(myloware)
     by_sql(myloware, "FAILED")
     (letter,) = myloware.dead_letters.list()
-    assert ("work_items", "the item was failed by hand", "Invoice 17") == (
+    assert ("work_items", "the item was failed by hand", "Invoice 17", 0) == (
         letter.source,
         letter.error,
         letter.payload["content"],
+        letter.retry_count,
     )
     assert {letter.id} == myloware.dead_letters.replay([letter.id], by="kim")
     assert 1 == len(myloware.work.claim("other"))
+
+
+@pytest.mark.parametrize(("tries", "most"), [(1, 2), (2, 2), (3, 3)])
+def test_an_item_that_is_queued_by_hand_has_a_try_left(myloware: Store, tries: int, most: int) -> None:
+    """It gets one more only if it has none, and other items get none."""
+    other = myloware.work.submit([ITEM], max_attempts=1, priority="URGENT")
+    assert myloware.work.claim("agent")
+    myloware.work.submit([ITEM], max_attempts=tries)
+    live(myloware)
+    (moved,) = WorkItem.select().where(WorkItem.work_order != other.id)
+    myloware.db.execute_sql("UPDATE work_items SET status = 'QUEUED' WHERE id = %s", (str(moved.id),))
+    assert [1] == [item.max_attempts for item in myloware.work.items(other.id)]
+    assert most == WorkItem.get_by_id(moved.id).max_attempts
 
 
 @pytest.mark.parametrize("status", ["QUEUED", "COMPLETED", "FAILED"])

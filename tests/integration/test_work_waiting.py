@@ -123,6 +123,25 @@ def test_nobody_is_told_where_nobody_listens(myloware: Store, heard: connection)
         assert notices(heard) == 1
 
 
+def test_nobody_is_told_of_what_cannot_be_claimed_yet(myloware: Store, heard: connection) -> None:
+    """Items by hand that are queued for later, or not queued at all."""
+    order = myloware.work.submit([INVOICE])
+    insert = """
+        INSERT INTO work_items (tenant_id, work_order_id, type, content, available_at, status)
+        SELECT tenant_id, id, 'TICKET', 'x', now() + %s * interval '1 hour', %s FROM work_orders
+    """
+    with Listener(myloware.db) as listener:
+        assert listener.arm()
+        myloware.db.execute_sql(insert, (1, "QUEUED"))
+        myloware.db.execute_sql(insert, (0, "PROCESSING"))
+        myloware.db.execute_sql("UPDATE work_items SET available_at = available_at + interval '1 day'")
+        myloware.db.execute_sql("UPDATE work_items SET content = 'y' WHERE status = 'PROCESSING'")
+        assert notices(heard) == 0
+        myloware.db.execute_sql("UPDATE work_items SET available_at = now() WHERE content = 'x'")
+        assert notices(heard) == 1
+    assert 3 == myloware.work.get(order.id).open_items
+
+
 def test_work_submitted_while_somebody_begins_to_wait_is_not_missed(myloware: Store, other: connection) -> None:
     """A transaction that told nobody holds up the arming until its work can be seen."""
     order = myloware.work.submit([INVOICE])
