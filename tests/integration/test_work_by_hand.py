@@ -194,6 +194,20 @@ def test_an_item_that_was_failed_by_hand_is_replayed(myloware: Store) -> None:
     assert 1 == len(myloware.work.claim("other"))
 
 
+@pytest.mark.parametrize("move", ["status = 'QUEUED'", "awaiting_approval = true"])
+def test_an_attempt_that_a_move_by_hand_ends_lasted_until_then(myloware: Store, move: str) -> None:
+    """Whether the item returns to the queue or is parked."""
+    myloware.work.submit([ITEM])
+    live(myloware)
+    myloware.db.execute_sql("UPDATE attempts SET started_at = started_at - interval '5 seconds'")
+    before = Attempt.get()
+    myloware.db.execute_sql(f"UPDATE work_items SET {move}")
+    attempt = Attempt.get()
+    assert ("FAILED", "its item was moved by hand") == (attempt.status, attempt.error)
+    assert attempt.duration_ms in range(5000, 300_000)
+    assert attempt.finished_at == attempt.updated_at > before.updated_at
+
+
 @pytest.mark.parametrize(("tries", "most"), [(1, 2), (2, 2), (3, 3)])
 def test_an_item_that_is_queued_by_hand_has_a_try_left(myloware: Store, tries: int, most: int) -> None:
     """It gets one more only if it has none, and other items get none."""
