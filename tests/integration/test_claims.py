@@ -330,8 +330,15 @@ def test_a_session_that_began_with_an_empty_queue_claims_well_from_a_long_one(my
             submit(myloware, "a", 2)
             submit(myloware, "a", 2, available_at=datetime.now(UTC) + timedelta(days=1))
             work.finish(work.claim("agent", **options), [{}])
-        claims = []
-        assert entries_read(myloware, lambda: claims.extend(work.claim("agent", 4, **options))) < 100
+        claims: list[Claim] = []
+
+        def reads_little() -> bool:
+            # An ANALYZE that the server does by itself keeps dead entries for as long as it lasts.
+            submit(myloware, "a", 4)
+            claims[:] = []
+            return entries_read(myloware, lambda: claims.extend(work.claim("agent", 4, **options))) < 100
+
+        until(reads_little)
         assert entries_read(myloware, lambda: work.finish(claims, [{}] * 4)) < 100
     assert 4 == len(claims)
 
@@ -346,6 +353,12 @@ def test_a_drain_that_began_with_empty_tables_reads_what_it_needs(myloware: Stor
     """
     work, execute = myloware.work, myloware.db.execute_sql
     narrowed: list[dict[str, Any]] = [{}, {"types": ["TICKET"]}, {"tenants": ["a", "b"]}, {"fair": True}]
+    # An ANALYZE that the server does by itself keeps dead entries for as long as it lasts.
+    snapshots = """
+        SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_xmin IS NOT NULL
+    """
+    disturbed = 0
     with myloware.db.unit():
         assert [[]] * 4 == [work.claim("agent", **options) for options in narrowed]
         for _ in range(34):
@@ -362,6 +375,7 @@ def test_a_drain_that_began_with_empty_tables_reads_what_it_needs(myloware: Stor
                     held = held[4:]
                 _, held = work.finish_and_claim(held, [1] * len(held), "agent", 9, **options)
                 assert 9 == len(work.finish(held, [1] * 9))
+            disturbed += execute(snapshots).fetchone()[0]
             assert work.index()
             if whole:
                 assert {} == work.reap()
@@ -378,7 +392,7 @@ def test_a_drain_that_began_with_empty_tables_reads_what_it_needs(myloware: Stor
     assert "work_orders_tenant_status_created_at_idx" not in entries
     # A failure that ends an order asks whether it has items.
     assert entries.pop("work_items_work_order_status_type_idx", 0) <= (1 if whole else 0)
-    assert {} == {name: count for name, count in entries.items() if count > 5}
+    assert {} == {name: count for name, count in entries.items() if count > (200 if disturbed else 5)}
 
 
 @pytest.mark.myloware_db(mode="clone")
