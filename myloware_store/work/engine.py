@@ -579,7 +579,7 @@ class Work(Repository):
             letters = new_ids(len(batch))
             return {**fence(claims), "errors": [error for _, error in batch], "letter_ids": letters, **options}
 
-        statement = _sql("fail") + _sql("give_up")
+        statement = _sql("fence") + _sql("fail") + _sql("give_up")
         given = [*zip(held, told, strict=True)]
         rows = self._rows(statement, values(given))
         if len(rows) < len(held):
@@ -609,7 +609,9 @@ class Work(Repository):
             LeaseLost: Inside the caller's transaction, if a claim no longer holds its item; none was released.
         """
         released = self._end(
-            _sql("release"), as_claims(claims), {"delay": None if delay is None else as_seconds(delay, "delay")}
+            _sql("fence") + _sql("release"),
+            as_claims(claims),
+            {"delay": None if delay is None else as_seconds(delay, "delay")},
         )
         self._horizons.forget()
         return released

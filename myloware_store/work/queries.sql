@@ -98,11 +98,12 @@ LEFT JOIN claim_work_items(
     %(mending)s, finished.ended
 ) AS claimed ON true
 
--- name: release
--- The attempt is deleted. Its id stays on the item, so that a repeated call is recognized.
+-- name: fence
+-- The beginning of `release` and of `fail`, not a statement by itself: lock the items that the given attempts may hold, and
+-- then, in `live`, those of the attempts whose leases have not ended.
 WITH fenced AS MATERIALIZED (
-    SELECT w.id, given.attempt_id
-    FROM unnest(%(item_ids)s::uuid[], %(attempt_ids)s::uuid[]) AS given (item_id, attempt_id)
+    SELECT w.id, given.attempt_id, given.n, w.attempt_count < w.max_attempts AS tries_left
+    FROM unnest(%(item_ids)s::uuid[], %(attempt_ids)s::uuid[]) WITH ORDINALITY AS given (item_id, attempt_id, n)
     JOIN work_items AS w ON w.id = given.item_id AND w.current_attempt_id = given.attempt_id
     WHERE w.status = 'PROCESSING' AND NOT w.awaiting_approval
         AND (%(tenant)s::text IS NULL OR w.tenant_id = %(tenant)s)
@@ -116,6 +117,9 @@ live AS MATERIALIZED (
     ORDER BY id
     FOR NO KEY UPDATE
 ),
+
+-- name: release
+-- The attempt is deleted. Its id stays on the item, so that a repeated call is recognized.
 held AS (
     SELECT fenced.* FROM fenced JOIN live ON live.id = fenced.attempt_id
 ),
@@ -146,22 +150,6 @@ forgotten AS (
 SELECT id FROM held UNION SELECT id FROM released_before
 
 -- name: fail
-WITH fenced AS MATERIALIZED (
-    SELECT w.id, given.attempt_id, given.n, w.attempt_count < w.max_attempts AS tries_left
-    FROM unnest(%(item_ids)s::uuid[], %(attempt_ids)s::uuid[]) WITH ORDINALITY AS given (item_id, attempt_id, n)
-    JOIN work_items AS w ON w.id = given.item_id AND w.current_attempt_id = given.attempt_id
-    WHERE w.status = 'PROCESSING' AND NOT w.awaiting_approval
-        AND (%(tenant)s::text IS NULL OR w.tenant_id = %(tenant)s)
-    ORDER BY w.id
-    FOR NO KEY UPDATE OF w
-),
-live AS MATERIALIZED (
-    SELECT id FROM attempts
-    WHERE id = ANY (ARRAY(SELECT attempt_id FROM fenced))
-        AND status IS NOT DISTINCT FROM 'STARTED' AND lease_expires_at > statement_timestamp()
-    ORDER BY id
-    FOR NO KEY UPDATE
-),
 held AS (
     SELECT fenced.id, attempt_id, n, %(retry)s AND tries_left AS again, (%(errors)s::text[])[n] AS error,
         'FAILED'::attempt_status AS ended_as,

@@ -252,7 +252,7 @@ def test_how_far_indexing_lags_is_told(myloware: Store) -> None:
 
 @pytest.mark.parametrize("rows", [0, 3000])
 def test_each_part_has_its_index(myloware: Store, rows: int) -> None:
-    """No table is read from beginning to end, neither where it is empty nor where it is full."""
+    """Neither an empty nor a full table is read as a whole."""
     submit(myloware, "printer")
     (order_id,) = myloware.db.execute_sql("SELECT id FROM work_orders").fetchone()
     sql = """
