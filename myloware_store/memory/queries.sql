@@ -276,38 +276,42 @@ sample AS MATERIALIZED (
 -- How much each word of the query weighs in BM25, and which are the rarest: `so_far` counts the documents of a word and of
 -- those that are rarer.
 size AS MATERIALIZED (
-    SELECT greatest(1, count(*)) AS docs, greatest(1, COALESCE(avg(length(search)), 1)) AS average,
-        greatest(1, count(*) / COALESCE(max(share), 1)) AS total
-    FROM sample
+    SELECT docs, greatest(1, docs / share) AS total, average
+    FROM (
+        SELECT greatest(1, count(*))::float8, COALESCE(max(share), 1), greatest(1, COALESCE(avg(length(search)), 1))::float8
+        FROM sample
+    ) AS summed (docs, share, average)
+),
+counted AS MATERIALIZED (
+    SELECT term, total, total * greatest((SELECT count(*) FROM sample WHERE search @@ term), 0.5) / docs AS held_by
+    FROM terms CROSS JOIN size
+    WHERE term IS NOT NULL
 ),
 words AS MATERIALIZED (
     SELECT term, held_by, ln(1 + (total - held_by + 0.5) / (held_by + 0.5)) AS weight,
         row_number() OVER rarest_first AS place, sum(held_by) OVER rarest_first AS so_far
-    FROM (
-        SELECT term, total * greatest((SELECT count(*) FROM sample WHERE search @@ term), 0.5) / docs AS held_by, total
-        FROM terms CROSS JOIN size
-        WHERE term IS NOT NULL
-    ) AS counted
+    FROM counted
     WINDOW rarest_first AS (ORDER BY held_by, term::text ROWS UNBOUNDED PRECEDING)
 )
 
 -- name: whole
--- Candidates hold one of the rarest words; if even the rarest is common, all of them. If these are too few, they hold any.
+-- Candidates hold one of the rarest words; if even the rarest is common, all of the words. If these are too few, others hold
+-- the next words, as many as it takes by the estimates.
 whole AS MATERIALIZED (
     SELECT {every} AS every, query_all('{{}}', '{{}}', %(excluded)s::text[]) AS others,
-        string_agg(term::text, ' | ')::tsquery AS any_word,
         string_agg(term::text, ' | ') FILTER (WHERE place = 1 OR so_far <= {few})::tsquery AS rare_words,
+        string_agg(term::text, ' | ') FILTER (WHERE so_far - held_by < greatest({few}, %(depth)s))::tsquery AS more_words,
         min(held_by) > {most} AS common
     FROM words
 ),
 queries AS MATERIALIZED (
-    SELECT CASE WHEN common THEN COALESCE(every, rare_words) ELSE rare_words END && others AS rare, any_word && others AS any_word
+    SELECT CASE WHEN common THEN COALESCE(every, rare_words) ELSE rare_words END && others AS rare, more_words && others AS more
     FROM whole
 )
 
 -- name: whole_phrase
 whole AS MATERIALIZED (SELECT {every} AS every),
-queries AS MATERIALIZED (SELECT every AS rare, NULL::tsquery AS any_word FROM whole)
+queries AS MATERIALIZED (SELECT every AS rare, NULL::tsquery AS more FROM whole)
 
 -- name: candidates
 -- Index: mem_docs_search_idx. Both are read only as far as the LIMITs below ask, but are planned as if they were read whole:
@@ -318,21 +322,23 @@ rare AS MATERIALIZED (
 others AS MATERIALIZED (
     SELECT m.id, m.search FROM mem_docs AS m
     WHERE (SELECT count(*) FROM (SELECT FROM rare LIMIT %(depth)s) AS enough) < %(depth)s
-        AND m.search @@ (SELECT any_word FROM queries) AND NOT m.search @@ (SELECT rare FROM queries) AND {condition}
+        AND m.search @@ (SELECT more FROM queries) AND NOT m.search @@ (SELECT rare FROM queries) AND {condition}
 )
 
 -- name: ranked
 -- BM25 (Robertson and Zaragoza, "The Probabilistic Relevance Framework", 2009), as a share of what a document could reach.
 -- Under ts_rank a word counts 1 for its first place, 1/4 for the second, 1/9...; other forms of words, of class C, count less.
 {found} AS MATERIALIZED (
-    SELECT id, {all_words} + COALESCE(score / (SELECT (%(k1)s::float8 + 1) * sum(weight) FROM words), 0) AS score
-    FROM (
-        (SELECT * FROM rare LIMIT greatest({most}, %(depth)s)) UNION ALL (SELECT * FROM others LIMIT greatest({most}, %(depth)s))
+    SELECT id, {all_words} + COALESCE(score / (SELECT (k1 + 1) * sum(weight) FROM words), 0) AS score
+    FROM (SELECT %(k1)s::float8, %(b)s::float8) AS parameters (k1, b)
+    CROSS JOIN (
+        (SELECT * FROM rare LIMIT greatest({most}, %(depth)s))
+        UNION ALL (SELECT * FROM others LIMIT greatest({most}, %(depth)s))
     ) AS c
     CROSS JOIN LATERAL (
-        SELECT sum(weight * times * (%(k1)s::float8 + 1) / (times + %(k1)s * (1 - %(b)s + %(b)s * length(c.search) / average)))
+        SELECT sum(weight * times * (k1 + 1) / (times + k1 * (1 - b + b * length(c.search) / average)))
         FROM words CROSS JOIN size
-        CROSS JOIN LATERAL (SELECT 1.64493406685 * ts_rank('{{1, 0.1, 1, 1}}', c.search, term)) AS counted (times)
+        CROSS JOIN LATERAL (SELECT 1.64493406685 * ts_rank('{{1, 0.1, 1, 1}}', c.search, term) OFFSET 0) AS counted (times)
         WHERE times > 0
     ) AS weighed (score)
     ORDER BY score DESC, id
@@ -370,8 +376,12 @@ fused AS MATERIALIZED (
     SELECT id, n.distance, n.place AS vector_rank, f.place AS text_rank,
         COALESCE(%(vector_weight)s::float8 / (%(rrf_k)s + n.place), 0)
             + COALESCE(%(text_weight)s::float8 / (%(rrf_k)s + f.place), 0) AS score
-    FROM (SELECT id, distance, row_number() OVER (ORDER BY distance, id) AS place FROM near) AS n
-    FULL JOIN (SELECT id, row_number() OVER (ORDER BY score DESC, id) AS place FROM found) AS f USING (id)
+    FROM (
+        SELECT id, distance, row_number() OVER (ORDER BY distance, id) AS place FROM near WHERE %(vector_weight)s > 0
+    ) AS n
+    FULL JOIN (
+        SELECT id, row_number() OVER (ORDER BY score DESC, id) AS place FROM found WHERE %(text_weight)s > 0
+    ) AS f USING (id)
     ORDER BY score DESC, id
     LIMIT %(k)s
 )

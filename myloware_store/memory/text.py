@@ -34,8 +34,9 @@ SAMPLED = 500
 FEW = 700
 """Documents with rare words that are ranked. With 5,000 it takes three times as long, and finds the same."""
 
-MOST = 20_000
-"""Most documents that are ranked: if even the rarest word is in more, those with all the words come first."""
+MOST = 5_000
+"""Most documents that are ranked, in the order of storage. If even the rarest word is in more, only those with all the
+words are ranked."""
 
 LATEST = 1_000
 """How many of the documents changed last are read for a query of excluded words only, which no index serves."""

@@ -232,6 +232,7 @@ def test_only_so_many_matches_are_ranked(myloware: Store, monkeypatch: pytest.Mo
     monkeypatch.setattr(text, "FEW", 5)
     myloware.memory.upsert([{"type": "CONTEXT", "content": f"same word {n}"} for n in range(30)])
     (both,) = myloware.memory.upsert([{"type": "CONTEXT", "content": "a word for the last one of others"}])
+    myloware.db.execute_sql("ANALYZE mem_docs")
     assert [3, 10, 31] == [len(myloware.memory.search_text("word", k=k)) for k in (3, 10, 100)]
     assert both == myloware.memory.search_text("word others same last", k=1)[0].id
     assert both == myloware.memory.search_text("word others", k=1)[0].id
