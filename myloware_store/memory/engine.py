@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -267,7 +268,7 @@ class Memory(Repository):
         self,
         ids: Iterable[UUID | str] | UUID | str | None = None,
         *,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002  the settled name
+        filter: Mapping[Any, Any] | None = None,  # noqa: A002  the settled name
     ) -> int:
         """Delete documents by their ids or by a filter, in one statement, all of them or none.
 
@@ -295,7 +296,7 @@ class Memory(Repository):
                 )
             condition = scope(compiled, current_tenant())
         ((deleted,),) = self._rows(_sql("delete").format(condition=condition.sql), condition.parameters)
-        return int(deleted)
+        return int(deleted) if deleted else len(self._nothing(filter))
 
     def missing_embeddings(self, limit: int = 100, *, share: tuple[int, int] = (0, 1)) -> list[MemoryDoc]:
         """Return documents without an embedding, oldest first.
@@ -353,7 +354,7 @@ class Memory(Repository):
         vector: Any,
         *,
         k: int = 10,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002  the settled name
+        filter: Mapping[Any, Any] | None = None,  # noqa: A002  the settled name
         min_similarity: float | None = None,
         mode: Literal["auto", "exact", "ann"] = "auto",
         with_embedding: bool = False,
@@ -405,7 +406,8 @@ class Memory(Repository):
                 similarity="1 - r.distance",
                 with_embedding=with_vectors,
             )
-        return search.find(self._db, statement, {**near.parameters, "furthest": furthest}, near.settings)
+        hits = search.find(self._db, statement, {**near.parameters, "furthest": furthest}, near.settings)
+        return hits or self._nothing(filter)
 
     def mmr(
         self,
@@ -414,7 +416,7 @@ class Memory(Repository):
         k: int = 10,
         fetch_k: int | None = None,
         lam: float = 0.5,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002  the settled name
+        filter: Mapping[Any, Any] | None = None,  # noqa: A002  the settled name
     ) -> list[Hit]:
         """Return k documents that are similar to a vector and unlike each other, in the order they were chosen.
 
@@ -450,7 +452,7 @@ class Memory(Repository):
         q: str,
         *,
         k: int = 10,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002  the settled name
+        filter: Mapping[Any, Any] | None = None,  # noqa: A002  the settled name
         match: Literal["web", "any", "phrase"] = "web",
         highlight: bool = False,
     ) -> list[Hit]:
@@ -493,7 +495,7 @@ class Memory(Repository):
             highlight=text.highlight(query) if as_flag(highlight, "highlight") else "NULL",
         )
         values = {**query.parameters, **condition.parameters, "depth": count}
-        return search.find(self._db, statement, values, search.SETTINGS)
+        return search.find(self._db, statement, values, search.SETTINGS) or self._nothing(filter)
 
     def hybrid(
         self,
@@ -501,7 +503,7 @@ class Memory(Repository):
         q: str,
         *,
         k: int = 10,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002  the settled name
+        filter: Mapping[Any, Any] | None = None,  # noqa: A002  the settled name
         rrf_k: float = 60,
         weights: Sequence[float] = (1, 1),
         pool: int | None = None,
@@ -560,12 +562,26 @@ class Memory(Repository):
             "vector_weight": vector_weight,
             "text_weight": text_weight,
         }
-        return search.find(self._db, statement, values, near.settings)
+        return search.find(self._db, statement, values, near.settings) or self._nothing(filter)
 
     def _docs(self, sql: str, values: Mapping[str, Any], *, reads: bool = False, **names: str) -> list[MemoryDoc]:
         """Run a statement that returns `doc_columns` and `vector`, and return its rows as documents."""
         rows = self._named(sql.format(doc_columns=_sql("doc_columns"), **names), values, reads=reads)
         return [_as_doc(**row) for row in rows]
+
+    def _nothing(self, filter: Mapping[Any, Any] | None) -> list[Any]:  # noqa: A002  the settled name
+        """Return an empty answer; warn if equality in its filter finds nothing because the values are in lists."""
+        equal, held = compile_filter(filter), compile_filter(filter, into_lists=True)
+        if "@>" in equal.sql:
+            sql = _sql("only_in_lists").format(equal=equal.sql, held=held.sql)
+            ((meant,),) = self._rows(sql, {**equal.parameters, **held.parameters}, reads=True)
+            if meant:
+                warnings.warn(
+                    f"no document meets the filter {shown(filter)}, but there are documents with these values in lists:"
+                    ' equality never looks into a list; write {"contains": value}',
+                    stacklevel=3,
+                )
+        return []
 
     def _require_transaction(self) -> None:
         if not self._db.transaction_open():
@@ -580,7 +596,7 @@ class Memory(Repository):
         return state if state.usable or (mode == "ann" and state.valid) else None
 
 
-def _condition(filter: Mapping[str, Any] | None) -> Condition:  # noqa: A002  the settled name
+def _condition(filter: Mapping[Any, Any] | None) -> Condition:  # noqa: A002  the settled name
     return scope(compile_filter(filter), current_tenant())
 
 

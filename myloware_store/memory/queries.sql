@@ -31,6 +31,11 @@ WITH found AS (
 )
 SELECT count(*) FROM gone
 
+-- name: only_in_lists
+-- Index: mem_docs_metadata_idx. Whether a filter finds nothing, but would if equality looked into lists.
+SELECT EXISTS (SELECT FROM mem_docs AS m WHERE {held} AND (%(tenant)s::text IS NULL OR m.tenant_id = %(tenant)s))
+    AND NOT EXISTS (SELECT FROM mem_docs AS m WHERE {equal} AND (%(tenant)s::text IS NULL OR m.tenant_id = %(tenant)s))
+
 -- name: missing_embeddings
 -- Index: mem_docs_missing_embedding_idx, read in its order.
 SELECT {doc_columns}, NULL AS vector
