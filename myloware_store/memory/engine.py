@@ -54,6 +54,7 @@ _ASSIGNMENTS = {
     "metadata": "metadata = %(metadata)s::jsonb",
     "embedding": "embedding = %(embedding)s::vector",
     "work_item_id": "work_item_id = %(work_item_id)s::uuid",
+    "expires_at": "expires_at = %(expires_at)s::timestamptz",
 }
 # An embedding describes a content.
 _KEPT_EMBEDDING = "embedding = CASE WHEN m.content = %(content)s THEN m.embedding END"
@@ -95,7 +96,8 @@ class Memory(Repository):
 
         Args:
             docs: `NewDoc`s, or mappings with `type` (a `MemDocType`) and `content` (text, 1 MiB at most), and
-                optionally `id`, `embedding` (`(1536,)` real numbers), `metadata` (a JSON object) and `work_item_id`.
+                optionally `id`, `embedding` (`(1536,)` real numbers), `metadata` (a JSON object), `work_item_id` and
+                `expires_at` (an aware datetime or an ISO text with an offset).
             on_conflict: For a document that exists already: `update` replaces it (its embedding stays if none is
                 given and the content is the same), `ignore` leaves it as it is, `error` refuses the whole batch.
             dedupe: How to recognize a document that exists already: by `id`, or also by `content_hash`, that is by the
@@ -178,7 +180,7 @@ class Memory(Repository):
         return sent
 
     def get(self, ids: Iterable[UUID | str] | UUID | str, *, with_embedding: bool = False) -> list[MemoryDoc]:
-        """Return documents by their ids, in that order; ids that do not exist are left out.
+        """Return documents by their ids, in that order; ids that do not exist, or have expired, are left out.
 
         Args:
             ids: The documents.
@@ -199,6 +201,7 @@ class Memory(Repository):
         metadata: Mapping[str, Any] | None = _UNCHANGED,
         embedding: Any = _UNCHANGED,
         work_item_id: UUID | str | None = _UNCHANGED,
+        expires_at: datetime | str | None = _UNCHANGED,
         if_unmodified_since: datetime | None = None,
     ) -> MemoryDoc:
         """Change the given values of one document; the others stay as they are.
@@ -213,6 +216,7 @@ class Memory(Repository):
             metadata: A JSON object that replaces the old one; None for an empty one.
             embedding: `(1536,)` real numbers; None removes it.
             work_item_id: The item it belongs to; None for no item.
+            expires_at: The time from which it is not found any more; None if it stays.
             if_unmodified_since: The `updated_at` of the document as it was read. Every change makes `updated_at` later,
                 so of two callers that read the same version only one changes it.
 
@@ -222,7 +226,7 @@ class Memory(Repository):
         Raises:
             InvalidInput: A value cannot be stored, or no value is given.
             InvalidVector: The embedding has a wrong shape, is zero, NaN or infinite.
-            NotFound: The document or the work item does not exist, or is another tenant's.
+            NotFound: The document or the work item does not exist, or is another tenant's, or the document has expired.
             MemoryConflict: The document was changed later than `if_unmodified_since`.
         """
         wanted = as_uuid(doc_id, "doc_id")
@@ -233,6 +237,7 @@ class Memory(Repository):
             "metadata": metadata,
             "embedding": embedding,
             "work_item_id": work_item_id,
+            "expires_at": expires_at,
         }
         values = {name: _sent(name, value) for name, value in given.items() if value is not _UNCHANGED}
         if not values:
@@ -298,6 +303,24 @@ class Memory(Repository):
         ((deleted,),) = self._rows(_sql("delete").format(condition=condition.sql), condition.parameters)
         return int(deleted) if deleted else len(self._nothing(filter))
 
+    def prune(self, limit: int = 1_000) -> int:
+        """Delete documents that have expired, those that expired first, in one transaction.
+
+        Workers call it beside `reap`. Expired documents are not found before either; until they are deleted, they only
+        take up space, and their ids.
+
+        Args:
+            limit: Most documents to delete in this call (1 to 100,000).
+
+        Returns:
+            How many were deleted; 0 if none is left, except for those that others are writing.
+
+        Raises:
+            InvalidInput: The limit is out of its bounds.
+        """
+        ((deleted,),) = self._rows(_sql("prune"), {"limit": as_count(limit, "limit")})
+        return int(deleted)
+
     def missing_embeddings(self, limit: int = 100, *, share: tuple[int, int] = (0, 1)) -> list[MemoryDoc]:
         """Return documents without an embedding, oldest first.
 
@@ -347,7 +370,8 @@ class Memory(Repository):
             "vectors": encode_texts(as_embeddings([vector for _, vector, _ in given], places)),
             "hashes": [content_hash for _, _, content_hash in given],
         }
-        return {row_id for (row_id,) in self._rows(_sql("set_embeddings"), values)}
+        statement = _sql("set_embeddings").format(visible=search.VISIBLE)
+        return {row_id for (row_id,) in self._rows(statement, values)}
 
     def similar(
         self,
@@ -488,7 +512,7 @@ class Memory(Repository):
         count = as_count(k, "k", most=search.MAX_HITS)
         condition = _condition(filter)
         statement = search.hits_of(
-            text.text_legs(query, condition.sql),
+            text.text_legs(query, f"{search.VISIBLE} AND {condition.sql}"),
             "found",
             order="r.score DESC, r.id",
             score="r.score",
@@ -544,7 +568,7 @@ class Memory(Repository):
         near = near or search.by_comparing(condition, depth, sent)
         query = text.typed(q, "web")
         statement = search.hits_of(
-            ",\n".join([near.sql, text.text_legs(query, condition.sql), _sql("fused")]),
+            ",\n".join([near.sql, text.text_legs(query, f"{search.VISIBLE} AND {condition.sql}"), _sql("fused")]),
             "fused",
             order="r.score DESC, r.id",
             score="r.score",
@@ -566,7 +590,9 @@ class Memory(Repository):
 
     def _docs(self, sql: str, values: Mapping[str, Any], *, reads: bool = False, **names: str) -> list[MemoryDoc]:
         """Run a statement that returns `doc_columns` and `vector`, and return its rows as documents."""
-        rows = self._named(sql.format(doc_columns=_sql("doc_columns"), **names), values, reads=reads)
+        rows = self._named(
+            sql.format(doc_columns=_sql("doc_columns"), visible=search.VISIBLE, **names), values, reads=reads
+        )
         return [_as_doc(**row) for row in rows]
 
     def _nothing(self, filter: Mapping[Any, Any] | None) -> list[Any]:  # noqa: A002  the settled name
@@ -600,11 +626,20 @@ def _condition(filter: Mapping[Any, Any] | None) -> Condition:  # noqa: A002  th
     return scope(compile_filter(filter), current_tenant())
 
 
-def _as_doc(*, type: str, created_at: datetime, updated_at: datetime, vector: Any, **values: Any) -> MemoryDoc:  # noqa: A002  the column's name
+def _as_doc(
+    *,
+    type: str,  # noqa: A002  the column's name
+    created_at: datetime,
+    updated_at: datetime,
+    expires_at: datetime | None,
+    vector: Any,
+    **values: Any,
+) -> MemoryDoc:
     return MemoryDoc(
         type=read_label(MemDocType, type),
         created_at=created_at.astimezone(UTC),
         updated_at=updated_at.astimezone(UTC),
+        expires_at=None if expires_at is None else expires_at.astimezone(UTC),
         embedding=None if vector is None else decode_binary(vector),
         **values,
     )
@@ -630,4 +665,6 @@ def _sent(name: str, value: Any) -> Any:
         return dump_json(as_object(value, name), name)
     if name == "embedding":
         return None if value is None else encode_text(value)
+    if name == "expires_at":
+        return None if value is None else as_time(value, name)
     return None if value is None else str(as_uuid(value, name))

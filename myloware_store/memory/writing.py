@@ -84,7 +84,8 @@ class Writing(Repository):
             "types": [row.type for row in rows],
             "items": [None if row.item_id is None else str(row.item_id) for row in rows],
         }
-        stands = {rows[n - 1].id: row_id for n, row_id in self._rows(_sql("same_contents"), values)}
+        same = _sql("same_contents").format(visible=_sql("visible"))
+        stands = {rows[n - 1].id: row_id for n, row_id in self._rows(same, values)}
         first: dict[tuple[Any, ...], UUID] = {}
         for row in rows:
             stand = first.setdefault(_key(row), stands.get(row.id, row.id))
@@ -121,7 +122,7 @@ class Writing(Repository):
 
     def _insert(self, batch: Batch, on_conflict: str) -> set[UUID]:
         """Insert or update the documents, and return the ids of those that were written."""
-        action = _sql("on_conflict_update" if on_conflict == "update" else "on_conflict_keep")
+        action = _sql("on_conflict_update") + ("" if on_conflict == "update" else f"\n{_sql('on_conflict_keep')}")
         columns = _sql("stored_columns")
         if len(batch.rows) < COPY_ROWS or not may_copy() or not self._may_create_tables():
             sql = _sql("upsert").format(stored_columns=columns, source=_sql("given"), action=action)
