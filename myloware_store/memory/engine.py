@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -61,6 +62,7 @@ _KEPT_EMBEDDING = "embedding = CASE WHEN m.content = %(content)s THEN m.embeddin
 
 _MAX_SHARES = 1_024
 _MOST = 1_000_000
+_ORDERS = ("created_at", "-created_at", "updated_at", "-updated_at")
 _UNCHANGED: Any = ...
 _sql = queries_beside(__file__)
 
@@ -588,14 +590,78 @@ class Memory(Repository):
         }
         return search.find(self._db, statement, values, near.settings) or self._nothing(filter)
 
-    def _docs(self, sql: str, values: Mapping[str, Any], *, reads: bool = False, **names: str) -> list[MemoryDoc]:
+    def list(
+        self,
+        filter: Mapping[Any, Any] | None = None,  # noqa: A002  the settled name
+        *,
+        order_by: Literal["created_at", "-created_at", "updated_at", "-updated_at"] = "created_at",
+        after: MemoryDoc | tuple[datetime | str, UUID | str] | None = None,
+        limit: int = 100,
+    ) -> builtins.list[MemoryDoc]:
+        """Return documents without a query, page by page.
+
+        By `created_at`, which never changes, the pages have every document once that exists from the first page to the
+        last, whatever others write meanwhile. By `updated_at`, a document that is changed meanwhile becomes the
+        newest: it comes again (oldest first), or not at all if its old place was not reached yet (newest first).
+
+        Args:
+            filter: Which documents to list, in the language of filters.
+            order_by: The order; with `-`, the newest first. Ties come in the order of their ids.
+            after: The last document of the page before, or its time (that of `order_by`) and id; None for the first
+                page. A document may have been changed or deleted since.
+            limit: Most documents to return (1 to 100,000).
+
+        Returns:
+            The documents, without their vectors; an empty list after the last page.
+
+        Raises:
+            InvalidInput: An argument is not valid.
+        """
+        column = as_choice(order_by, _ORDERS, "order_by").removeprefix("-")
+        falls = order_by.startswith("-")
+        condition = _condition(filter)
+        values: dict[str, Any] = {**condition.parameters, "limit": as_count(limit, "limit")}
+        beyond = "TRUE"
+        if after is not None:
+            given = (getattr(after, column), after.id) if isinstance(after, MemoryDoc) else after
+            if not isinstance(given, Sequence) or isinstance(given, str) or len(given) != 2:  # noqa: PLR2004  a pair
+                raise InvalidInput(f"after: {shown(after)} is neither a document nor a pair of its {column} and id")
+            values |= {"after_time": as_time(given[0], "after"), "after_id": str(as_uuid(given[1], "after"))}
+            beyond = _sql("after").format(column=column, beyond="<" if falls else ">")
+        found = self._docs(
+            _sql("list"),
+            values,
+            reads=True,
+            column=column,
+            direction="DESC" if falls else "ASC",
+            after=beyond,
+            condition=condition.sql,
+        )
+        return found if found or after is not None else self._nothing(filter)
+
+    def count(self, filter: Mapping[Any, Any] | None = None) -> int:  # noqa: A002  the settled name
+        """Return how many documents there are, exactly.
+
+        Args:
+            filter: Which documents to count, in the language of filters.
+
+        Raises:
+            InvalidInput: The filter is not valid.
+        """
+        condition = _condition(filter)
+        ((found,),) = self._rows(_sql("count").format(condition=condition.sql), condition.parameters, reads=True)
+        return int(found) if found else len(self._nothing(filter))
+
+    def _docs(
+        self, sql: str, values: Mapping[str, Any], *, reads: bool = False, **names: str
+    ) -> builtins.list[MemoryDoc]:
         """Run a statement that returns `doc_columns` and `vector`, and return its rows as documents."""
         rows = self._named(
             sql.format(doc_columns=_sql("doc_columns"), visible=search.VISIBLE, **names), values, reads=reads
         )
         return [_as_doc(**row) for row in rows]
 
-    def _nothing(self, filter: Mapping[Any, Any] | None) -> list[Any]:  # noqa: A002  the settled name
+    def _nothing(self, filter: Mapping[Any, Any] | None) -> builtins.list[Any]:  # noqa: A002  the settled name
         """Return an empty answer; warn if equality in its filter finds nothing because the values are in lists."""
         equal, held = compile_filter(filter), compile_filter(filter, into_lists=True)
         if "@>" in equal.sql:

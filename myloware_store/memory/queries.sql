@@ -18,6 +18,23 @@ JOIN mem_docs AS m ON m.id = given.id
 WHERE {visible} AND (%(tenant)s::text IS NULL OR m.tenant_id = %(tenant)s)
 ORDER BY given.n
 
+-- name: list
+-- Index: mem_docs_created_at_idx or mem_docs_updated_at_idx, read in its order, with or without a tenant: entries of
+-- other tenants are passed over in the index.
+SELECT {doc_columns}, NULL AS vector
+FROM mem_docs AS m
+WHERE {after} AND {visible} AND {condition}
+ORDER BY m.{column} {direction}, m.id {direction}
+LIMIT %(limit)s
+
+-- name: after
+(m.{column}, m.id) {beyond} (%(after_time)s::timestamptz, %(after_id)s::uuid)
+
+-- name: count
+-- Two counts: without a filter, the first reads an index alone, and the second only documents that expire.
+SELECT (SELECT count(*) FROM mem_docs AS m WHERE {condition})
+    - (SELECT count(*) FROM mem_docs AS m WHERE m.expires_at <= statement_timestamp() AND {condition})
+
 -- name: update
 -- Index: the primary key.
 UPDATE mem_docs AS m
