@@ -38,7 +38,7 @@ from myloware_store.memory.filters import Condition, compile_filter, scope
 from myloware_store.memory.index import MemoryIndex
 from myloware_store.memory.index.state import IndexStates
 from myloware_store.memory.rows import batches, embedded, read_batch
-from myloware_store.memory.writing import Writing
+from myloware_store.memory.writing import NearDuplicates, Writing
 from myloware_store.orm.repository import Repository
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from myloware_store.core.results import Hit
     from myloware_store.db.database import StoreDatabase
     from myloware_store.memory.index.state import IndexState
+    from myloware_store.memory.rows import Row
 
 __all__ = ["Memory"]
 
@@ -91,6 +92,8 @@ class Memory(Repository):
         *,
         on_conflict: Literal["update", "ignore", "error"] = "update",
         dedupe: Literal["id", "content_hash"] = "id",
+        min_similarity: float | None = None,
+        on_similar: Literal["skip", "update", "keep"] = "skip",
     ) -> list[UUID]:
         """Store documents in one transaction, all of them or none.
 
@@ -107,13 +110,21 @@ class Memory(Repository):
                 because documents are deleted with their items. Batches of one tenant that dedupe by content wait for
                 each other, until the end of the caller's transaction. In a transaction of the level REPEATABLE READ or
                 SERIALIZABLE they see the documents that existed when it began.
+            min_similarity: Look for near-duplicates: a document that exists already, or comes earlier in the batch, of
+                the same tenant, type and work item, whose embedding is at least this similar (cosine, 0 to 1) to that
+                of a new document. None (the default) looks for none. Each new document with an embedding costs a
+                search as by `similar`, which finds as many as the index's recall if it uses the index; batches of one
+                tenant wait for each other as with `content_hash`.
+            on_similar: For a document that has a near-duplicate: `skip` does not store it, `update` replaces the
+                most similar one by it (only with `on_conflict="update"`), `keep` stores both.
 
         Returns:
-            The ids of the documents, in their order; for a document that existed already, the id it has.
+            The ids of the documents, in their order; for a document that existed already, or has a near-duplicate
+            that stands for it, the id of that one.
 
         Raises:
-            InvalidInput: A document cannot be stored, an id comes twice or belongs to another tenant; nothing was
-                written.
+            InvalidInput: A document cannot be stored, an id comes twice or belongs to another tenant, or an option is
+                not valid; nothing was written.
             InvalidVector: An embedding has a wrong shape, is zero, NaN or infinite; nothing was written.
             MemoryConflict: `on_conflict` is `error` and a document exists already; nothing was written.
             NotFound: A work item does not exist, or is another tenant's; nothing was written.
@@ -121,13 +132,21 @@ class Memory(Repository):
         """
         as_choice(on_conflict, ("update", "ignore", "error"), "on_conflict")
         by_content = as_choice(dedupe, ("id", "content_hash"), "dedupe") == "content_hash"
+        near: NearDuplicates | None = None
+        as_choice(on_similar, ("skip", "update", "keep"), "on_similar")
+        if min_similarity is not None:
+            least = as_number(min_similarity, "min_similarity", least=0, most=1)
+            if on_similar == "update" and on_conflict != "update":
+                raise InvalidInput(f"on_similar: update replaces documents, and on_conflict is {on_conflict}")
+            if on_similar != "keep":
+                near = NearDuplicates(least, on_similar == "update", self._nearest)
         batch = read_batch(as_list(docs, "docs", NewDoc, Mapping), self._embedder)
         own = not self._db.transaction_open()
 
         def store() -> list[UUID]:
-            if own and by_content:
+            if own and (by_content or near):
                 self._db.execute_sql(_sql("read_committed"))
-            return self._writing.upsert(batch, on_conflict, by_content=by_content)
+            return self._writing.upsert(batch, on_conflict, by_content=by_content, near=near)
 
         return self._db.transact(store) if batch.rows else []
 
@@ -660,6 +679,12 @@ class Memory(Repository):
             sql.format(doc_columns=_sql("doc_columns"), visible=search.VISIBLE, **names), values, reads=reads
         )
         return [_as_doc(**row) for row in rows]
+
+    def _nearest(self, row: Row, vector: Any, least: float) -> UUID | None:
+        """Return the most similar document of a row's tenant, type and item, if it is at least so similar."""
+        same = {"tenant_id": row.tenant_id, "type": row.type, "work_item_id": row.item_id}
+        hits = self.similar(vector, k=1, filter=same, min_similarity=least)
+        return hits[0].id if hits else None
 
     def _nothing(self, filter: Mapping[Any, Any] | None) -> builtins.list[Any]:  # noqa: A002  the settled name
         """Return an empty answer; warn if equality in its filter finds nothing because the values are in lists."""
