@@ -36,6 +36,7 @@ from myloware_store.db.tenancy import current_tenant
 from myloware_store.memory import search, text
 from myloware_store.memory.filters import Condition, compile_filter, scope
 from myloware_store.memory.index import MemoryIndex
+from myloware_store.memory.index.metadata import build_metadata_index, drop_metadata_index
 from myloware_store.memory.index.state import IndexStates
 from myloware_store.memory.rows import batches, embedded, read_batch
 from myloware_store.memory.writing import NearDuplicates, Writing
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from myloware_store.core.embedding import Embedder
     from myloware_store.core.results import Hit
     from myloware_store.db.database import StoreDatabase
+    from myloware_store.memory.index.report import MetadataIndex
+    from myloware_store.memory.index.session import Progress
     from myloware_store.memory.index.state import IndexState
     from myloware_store.memory.rows import Row
 
@@ -670,6 +673,51 @@ class Memory(Repository):
         condition = _condition(filter)
         ((found,),) = self._rows(_sql("count").format(condition=condition.sql), condition.parameters, reads=True)
         return int(found) if found else len(self._nothing(filter))
+
+    def index_metadata(
+        self,
+        path: str | Sequence[str],
+        *,
+        kind: Literal["number", "text"] = "number",
+        progress: Progress | None = None,
+    ) -> MetadataIndex:
+        """Build an index on the values at a path of the metadata, for filters by `gt`, `gte`, `lt` and `lte`.
+
+        Readers and writers don't wait for it. If it is there, nothing happens; if its build was killed, it is built
+        again. `memory.index.status()` lists these indexes.
+
+        Args:
+            path: The path, as after `metadata.` in a filter, such as `amount` or `invoice.amount`; a tuple of keys if
+                one of them holds a dot.
+            kind: Whether numbers or texts are compared. Times in ISO 8601 of one offset are texts.
+            progress: Called with the current step, how many of its parts are done, and of how many (None if not known).
+
+        Returns:
+            The index.
+
+        Raises:
+            InvalidInput: The path or the kind is not valid, or a transaction is open, for which the build would wait.
+            VectorIndexError: The role does not own the table, or the connection goes through PgBouncer or to a standby.
+            DatabaseFault: The build failed, and left nothing.
+            ConnectionFailed: The connection was lost; run it again.
+        """
+        return build_metadata_index(self._db, path, kind, progress)
+
+    def drop_metadata_index(self, path: str | Sequence[str], *, kind: Literal["number", "text"] = "number") -> bool:
+        """Drop an index that `index_metadata` has built; readers and writers don't wait for it.
+
+        Args:
+            path: The path, as for `index_metadata`.
+            kind: Its kind.
+
+        Returns:
+            Whether there was such an index.
+
+        Raises:
+            InvalidInput: The path or the kind is not valid, or a transaction is open.
+            VectorIndexError: As for `index_metadata`.
+        """
+        return drop_metadata_index(self._db, path, kind)
 
     def _docs(
         self, sql: str, values: Mapping[str, Any], *, reads: bool = False, **names: str

@@ -29,13 +29,16 @@ from myloware_store.core.enums import MemDocType
 from myloware_store.core.errors import InvalidInput
 from myloware_store.core.values import MAX_NAME_CHARS, dump_json, require_text, shown
 
-__all__ = ["Condition", "compile_filter", "scope"]
+__all__ = ["TEXT_CHARS", "Condition", "compile_filter", "ordered_value", "path_keys", "scope"]
 
 MAX_CONDITIONS = 1_000
 """Most comparisons in one filter, every value of an `in` counted."""
 MAX_DEPTH = 16
 """How deeply `and`, `or` and `not` may be nested, and how many keys a path may have."""
 _MAX_BYTES = 64 * 1024  # of one value
+
+TEXT_CHARS = 200
+"""How many characters of a text `ordered_value` has, so that it always fits into an index."""
 
 _TRUE, _FALSE = "TRUE", "FALSE"
 _ORDERS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
@@ -89,6 +92,35 @@ def scope(condition: Condition, tenant: str | None) -> Condition:
         return condition
     sql = _joined("AND", ["m.tenant_id = %(tenant)s", condition.sql])
     return Condition(sql, {**condition.parameters, "tenant": tenant})
+
+
+def path_keys(given: Any, keys: Sequence[Any], name: str) -> list[str]:
+    """Return the keys of a path in the metadata, or raise InvalidInput."""
+    checked = [require_text(key, name) for key in keys]
+    if not 0 < len(checked) <= MAX_DEPTH or not all(0 < len(key) <= MAX_NAME_CHARS for key in checked):
+        raise InvalidInput(
+            f"{name}: {shown(given)} is not metadata.<path> of 1 to {MAX_DEPTH} keys,"
+            f" none empty or longer than {MAX_NAME_CHARS} characters"
+        )
+    return checked
+
+
+def ordered_value(there: str, kind: str) -> str:
+    """Return the expression that filters compare by order, and which an index can hold; NULL for other kinds.
+
+    A CASE, because the server may otherwise compare before it checks the kind.
+
+    Args:
+        there: The expression of the value at a path.
+        kind: `number`, or `text`, of which it has the first 200 characters.
+    """
+    if kind == "number":
+        return f"CASE jsonb_typeof({there}) WHEN 'number' THEN {there} END"
+    return f"left({_text(there)}, {TEXT_CHARS})"
+
+
+def _text(there: str) -> str:
+    return f"CASE jsonb_typeof({there}) WHEN 'string' THEN {there} #>> '{{}}' END"
 
 
 class _Compiler:
@@ -219,14 +251,9 @@ class _Path:
     """Comparisons of the value at a path of the metadata."""
 
     def __init__(self, compiler: _Compiler, given: str | tuple[Any, ...], keys: Sequence[Any], name: str) -> None:
-        self._keys = [require_text(key, name) for key in keys]
+        self._keys = path_keys(given, keys, name)
         self.name = f"{name}.{given}"
         self._compiler = compiler
-        if not 0 < len(keys) <= MAX_DEPTH or not all(0 < len(key) <= MAX_NAME_CHARS for key in self._keys):
-            raise InvalidInput(
-                f"{name}: {shown(given)} is not metadata.<path> of 1 to {MAX_DEPTH} keys,"
-                f" none empty or longer than {MAX_NAME_CHARS} characters"
-            )
 
     def exists(self) -> str:
         return f"{self._there()} IS NOT NULL"
@@ -241,15 +268,14 @@ class _Path:
         there, sent = self._there(), self._scalar(value)
         if isinstance(value, bool):
             raise InvalidInput(f"{self.name}: booleans have no order; their operators are eq, ne, in and exists")
-        # A CASE, because the server may otherwise compare before it checks the kind.
-        if isinstance(value, str):
-            kind, compared = (
-                "string",
-                f"({there} #>> '{{}}') COLLATE \"C\" {operator} {self._compiler.bind(value)}::text",
-            )
-        else:
-            kind, compared = "number", f"{there} {operator} {self._compiler.bind(sent)}::jsonb"
-        return f"CASE jsonb_typeof({there}) WHEN '{kind}' THEN {compared} ELSE FALSE END"
+        if not isinstance(value, str):
+            return f"{ordered_value(there, 'number')} {operator} {self._compiler.bind(sent)}::jsonb"
+        # An index has the beginnings only. In the order of code points, texts come in the order of their beginnings.
+        beginning, whole = self._compiler.bind(value[:TEXT_CHARS]), self._compiler.bind(value)
+        return (
+            f'({ordered_value(there, "text")} COLLATE "C" {operator[0]}= {beginning}::text'
+            f' AND {_text(there)} COLLATE "C" {operator} {whole}::text)'
+        )
 
     def _equals(self, value: Any) -> str:
         self._compiler.spend(1)

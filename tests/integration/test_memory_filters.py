@@ -85,8 +85,10 @@ def _kind(value: Any) -> str:
     return "number" if isinstance(value, int | float) else type(value).__name__
 
 
+LONG = ["é" * 200, "é" * 200 + "a", "é" * 199 + "z"]
+"""Texts around the length that an index on metadata has of them."""
 scalars = st.sampled_from(
-    [None, True, False, -1, 0, 9, 10, 10.0, 10.5, 1e300, 2**53 + 1, "", "9", "10", "Z", "a", "é", "%s"]
+    [None, True, False, -1, 0, 9, 10, 10.0, 10.5, 1e300, 2**53 + 1, "", "9", "10", "Z", "a", "é", "%s", *LONG]
 )
 values = scalars.filter(lambda value: value is not None)
 metadata = st.dictionaries(
@@ -99,7 +101,7 @@ metadata = st.dictionaries(
 dotted = st.sampled_from(["a", "b", "0", "a.a", "a.0", "b.a.b", "%(f0)s", "q'\"{"]).map("metadata.{}".format)
 paths = dotted | st.sampled_from([("metadata", "a.a"), ("metadata", "b", "0")])
 orders = st.sampled_from(["gt", "gte", "lt", "lte"])
-comparable = st.sampled_from([0, 9, 10, 10.0, 10.5, 1e300, 2**53, "", "9", "Z", "a", "é"])
+comparable = st.sampled_from([0, 9, 10, 10.0, 10.5, 1e300, 2**53, "", "9", "Z", "a", "é", *LONG])
 moments = st.integers(-2, 2).map(lambda hours: NOON + timedelta(hours=hours))
 items = [str(uuid.UUID(int=n)) for n in range(1, 3)]
 
