@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from myloware_store.core.arguments import as_choice
-from myloware_store.core.errors import ConnectionFailed, DatabaseFault, InvalidInput
+from myloware_store.core.errors import ConnectionFailed, DatabaseFault, InvalidInput, VectorIndexError
 from myloware_store.core.sql import queries_beside
 from myloware_store.memory.filters import ordered_value, path_keys
 from myloware_store.memory.index.report import MetadataIndex
@@ -55,9 +55,7 @@ def build_metadata_index(
     there = _find(database, name)
     if there is None or there.path is None or not there.valid:
         with open_session(database, progress or _silent, _COMMAND) as session:
-            _build(session, keys, kind, name)
-        there = _find(database, name)
-    assert there is not None  # noqa: S101  it was built
+            return _build(session, keys, kind, name)
     return there
 
 
@@ -72,8 +70,10 @@ def drop_metadata_index(database: StoreDatabase, path: str | Sequence[str], kind
     return True
 
 
-def _build(session: IndexSession, keys: list[str], kind: str, name: str) -> None:
-    there = _find(session, name)  # another process may have built it meanwhile
+def _build(session: IndexSession, keys: list[str], kind: str, name: str) -> MetadataIndex:
+    there = _find(session, name)
+    if there is not None and there.valid and there.path is not None:  # another process has built it meanwhile
+        return there
     if there is not None and not there.valid:
         session.command(f"DROP INDEX CONCURRENTLY IF EXISTS {name}", f"Dropping {name}")
         there = None
@@ -91,6 +91,10 @@ def _build(session: IndexSession, keys: list[str], kind: str, name: str) -> None
     # Until it knows how the values are spread, the planner takes a third of them to be above any bound.
     session.command("ANALYZE mem_docs", "Analyzing")
     session.execute_sql(f"COMMENT ON INDEX {name} IS %s", (json.dumps({"myloware": {"path": keys}}),))
+    built = _find(session, name)
+    if built is None:
+        raise VectorIndexError(f"the index {name} was dropped while it was built")
+    return built
 
 
 def _named(path: Any, kind: Any) -> tuple[list[str], str]:

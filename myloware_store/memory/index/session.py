@@ -55,7 +55,7 @@ class IndexSession(StoreDatabase):
         self.connect()
         allowed, owner, user, standby, read_only = self.execute_sql(_sql("rights")).fetchone()
         if standby:
-            raise VectorIndexError("this is a read-only standby: its vector index is built on its primary")
+            raise VectorIndexError("this is a read-only standby: its indexes are built on its primary")
         if not allowed:
             raise VectorIndexError(
                 f"the role {user} does not own mem_docs: have {owner} run `{self._command}`; until then"
