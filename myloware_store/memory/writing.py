@@ -136,6 +136,8 @@ class Writing(Repository):
             kept = np.zeros(len(rows), dtype=bool)
             for n, row in enumerate(rows):
                 stand = near.nearest(row, vectors[n], near.least)
+                if stand in there:  # the batch changes it
+                    stand = None
                 if stand is None and kept.any():
                     similarity = np.where(kept[:n], unit[:n] @ unit[n], -np.inf)
                     best = int(np.argmax(similarity))

@@ -122,6 +122,15 @@ def test_documents_that_are_there_are_not_compared(myloware: Store) -> None:
     assert 3 == MemDoc.select().count()
 
 
+@pytest.mark.parametrize("on_similar", ["skip", "update"])
+def test_a_document_that_the_batch_changes_stands_for_no_other(myloware: Store, on_similar: Any) -> None:
+    """What it was is gone after the batch: the new document would be lost with it."""
+    (changed,) = myloware.memory.upsert([doc("old", 0)])
+    batch = [doc("near the old", 5), doc("changed", 90, id=changed)]
+    ids = myloware.memory.upsert(batch, min_similarity=CLOSE, on_similar=on_similar)
+    assert {"near the old": ids[0], "changed": changed} == stored()
+
+
 def test_two_processes_store_one_of_two_near_duplicates(myloware: Store) -> None:
     """Whoever comes second sees what the first has stored."""
     start = threading.Barrier(4)
