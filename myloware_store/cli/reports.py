@@ -55,7 +55,6 @@ def up(report: UpReport, *, as_json: bool) -> None:
             "seeded": report.seeded,
             "valid": report.validation.valid,
             "findings": _as_dicts(findings),
-            "warnings": report.validation.warnings,
             "files": report.files,
             "next": following,
         }
@@ -73,7 +72,6 @@ def up(report: UpReport, *, as_json: bool) -> None:
     screen = Screen()
     screen.facts(rows)
     _list(screen, findings)
-    _warn(screen, report.validation)
     _look(screen, settings, following)
 
 
@@ -196,12 +194,11 @@ def validate(settings: Settings, report: ValidationReport, *, as_json: bool) -> 
     """Report every difference with its remedy."""
     if as_json:
         facts = {"valid": report.valid, "versions": report.versions, "findings": _as_dicts(report.findings)}
-        print_json({"url": name_of(settings), **facts, "warnings": report.warnings})
+        print_json({"url": name_of(settings), **facts})
         return
     screen = Screen()
     screen.facts({"Database": name_of(settings), "Schema": _verdict(report.findings)})
     _list(screen, report.findings)
-    _warn(screen, report)
 
 
 def recount(settings: Settings, corrected: Collection[UUID], *, as_json: bool) -> None:
@@ -295,11 +292,6 @@ def _verdict(findings: Sequence[Finding]) -> str:
 
 def _as_dicts(findings: Sequence[Finding]) -> list[dict[str, Any]]:
     return [attrs.asdict(finding) for finding in findings]
-
-
-def _warn(screen: Screen, report: ValidationReport) -> None:
-    for warning in report.warnings:
-        screen.line(f"\nwarning: {warning}")
 
 
 def _list(screen: Screen, findings: Sequence[Finding]) -> None:

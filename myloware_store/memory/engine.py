@@ -33,7 +33,7 @@ from myloware_store.core.values import MAX_TEXT_BYTES, dump_json, read_label, re
 from myloware_store.core.vectors import as_embeddings, decode_binary, encode_literal, encode_text, encode_texts
 from myloware_store.db.statements import LIFT_DEADLINES
 from myloware_store.db.tenancy import current_tenant
-from myloware_store.memory import search, text
+from myloware_store.memory import passages, search, text
 from myloware_store.memory.filters import Condition, compile_filter, scope
 from myloware_store.memory.index import MemoryIndex
 from myloware_store.memory.index.metadata import build_metadata_index, drop_metadata_index
@@ -501,33 +501,42 @@ class Memory(Repository):
         *,
         k: int = 10,
         filter: Mapping[Any, Any] | None = None,  # noqa: A002  the settled name
-        match: Literal["web", "any", "phrase"] = "web",
+        match: text.Match = "web",
         highlight: bool = False,
+        k1: float = text.K1,
+        b: float = text.B,
     ) -> list[Hit]:
         """Return the documents that match a query as people type it, best first.
 
-        Words are compared by their English stems, without stop words. Every text that a person can type is accepted; a
-        text without words finds nothing.
+        Documents are ranked by BM25 (Robertson and Zaragoza, "The Probabilistic Relevance Framework", 2009): a word
+        counts the more, the fewer documents have it. Words are compared by their English stems, without stop words,
+        whatever their case, their accents and the punctuation around them. Identifiers are found in every spelling:
+        HP-2025-0142 also as `hp2025 0142` or `0142`. Text in scripts without blanks between words (Chinese, Japanese,
+        Thai; also Korean) is compared by pairs of characters. Every text that a person can type is accepted; a text
+        without words finds nothing.
 
         Args:
-            q: The query; only the first 32 words and 2,000 characters count.
+            q: The query; only the first 32 words, 64 unspaced characters and 2,000 characters count.
             k: Most documents to return (1 to 10,000).
             filter: Which documents to search, in the language of filters.
             match: `web` understands `"a phrase"`, `or` and `-excluded`, and returns documents with all the words first;
-                if there are fewer than k, documents with any of the words follow. `any` returns documents with any of
-                the words, `phrase` documents with the words in a row.
+                documents with any of the words follow. `any` returns documents with any of the words, `phrase`
+                documents with the words in a row. `prefix` is `web` for words that begin like those of the query: it
+                reads the index entries of all of them. `part` finds words that contain those of the query (`Gebühr` in
+                `Mahngebühren`), and reads every document for it: about a second for 50,000.
             highlight: Whether each hit has the passages that match, from its first 10,000 characters, with the words
                 between `**`. This parses each hit's text.
+            k1: How much it counts if a document has a word several times, from 0 (nothing).
+            b: How much a word counts less in long documents, from 0 (nothing) to 1.
 
         Returns:
-            Hits with a `score`, from 0 to 1 by `ts_rank`, plus 1 for documents with all the words (with `any`: for
-            documents found through the index, if others are searched as well). Ties come in the order of their ids.
+            Hits with a `score`: the share of the largest BM25 score that a document could reach, from 0 to 1, plus 1
+            for documents with all the words (not with `any` and `part`). Ties come in the order of their ids.
 
-            The time is bounded: at most 5,000 matches (or k, if larger) are ranked, an arbitrary choice. Two kinds of
-            queries are not served by an index, and search only the 1,000 documents that were changed last: queries with
-            excluded words only (newest change first), and text in scripts without blanks between words (Chinese,
-            Japanese, Thai; also Korean). Such text is compared by pairs of characters, and scored by how many of
-            them (16 at most) are in the first 10,000 characters of a document.
+            The time is bounded. How many documents have a word is estimated from 500 of them, of the tenant in force
+            if there is one. The documents with the rarest words are ranked, some 700, and others if these are fewer
+            than k; if even the rarest word is common, 20,000 of those with all the words. A query with excluded words
+            only searches the 1,000 documents that were changed last, newest change first.
 
         Raises:
             InvalidInput: An argument is out of its bounds, or `q` contains a NUL character.
@@ -536,14 +545,21 @@ class Memory(Repository):
         count = as_count(k, "k", most=search.MAX_HITS)
         condition = _condition(filter)
         statement = search.hits_of(
-            text.text_legs(query, f"{search.VISIBLE} AND {condition.sql}"),
+            text.text_legs(query, f"{search.VISIBLE} AND {condition.sql}", of_tenant="tenant" in condition.parameters),
             "found",
             order="r.score DESC, r.id",
             score="r.score",
-            highlight=text.highlight(query) if as_flag(highlight, "highlight") else "NULL",
+            highlight=passages.matching_runs(query) if as_flag(highlight, "highlight") else "NULL",
         )
-        values = {**query.parameters, **condition.parameters, "depth": count}
-        return search.find(self._db, statement, values, search.SETTINGS) or self._nothing(filter)
+        values = {
+            **query.parameters,
+            **condition.parameters,
+            "depth": count,
+            "k1": as_number(k1, "k1", least=0, most=_MOST),
+            "b": as_number(b, "b", least=0, most=1),
+        }
+        hits = search.find(self._db, statement, values, search.SETTINGS) or self._nothing(filter)
+        return [passages.highlighted(hit, query) for hit in hits] if highlight else hits
 
     def hybrid(
         self,
@@ -591,8 +607,10 @@ class Memory(Repository):
         near = search.through_index(self._usable("auto"), condition, depth, sent, untested=False)
         near = near or search.by_comparing(condition, depth, sent)
         query = text.typed(q, "web")
+        visible = f"{search.VISIBLE} AND {condition.sql}"
+        legs = text.text_legs(query, visible, of_tenant="tenant" in condition.parameters)
         statement = search.hits_of(
-            ",\n".join([near.sql, text.text_legs(query, f"{search.VISIBLE} AND {condition.sql}"), _sql("fused")]),
+            ",\n".join([near.sql, legs, _sql("fused")]),
             "fused",
             order="r.score DESC, r.id",
             score="r.score",
@@ -609,6 +627,8 @@ class Memory(Repository):
             "rrf_k": as_number(rrf_k, "rrf_k", least=0, most=_MOST),
             "vector_weight": vector_weight,
             "text_weight": text_weight,
+            "k1": text.K1,
+            "b": text.B,
         }
         return search.find(self._db, statement, values, near.settings) or self._nothing(filter)
 

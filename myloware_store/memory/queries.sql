@@ -254,93 +254,155 @@ near AS MATERIALIZED (
     LIMIT %(nearest)s
 )
 
--- name: any_word
--- All matches are ranked by any of the words: ts_rank of an AND is quadratic in their positions, and next to 0 for an
--- AND with excluded words.
-replace(plainto_tsquery('english', %(words)s)::text, ' & ', ' | ')::tsquery
-
 -- name: every
--- Index: mem_docs_search_idx. `every` and `any_of` are read only as far as the LIMITs ask, but are planned as if they
--- were read whole: with LIMITs of their own the planner would hope to find enough matches early in a sequential scan.
-every AS MATERIALIZED (
-    SELECT m.id, ts_rank(m.search, {any_word}, 33) AS rank
-    FROM mem_docs AS m
-    WHERE querytree({every}) NOT IN ('', 'T') AND m.search @@ {every} AND {condition}
+query_all(%(phrases)s::text[], %(options)s::int[], %(excluded)s::text[])
+
+-- name: every_prefix
+regexp_replace(
+    query_all(%(phrases)s::text[], %(options)s::int[], %(excluded)s::text[])::text,
+    $$'((?:[^']|'')*)'(?::\*)?$$, $$'\1':*$$, 'g'
+)::tsquery
+
+-- name: terms
+terms AS MATERIALIZED (SELECT term FROM query_terms(%(words)s) AS term)
+
+-- name: prefix_terms
+terms AS MATERIALIZED (
+    SELECT regexp_replace(term::text, '''(:\*)?$', ''':*')::tsquery AS term FROM query_terms(%(words)s) AS term
+)
+
+-- name: part_terms
+-- All words of all documents are compared with those of the query.
+terms AS MATERIALIZED (
+    SELECT string_agg(DISTINCT quote_literal(word), ' | ')::tsquery AS term
+    FROM (
+        SELECT replace(substring(term::text FROM '^''(.*)''(?::\*)?$'), '''''', '''') FROM query_terms(%(words)s) AS term
+    ) AS asked (part)
+    JOIN mem_docs AS m ON {condition}
+    JOIN LATERAL unnest(tsvector_to_array(m.search)) AS word ON strpos(word, part) > 0
+    GROUP BY part
+)
+
+-- name: sample
+-- About as many documents as are wanted, from whole pages, and the share that they are of all. Pages hold as many as the last
+-- vacuum counted, or else one: a vector fills a page.
+sample AS MATERIALIZED (
+    SELECT m.search, share
+    FROM (
+        SELECT least(1, {sampled} / greatest(
+            1, pages * CASE WHEN relpages > 0 AND reltuples > 0 THEN reltuples / relpages ELSE 1 END
+        ))
+        FROM pg_class, LATERAL (SELECT pg_relation_size(oid) / current_setting('block_size')::float8) AS size (pages)
+        WHERE oid = 'mem_docs'::regclass
+    ) AS wanted (share)
+    CROSS JOIN LATERAL (
+        SELECT search FROM mem_docs TABLESAMPLE SYSTEM (100 * share) REPEATABLE (0)
+    ) AS m
+)
+
+-- name: sample_of_tenant
+-- Index: mem_docs_tenant_id_content_hash_idx. Hashes are random numbers: the first ones are a random sample, and the last of
+-- them tells the share that it is of all (the estimator of k minimum values, Bar-Yossef and others, RANDOM 2002).
+sample AS MATERIALIZED (
+    SELECT search, CASE count(*) OVER () WHEN {sampled} THEN max(part) OVER () ELSE 1 END AS share
+    FROM (
+        SELECT search, (get_byte(content_hash, 0) * 65536 + get_byte(content_hash, 1) * 256 + get_byte(content_hash, 2) + 1)
+            / 16777216::float8 AS part
+        FROM mem_docs WHERE tenant_id = %(tenant)s ORDER BY content_hash LIMIT {sampled}
+    ) AS first
+)
+
+-- name: words
+-- How much each word of the query weighs in BM25, and which are the rarest: `so_far` counts the documents of a word and of
+-- those that are rarer.
+size AS MATERIALIZED (
+    SELECT greatest(1, count(*)) AS docs, greatest(1, COALESCE(avg(length(search)), 1)) AS average,
+        greatest(1, count(*) / COALESCE(max(share), 1)) AS total
+    FROM sample
 ),
-best AS MATERIALIZED (
-    SELECT id, {above} + rank::float8 AS score
-    FROM (SELECT id, rank FROM every LIMIT greatest({ranked}, %(depth)s)) AS ranked
-    ORDER BY rank DESC, id
-    LIMIT %(depth)s
+words AS MATERIALIZED (
+    SELECT term, held_by, ln(1 + (total - held_by + 0.5) / (held_by + 0.5)) AS weight,
+        row_number() OVER rarest_first AS place, sum(held_by) OVER rarest_first AS so_far
+    FROM (
+        SELECT term, total * greatest((SELECT count(*) FROM sample WHERE search @@ term), 0.5) / docs AS held_by, total
+        FROM terms CROSS JOIN size
+        WHERE term IS NOT NULL
+    ) AS counted
+    WINDOW rarest_first AS (ORDER BY held_by, term::text ROWS UNBOUNDED PRECEDING)
 )
 
--- name: too_few
--- A leg with this condition runs only if the ones before it found too few.
-(SELECT count(*) FROM best) < %(depth)s
-
--- name: any_of
-any_of AS MATERIALIZED (
-    SELECT m.id, ts_rank(m.search, {any_word}, 33) AS rank
-    FROM mem_docs AS m
-    WHERE {too_few} AND querytree({any}) NOT IN ('', 'T') AND m.search @@ {any} AND {condition}
-        AND m.id NOT IN (SELECT id FROM best)
+-- name: whole
+-- Candidates hold one of the rarest words; if even the rarest is common, all of them. If these are too few, they hold any.
+whole AS MATERIALIZED (
+    SELECT {every} AS every, query_all('{{}}', '{{}}', %(excluded)s::text[]) AS others,
+        string_agg(term::text, ' | ')::tsquery AS any_word,
+        string_agg(term::text, ' | ') FILTER (WHERE place = 1 OR so_far <= {few})::tsquery AS rare_words,
+        min(held_by) > {most} AS common
+    FROM words
+),
+queries AS MATERIALIZED (
+    SELECT CASE WHEN common THEN COALESCE(every, rare_words) ELSE rare_words END && others AS rare, any_word && others AS any_word
+    FROM whole
 )
 
--- name: from_best
-SELECT id, score FROM best
+-- name: whole_phrase
+whole AS MATERIALIZED (SELECT {every} AS every),
+queries AS MATERIALIZED (SELECT every AS rare, NULL::tsquery AS any_word FROM whole)
 
--- name: from_any_of
-(
-    SELECT id, rank::float8 FROM (SELECT id, rank FROM any_of LIMIT greatest({ranked}, %(depth)s)) AS ranked
-    ORDER BY rank DESC, id
+-- name: candidates
+-- Index: mem_docs_search_idx. Both are read only as far as the LIMITs below ask, but are planned as if they were read whole:
+-- with LIMITs of their own the planner would hope to find enough matches early in a sequential scan.
+rare AS MATERIALIZED (
+    SELECT m.id, m.search FROM mem_docs AS m WHERE m.search @@ (SELECT rare FROM queries) AND {condition}
+),
+others AS MATERIALIZED (
+    SELECT m.id, m.search FROM mem_docs AS m
+    WHERE (SELECT count(*) FROM (SELECT FROM rare LIMIT %(depth)s) AS enough) < %(depth)s
+        AND m.search @@ (SELECT any_word FROM queries) AND NOT m.search @@ (SELECT rare FROM queries) AND {condition}
+)
+
+-- name: ranked
+-- BM25 (Robertson and Zaragoza, "The Probabilistic Relevance Framework", 2009), as a share of what a document could reach.
+-- Under ts_rank a word counts 1 for its first place, 1/4 for the second, 1/9...; other forms of words, of class C, count less.
+{found} AS MATERIALIZED (
+    SELECT id, {all_words} + COALESCE(score / (SELECT (%(k1)s::float8 + 1) * sum(weight) FROM words), 0) AS score
+    FROM (
+        (SELECT * FROM rare LIMIT greatest({most}, %(depth)s)) UNION ALL (SELECT * FROM others LIMIT greatest({most}, %(depth)s))
+    ) AS c
+    CROSS JOIN LATERAL (
+        SELECT sum(weight * times * (%(k1)s::float8 + 1) / (times + %(k1)s * (1 - %(b)s + %(b)s * length(c.search) / average)))
+        FROM words CROSS JOIN size
+        CROSS JOIN LATERAL (SELECT 1.64493406685 * ts_rank('{{1, 0.1, 1, 1}}', c.search, term)) AS counted (times)
+        WHERE times > 0
+    ) AS weighed (score)
+    ORDER BY score DESC, id
     LIMIT %(depth)s
 )
 
 -- name: latest
--- Index: mem_docs_updated_at_idx, for what no text index serves.
-latest AS MATERIALIZED (
-    SELECT m.id, m.updated_at, m.content, m.search
-    FROM mem_docs AS m
-    WHERE {too_few} AND {condition}
-    ORDER BY m.updated_at DESC
-    LIMIT {latest}
-)
-
--- name: from_latest_without
--- The query has excluded words only.
-(
-    SELECT id, 1 / (1 + row_number() OVER (ORDER BY updated_at DESC, id))::float8 FROM latest
-    WHERE querytree({every}) = 'T' AND search @@ {every}
-    ORDER BY 2 DESC
-    LIMIT %(depth)s
-)
-
--- name: from_latest_with
--- Text without blanks between words. The content is decompressed once, not once for each part.
-(
-    SELECT id, n / {parts}::float8
-    FROM latest,
-        LATERAL (SELECT left(content, {latest_chars}) AS beginning OFFSET 0) AS text,
-        LATERAL (
-            SELECT count(*) AS n FROM unnest(%(parts)s::text[]) AS part WHERE strpos(beginning, part) > 0
-        ) AS held
-    WHERE n >= {least}
-    ORDER BY n DESC, id
-    LIMIT %(depth)s
-)
-
--- name: found
+-- Index: mem_docs_updated_at_idx, for what no text index serves: the query has excluded words only.
 found AS MATERIALIZED (
-    SELECT id, max(score) AS score FROM ({union}) AS matches
-    GROUP BY id
-    ORDER BY max(score) DESC, id
-    LIMIT %(depth)s
+    SELECT id, score FROM ranked
+    UNION ALL
+    (
+        SELECT id, 1 / (1 + row_number() OVER (ORDER BY updated_at DESC, id))::float8 AS score
+        FROM (
+            SELECT m.id, m.updated_at, m.search FROM mem_docs AS m
+            WHERE querytree({excluding}) = 'T' AND {condition}
+            ORDER BY m.updated_at DESC LIMIT {latest}
+        ) AS latest
+        WHERE search @@ {excluding}
+        ORDER BY score DESC, id
+        LIMIT %(depth)s
+    )
 )
 
 -- name: highlight
-ts_headline('english',
-    regexp_replace(replace(left(m.content, {chars}), '<!--', ' '), '[^[:space:]]{{255}}', E'\\& ', 'g'), {query},
-    'StartSel=**, StopSel=**, MaxFragments=2, MaxWords=24, MinWords=8, FragmentDelimiter= ... ')
+-- The runs between blanks, in the beginning of a content, that hold a word of the query.
+ARRAY(
+    SELECT DISTINCT run FROM regexp_split_to_table(left(m.content, {chars}), '[[:space:]]+') AS run
+    WHERE content_search(run) @@ (SELECT string_agg(term::text, ' | ')::tsquery FROM terms)
+)
 
 -- name: fused
 -- Reciprocal rank fusion of `near` and `found`.

@@ -71,13 +71,11 @@ class ValidationReport:
         findings: The differences, in the order to fix them.
         versions: The versions of the server and of the installed extensions.
         migrations: The migrations of the database.
-        warnings: Things that work, but could work better.
     """
 
     findings: tuple[Finding, ...]
     versions: Mapping[str, str]
     migrations: MigrationStatus
-    warnings: tuple[str, ...] = ()
 
     @property
     def valid(self) -> bool:
@@ -118,8 +116,7 @@ def validate(database: StoreDatabase) -> ValidationReport:
                 findings += _compare(database)
                 if not findings:
                     findings += _check_counts(database)
-        warnings = tuple(_warnings(database))
-    return ValidationReport(tuple(findings), versions, found, warnings)
+    return ValidationReport(tuple(findings), versions, found)
 
 
 def _versions(database: StoreDatabase) -> dict[str, str]:
@@ -159,16 +156,6 @@ def _check_settings(database: StoreDatabase, home: Home | None) -> Iterator[Find
     if values["session_replication_role"] != "origin":
         remedy = "Reset session_replication_role of the role, the database or the server: no trigger runs."
         yield Finding("setting", "session_replication_role", "origin", values["session_replication_role"], remedy)
-
-
-def _warnings(database: StoreDatabase) -> Iterator[str]:
-    query = "SELECT datctype FROM pg_database WHERE datname = current_database()"
-    (lc_ctype,) = database.execute_sql(query).fetchone()
-    if lc_ctype in {"C", "POSIX"}:
-        yield (
-            f"LC_CTYPE is {lc_ctype}: text search misses words beside typographic quotation marks. Restore a dump in a"
-            " database that was created with TEMPLATE template0 LC_CTYPE 'C.UTF-8'."
-        )
 
 
 def _check_vector(database: StoreDatabase, versions: Mapping[str, str], found: MigrationStatus) -> Iterator[Finding]:

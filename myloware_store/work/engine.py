@@ -48,7 +48,7 @@ from myloware_store.core.sql import queries_beside
 from myloware_store.core.values import dump_json, new_ids, uuid_array
 from myloware_store.db.listening import Listener
 from myloware_store.db.tenancy import current_tenant
-from myloware_store.memory.text import typed
+from myloware_store.memory.text import MATCHES, typed
 from myloware_store.orm.repository import Repository, stored_instance, stored_row
 from myloware_store.orm.scalars import as_instant
 from myloware_store.platform.schemas import ActiveSchemas, Definitions
@@ -375,14 +375,13 @@ class Work(Repository):
             The items, of all orders.
 
             The time grows with the items that have ended and match, and with all those that have not ended or are not
-            indexed yet (`stats` counts them): their contents are read, 0.1 ms for each KB. In phrases, and in words
-            with hyphens, only the first 16,383 words of a content count. Text in scripts without blanks between words
-            is found only as a whole run between blanks or punctuation.
+            indexed yet (`stats` counts them): their contents are read, 0.1 ms for each KB. In phrases, identifiers and
+            text in scripts without blanks between words only the first 16,383 words of a content count.
 
         Raises:
             InvalidInput: An argument is out of its bounds, or `q` contains a NUL character.
         """
-        query = typed(q, match)
+        query = typed(q, match, MATCHES[:3])
         values = {**query.parameters, "tenant": current_tenant(), "limit": as_count(limit, "limit")}
         statement = _sql("search").format(query=query.every)
         rows = self._db.execute_tuned(_SEARCHING, statement, values)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 import subprocess
-import uuid
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
-import psycopg2
 import pytest
 
 from myloware_store.db.database import StoreDatabase
@@ -705,20 +703,3 @@ def test_validate_writes_nothing(myloware_db: StoreDatabase) -> None:
         myloware_db.execute_sql("SET TRANSACTION READ ONLY")
 
         assert validate(myloware_db).valid
-
-
-@pytest.mark.parametrize(("lc_ctype", "warned"), [("C", 1), ("C.UTF-8", 0)])
-def test_a_ctype_that_spoils_text_search_is_a_warning(myloware_server: Any, lc_ctype: str, warned: int) -> None:
-    """LC_CTYPE C makes words of typographic characters: `validate` says so, and does not fail for it."""
-    name = f"ctype_{uuid.uuid4().hex[:12]}"
-    with closing(psycopg2.connect(**myloware_server.connect_kwargs("postgres"))) as connection:
-        connection.autocommit = True
-        with connection.cursor() as run:
-            run.execute(f"CREATE DATABASE {name} TEMPLATE template0 LC_CTYPE '{lc_ctype}' STRATEGY file_copy")
-            database = StoreDatabase(Settings.load(myloware_server.url(name), environ={}, dotenv=None))
-            migrate(database.settings)
-            report = validate(database)
-            database.close_all()
-            run.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    assert (True, warned) == (report.valid, len(report.warnings))
-    assert all("LC_CTYPE is C" in warning for warning in report.warnings)
