@@ -67,7 +67,7 @@ if TYPE_CHECKING:
         WorkStats,
     )
     from myloware_store.core.vectors import DIMENSIONS
-    from myloware_store.memory.index.report import IndexChange, IndexStatus, RecallMeasurement
+    from myloware_store.memory.index.report import IndexChange, IndexStatus, MetadataIndex, RecallMeasurement
     from myloware_store.models import (
         ApprovalEvent,
         Attempt,
@@ -124,6 +124,7 @@ __all__ = [
     "MemDocType",
     "MemoryConflict",
     "MemoryDoc",
+    "MetadataIndex",
     "MigrationError",
     "MissingExtension",
     "NeedsApproval",

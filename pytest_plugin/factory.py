@@ -127,6 +127,7 @@ class MemDocFields(_Owned, total=False):
     content: str
     embedding: ArrayLike | None
     metadata: Mapping[str, Any]
+    expires_at: datetime | None
     updated_at: datetime
 
 

@@ -254,6 +254,30 @@ def recount(given: Given) -> int:
     return DONE
 
 
+@cli.command(epilog=example("myloware-store prune"))
+@where_options
+@pass_given
+def prune(given: Given) -> int:
+    """Delete expired documents of the memory.
+
+    Workers do this by themselves, beside their work. Searches don't find expired documents before either.
+    """
+    from myloware_store.cli import reports
+    from myloware_store.cli.console import progress
+    from myloware_store.memory.engine import Memory
+    from myloware_store.ops.history import require_current
+    from myloware_store.ops.target import opened, reach
+
+    pruned = 0
+    with reach(given.settings()) as target, opened(target.settings) as database, progress() as show:
+        require_current(database)
+        while batch := Memory(database).prune():
+            pruned += batch
+            show(f"Pruning: {pruned} documents")
+    reports.prune(target.settings, pruned, as_json=given.json)
+    return DONE
+
+
 @cli.command(epilog=example("myloware-store seed", "myloware-store seed --yes --database myloware_staging"))
 @where_options
 @yes_option

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["index"]
 
 DONE, FINDING = 0, 1
+KINDS = ("number", "text")
 
 
 @click.group(epilog=example("myloware-store index status", "myloware-store index ensure --target-recall 0.98"))
@@ -81,6 +82,35 @@ def swap(given: Given, *, method: str) -> int:
     """Rebuild the index as METHOD, and measure it."""
     kind: Any = method
     return _change(given, lambda found, show: found.swap(kind, progress=show))
+
+
+@index.command(
+    epilog=example("myloware-store index metadata amount", "myloware-store index metadata invoice.due --kind text")
+)
+@where_options
+@click.argument("path")
+@click.option("--kind", type=click.Choice(KINDS), default="number", show_default=True, help="What filters compare.")
+@click.option("--drop", is_flag=True, help="Drop the index.")
+@pass_given
+def metadata(given: Given, *, path: str, kind: str, drop: bool) -> int:
+    """Index the values at a PATH of the metadata, for filters by order.
+
+    PATH is the part after `metadata.` in a filter. `index status` lists these indexes.
+    """
+    from myloware_store.cli import index_reports
+    from myloware_store.cli.console import progress
+    from myloware_store.memory.index.metadata import build_metadata_index, drop_metadata_index
+    from myloware_store.ops.history import require_current
+    from myloware_store.ops.target import opened, reach
+
+    with reach(given.settings()) as target, opened(target.settings) as database, progress() as show:
+        require_current(database)
+        if drop:
+            index_reports.dropped(target.settings, drop_metadata_index(database, path, kind), as_json=given.json)
+        else:
+            built = build_metadata_index(database, path, kind, show)
+            index_reports.metadata(target.settings, built, as_json=given.json)
+    return DONE
 
 
 @index.command(epilog=example("myloware-store index items"))

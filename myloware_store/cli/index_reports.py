@@ -12,10 +12,10 @@ from myloware_store.cli.reports import name_of
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from myloware_store import IndexChange, IndexStatus
+    from myloware_store import IndexChange, IndexStatus, MetadataIndex
     from myloware_store.settings import Settings
 
-__all__ = ["change", "items", "status"]
+__all__ = ["change", "dropped", "items", "metadata", "status"]
 
 
 def status(settings: Settings, report: IndexStatus, *, as_json: bool) -> None:
@@ -51,6 +51,27 @@ def items(settings: Settings, indexed: int, *, as_json: bool) -> None:
         Screen().facts({"Database": name_of(settings), "Indexed": f"{indexed} work items"})
 
 
+def metadata(settings: Settings, report: MetadataIndex, *, as_json: bool) -> None:
+    """Report an index on metadata."""
+    if as_json:
+        print_json({"url": name_of(settings), **attrs.asdict(report)})
+    else:
+        Screen().facts({"Database": name_of(settings), "Index": report.name, "On": _described(report)})
+
+
+def dropped(settings: Settings, was_there: bool, *, as_json: bool) -> None:  # noqa: FBT001
+    """Report whether an index on metadata was there to drop."""
+    if as_json:
+        print_json({"url": name_of(settings), "dropped": was_there})
+    else:
+        Screen().facts({"Database": name_of(settings), "Index": "dropped" if was_there else "there is none"})
+
+
+def _described(report: MetadataIndex) -> str:
+    where = report.name if report.path is None else ".".join(report.path)
+    return f"{where} ({report.kind}{'' if report.valid else ', invalid'}, {report.size_bytes / 2**20:.1f} MiB)"
+
+
 def _facts(report: IndexStatus) -> dict[str, object]:
     return {
         "Index": _kind(report),
@@ -59,6 +80,7 @@ def _facts(report: IndexStatus) -> dict[str, object]:
         "Recall": _recall(report),
         "Built": _at(report.built_at) or "not by `index`, or unknown",
         "Size": f"{report.size_bytes / 2**20:.1f} MiB",
+        **({"Metadata": ", ".join(map(_described, report.metadata_indexes))} if report.metadata_indexes else {}),
         "pgvector": f"{report.pgvector}{' without ' + ' and '.join(report.lacks) if report.lacks else ''}",
         **({"Leftovers": ", ".join(report.leftovers)} if report.leftovers else {}),
         **({"Being built": f"by server process {report.builder}"} if report.builder else {}),

@@ -23,7 +23,21 @@ if TYPE_CHECKING:
     from myloware_store.ops.validate import Finding, ValidationReport
     from myloware_store.settings import Settings
 
-__all__ = ["demo", "down", "migrate", "name_of", "path", "ping", "recount", "reset", "seed", "status", "up", "validate"]
+__all__ = [
+    "demo",
+    "down",
+    "migrate",
+    "name_of",
+    "path",
+    "ping",
+    "prune",
+    "recount",
+    "reset",
+    "seed",
+    "status",
+    "up",
+    "validate",
+]
 
 _SHORT = 240
 """How many characters of an answer are shown; the best is shown in full."""
@@ -197,6 +211,14 @@ def recount(settings: Settings, corrected: Collection[UUID], *, as_json: bool) -
     screen.facts({"Database": name_of(settings), "Orders": f"{len(orders)} corrected"})
     for order in orders:
         screen.line(order)
+
+
+def prune(settings: Settings, pruned: int, *, as_json: bool) -> None:
+    """Report how many expired documents were deleted."""
+    if as_json:
+        print_json({"url": name_of(settings), "pruned": pruned})
+    else:
+        Screen().facts({"Database": name_of(settings), "Pruned": f"{pruned} expired documents"})
 
 
 def seed(settings: Settings, inserted: Mapping[str, int], *, as_json: bool) -> None:

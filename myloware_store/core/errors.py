@@ -191,7 +191,7 @@ class MissingObject(SchemaMismatch, DatabaseFault, peewee.ProgrammingError):
 
 
 class VectorIndexError(StoreError):
-    """The vector index could not be built, changed or measured. Searches still work, and are exact if needed."""
+    """An index of the memory could not be built, changed or measured. Searches still work, and are exact if needed."""
 
 
 class MigrationError(StoreError):

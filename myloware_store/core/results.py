@@ -189,6 +189,8 @@ class NewDoc:
         metadata: A JSON object.
         work_item_id: The item it is made for. It is deleted with the item.
         id: Its id, by default a new one.
+        expires_at: The time from which it is not found any more, an aware datetime or an ISO text with an offset; by
+            default it stays.
     """
 
     type: MemDocType | str
@@ -197,6 +199,7 @@ class NewDoc:
     metadata: Mapping[str, Any] | None = attrs.field(default=None, hash=False)
     work_item_id: UUID | str | None = None
     id: UUID | str | None = None
+    expires_at: datetime | str | None = None
 
 
 @attrs.frozen(slots=False)
@@ -214,6 +217,7 @@ class MemoryDoc:
         updated_at: The time of its last change, in UTC.
         has_embedding: Whether it has a vector.
         embedding: The `(1536,) float32` vector, with `with_embedding=True`, if there is one.
+        expires_at: The time from which it is not found any more, in UTC, or None if it stays.
     """
 
     id: UUID
@@ -226,6 +230,7 @@ class MemoryDoc:
     updated_at: datetime
     has_embedding: bool
     embedding: Embedding | None = attrs.field(default=None, eq=_SAME, hash=False)
+    expires_at: datetime | None = None
 
 
 @attrs.frozen(slots=False)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
 import hashlib
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,16 +36,20 @@ from myloware_store.db.tenancy import current_tenant
 from myloware_store.memory import passages, search, text
 from myloware_store.memory.filters import Condition, compile_filter, scope
 from myloware_store.memory.index import MemoryIndex
+from myloware_store.memory.index.metadata import build_metadata_index, drop_metadata_index
 from myloware_store.memory.index.state import IndexStates
 from myloware_store.memory.rows import batches, embedded, read_batch
-from myloware_store.memory.writing import Writing
+from myloware_store.memory.writing import NearDuplicates, Writing
 from myloware_store.orm.repository import Repository
 
 if TYPE_CHECKING:
     from myloware_store.core.embedding import Embedder
     from myloware_store.core.results import Hit
     from myloware_store.db.database import StoreDatabase
+    from myloware_store.memory.index.report import MetadataIndex
+    from myloware_store.memory.index.session import Progress
     from myloware_store.memory.index.state import IndexState
+    from myloware_store.memory.rows import Row
 
 __all__ = ["Memory"]
 
@@ -53,12 +59,14 @@ _ASSIGNMENTS = {
     "metadata": "metadata = %(metadata)s::jsonb",
     "embedding": "embedding = %(embedding)s::vector",
     "work_item_id": "work_item_id = %(work_item_id)s::uuid",
+    "expires_at": "expires_at = %(expires_at)s::timestamptz",
 }
 # An embedding describes a content.
 _KEPT_EMBEDDING = "embedding = CASE WHEN m.content = %(content)s THEN m.embedding END"
 
 _MAX_SHARES = 1_024
 _MOST = 1_000_000
+_ORDERS = ("created_at", "-created_at", "updated_at", "-updated_at")
 _UNCHANGED: Any = ...
 _sql = queries_beside(__file__)
 
@@ -87,6 +95,8 @@ class Memory(Repository):
         *,
         on_conflict: Literal["update", "ignore", "error"] = "update",
         dedupe: Literal["id", "content_hash"] = "id",
+        min_similarity: float | None = None,
+        on_similar: Literal["skip", "update", "keep"] = "skip",
     ) -> list[UUID]:
         """Store documents in one transaction, all of them or none.
 
@@ -94,7 +104,8 @@ class Memory(Repository):
 
         Args:
             docs: `NewDoc`s, or mappings with `type` (a `MemDocType`) and `content` (text, 1 MiB at most), and
-                optionally `id`, `embedding` (`(1536,)` real numbers), `metadata` (a JSON object) and `work_item_id`.
+                optionally `id`, `embedding` (`(1536,)` real numbers), `metadata` (a JSON object), `work_item_id` and
+                `expires_at` (an aware datetime or an ISO text with an offset).
             on_conflict: For a document that exists already: `update` replaces it (its embedding stays if none is
                 given and the content is the same), `ignore` leaves it as it is, `error` refuses the whole batch.
             dedupe: How to recognize a document that exists already: by `id`, or also by `content_hash`, that is by the
@@ -102,13 +113,21 @@ class Memory(Repository):
                 because documents are deleted with their items. Batches of one tenant that dedupe by content wait for
                 each other, until the end of the caller's transaction. In a transaction of the level REPEATABLE READ or
                 SERIALIZABLE they see the documents that existed when it began.
+            min_similarity: Look for near-duplicates: a document that exists already, or comes earlier in the batch, of
+                the same tenant, type and work item, whose embedding is at least this similar (cosine, 0 to 1) to that
+                of a new document. None (the default) looks for none. Each new document with an embedding costs a
+                search as by `similar`, which finds as many as the index's recall if it uses the index; batches of one
+                tenant wait for each other as with `content_hash`.
+            on_similar: For a document that has a near-duplicate: `skip` does not store it, `update` replaces the
+                most similar one by it (only with `on_conflict="update"`), `keep` stores both.
 
         Returns:
-            The ids of the documents, in their order; for a document that existed already, the id it has.
+            The ids of the documents, in their order; for a document that existed already, or has a near-duplicate
+            that stands for it, the id of that one.
 
         Raises:
-            InvalidInput: A document cannot be stored, an id comes twice or belongs to another tenant; nothing was
-                written.
+            InvalidInput: A document cannot be stored, an id comes twice or belongs to another tenant, or an option is
+                not valid; nothing was written.
             InvalidVector: An embedding has a wrong shape, is zero, NaN or infinite; nothing was written.
             MemoryConflict: `on_conflict` is `error` and a document exists already; nothing was written.
             NotFound: A work item does not exist, or is another tenant's; nothing was written.
@@ -116,13 +135,21 @@ class Memory(Repository):
         """
         as_choice(on_conflict, ("update", "ignore", "error"), "on_conflict")
         by_content = as_choice(dedupe, ("id", "content_hash"), "dedupe") == "content_hash"
+        near: NearDuplicates | None = None
+        as_choice(on_similar, ("skip", "update", "keep"), "on_similar")
+        if min_similarity is not None:
+            least = as_number(min_similarity, "min_similarity", least=0, most=1)
+            if on_similar == "update" and on_conflict != "update":
+                raise InvalidInput(f"on_similar: update replaces documents, and on_conflict is {on_conflict}")
+            if on_similar != "keep":
+                near = NearDuplicates(least, on_similar == "update", self._nearest)
         batch = read_batch(as_list(docs, "docs", NewDoc, Mapping), self._embedder)
         own = not self._db.transaction_open()
 
         def store() -> list[UUID]:
-            if own and by_content:
+            if own and (by_content or near):
                 self._db.execute_sql(_sql("read_committed"))
-            return self._writing.upsert(batch, on_conflict, by_content=by_content)
+            return self._writing.upsert(batch, on_conflict, by_content=by_content, near=near)
 
         return self._db.transact(store) if batch.rows else []
 
@@ -177,7 +204,7 @@ class Memory(Repository):
         return sent
 
     def get(self, ids: Iterable[UUID | str] | UUID | str, *, with_embedding: bool = False) -> list[MemoryDoc]:
-        """Return documents by their ids, in that order; ids that do not exist are left out.
+        """Return documents by their ids, in that order; ids that do not exist, or have expired, are left out.
 
         Args:
             ids: The documents.
@@ -198,6 +225,7 @@ class Memory(Repository):
         metadata: Mapping[str, Any] | None = _UNCHANGED,
         embedding: Any = _UNCHANGED,
         work_item_id: UUID | str | None = _UNCHANGED,
+        expires_at: datetime | str | None = _UNCHANGED,
         if_unmodified_since: datetime | None = None,
     ) -> MemoryDoc:
         """Change the given values of one document; the others stay as they are.
@@ -212,6 +240,7 @@ class Memory(Repository):
             metadata: A JSON object that replaces the old one; None for an empty one.
             embedding: `(1536,)` real numbers; None removes it.
             work_item_id: The item it belongs to; None for no item.
+            expires_at: The time from which it is not found any more; None if it stays.
             if_unmodified_since: The `updated_at` of the document as it was read. Every change makes `updated_at` later,
                 so of two callers that read the same version only one changes it.
 
@@ -221,7 +250,7 @@ class Memory(Repository):
         Raises:
             InvalidInput: A value cannot be stored, or no value is given.
             InvalidVector: The embedding has a wrong shape, is zero, NaN or infinite.
-            NotFound: The document or the work item does not exist, or is another tenant's.
+            NotFound: The document or the work item does not exist, or is another tenant's, or the document has expired.
             MemoryConflict: The document was changed later than `if_unmodified_since`.
         """
         wanted = as_uuid(doc_id, "doc_id")
@@ -232,6 +261,7 @@ class Memory(Repository):
             "metadata": metadata,
             "embedding": embedding,
             "work_item_id": work_item_id,
+            "expires_at": expires_at,
         }
         values = {name: _sent(name, value) for name, value in given.items() if value is not _UNCHANGED}
         if not values:
@@ -267,7 +297,7 @@ class Memory(Repository):
         self,
         ids: Iterable[UUID | str] | UUID | str | None = None,
         *,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002  the settled name
+        filter: Mapping[Any, Any] | None = None,  # noqa: A002  the settled name
     ) -> int:
         """Delete documents by their ids or by a filter, in one statement, all of them or none.
 
@@ -295,6 +325,24 @@ class Memory(Repository):
                 )
             condition = scope(compiled, current_tenant())
         ((deleted,),) = self._rows(_sql("delete").format(condition=condition.sql), condition.parameters)
+        return int(deleted) if deleted else len(self._nothing(filter))
+
+    def prune(self, limit: int = 1_000) -> int:
+        """Delete documents that have expired, those that expired first, in one transaction.
+
+        Workers call it beside `reap`. Expired documents are not found before either; until they are deleted, they only
+        take up space, and their ids.
+
+        Args:
+            limit: Most documents to delete in this call (1 to 100,000).
+
+        Returns:
+            How many were deleted; 0 if none is left, except for those that others are writing.
+
+        Raises:
+            InvalidInput: The limit is out of its bounds.
+        """
+        ((deleted,),) = self._rows(_sql("prune"), {"limit": as_count(limit, "limit")})
         return int(deleted)
 
     def missing_embeddings(self, limit: int = 100, *, share: tuple[int, int] = (0, 1)) -> list[MemoryDoc]:
@@ -346,14 +394,15 @@ class Memory(Repository):
             "vectors": encode_texts(as_embeddings([vector for _, vector, _ in given], places)),
             "hashes": [content_hash for _, _, content_hash in given],
         }
-        return {row_id for (row_id,) in self._rows(_sql("set_embeddings"), values)}
+        statement = _sql("set_embeddings").format(visible=search.VISIBLE)
+        return {row_id for (row_id,) in self._rows(statement, values)}
 
     def similar(
         self,
         vector: Any,
         *,
         k: int = 10,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002  the settled name
+        filter: Mapping[Any, Any] | None = None,  # noqa: A002  the settled name
         min_similarity: float | None = None,
         mode: Literal["auto", "exact", "ann"] = "auto",
         with_embedding: bool = False,
@@ -405,7 +454,8 @@ class Memory(Repository):
                 similarity="1 - r.distance",
                 with_embedding=with_vectors,
             )
-        return search.find(self._db, statement, {**near.parameters, "furthest": furthest}, near.settings)
+        hits = search.find(self._db, statement, {**near.parameters, "furthest": furthest}, near.settings)
+        return hits or self._nothing(filter)
 
     def mmr(
         self,
@@ -414,7 +464,7 @@ class Memory(Repository):
         k: int = 10,
         fetch_k: int | None = None,
         lam: float = 0.5,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002  the settled name
+        filter: Mapping[Any, Any] | None = None,  # noqa: A002  the settled name
     ) -> list[Hit]:
         """Return k documents that are similar to a vector and unlike each other, in the order they were chosen.
 
@@ -450,7 +500,7 @@ class Memory(Repository):
         q: str,
         *,
         k: int = 10,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002  the settled name
+        filter: Mapping[Any, Any] | None = None,  # noqa: A002  the settled name
         match: text.Match = "web",
         highlight: bool = False,
         k1: float = text.K1,
@@ -496,7 +546,7 @@ class Memory(Repository):
         count = as_count(k, "k", most=search.MAX_HITS)
         condition = _condition(filter)
         statement = search.hits_of(
-            text.text_legs(query, condition.sql, of_tenant="tenant" in condition.parameters),
+            text.text_legs(query, f"{search.VISIBLE} AND {condition.sql}", of_tenant="tenant" in condition.parameters),
             "found",
             order="r.score DESC, r.id",
             score="r.score",
@@ -509,7 +559,7 @@ class Memory(Repository):
             "k1": as_number(k1, "k1", least=0, most=_MOST),
             "b": as_number(b, "b", least=0, most=1),
         }
-        hits = search.find(self._db, statement, values, search.SETTINGS)
+        hits = search.find(self._db, statement, values, search.SETTINGS) or self._nothing(filter)
         return [passages.highlighted(hit, query) for hit in hits] if highlight else hits
 
     def hybrid(
@@ -518,7 +568,7 @@ class Memory(Repository):
         q: str,
         *,
         k: int = 10,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002  the settled name
+        filter: Mapping[Any, Any] | None = None,  # noqa: A002  the settled name
         rrf_k: float = 60,
         weights: Sequence[float] = (1, 1),
         pool: int | None = None,
@@ -558,7 +608,8 @@ class Memory(Repository):
         near = search.through_index(self._usable("auto"), condition, depth, sent, untested=False)
         near = near or search.by_comparing(condition, depth, sent)
         query = text.typed(q, "web")
-        legs = text.text_legs(query, condition.sql, of_tenant="tenant" in condition.parameters)
+        visible = f"{search.VISIBLE} AND {condition.sql}"
+        legs = text.text_legs(query, visible, of_tenant="tenant" in condition.parameters)
         statement = search.hits_of(
             ",\n".join([near.sql, legs, _sql("fused")]),
             "fused",
@@ -580,12 +631,143 @@ class Memory(Repository):
             "k1": text.K1,
             "b": text.B,
         }
-        return search.find(self._db, statement, values, near.settings)
+        return search.find(self._db, statement, values, near.settings) or self._nothing(filter)
 
-    def _docs(self, sql: str, values: Mapping[str, Any], *, reads: bool = False, **names: str) -> list[MemoryDoc]:
+    def list(
+        self,
+        filter: Mapping[Any, Any] | None = None,  # noqa: A002  the settled name
+        *,
+        order_by: Literal["created_at", "-created_at", "updated_at", "-updated_at"] = "created_at",
+        after: MemoryDoc | tuple[datetime | str, UUID | str] | None = None,
+        limit: int = 100,
+    ) -> builtins.list[MemoryDoc]:
+        """Return documents without a query, page by page.
+
+        By `created_at`, which never changes, the pages have every document once that exists from the first page to the
+        last, whatever others write meanwhile. By `updated_at`, a document that is changed meanwhile becomes the
+        newest: it comes again (oldest first), or not at all if its old place was not reached yet (newest first).
+
+        Args:
+            filter: Which documents to list, in the language of filters.
+            order_by: The order; with `-`, the newest first. Ties come in the order of their ids.
+            after: The last document of the page before, or its time (that of `order_by`) and id; None for the first
+                page. A document may have been changed or deleted since.
+            limit: Most documents to return (1 to 100,000).
+
+        Returns:
+            The documents, without their vectors; an empty list after the last page.
+
+        Raises:
+            InvalidInput: An argument is not valid.
+        """
+        column = as_choice(order_by, _ORDERS, "order_by").removeprefix("-")
+        falls = order_by.startswith("-")
+        condition = _condition(filter)
+        values: dict[str, Any] = {**condition.parameters, "limit": as_count(limit, "limit")}
+        beyond = "TRUE"
+        if after is not None:
+            given = (getattr(after, column), after.id) if isinstance(after, MemoryDoc) else after
+            if not isinstance(given, Sequence) or isinstance(given, str) or len(given) != 2:  # noqa: PLR2004  a pair
+                raise InvalidInput(f"after: {shown(after)} is neither a document nor a pair of its {column} and id")
+            values |= {"after_time": as_time(given[0], "after"), "after_id": str(as_uuid(given[1], "after"))}
+            beyond = _sql("after").format(column=column, beyond="<" if falls else ">")
+        found = self._docs(
+            _sql("list"),
+            values,
+            reads=True,
+            column=column,
+            direction="DESC" if falls else "ASC",
+            after=beyond,
+            condition=condition.sql,
+        )
+        return found if found or after is not None else self._nothing(filter)
+
+    def count(self, filter: Mapping[Any, Any] | None = None) -> int:  # noqa: A002  the settled name
+        """Return how many documents there are, exactly.
+
+        Args:
+            filter: Which documents to count, in the language of filters.
+
+        Raises:
+            InvalidInput: The filter is not valid.
+        """
+        condition = _condition(filter)
+        ((found,),) = self._rows(_sql("count").format(condition=condition.sql), condition.parameters, reads=True)
+        return int(found) if found else len(self._nothing(filter))
+
+    def index_metadata(
+        self,
+        path: str | Sequence[str],
+        *,
+        kind: Literal["number", "text"] = "number",
+        progress: Progress | None = None,
+    ) -> MetadataIndex:
+        """Build an index on the values at a path of the metadata, for filters by `gt`, `gte`, `lt` and `lte`.
+
+        Readers and writers don't wait for it. If it is there, nothing happens; if its build was killed, it is built
+        again. `memory.index.status()` lists these indexes.
+
+        Args:
+            path: The path, as after `metadata.` in a filter, such as `amount` or `invoice.amount`; a tuple of keys if
+                one of them holds a dot.
+            kind: Whether numbers or texts are compared. Times in ISO 8601 of one offset are texts.
+            progress: Called with the current step, how many of its parts are done, and of how many (None if not known).
+
+        Returns:
+            The index.
+
+        Raises:
+            InvalidInput: The path or the kind is not valid, or a transaction is open, for which the build would wait.
+            VectorIndexError: The role does not own the table, or the connection goes through PgBouncer or to a standby.
+            DatabaseFault: The build failed, and left nothing.
+            ConnectionFailed: The connection was lost; run it again.
+        """
+        return build_metadata_index(self._db, path, kind, progress)
+
+    def drop_metadata_index(self, path: str | Sequence[str], *, kind: Literal["number", "text"] = "number") -> bool:
+        """Drop an index that `index_metadata` has built; readers and writers don't wait for it.
+
+        Args:
+            path: The path, as for `index_metadata`.
+            kind: Its kind.
+
+        Returns:
+            Whether there was such an index.
+
+        Raises:
+            InvalidInput: The path or the kind is not valid, or a transaction is open.
+            VectorIndexError: As for `index_metadata`.
+        """
+        return drop_metadata_index(self._db, path, kind)
+
+    def _docs(
+        self, sql: str, values: Mapping[str, Any], *, reads: bool = False, **names: str
+    ) -> builtins.list[MemoryDoc]:
         """Run a statement that returns `doc_columns` and `vector`, and return its rows as documents."""
-        rows = self._named(sql.format(doc_columns=_sql("doc_columns"), **names), values, reads=reads)
+        rows = self._named(
+            sql.format(doc_columns=_sql("doc_columns"), visible=search.VISIBLE, **names), values, reads=reads
+        )
         return [_as_doc(**row) for row in rows]
+
+    def _nearest(self, row: Row, vector: Any, least: float) -> UUID | None:
+        """Return the most similar document of a row's tenant, type and item, if it is at least so similar."""
+        same = {"tenant_id": row.tenant_id, "type": row.type, "work_item_id": row.item_id}
+        hits = self.similar(vector, k=1, filter=same, min_similarity=least)
+        return hits[0].id if hits else None
+
+    def _nothing(self, filter: Mapping[Any, Any] | None) -> builtins.list[Any]:  # noqa: A002  the settled name
+        """Return an empty answer; warn if equality in its filter finds nothing because the values are in lists."""
+        equal, held = compile_filter(filter), compile_filter(filter, into_lists=True)
+        if "@>" in equal.sql:
+            sql = _sql("only_in_lists").format(equal=equal.sql, held=held.sql)
+            ((meant,),) = self._rows(sql, {**equal.parameters, **held.parameters}, reads=True)
+            if meant:
+                warnings.warn(
+                    f"no document meets the filter {shown(filter)}, but there are documents with these values in lists:"
+                    ' equality never looks into a list; write {"contains": value}',
+                    stacklevel=3,
+                )
+        return []
 
     def _require_transaction(self) -> None:
         if not self._db.transaction_open():
@@ -600,15 +782,24 @@ class Memory(Repository):
         return state if state.usable or (mode == "ann" and state.valid) else None
 
 
-def _condition(filter: Mapping[str, Any] | None) -> Condition:  # noqa: A002  the settled name
+def _condition(filter: Mapping[Any, Any] | None) -> Condition:  # noqa: A002  the settled name
     return scope(compile_filter(filter), current_tenant())
 
 
-def _as_doc(*, type: str, created_at: datetime, updated_at: datetime, vector: Any, **values: Any) -> MemoryDoc:  # noqa: A002  the column's name
+def _as_doc(
+    *,
+    type: str,  # noqa: A002  the column's name
+    created_at: datetime,
+    updated_at: datetime,
+    expires_at: datetime | None,
+    vector: Any,
+    **values: Any,
+) -> MemoryDoc:
     return MemoryDoc(
         type=read_label(MemDocType, type),
         created_at=created_at.astimezone(UTC),
         updated_at=updated_at.astimezone(UTC),
+        expires_at=None if expires_at is None else expires_at.astimezone(UTC),
         embedding=None if vector is None else decode_binary(vector),
         **values,
     )
@@ -634,4 +825,6 @@ def _sent(name: str, value: Any) -> Any:
         return dump_json(as_object(value, name), name)
     if name == "embedding":
         return None if value is None else encode_text(value)
+    if name == "expires_at":
+        return None if value is None else as_time(value, name)
     return None if value is None else str(as_uuid(value, name))

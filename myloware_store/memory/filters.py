@@ -2,16 +2,19 @@
 
 A filter maps keys to conditions, all of which must hold: `{"type": "CONTEXT", "metadata.amount": {"gt": 10}}`.
 
-- Keys: `type`, `work_item_id`, `created_at`, `tenant_id` and `metadata.<path>`, whose path consists of object keys.
+- Keys: `type`, `work_item_id`, `created_at`, `tenant_id` and `metadata.<path>`, whose path consists of object keys. If
+  one of them holds a dot, the path is a tuple: `("metadata", "dc.title")`.
 - Conditions: a value (`eq`), a list (`in`), or a mapping of operators that must all hold: `eq`, `ne`, `gt`, `gte`,
-  `lt`, `lte`, `in`, `exists`. `created_at` takes aware datetimes or ISO texts with an offset; `type`, `work_item_id`
-  and `tenant_id` have no order.
+  `lt`, `lte`, `in`, `exists`, and on metadata `contains`, `any`, `all`. `created_at` takes aware datetimes or ISO texts
+  with an offset; `type`, `work_item_id` and `tenant_id` have no order.
 - `and` and `or` take a list of filters, `not` takes one.
 
 Every filter is true or false for every document, and `not` is its complement. So `ne` is exactly not `eq`, and true if
 the path is missing. Values compare only with values of their own kind: numbers as numbers (10 equals 10.0, 9 is less
 than 10), text by code points, independent of the database's collation. `gt` and the other orders are false for missing
 values and values of another kind. None matches null and missing values; `exists` matches any value, null included.
+Equality compares scalars, and never looks into a list: `contains` is true if there is a list at the path that holds the
+value, `any` if it holds one of the values, `all` if it holds all of them.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from myloware_store.core.enums import MemDocType
 from myloware_store.core.errors import InvalidInput
 from myloware_store.core.values import MAX_NAME_CHARS, dump_json, require_text, shown
 
-__all__ = ["Condition", "compile_filter", "scope"]
+__all__ = ["TEXT_CHARS", "Condition", "compile_filter", "ordered_value", "path_keys", "scope"]
 
 MAX_CONDITIONS = 1_000
 """Most comparisons in one filter, every value of an `in` counted."""
@@ -34,9 +37,12 @@ MAX_DEPTH = 16
 """How deeply `and`, `or` and `not` may be nested, and how many keys a path may have."""
 _MAX_BYTES = 64 * 1024  # of one value
 
+TEXT_CHARS = 200
+"""How many characters of a text `ordered_value` has, so that it always fits into an index."""
+
 _TRUE, _FALSE = "TRUE", "FALSE"
 _ORDERS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
-_OPERATORS = ("eq", "ne", *_ORDERS, "in", "exists")
+_OPERATORS = ("eq", "ne", *_ORDERS, "in", "exists", "contains", "any", "all")
 # The types of the columns. Only work_item_id can be null.
 _COLUMNS = {"type": "mem_doc_type", "work_item_id": "uuid", "created_at": "timestamptz", "tenant_id": "text"}
 _METADATA = "metadata."
@@ -55,21 +61,27 @@ class Condition:
     parameters: dict[str, Any]
 
 
-def compile_filter(filter: Mapping[str, Any] | None) -> Condition:  # noqa: A002  the settled name
+def compile_filter(
+    filter: Mapping[Any, Any] | None,  # noqa: A002  the settled name
+    *,
+    into_lists: bool = False,
+) -> Condition:
     """Compile a filter.
 
     Args:
         filter: The filter, as described in this module; every document meets None and `{}`.
+        into_lists: Whether equality looks into lists, too, to find out whether that was meant. The parameters are then
+            named `l0`, `l1`...
 
     Returns:
-        The condition, without the tenant in force: see `scope`. Equality on metadata is written `metadata @> ...`,
-        which the index `mem_docs_metadata_idx` serves.
+        The condition, without the tenant in force: see `scope`. Equality on metadata and `contains` are written
+        `metadata @> ...`, which the index `mem_docs_metadata_idx` serves.
 
     Raises:
         InvalidInput: A key, operator or value is not valid, or the filter has more than 1,000 comparisons or is nested
             deeper than 16.
     """
-    compiler = _Compiler()
+    compiler = _Compiler(into_lists=into_lists)
     sql = compiler.all_of({} if filter is None else filter, "filter", negated=False, depth=0)
     return Condition(sql, compiler.parameters)
 
@@ -82,10 +94,40 @@ def scope(condition: Condition, tenant: str | None) -> Condition:
     return Condition(sql, {**condition.parameters, "tenant": tenant})
 
 
+def path_keys(given: Any, keys: Sequence[Any], name: str) -> list[str]:
+    """Return the keys of a path in the metadata, or raise InvalidInput."""
+    checked = [require_text(key, name) for key in keys]
+    if not 0 < len(checked) <= MAX_DEPTH or not all(0 < len(key) <= MAX_NAME_CHARS for key in checked):
+        raise InvalidInput(
+            f"{name}: {shown(given)} is not metadata.<path> of 1 to {MAX_DEPTH} keys,"
+            f" none empty or longer than {MAX_NAME_CHARS} characters"
+        )
+    return checked
+
+
+def ordered_value(there: str, kind: str) -> str:
+    """Return the expression that filters compare by order, and which an index can hold; NULL for other kinds.
+
+    A CASE, because the server may otherwise compare before it checks the kind.
+
+    Args:
+        there: The expression of the value at a path.
+        kind: `number`, or `text`, of which it has the first 200 characters.
+    """
+    if kind == "number":
+        return f"CASE jsonb_typeof({there}) WHEN 'number' THEN {there} END"
+    return f"left({_text(there)}, {TEXT_CHARS})"
+
+
+def _text(there: str) -> str:
+    return f"CASE jsonb_typeof({there}) WHEN 'string' THEN {there} #>> '{{}}' END"
+
+
 class _Compiler:
     """Compiles one filter. Negations are pushed down to the comparisons, because NOT of a NULL is NULL in SQL."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, into_lists: bool) -> None:
+        self.into_lists = into_lists
         self.parameters: dict[str, Any] = {}
         self._left = MAX_CONDITIONS
 
@@ -112,9 +154,11 @@ class _Compiler:
         if isinstance(key, str) and key in _COLUMNS:
             target: _Column | _Path = _Column(self, key, f"{name}.{key}")
         elif isinstance(key, str) and key.startswith(_METADATA):
-            target = _Path(self, key, name)
+            target = _Path(self, key, key.split(".")[1:], name)
+        elif isinstance(key, tuple) and key[:1] == ("metadata",):
+            target = _Path(self, key, key[1:], name)
         else:
-            known = ", ".join((*_COLUMNS, "metadata.<path>", "and", "or", "not"))
+            known = ", ".join((*_COLUMNS, "metadata.<path>", "(metadata, key, ...)", "and", "or", "not"))
             raise InvalidInput(f"{name}: unknown key {shown(key)}; the keys are {known}")
         parts = [
             _negated(part) if negate is not negated else part
@@ -126,9 +170,15 @@ class _Compiler:
         """Compile one comparison, and return whether to negate it."""
         if operator == "exists":
             return target.exists(), not as_flag(value, f"{target.name}.exists")
+        if operator in ("in", "any", "all") and (
+            isinstance(value, str | bytes | Mapping) or not isinstance(value, Sequence | set | frozenset)
+        ):
+            raise InvalidInput(f"{target.name}.{operator}: {type(value).__name__} is not a list")
+        if operator in ("contains", "all"):
+            return target.holds_all([value] if operator == "contains" else list(value)), False
+        if operator == "any":
+            return _joined("OR", [target.holds_all([one]) for one in value]), False
         if operator == "in":
-            if isinstance(value, str | bytes | Mapping) or not isinstance(value, Sequence | set | frozenset):
-                raise InvalidInput(f"{target.name}.in: {type(value).__name__} is not a list")
             parts = [target.is_null()] if any(one is None for one in value) else []
             parts += target.equals_any([one for one in value if one is not None])
             return _joined("OR", parts), False
@@ -145,7 +195,7 @@ class _Compiler:
 
     def bind(self, value: Any) -> str:
         """Bind a value, and return its placeholder."""
-        name = f"f{len(self.parameters)}"
+        name = f"{'l' if self.into_lists else 'f'}{len(self.parameters)}"
         self.parameters[name] = value
         return f"%({name})s"
 
@@ -183,6 +233,10 @@ class _Column:
         self._compiler.spend(1)
         return f"{self._sql} {operator} {self._compiler.bind(self._value(value))}::timestamptz"
 
+    def holds_all(self, values: list[Any]) -> str:
+        del values
+        raise InvalidInput(f"{self.name}: contains, any and all are for lists in the metadata; use in")
+
     def _value(self, value: Any) -> str:
         if self._key == "type":
             return as_enum(value, MemDocType, self.name).value
@@ -196,15 +250,10 @@ class _Column:
 class _Path:
     """Comparisons of the value at a path of the metadata."""
 
-    def __init__(self, compiler: _Compiler, key: str, name: str) -> None:
-        self.name = f"{name}.{require_text(key, name)}"
+    def __init__(self, compiler: _Compiler, given: str | tuple[Any, ...], keys: Sequence[Any], name: str) -> None:
+        self._keys = path_keys(given, keys, name)
+        self.name = f"{name}.{given}"
         self._compiler = compiler
-        self._keys = key.removeprefix(_METADATA).split(".")
-        if not all(self._keys) or len(self._keys) > MAX_DEPTH or max(map(len, self._keys)) > MAX_NAME_CHARS:
-            raise InvalidInput(
-                f"{name}: {shown(key)} is not metadata.<path> of 1 to {MAX_DEPTH} keys,"
-                f" none empty or longer than {MAX_NAME_CHARS} characters"
-            )
 
     def exists(self) -> str:
         return f"{self._there()} IS NOT NULL"
@@ -219,19 +268,27 @@ class _Path:
         there, sent = self._there(), self._scalar(value)
         if isinstance(value, bool):
             raise InvalidInput(f"{self.name}: booleans have no order; their operators are eq, ne, in and exists")
-        # A CASE, because the server may otherwise compare before it checks the kind.
-        if isinstance(value, str):
-            kind, compared = (
-                "string",
-                f"({there} #>> '{{}}') COLLATE \"C\" {operator} {self._compiler.bind(value)}::text",
-            )
-        else:
-            kind, compared = "number", f"{there} {operator} {self._compiler.bind(sent)}::jsonb"
-        return f"CASE jsonb_typeof({there}) WHEN '{kind}' THEN {compared} ELSE FALSE END"
+        if not isinstance(value, str):
+            return f"{ordered_value(there, 'number')} {operator} {self._compiler.bind(sent)}::jsonb"
+        # An index has the beginnings only. In the order of code points, texts come in the order of their beginnings.
+        beginning, whole = self._compiler.bind(value[:TEXT_CHARS]), self._compiler.bind(value)
+        return (
+            f'({ordered_value(there, "text")} COLLATE "C" {operator[0]}= {beginning}::text'
+            f' AND {_text(there)} COLLATE "C" {operator} {whole}::text)'
+        )
 
     def _equals(self, value: Any) -> str:
         self._compiler.spend(1)
-        sent = self._scalar(value)
+        equals = self._contains(self._scalar(value))
+        if self._compiler.into_lists:
+            return f"({equals} OR {self._contains(f'[{self._scalar(value)}]')})"
+        return equals
+
+    def holds_all(self, values: list[Any]) -> str:
+        self._compiler.spend(max(1, len(values)))
+        return self._contains(f"[{','.join(map(self._scalar, values))}]")
+
+    def _contains(self, sent: str) -> str:
         for key in reversed(self._keys):
             sent = f"{{{dump_json(key, self.name)}:{sent}}}"
         return f"m.metadata @> {self._compiler.bind(sent)}::jsonb"

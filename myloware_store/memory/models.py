@@ -35,6 +35,7 @@ class MemDoc(TenantEntity):
     content = CheckedTextField(blank=False)
     embedding = EmbeddingField(null=True)
     metadata = JsonField(kind=dict, default=dict)
+    expires_at = TimestampField(null=True)
     content_hash = BytesField(null=True, constraints=[SQL("GENERATED ALWAYS AS (content_sha256(content)) STORED")])
     search = SearchField(null=True, constraints=[SQL("GENERATED ALWAYS AS (content_search(content)) STORED")])
     updated_at = TimestampField(constraints=[ServerDefault("now()")])
@@ -50,7 +51,9 @@ class MemDoc(TenantEntity):
             SQL("CREATE INDEX mem_docs_tenant_id_work_item_id_type_idx ON mem_docs (tenant_id, work_item_id, type)"),
             SQL("CREATE INDEX mem_docs_tenant_id_type_created_at_idx ON mem_docs (tenant_id, type, created_at)"),
             SQL("CREATE INDEX mem_docs_tenant_id_content_hash_idx ON mem_docs (tenant_id, content_hash)"),
-            SQL("CREATE INDEX mem_docs_updated_at_idx ON mem_docs (updated_at)"),
+            SQL("CREATE INDEX mem_docs_created_at_idx ON mem_docs (created_at, id, tenant_id)"),
+            SQL("CREATE INDEX mem_docs_updated_at_idx ON mem_docs (updated_at, id, tenant_id)"),
+            SQL("CREATE INDEX mem_docs_expires_at_idx ON mem_docs (expires_at) WHERE expires_at IS NOT NULL"),
             SQL("CREATE INDEX mem_docs_missing_embedding_idx ON mem_docs (created_at, id) WHERE embedding IS NULL"),
             SQL("CREATE INDEX mem_docs_embedding_idx ON mem_docs USING ivfflat (embedding vector_cosine_ops)"),
             SQL("CREATE INDEX mem_docs_search_idx ON mem_docs USING gin (search)"),

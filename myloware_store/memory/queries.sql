@@ -4,21 +4,42 @@
 -- name: doc_columns
 -- Every statement that returns documents adds `vector`, the embedding in binary or NULL.
 m.id, m.tenant_id, m.content, m.type, m.metadata, m.work_item_id, m.created_at, m.updated_at,
-m.embedding IS NOT NULL AS has_embedding
+m.embedding IS NOT NULL AS has_embedding, m.expires_at
+
+-- name: visible
+-- Every statement that finds documents has this condition: from `expires_at` on a document counts as deleted.
+(m.expires_at IS NULL OR m.expires_at > statement_timestamp())
 
 -- name: get
 -- Index: the primary key.
 SELECT {doc_columns}, CASE WHEN %(with_embedding)s THEN vector_send(m.embedding) END AS vector
 FROM unnest(%(ids)s::uuid[]) WITH ORDINALITY AS given (id, n)
 JOIN mem_docs AS m ON m.id = given.id
-WHERE %(tenant)s::text IS NULL OR m.tenant_id = %(tenant)s
+WHERE {visible} AND (%(tenant)s::text IS NULL OR m.tenant_id = %(tenant)s)
 ORDER BY given.n
+
+-- name: list
+-- Index: mem_docs_created_at_idx or mem_docs_updated_at_idx, read in its order, with or without a tenant: entries of
+-- other tenants are passed over in the index.
+SELECT {doc_columns}, NULL AS vector
+FROM mem_docs AS m
+WHERE {after} AND {visible} AND {condition}
+ORDER BY m.{column} {direction}, m.id {direction}
+LIMIT %(limit)s
+
+-- name: after
+(m.{column}, m.id) {beyond} (%(after_time)s::timestamptz, %(after_id)s::uuid)
+
+-- name: count
+-- Two counts: without a filter, the first reads an index alone, and the second only documents that expire.
+SELECT (SELECT count(*) FROM mem_docs AS m WHERE {condition})
+    - (SELECT count(*) FROM mem_docs AS m WHERE m.expires_at <= statement_timestamp() AND {condition})
 
 -- name: update
 -- Index: the primary key.
 UPDATE mem_docs AS m
 SET {assignments}, updated_at = GREATEST(statement_timestamp(), m.updated_at + interval '1 microsecond')
-WHERE m.id = %(id)s::uuid AND (%(tenant)s::text IS NULL OR m.tenant_id = %(tenant)s)
+WHERE m.id = %(id)s::uuid AND {visible} AND (%(tenant)s::text IS NULL OR m.tenant_id = %(tenant)s)
     AND (%(since)s::timestamptz IS NULL OR m.updated_at <= %(since)s::timestamptz)
 RETURNING {doc_columns}, NULL AS vector
 
@@ -31,11 +52,29 @@ WITH found AS (
 )
 SELECT count(*) FROM gone
 
+-- name: prune
+-- Index: mem_docs_expires_at_idx. It never waits: rows that somebody has locked are left for the next time.
+WITH found AS (
+    SELECT m.id FROM mem_docs AS m
+    WHERE m.expires_at <= statement_timestamp() AND (%(tenant)s::text IS NULL OR m.tenant_id = %(tenant)s)
+    ORDER BY m.expires_at
+    LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM mem_docs AS d USING found WHERE d.id = found.id RETURNING d.id
+)
+SELECT count(*) FROM gone
+
+-- name: only_in_lists
+-- Index: mem_docs_metadata_idx. Whether a filter finds nothing, but would if equality looked into lists.
+SELECT EXISTS (SELECT FROM mem_docs AS m WHERE {held} AND (%(tenant)s::text IS NULL OR m.tenant_id = %(tenant)s))
+    AND NOT EXISTS (SELECT FROM mem_docs AS m WHERE {equal} AND (%(tenant)s::text IS NULL OR m.tenant_id = %(tenant)s))
+
 -- name: missing_embeddings
 -- Index: mem_docs_missing_embedding_idx, read in its order.
 SELECT {doc_columns}, NULL AS vector
 FROM mem_docs AS m
-WHERE m.embedding IS NULL AND (%(tenant)s::text IS NULL OR m.tenant_id = %(tenant)s)
+WHERE m.embedding IS NULL AND {visible} AND (%(tenant)s::text IS NULL OR m.tenant_id = %(tenant)s)
     AND (uuid_hash(m.id)::bigint + 2147483648) %% %(shares)s = %(share)s
 ORDER BY m.created_at, m.id
 LIMIT %(limit)s
@@ -49,7 +88,7 @@ WITH given AS (
     SELECT m.id, given.embedding
     FROM mem_docs AS m JOIN given ON given.id = m.id
     WHERE (%(tenant)s::text IS NULL OR m.tenant_id = %(tenant)s)
-        AND (given.content_hash IS NULL OR m.content_hash = given.content_hash)
+        AND (given.content_hash IS NULL OR m.content_hash = given.content_hash) AND {visible}
     ORDER BY m.id
     FOR NO KEY UPDATE OF m
 )
@@ -65,15 +104,15 @@ RETURNING m.id
 
 -- name: stored_columns
 -- In the order of `rows.pack`.
-id, tenant_id, work_item_id, type, content, metadata, embedding
+id, tenant_id, work_item_id, type, content, metadata, embedding, expires_at
 
 -- name: given
 -- The rows that are sent as parameters.
-SELECT id, tenant_id, work_item_id, type, content, metadata, embedding::vector
+SELECT id, tenant_id, work_item_id, type, content, metadata, embedding::vector, expires_at
 FROM unnest(
     %(ids)s::uuid[], %(tenants)s::text[], %(items)s::uuid[], %(types)s::mem_doc_type[], %(contents)s::text[],
-    %(metadata)s::jsonb[], %(embeddings)s::text[]
-) AS given (id, tenant_id, work_item_id, type, content, metadata, embedding)
+    %(metadata)s::jsonb[], %(embeddings)s::text[], %(expiries)s::timestamptz[]
+) AS given (id, tenant_id, work_item_id, type, content, metadata, embedding, expires_at)
 
 -- name: copy
 COPY {table} ({stored_columns}) FROM STDIN BINARY
@@ -95,13 +134,14 @@ RETURNING m.id
 -- name: on_conflict_update
 -- An embedding describes a content: it is kept if the content is the same and no other embedding is given.
 SET work_item_id = EXCLUDED.work_item_id, type = EXCLUDED.type, content = EXCLUDED.content,
-    metadata = EXCLUDED.metadata,
+    metadata = EXCLUDED.metadata, expires_at = EXCLUDED.expires_at,
     embedding = COALESCE(EXCLUDED.embedding, CASE WHEN m.content = EXCLUDED.content THEN m.embedding END),
     updated_at = GREATEST(statement_timestamp(), m.updated_at + interval '1 microsecond')
 WHERE m.tenant_id = EXCLUDED.tenant_id
 
 -- name: on_conflict_keep
-SET metadata = EXCLUDED.metadata WHERE FALSE
+-- Added to `on_conflict_update`: an expired document is none that exists already.
+AND m.expires_at <= statement_timestamp()
 
 -- name: create_copied
 CREATE TEMPORARY TABLE copied_mem_docs WITH (toast_tuple_target = 8160) ON COMMIT DROP
@@ -143,9 +183,9 @@ SELECT given.n, m.id
 FROM unnest(%(tenants)s::text[], %(hashes)s::bytea[], %(types)s::mem_doc_type[], %(items)s::uuid[]) WITH ORDINALITY
     AS given (tenant_id, content_hash, type, work_item_id, n)
 CROSS JOIN LATERAL (
-    SELECT id FROM mem_docs
+    SELECT id FROM mem_docs AS m
     WHERE tenant_id = given.tenant_id AND content_hash = given.content_hash AND type = given.type
-        AND work_item_id IS NOT DISTINCT FROM given.work_item_id
+        AND work_item_id IS NOT DISTINCT FROM given.work_item_id AND {visible}
     ORDER BY created_at, id
     LIMIT 1
 ) AS m

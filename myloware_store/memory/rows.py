@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -12,7 +13,7 @@ import numpy as np
 from psycopg2 import extensions
 from uuid_utils.compat import uuid7
 
-from myloware_store.core.arguments import as_enum, as_object, as_uuid, known_keys
+from myloware_store.core.arguments import as_enum, as_object, as_time, as_uuid, known_keys
 from myloware_store.core.embedding import embed
 from myloware_store.core.enums import MemDocType
 from myloware_store.core.errors import InvalidInput
@@ -31,20 +32,22 @@ _STATEMENT_CHARS, _VECTOR_CHARS = 50_000_000, 20_000
 EMBED_TEXTS = 256
 """Most texts in one call of the embedder."""
 
-_KEYS = ("id", "type", "content", "embedding", "metadata", "work_item_id")
+_KEYS = ("id", "type", "content", "embedding", "metadata", "work_item_id", "expires_at")
 
 # COPY's binary format: a signature, flags and the length of an extension; then for each row the number of fields, and
 # each field's size before its bytes (-1 for NULL); -1 in place of a number of fields at the end. An enum is its label,
-# jsonb a version number before the text (https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format", and
-# the `_recv` functions of the types).
+# jsonb a version number before the text, a time the microseconds since 2000
+# (https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format", and the `_recv` functions of the types).
 _SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _END = struct.pack(">h", -1)
 _NULL = struct.pack(">i", -1)
-_ROW = struct.pack(">hi", 7, 16)
+_ROW = struct.pack(">hi", 8, 16)
 _UUID = struct.pack(">i", 16)
 _size = struct.Struct(">i").pack
 _jsonb = struct.Struct(">ib").pack
 _JSONB_VERSION = 1
+_time = struct.Struct(">iq").pack
+_EPOCH, _MICROSECOND = datetime(2000, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 
 @attrs.define
@@ -55,6 +58,7 @@ class Row:
         place: Its name in errors.
         vector: The place of its embedding among the batch's, None without an embedding.
         tenant_id: Its tenant, once known.
+        expires_at: A text in ISO 8601, None if it stays.
     """
 
     id: UUID
@@ -65,6 +69,7 @@ class Row:
     place: str
     vector: int | None = None
     tenant_id: str = ""
+    expires_at: str | None = None
 
 
 @attrs.define
@@ -92,6 +97,7 @@ class Batch:
             "contents": [row.content for row in self.rows],
             "metadata": [row.metadata for row in self.rows],
             "embeddings": [None if row.vector is None else texts[row.vector] for row in self.rows],
+            "expiries": [row.expires_at for row in self.rows],
         }
 
 
@@ -156,6 +162,7 @@ def pack(batch: Batch) -> bytes:
             _jsonb(len(metadata) + 1, _JSONB_VERSION),
             metadata,
             _NULL if row.vector is None else vectors[row.vector],
+            _NULL if row.expires_at is None else _microseconds(row.expires_at),
         )
     parts.append(_END)
     return b"".join(parts)
@@ -206,6 +213,10 @@ def _field(text: str) -> bytes:
     return _size(len(data)) + data
 
 
+def _microseconds(time: str) -> bytes:
+    return _time(8, (datetime.fromisoformat(time) - _EPOCH) // _MICROSECOND)
+
+
 def _checked(doc: Any, place: str) -> tuple[Row, Any]:
     """Return a document with its values in the form they are sent in, and its embedding as it was given."""
     if isinstance(doc, NewDoc):
@@ -215,6 +226,7 @@ def _checked(doc: Any, place: str) -> tuple[Row, Any]:
         if key not in row:
             raise InvalidInput(f"{place}: it needs a {key}")
     given, item_id, metadata = row.get("id"), row.get("work_item_id"), row.get("metadata")
+    expires_at = row.get("expires_at")
     checked = Row(
         id=uuid7() if given is None else as_uuid(given, f"{place}: id"),
         type=as_enum(row["type"], MemDocType, f"{place}: type").value,
@@ -222,5 +234,6 @@ def _checked(doc: Any, place: str) -> tuple[Row, Any]:
         metadata=dump_json(as_object(metadata, f"{place}: metadata"), f"{place}: metadata"),
         item_id=None if item_id is None else as_uuid(item_id, f"{place}: work_item_id"),
         place=place,
+        expires_at=None if expires_at is None else as_time(expires_at, f"{place}: expires_at"),
     )
     return checked, row.get("embedding")

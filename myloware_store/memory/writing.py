@@ -7,6 +7,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import numpy as np
 
 from myloware_store.core.errors import ConstraintViolation, InvalidInput, MemoryConflict, NotFound
 from myloware_store.core.sql import queries_beside
@@ -14,15 +15,30 @@ from myloware_store.memory.rows import Batch, Row, cut, may_copy, pack
 from myloware_store.orm.repository import Repository, writer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from uuid import UUID
 
-__all__ = ["COPY_ROWS", "Writing"]
+__all__ = ["COPY_ROWS", "NearDuplicates", "Writing"]
 
 COPY_ROWS = 40
 """From so many documents on, COPY into a temporary table beats parameters of the statement (measured with vectors)."""
 
 _sql = queries_beside(__file__)
+
+
+@attrs.frozen
+class NearDuplicates:
+    """How near-duplicates of new documents are found, and what becomes of them.
+
+    Attributes:
+        least: The least similarity.
+        update: Whether the new document replaces the one that it is similar to; else it is not stored.
+        nearest: Returns the stored document that is most similar to a row with this vector, and at least so similar.
+    """
+
+    least: float
+    update: bool
+    nearest: Callable[[Row, Any, float], UUID | None]
 
 
 class Writing(Repository):
@@ -48,12 +64,24 @@ class Writing(Repository):
                 raise conflicts[error.constraint] from None
             raise
 
-    def upsert(self, batch: Batch, on_conflict: str, *, by_content: bool) -> list[UUID]:
+    def upsert(
+        self, batch: Batch, on_conflict: str, *, by_content: bool, near: NearDuplicates | None = None
+    ) -> list[UUID]:
         """Store documents, new ones or such as exist already, and return the ids that stand for them."""
         given = [row.id for row in batch.rows]
         self._assign_tenants(batch.rows)
+        if by_content or near:
+            for owner in sorted({row.tenant_id for row in batch.rows}):
+                self._rows(_sql("lock_contents"), {"owner": owner})
         stands = self._same_contents(batch.rows, on_conflict) if by_content else {}
-        self._store(batch, stands, on_conflict)
+        alike = self._alike(batch, stands, near) if near else {}
+        if alike:
+            stands = {row_id: stands.get(row_id, row_id) for row_id in given}
+            if near and not near.update:
+                batch = batch.part([row for row in batch.rows if stands[row.id] not in alike])
+            stands = {row_id: alike.get(stand, stand) for row_id, stand in stands.items()}
+        if batch.rows:
+            self._store(batch, stands, on_conflict, alike.values())
         return [stands.get(row_id, row_id) for row_id in given]
 
     def tenants_of(self, items: set[UUID]) -> dict[UUID, str]:
@@ -76,15 +104,14 @@ class Writing(Repository):
 
     def _same_contents(self, rows: list[Row], on_conflict: str) -> dict[UUID, UUID]:
         """Return the ids that stand for documents with a content that exists already, or comes earlier in the batch."""
-        for owner in sorted({row.tenant_id for row in rows}):
-            self._rows(_sql("lock_contents"), {"owner": owner})
         values = {
             "tenants": [row.tenant_id for row in rows],
             "hashes": [hashlib.sha256(row.content.encode()).digest() for row in rows],
             "types": [row.type for row in rows],
             "items": [None if row.item_id is None else str(row.item_id) for row in rows],
         }
-        stands = {rows[n - 1].id: row_id for n, row_id in self._rows(_sql("same_contents"), values)}
+        same = _sql("same_contents").format(visible=_sql("visible"))
+        stands = {rows[n - 1].id: row_id for n, row_id in self._rows(same, values)}
         first: dict[tuple[Any, ...], UUID] = {}
         for row in rows:
             stand = first.setdefault(_key(row), stands.get(row.id, row.id))
@@ -95,12 +122,37 @@ class Writing(Repository):
             raise MemoryConflict(f"{row.place}: there is a document {stands[row.id]} of the same content")
         return stands
 
-    def _store(self, batch: Batch, stands: Mapping[UUID, UUID], on_conflict: str) -> None:
+    def _alike(self, batch: Batch, stands: Mapping[UUID, UUID], near: NearDuplicates) -> dict[UUID, UUID]:
+        """Return the near-duplicates of new documents: stored ones, or else such as come earlier in the batch."""
+        there = dict(self._rows(_sql("doc_tenants"), {"ids": [str(row.id) for row in batch.rows]}))
+        groups: dict[tuple[Any, ...], Batch] = {}
+        for row in batch.rows:
+            if row.vector is not None and row.id not in stands and row.id not in there:
+                groups.setdefault((row.tenant_id, row.type, row.item_id), Batch([], batch.vectors)).rows.append(row)
+        alike: dict[UUID, UUID] = {}
+        for group in groups.values():
+            rows, vectors = group.rows, group.part(group.rows).vectors
+            unit = vectors / np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+            kept = np.zeros(len(rows), dtype=bool)
+            for n, row in enumerate(rows):
+                stand = near.nearest(row, vectors[n], near.least)
+                if stand in there:  # the batch changes it
+                    stand = None
+                if stand is None and kept.any():
+                    similarity = np.where(kept[:n], unit[:n] @ unit[n], -np.inf)
+                    best = int(np.argmax(similarity))
+                    stand = rows[best].id if similarity[best] >= near.least else None
+                kept[n] = stand is None
+                if stand is not None:
+                    alike[row.id] = stand
+        return alike
+
+    def _store(self, batch: Batch, stands: Mapping[UUID, UUID], on_conflict: str, replaced: Collection[UUID]) -> None:
         chosen: dict[UUID, Row] = {}
         for row in batch.rows:
             stand = stands.get(row.id, row.id)
             earlier = chosen.get(stand)
-            if earlier is not None and _key(earlier) != _key(row):
+            if earlier is not None and _key(earlier) != _key(row) and stand not in replaced:
                 raise InvalidInput(f"{row.place}: the id {stand} comes with a content, and stands for another one")
             if earlier is None:
                 chosen[stand] = attrs.evolve(row, id=stand)
@@ -121,7 +173,7 @@ class Writing(Repository):
 
     def _insert(self, batch: Batch, on_conflict: str) -> set[UUID]:
         """Insert or update the documents, and return the ids of those that were written."""
-        action = _sql("on_conflict_update" if on_conflict == "update" else "on_conflict_keep")
+        action = _sql("on_conflict_update") + ("" if on_conflict == "update" else f"\n{_sql('on_conflict_keep')}")
         columns = _sql("stored_columns")
         if len(batch.rows) < COPY_ROWS or not may_copy() or not self._may_create_tables():
             sql = _sql("upsert").format(stored_columns=columns, source=_sql("given"), action=action)

@@ -10,6 +10,7 @@ import attrs
 
 from myloware_store.core.sql import queries_beside
 from myloware_store.memory.index.build import find_leftovers
+from myloware_store.memory.index.metadata import list_metadata_indexes
 from myloware_store.memory.index.plan import COMMAND
 from myloware_store.memory.index.session import find_builder
 from myloware_store.ops.catalog import Home, expected_catalog, find_home, read_catalog, split_key, taken_names
@@ -17,7 +18,7 @@ from myloware_store.ops.history import ENCODING, HISTORY_TABLE, MigrationStatus,
 from myloware_store.ops.migration_database import find_vector_obstacle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from myloware_store.db.database import StoreDatabase
 
@@ -228,7 +229,13 @@ def _check_unrecorded(database: StoreDatabase, found: MigrationStatus) -> Findin
 def _compare(database: StoreDatabase) -> Iterator[Finding]:
     live = read_catalog(database)
     yield from _check_expected(live)
-    yield from _check_others(live, find_leftovers(database), building=find_builder(database) is not None)
+    leftovers = dict.fromkeys(find_leftovers(database), COMMAND)
+    leftovers |= {
+        one.name: f"Run `myloware-store index metadata` for its path again, or DROP INDEX CONCURRENTLY {one.name};"
+        for one in list_metadata_indexes(database)
+        if not one.valid
+    }
+    yield from _check_others(live, leftovers, building=find_builder(database) is not None)
 
 
 def _check_expected(live: Mapping[str, str]) -> Iterator[Finding]:
@@ -248,13 +255,13 @@ def _check_expected(live: Mapping[str, str]) -> Iterator[Finding]:
         yield Finding(kind, _full(table, name), *_excerpts(wanted, actual), remedy)
 
 
-def _check_others(live: Mapping[str, str], leftovers: Sequence[str], *, building: bool) -> Iterator[Finding]:
+def _check_others(live: Mapping[str, str], leftovers: Mapping[str, str], *, building: bool) -> Iterator[Finding]:
     expected = expected_catalog()
     for key, actual in live.items():
         kind, table, name = split_key(key)
         if table == "mem_docs" and kind == "index" and name in leftovers:
             if not building:
-                yield Finding(kind, _full(table, name), None, actual, COMMAND)
+                yield Finding(kind, _full(table, name), None, actual, leftovers[name])
         elif key not in expected and f"table {table}" in expected and _stands_in_the_way(kind, actual):
             yield Finding(kind, _full(table, name), None, actual, _FOREIGN)
 

@@ -1,4 +1,4 @@
-"""The threads that extend a worker's leases, take back items whose leases have expired, and index ended items."""
+"""The threads that extend a worker's leases, take back expired ones, index ended items, and prune the memory."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 __all__ = ["Leases"]
 
 _BEATS_A_LEASE = 3
-_RESTS = 3  # how many times as long as a batch took indexing rests while the worker holds items
+_RESTS = 3  # how many times as long as a batch took upkeep rests while the worker holds items
 _logger = logging.getLogger("myloware_store.worker")
 
 
 class Leases:
-    """Extends leases after a third of their duration, on a connection of its own; reaps and indexes from time to time.
+    """Extends leases after a third of their duration, on a connection of its own; does upkeep from time to time.
 
     Args:
         store: The open store.
         held: Returns the claims whose leases to extend.
         lost: Called with the attempts that no longer hold their items.
         lease: The duration of a lease in seconds.
-        reap_every: Seconds between two calls of `reap`, and after everything is indexed; None to call neither.
+        reap_every: Seconds between two calls of `reap`, and after everything is indexed and pruned; None for no upkeep.
     """
 
     def __init__(
@@ -51,8 +51,13 @@ class Leases:
         self._stopped = threading.Event()
         self._threads = [threading.Thread(target=self._keep, daemon=True)]
         if reap_every is not None:
+            batches = (
+                (store.work.index, "ended items are not indexed"),
+                (store.memory.prune, "expired documents are not pruned"),
+            )
+            self._threads.append(threading.Thread(target=self._reap, args=(reap_every,), daemon=True))
             self._threads += [
-                threading.Thread(target=task, args=(reap_every,), daemon=True) for task in (self._reap, self._index)
+                threading.Thread(target=self._in_batches, args=(reap_every, *one), daemon=True) for one in batches
             ]
         for thread in self._threads:
             thread.start()
@@ -85,17 +90,17 @@ class Leases:
             except StoreError as error:
                 _logger.warning("expired leases are not reaped: %s", error)
 
-    def _index(self, every: float) -> None:
-        """Index in batches until all is indexed; rest after each as long as it took, longer beside other work."""
+    def _in_batches(self, every: float, batch: Callable[[], int], problem: str) -> None:
+        """Call `batch` until nothing is left; rest after each as long as it took, longer beside other work."""
         pause = _about(every)
         while not self._stopped.wait(pause):
-            begin, indexed = time.monotonic(), 0
+            begin, done = time.monotonic(), 0
             try:
-                indexed = self._store.work.index()
+                done = batch()
             except StoreError as error:
-                _logger.warning("ended items are not indexed: %s", error)
+                _logger.warning("%s: %s", problem, error)
             took = time.monotonic() - begin
-            pause = took * (_RESTS if self._held() else 1) if indexed else _about(every)
+            pause = took * (_RESTS if self._held() else 1) if done else _about(every)
 
     def _beat(self) -> None:
         claims = self._held()

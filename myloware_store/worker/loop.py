@@ -75,8 +75,9 @@ class Worker:
         timeout: Seconds that a handler may take; by default there is no limit. After that the attempt fails with a
             TimeoutError and the handler's later result is ignored. A thread cannot be stopped, so it takes no other
             item until the handler returns.
-        reap_every: Seconds between two calls of `reap`, which takes back items of dead workers, and of `index`, which
-            puts ended items into the full-text index; None to call neither.
+        reap_every: Seconds between two calls of `reap`, which takes back items of dead workers, of `index`, which puts
+            ended items into the full-text index, and of `memory.prune`, which deletes expired documents; None to call
+            none of them.
         look_every: Seconds between two polls of the queue, in case a NOTIFY was lost; by default 5, or 0.25 if it
             cannot listen (behind PgBouncer).
         grace: Seconds that `run` waits for running handlers after a stop; items still in work are then released. If

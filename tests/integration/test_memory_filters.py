@@ -46,15 +46,18 @@ def _entry(doc: dict[str, Any], key: str, value: Any) -> bool:
         value = {"in": value}
     operators = value if isinstance(value, dict) else {"eq": value}
     there: Any = doc
-    for part in key.split("."):
+    for part in key.split(".") if isinstance(key, str) else key:
         there = there.get(part, _MISSING) if isinstance(there, dict) else _MISSING
-    return all(_compare(there, operator, operand, key) for operator, operand in operators.items())
+    lists = [name for name in operators if name in ("contains", "any", "all")]
+    return all(isinstance(there, list) and _hold(there, name, operators[name], key) for name in lists) and all(
+        _compare(there, name, operand, key) for name, operand in operators.items() if name not in lists
+    )
 
 
 def _compare(there: Any, operator: str, operand: Any, key: str) -> bool:
     null = there is None or there is _MISSING
     if operator == "exists":
-        there_is = there is not _MISSING and (there is not None or key.startswith("metadata."))
+        there_is = there is not _MISSING and (there is not None or "metadata" in key)
         return there_is is operand
     if operator == "ne":
         return not _compare(there, "eq", operand, key)
@@ -70,25 +73,35 @@ def _compare(there: Any, operator: str, operand: Any, key: str) -> bool:
     return answers[operator]
 
 
+def _hold(there: Any, operator: str, operand: Any, key: str) -> bool:
+    wanted = [operand] if operator == "contains" else operand
+    held = [any(_compare(one, "eq", value, key) for one in there) for value in wanted]
+    return any(held) if operator == "any" else all(held)
+
+
 def _kind(value: Any) -> str:
     if isinstance(value, bool):
         return "bool"
     return "number" if isinstance(value, int | float) else type(value).__name__
 
 
+LONG = ["é" * 200, "é" * 200 + "a", "é" * 199 + "z"]
+"""Texts around the length that an index on metadata has of them."""
 scalars = st.sampled_from(
-    [None, True, False, -1, 0, 9, 10, 10.0, 10.5, 1e300, 2**53 + 1, "", "9", "10", "Z", "a", "é", "%s"]
+    [None, True, False, -1, 0, 9, 10, 10.0, 10.5, 1e300, 2**53 + 1, "", "9", "10", "Z", "a", "é", "%s", *LONG]
 )
+values = scalars.filter(lambda value: value is not None)
 metadata = st.dictionaries(
-    st.sampled_from(["a", "b", "0", "%(f0)s", "q'\"{"]),
+    st.sampled_from(["a", "b", "0", "a.a", "%(f0)s", "q'\"{"]),
     st.recursive(
         scalars, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("ab0"), inner, max_size=2)
     ),
     max_size=3,
 )
-paths = st.sampled_from(["a", "b", "0", "a.a", "a.0", "b.a.b", "%(f0)s", "q'\"{"]).map("metadata.{}".format)
+dotted = st.sampled_from(["a", "b", "0", "a.a", "a.0", "b.a.b", "%(f0)s", "q'\"{"]).map("metadata.{}".format)
+paths = dotted | st.sampled_from([("metadata", "a.a"), ("metadata", "b", "0")])
 orders = st.sampled_from(["gt", "gte", "lt", "lte"])
-comparable = st.sampled_from([0, 9, 10, 10.0, 10.5, 1e300, 2**53, "", "9", "Z", "a", "é"])
+comparable = st.sampled_from([0, 9, 10, 10.0, 10.5, 1e300, 2**53, "", "9", "Z", "a", "é", *LONG])
 moments = st.integers(-2, 2).map(lambda hours: NOON + timedelta(hours=hours))
 items = [str(uuid.UUID(int=n)) for n in range(1, 3)]
 
@@ -110,13 +123,23 @@ def ordered(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.dictionaries(orders, values, min_size=1, max_size=2)
 
 
+def listed(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Conditions on a list."""
+    several = st.lists(values, max_size=3)
+    return (
+        st.fixed_dictionaries({"contains": values})
+        | st.fixed_dictionaries({"any": several})
+        | st.fixed_dictionaries({"all": several})
+    )
+
+
 leaves = st.one_of(
     st.fixed_dictionaries({}),
     st.fixed_dictionaries({"type": plain(st.sampled_from([None, *(str(kind) for kind in MemDocType)]))}),
     st.fixed_dictionaries({"tenant_id": plain(st.sampled_from([None, *TENANTS]))}),
     st.fixed_dictionaries({"work_item_id": plain(st.sampled_from([None, *items]))}),
     st.fixed_dictionaries({"created_at": plain(moments) | ordered(moments)}),
-    st.dictionaries(paths, plain(scalars) | ordered(comparable), min_size=1, max_size=2),
+    st.dictionaries(paths, plain(scalars) | ordered(comparable) | listed(values), min_size=1, max_size=2),
 )
 filters = st.recursive(
     leaves,
@@ -195,8 +218,11 @@ def test_times_may_be_text_with_an_offset() -> None:
 
 
 def test_equality_on_metadata_is_served_by_its_index(myloware: Store) -> None:
-    """Alone, as a list, and inside and."""
+    """Alone, as a list, inside and, and what a list holds."""
     for wanted in (
+        {"metadata.a": {"contains": 1}},
+        {("metadata", "a.b"): {"any": [1, 2]}},
+        {"metadata.a": {"all": [1, 2]}},
         {"metadata.a.b": 1},
         {"metadata.a": [1, 2]},
         {"and": [{"metadata.a": 1}, {"metadata.b": {"gt": 1}}]},
@@ -233,6 +259,18 @@ def holding_itself() -> dict[str, Any]:
         {"colour": "red"},
         {1: "red"},
         {("type",): "CONTEXT"},
+        {("metadata",): 1},
+        {("metadata", ""): 1},
+        {("metadata", 1): 1},
+        {("metadata", *"a" * 17): 1},
+        {("metadata", "a\x00"): 1},
+        {"metadata.a": {"contains": None}},
+        {"metadata.a": {"contains": [1]}},
+        {"metadata.a": {"any": "abc"}},
+        {"metadata.a": {"all": 5}},
+        {"metadata.a": {"all": list(range(1_001))}},
+        {"type": {"contains": "CONTEXT"}},
+        {"created_at": {"any": [NOON]}},
         {"metadata": {"a": 1}},
         {"metadata.": 1},
         {"metadata.a..b": 1},
@@ -299,3 +337,28 @@ def test_filters_up_to_the_bounds_compile() -> None:
 def test_text_is_ordered_by_code_points_in_every_database(operator: str) -> None:
     """The comparison names its collation: the embedded servers have no other one, a configured server may."""
     assert ') COLLATE "C" ' in compile_filter({"metadata.name": {operator: "a"}}).sql
+
+
+def test_equality_that_finds_nothing_says_that_the_values_are_in_lists(myloware: Store) -> None:
+    """In every call that takes a filter, for the tenant in force; not if the answer is right to be empty."""
+    memory, vector = myloware.memory, [1.0] * 1536
+    with myloware.tenant("acme"):
+        tagged = {"tags": ["urgent", "fee"], "dc.title": "x"}
+        memory.upsert([{"type": "CONTEXT", "content": "fee", "embedding": vector, "metadata": tagged}])
+        (hit,) = memory.similar(
+            vector, filter={"metadata.tags": {"all": ["fee", "urgent"]}, ("metadata", "dc.title"): "x"}
+        )
+        assert tagged == hit.metadata
+        for wrong in ({"metadata.tags": "urgent"}, {"type": "CONTEXT", "or": [{"metadata.tags": ["urgent", "new"]}]}):
+            for call in (
+                lambda wrong: memory.similar(vector, filter=wrong),
+                lambda wrong: memory.search_text("fee", filter=wrong),
+                lambda wrong: memory.hybrid(vector, "fee", filter=wrong),
+                lambda wrong: memory.delete(filter=wrong),
+            ):
+                with pytest.warns(UserWarning, match="contains"):
+                    assert not call(wrong)
+        assert [] == memory.similar(vector, filter={"metadata.tags": "old"})
+        assert [] == memory.search_text("nothing", filter={"metadata.tags": {"contains": "urgent"}})
+    with myloware.tenant("globex"):
+        assert [] == memory.similar(vector, filter={"metadata.tags": "urgent"})

@@ -186,6 +186,18 @@ def test_deleted_documents_take_no_places(myloware: Store, method: Method) -> No
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_expired_documents_take_no_places(myloware: Store, method: Method) -> None:
+    """Nor do they if they are nearly all, and the nearest."""
+    build(myloware, method)
+    kept = nearest(clustered(ROWS, 1), QUERY, ROWS)[-40:]
+    myloware.db.execute_sql("UPDATE mem_docs SET expires_at = now() WHERE NOT content = ANY (%s)", (kept,))
+    for mode in ("auto", "exact", "ann"):
+        for k in (10, 40, 100):
+            hits = contents(myloware, QUERY, k=k, mode=mode)
+            assert min(k, 40) == len(hits) == len(set(kept) & set(hits))
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_what_comes_out_of_order_is_sorted(myloware: Store, method: Method) -> None:
     """Where most documents are deleted the index is scanned on and on, and what comes then may be nearer."""
     build(myloware, method)

@@ -193,6 +193,7 @@ BAD: list[tuple[Any, type[Exception]]] = [
     ({"type": "CONTEXT", "content": "x", "embedding": np.ones(DIMENSIONS, bool)}, InvalidVector),
     ({"type": "CONTEXT", "content": "x", "embedding": "[1]"}, InvalidVector),
     ({"type": "CONTEXT", "content": "x", "id": "no-uuid"}, InvalidInput),
+    ({"type": "CONTEXT", "content": "x", "expires_at": "tomorrow"}, InvalidInput),
     ({"type": "CONTEXT", "content": "x", "work_item_id": uuid.uuid4()}, NotFound),
     (NewDoc("CONTEXT", ""), InvalidInput),
     ("text", InvalidInput),

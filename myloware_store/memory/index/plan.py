@@ -8,6 +8,7 @@ import attrs
 
 from myloware_store.core.sql import queries_beside
 from myloware_store.memory.index.build import find_leftovers
+from myloware_store.memory.index.metadata import list_metadata_indexes
 from myloware_store.memory.index.report import IndexStatus
 from myloware_store.memory.index.session import find_builder
 from myloware_store.memory.index.state import INDEX_NAME, IndexFacts
@@ -58,6 +59,7 @@ def read_status(database: StoreDatabase, state: IndexState, least_rows: int) -> 
         lacks=() if state.iterative else ("iterative scans", "halfvec"),
         leftovers=leftovers,
         builder=builder,
+        metadata_indexes=list_metadata_indexes(database),
     )
 
 

@@ -33,6 +33,17 @@ WHERE x.indrelid = to_regclass('mem_docs')
     )
 ORDER BY i.relname
 
+-- name: metadata_indexes
+SELECT i.relname, obj_description(i.oid, 'pg_class'), x.indisvalid AND x.indisready AND x.indislive,
+    pg_relation_size(i.oid)
+FROM pg_index AS x JOIN pg_class AS i ON i.oid = x.indexrelid
+WHERE x.indrelid = to_regclass('mem_docs') AND i.relname ~ '^mem_docs_metadata_.*_(number|text)_[0-9a-f]{8}_idx$'
+ORDER BY i.relname
+
+-- name: quoted
+SELECT string_agg(' -> ' || quote_literal(key) || '::text', '' ORDER BY n)
+FROM unnest(%(keys)s::text[]) WITH ORDINALITY AS given (key, n)
+
 -- name: memory
 -- In kilobytes. The server does not tell its memory; effective_cache_size says how much of it caches files.
 SELECT (SELECT setting::bigint FROM pg_settings WHERE name = 'maintenance_work_mem'),

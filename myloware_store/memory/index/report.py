@@ -8,7 +8,26 @@ import attrs
 
 from myloware_store.memory.index.state import IndexFacts
 
-__all__ = ["IndexChange", "IndexStatus", "RecallMeasurement"]
+__all__ = ["IndexChange", "IndexStatus", "MetadataIndex", "RecallMeasurement"]
+
+
+@attrs.frozen(slots=False)
+class MetadataIndex:
+    """An index on the values at a path of the metadata, which serves filters by order.
+
+    Attributes:
+        name: Its name.
+        path: The keys of the path; None if its build was killed.
+        kind: `number` or `text`.
+        valid: Whether it is complete, so that searches can use it.
+        size_bytes: Its size.
+    """
+
+    name: str
+    path: tuple[str, ...] | None
+    kind: str
+    valid: bool
+    size_bytes: int
 
 
 @attrs.frozen(kw_only=True, slots=False)
@@ -29,6 +48,7 @@ class IndexStatus(IndexFacts):
         lacks: Features that this version does not have.
         leftovers: Indexes that killed builds have left behind. They slow down writes; `ensure` drops them.
         builder: The server process that is working on the index, or None.
+        metadata_indexes: The indexes that `memory.index_metadata` has built.
     """
 
     used: bool
@@ -43,6 +63,7 @@ class IndexStatus(IndexFacts):
     lacks: tuple[str, ...]
     leftovers: tuple[str, ...]
     builder: int | None
+    metadata_indexes: tuple[MetadataIndex, ...] = ()
 
 
 @attrs.frozen(slots=False)

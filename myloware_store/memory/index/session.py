@@ -41,10 +41,12 @@ class IndexSession(StoreDatabase):
         settings: The settings of the database; the connection must be direct, not through PgBouncer.
         watcher: The caller's database, which reads the progress of a build.
         progress: Called with the progress.
+        command: The command that the owner of the table would run.
     """
 
-    def __init__(self, settings: Settings, watcher: StoreDatabase, progress: Progress) -> None:
+    def __init__(self, settings: Settings, watcher: StoreDatabase, progress: Progress, command: str) -> None:
         super().__init__(attrs.evolve(settings, connection_limit=1))
+        self._command = command
         self.tell = progress
         self._watcher = watcher
 
@@ -53,10 +55,10 @@ class IndexSession(StoreDatabase):
         self.connect()
         allowed, owner, user, standby, read_only = self.execute_sql(_sql("rights")).fetchone()
         if standby:
-            raise VectorIndexError("this is a read-only standby: its vector index is built on its primary")
+            raise VectorIndexError("this is a read-only standby: its indexes are built on its primary")
         if not allowed:
             raise VectorIndexError(
-                f"the role {user} does not own mem_docs: have {owner} run `myloware-store index ensure`; until then"
+                f"the role {user} does not own mem_docs: have {owner} run `{self._command}`; until then"
                 " searches are right, and exact where the index is not good"
             )
         if read_only:
@@ -124,12 +126,15 @@ def find_builder(database: StoreDatabase) -> int | None:
 
 
 @contextmanager
-def open_session(database: StoreDatabase, progress: Progress) -> Iterator[IndexSession]:
+def open_session(
+    database: StoreDatabase, progress: Progress, command: str = "myloware-store index ensure"
+) -> Iterator[IndexSession]:
     """Hold the lock of the index on a separate connection while the block runs.
 
     Args:
         database: The caller's database, with the settings of the connection.
         progress: Called with the progress.
+        command: The command that the owner of the table would run.
 
     Raises:
         VectorIndexError: The role does not own the table or may only read, the server is a standby, or the connection
@@ -139,10 +144,10 @@ def open_session(database: StoreDatabase, progress: Progress) -> Iterator[IndexS
     """
     if database.shares_sessions():
         raise VectorIndexError(
-            "the vector index is built through a direct connection, and this one goes through a pooler in transaction"
+            "an index is built through a direct connection, and this one goes through a pooler in transaction"
             " mode (PgBouncer), which cannot hold its lock: name the PostgreSQL server itself, without pgbouncer=true"
         )
-    session = IndexSession(database.settings, database, progress)
+    session = IndexSession(database.settings, database, progress, command)
     try:
         session.prepare()
         yield session

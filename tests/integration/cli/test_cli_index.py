@@ -90,3 +90,15 @@ def test_progress_is_shown_on_a_terminal(shell: Shell, myloware_dsn: str) -> Non
     assert 0 == code
     assert "built ivfflat over 60 rows" in shown
     assert "Searching exactly" in shown or "Building" in shown or "Measuring" in shown
+
+
+def test_metadata_is_indexed(shell: Shell, myloware_dsn: str) -> None:
+    """The status lists the index, and it is dropped again."""
+    built = shell.report("index", "metadata", "invoice.amount", "--url", myloware_dsn)
+    assert (["invoice", "amount"], "number", True) == (built["path"], built["kind"], built["valid"])
+    (listed,) = shell.report("index", "status", "--url", myloware_dsn)["metadata_indexes"]
+    assert built["name"] == listed["name"]
+    assert "invoice.amount (number, 0.0 MiB)" in shell.run("index", "status", "--url", myloware_dsn).stdout
+    assert "invoice.amount" in shell.run("index", "metadata", "invoice.amount", "--url", myloware_dsn).stdout
+    assert shell.report("index", "metadata", "invoice.amount", "--drop", "--url", myloware_dsn)["dropped"]
+    assert "there is none" in shell.run("index", "metadata", "invoice.amount", "--drop", "--url", myloware_dsn).stdout

@@ -25,7 +25,20 @@ if TYPE_CHECKING:
     from tests.integration.cli.conftest import Shell
 
 COMMANDS = [
-    *("up", "down", "demo", "ping", "migrate", "migrations-path", "status", "validate", "recount", "seed", "reset"),
+    *(
+        "up",
+        "down",
+        "demo",
+        "ping",
+        "migrate",
+        "migrations-path",
+        "status",
+        "validate",
+        "recount",
+        "prune",
+        "seed",
+        "reset",
+    ),
     "index",
 ]
 COLOUR = re.compile(r"\x1b\[[\d;]*m")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from myloware_store import MemDoc
 from myloware_store.ops.history import HISTORY_TABLE, available_migrations, migrations_path
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def test_a_file_that_was_put_aside_is_mentioned(shell: Shell, myloware_dsn: str)
     assert "" == shell.run("ping", DATABASE_URL=myloware_dsn).stderr
 
 
-@pytest.mark.parametrize("command", ["recount", "index items"])
+@pytest.mark.parametrize("command", ["recount", "prune", "index items"])
 def test_a_command_on_work_says_what_an_unmigrated_database_lacks(shell: Shell, empty_url: str, command: str) -> None:
     """As `Store.open` does."""
     done = shell.run(*command.split(), "--url", empty_url)
@@ -165,3 +166,11 @@ def test_recount_corrects_what_validate_finds(shell: Shell, myloware: Store, myl
     assert [str(order.id)] == shell.report("recount", "--url", myloware_dsn)["corrected"]
     assert shell.report("validate", "--url", myloware_dsn)["valid"]
     assert 1 == myloware.work.get(order.id).open_items
+
+
+def test_prune_deletes_documents_that_have_expired(shell: Shell, myloware: Store, myloware_dsn: str) -> None:
+    """All of them, and no other."""
+    doc = {"type": "CONTEXT", "content": "x"}
+    ids = myloware.memory.upsert([doc, *[{**doc, "expires_at": "2020-01-01T00:00:00Z"}] * 3])
+    assert 3 == shell.report("prune", "--url", myloware_dsn)["pruned"]
+    assert ids[:1] == [row.id for row in MemDoc.select()]
