@@ -411,16 +411,16 @@ ARRAY(
 )
 
 -- name: fused
--- Reciprocal rank fusion of `near` and `found`.
+-- Reciprocal rank fusion of `near` and `found`, in which the text counts the more, the better it matches.
 fused AS MATERIALIZED (
     SELECT id, n.distance, n.place AS vector_rank, f.place AS text_rank,
         COALESCE(%(vector_weight)s::float8 / (%(rrf_k)s + n.place), 0)
-            + COALESCE(%(text_weight)s::float8 / (%(rrf_k)s + f.place), 0) AS score
+            + COALESCE(%(text_weight)s::float8 * (1 + %(text_boost)s * f.score) / (%(rrf_k)s + f.place), 0) AS score
     FROM (
         SELECT id, distance, row_number() OVER (ORDER BY distance, id) AS place FROM near WHERE %(vector_weight)s > 0
     ) AS n
     FULL JOIN (
-        SELECT id, row_number() OVER (ORDER BY score DESC, id) AS place FROM found WHERE %(text_weight)s > 0
+        SELECT id, score, row_number() OVER (ORDER BY score DESC, id) AS place FROM found WHERE %(text_weight)s > 0
     ) AS f USING (id)
     ORDER BY score DESC, id
     LIMIT %(k)s

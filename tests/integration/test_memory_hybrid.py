@@ -37,43 +37,65 @@ def fill(myloware: Store, n: int = 60) -> list[UUID]:
 
 
 def fused(
-    by_vector: list[UUID], by_text: list[UUID], k: int, rrf_k: float, weights: tuple[float, float]
+    by_vector: list[UUID], by_text: dict[UUID, float], k: int, rrf_k: float, weights: tuple[float, float]
 ) -> list[tuple[UUID, float, int | None, int | None]]:
-    """Fuse two rankings by the paper's formula."""
+    """Fuse two rankings by the paper's formula; by_text are the factors of the text's weight."""
     rows: list[tuple[UUID, float, int | None, int | None]] = []
     for doc_id in {*by_vector, *by_text}:
-        ranks = [ranking.index(doc_id) + 1 if doc_id in ranking else None for ranking in (by_vector, by_text)]
-        score = sum(weight / (rrf_k + rank) for weight, rank in zip(weights, ranks, strict=True) if rank is not None)
+        ranks = [ranking.index(doc_id) + 1 if doc_id in ranking else None for ranking in (by_vector, [*by_text])]
+        factors = (weights[0], weights[1] * by_text.get(doc_id, 0))
+        score = sum(weight / (rrf_k + rank) for weight, rank in zip(factors, ranks, strict=True) if rank is not None)
         rows.append((doc_id, score, ranks[0], ranks[1]))
     return sorted(rows, key=lambda row: (-row[1], row[0]))[:k]
 
 
 @pytest.mark.parametrize("filter_", [None, {"type": "CONTEXT"}])
 @pytest.mark.parametrize(
-    ("k", "pool", "rrf_k", "weights"),
+    ("k", "pool", "rrf_k", "weights", "boost"),
     [
-        (10, None, 60, (1, 1)),
-        (5, 5, 60, (1, 1)),
-        (7, 20, 0, (1, 1)),
-        (50, 50, 1, (0.25, 3)),
-        (10, 20, 60, (0, 1)),
-        (10, 20, 0.5, (2, 0)),
+        (10, None, 60, (1, 1), 3),
+        (5, 5, 60, (1, 1), 0),
+        (7, 20, 0, (1, 1), 1),
+        (50, 50, 1, (0.25, 3), 0.5),
+        (10, 20, 60, (0, 1), 3),
+        (10, 20, 0.5, (2, 0), 3),
     ],
 )
 def test_hybrid_is_reciprocal_rank_fusion(  # noqa: PLR0917
-    myloware: Store, filter_: Any, k: int, pool: int | None, rrf_k: float, weights: tuple[float, float]
+    myloware: Store,
+    filter_: Any,
+    k: int,
+    pool: int | None,
+    rrf_k: float,
+    weights: tuple[float, float],
+    boost: float,
 ) -> None:
-    """Ties, hits of one side only, weights, and ranks, as the formula has them."""
+    """Ties, hits of one side only, weights, the text's score, and ranks, as the formula has them."""
     fill(myloware)
     query = vectors(1, 2)[0]
     depth = pool or 50
-    by_vector = [hit.id for hit in myloware.memory.similar(query, k=depth, filter=filter_)] if weights[0] else []
-    by_text = [hit.id for hit in myloware.memory.search_text("late fee", k=depth, filter=filter_)] if weights[1] else []
-    expected = fused(by_vector, by_text, k, rrf_k, weights)
-    hits = myloware.memory.hybrid(query, "late fee", k=k, pool=pool, rrf_k=rrf_k, weights=weights, filter=filter_)
+    similar = myloware.memory.similar(query, k=depth, filter=filter_) if weights[0] else []
+    texts = myloware.memory.search_text("late fee", k=depth, filter=filter_) if weights[1] else []
+    by_text = {hit.id: 1 + boost * (hit.score or 0) for hit in texts}
+    expected = fused([hit.id for hit in similar], by_text, k, rrf_k, weights)
+    hits = myloware.memory.hybrid(
+        query, "late fee", k=k, pool=pool, rrf_k=rrf_k, weights=weights, filter=filter_, text_boost=boost
+    )
     assert [row[0] for row in expected] == [hit.id for hit in hits]
     assert np.allclose([row[1] for row in expected], [hit.score for hit in hits], rtol=1e-12)
     assert [row[2:] for row in expected] == [(hit.vector_rank, hit.text_rank) for hit in hits]
+
+
+def test_an_identifier_comes_before_what_is_only_similar(myloware: Store) -> None:
+    """Also if it is far down by its vector; what neither search asked for is left out."""
+    query = vectors(1, 2)[0]
+    ids = myloware.memory.upsert(
+        [{"type": "CONTEXT", "content": f"Invoice KA-{n}", "embedding": query} for n in range(60)]
+        + [{"type": "CONTEXT", "content": "Invoice HP-2025-0142", "embedding": -query}]
+    )
+    assert ids[-1] == myloware.memory.hybrid(query, "invoice hp2025 0142")[0].id
+    assert ids[-1] not in [hit.id for hit in myloware.memory.hybrid(query, "invoice hp2025 0142", text_boost=0)]
+    assert [ids[-1]] == [hit.id for hit in myloware.memory.hybrid(query, "hp2025 0142", weights=(0, 1))]
 
 
 def test_documents_of_one_side_are_found_too(myloware: Store) -> None:
@@ -82,7 +104,7 @@ def test_documents_of_one_side_are_found_too(myloware: Store) -> None:
     ids = myloware.memory.upsert(
         [{"type": "CONTEXT", "content": "late fee"}, {"type": "CONTEXT", "content": "other", "embedding": query}]
     )
-    hits = myloware.memory.hybrid(query, "late fee")
+    hits = myloware.memory.hybrid(query, "late fee", text_boost=0)
     assert sorted(ids) == [hit.id for hit in hits]
     by_id = {hit.id: hit for hit in hits}
     text, vector = by_id[ids[0]], by_id[ids[1]]
