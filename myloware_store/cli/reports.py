@@ -111,8 +111,8 @@ def demo(settings: Settings, report: DemoReport, *, as_json: bool) -> None:
     if report.skipped:
         screen.line()
         letters = zip(report.skipped, report.dead_letter_ids, strict=True)
-        buried = [(skipped.name, skipped.reason, letter_id) for skipped, letter_id in letters]
-        screen.table(("skipped", "why", "dead letter"), buried)
+        buried = [(skipped.name, letter_id, skipped.reason) for skipped, letter_id in letters]
+        screen.table(("skipped", "dead letter", "why"), buried)
     else:
         (letter_id,) = report.dead_letter_ids
         screen.line(f"Dead letter: {letter_id} (simulated: a notification that could not be delivered)")

@@ -45,8 +45,8 @@ _LEASE_SECONDS = 300.0
 _POLL_SECONDS = 0.1
 _PASSAGE_CHARS, _MOST_PASSAGES = 600, 400
 _MOST_WORDS, _LONGEST_TITLE = 8, 120
-_SIMILAR = 0.03
-"""The least similarity of an answer: texts without a common word reach about 1 / sqrt(1536) by chance."""
+_SIMILAR = 0.1
+"""The least similarity of an answer: four times what texts without a common word reach by chance, 1 / sqrt(1536)."""
 
 
 def run_demo(
