@@ -113,7 +113,7 @@ def test_it_says_what_it_leaves_aside(shell_up: Shell, tmp_path: Path) -> None:
         + ", ".join(str(tmp_path / f"{number}.png") for number in range(5))
         + " and 2 more",
     ] == done.stderr.splitlines()
-    assert re.search(r"empty\.txt +empty +[0-9a-f-]{36}", done.stdout)
+    assert re.search(r"empty\.txt +[0-9a-f-]{36} +empty", done.stdout)
     assert "Dead letter: " not in done.stdout
 
 
