@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from myloware_store.core.embedding import Embedder, HashingEmbedder
+    from myloware_store.core.embedding import Embedder, HashingEmbedder, Truncated
     from myloware_store.core.enums import (
         ApprovalDecision,
         AttemptStatus,
@@ -152,6 +152,7 @@ __all__ = [
     "Tool",
     "ToolCapability",
     "TransactionConflict",
+    "Truncated",
     "UniqueKeyConflict",
     "VectorIndexError",
     "VersionConflict",

@@ -21,7 +21,6 @@ from myloware_store.core.embedding import COMMON_WORDS, Embedder, HashingEmbedde
 from myloware_store.core.enums import ApprovalDecision, MemDocType, Priority, WorkItemType
 from myloware_store.core.errors import InvalidInput, LeaseLost, NotAwaitingApproval, StoreError
 from myloware_store.core.values import require_text
-from myloware_store.core.vectors import as_embedding
 from myloware_store.demo.reading import Document, Reading, Skipped, chunk
 from myloware_store.demo.report import TENANT, DemoItem, DemoReport, Passage, count_rows
 
@@ -134,7 +133,7 @@ class _Demo:
 
     def embed(self, texts: Sequence[str]) -> list[Any]:
         """Embed texts, and check the vectors."""
-        return [as_embedding(vector) for vector in embed(self.embedder, texts)]
+        return list(embed(self.embedder, texts))
 
     def submit(self, query: str) -> UUID:
         """Submit the documents as one order."""

@@ -23,6 +23,7 @@ from myloware_store.core.arguments import (
     as_uuid,
     as_uuids,
 )
+from myloware_store.core.embedding import read_embedder
 from myloware_store.core.enums import MemDocType
 from myloware_store.core.errors import ConstraintViolation, InvalidInput, MemoryConflict, NotFound
 from myloware_store.core.results import MemoryDoc, NewDoc
@@ -77,6 +78,7 @@ class Memory(Repository):
     def __init__(self, database: StoreDatabase, embedder: Embedder | None = None) -> None:
         super().__init__(database)
         self._embedder = embedder
+        self._model, self._dimensions = read_embedder(embedder)
         self._writing = Writing(database)
         self._index_states = IndexStates(database)
         self.index = MemoryIndex(database, self._index_states)
@@ -116,7 +118,7 @@ class Memory(Repository):
         """
         as_choice(on_conflict, ("update", "ignore", "error"), "on_conflict")
         by_content = as_choice(dedupe, ("id", "content_hash"), "dedupe") == "content_hash"
-        batch = read_batch(as_list(docs, "docs", NewDoc, Mapping), self._embedder)
+        batch = read_batch(as_list(docs, "docs", NewDoc, Mapping), self._embedder, self._dimensions)
         own = not self._db.transaction_open()
 
         def store() -> list[UUID]:
@@ -167,7 +169,7 @@ class Memory(Repository):
             if own:
                 self._db.execute_sql(LIFT_DEADLINES, (True,))
             for part in batches(docs, size):
-                batch = read_batch(part, self._embedder, before=sent)
+                batch = read_batch(part, self._embedder, self._dimensions, before=sent)
                 self._require_transaction()
                 self._writing.load(batch)
                 sent += len(batch.rows)
@@ -233,7 +235,9 @@ class Memory(Repository):
             "embedding": embedding,
             "work_item_id": work_item_id,
         }
-        values = {name: _sent(name, value) for name, value in given.items() if value is not _UNCHANGED}
+        values = {
+            name: _sent(name, value, self._dimensions) for name, value in given.items() if value is not _UNCHANGED
+        }
         if not values:
             raise InvalidInput("update: nothing is given that would change")
         if "content" in values and "embedding" not in values and self._embedder is not None:
@@ -343,7 +347,7 @@ class Memory(Repository):
             return set()
         values = {
             "ids": ids,
-            "vectors": encode_texts(as_embeddings([vector for _, vector, _ in given], places)),
+            "vectors": encode_texts(as_embeddings([vector for _, vector, _ in given], places, self._dimensions)),
             "hashes": [content_hash for _, _, content_hash in given],
         }
         return {row_id for (row_id,) in self._rows(_sql("set_embeddings"), values)}
@@ -364,7 +368,7 @@ class Memory(Repository):
         than there is room for, the index chooses among them.
 
         Args:
-            vector: `(1536,)` real numbers.
+            vector: `(1536,)` real numbers, or as many as the store's embedder makes.
             k: Most documents to return (1 to 10,000).
             filter: Which documents to search, in the language of filters.
             min_similarity: Return only documents at least this similar, from -1 to 1.
@@ -380,7 +384,10 @@ class Memory(Repository):
         """
         count, condition = as_count(k, "k", most=search.MAX_HITS), _condition(filter)
         least = -1.0 if min_similarity is None else as_number(min_similarity, "min_similarity", least=-1, most=1)
-        query, with_vectors = encode_literal(vector, "vector"), as_flag(with_embedding, "with_embedding")
+        query, with_vectors = (
+            encode_literal(vector, "vector", self._dimensions),
+            as_flag(with_embedding, "with_embedding"),
+        )
         state = self._usable(mode)
         if state is not None and condition.sql == "TRUE":
             alone = search.through_index_alone(state, count, query, with_embedding=with_vectors, untested=mode == "ann")
@@ -423,7 +430,7 @@ class Memory(Repository):
         which becomes its `score`; ties go to the more similar.
 
         Args:
-            vector: `(1536,)` real numbers.
+            vector: `(1536,)` real numbers, or as many as the store's embedder makes.
             k: Most documents to return (1 to 1,000).
             fetch_k: How many documents to choose among, from k to 10,000; by default 4 * k, at least 20.
             lam: From 0 (as unlike each other as possible) to 1 (as similar to the vector as possible).
@@ -537,7 +544,7 @@ class Memory(Repository):
         if not vector_weight + text_weight:
             raise InvalidInput("weights: both are 0")
         condition = _condition(filter)
-        sent = encode_literal(vector, "vector")
+        sent = encode_literal(vector, "vector", self._dimensions)
         near = search.through_index(self._usable("auto"), condition, depth, sent, untested=False)
         near = near or search.by_comparing(condition, depth, sent)
         query = text.typed(q, "web")
@@ -604,7 +611,7 @@ def _embedding(pair: Any, place: str) -> tuple[str, Any, bytes | None]:
     return str(as_uuid(doc, f"{place}: id")), vector, hashed
 
 
-def _sent(name: str, value: Any) -> Any:
+def _sent(name: str, value: Any, dimensions: int) -> Any:
     """Return a value of a document in the form in which it is sent."""
     if name == "content":
         return require_text(value, name, blank=False, max_bytes=MAX_TEXT_BYTES)
@@ -613,5 +620,5 @@ def _sent(name: str, value: Any) -> Any:
     if name == "metadata":
         return dump_json(as_object(value, name), name)
     if name == "embedding":
-        return None if value is None else encode_text(value)
+        return None if value is None else encode_text(value, name, dimensions)
     return None if value is None else str(as_uuid(value, name))

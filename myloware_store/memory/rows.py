@@ -95,12 +95,13 @@ class Batch:
         }
 
 
-def read_batch(docs: Iterable[Any], embedder: Embedder | None, *, before: int = 0) -> Batch:
+def read_batch(docs: Iterable[Any], embedder: Embedder | None, dimensions: int, *, before: int = 0) -> Batch:
     """Check documents, and embed those without a vector.
 
     Args:
         docs: The documents.
         embedder: Embeds the documents without a vector.
+        dimensions: A length of vectors to accept, beside 1536.
         before: How many documents of the same call came in earlier batches, for the errors.
 
     Raises:
@@ -122,7 +123,7 @@ def read_batch(docs: Iterable[Any], embedder: Embedder | None, *, before: int = 
     for row in rows:
         if first.setdefault(row.id, row) is not row:
             raise InvalidInput(f"{row.place}: the id {row.id} comes twice, first in {first[row.id].place}")
-    vectors = as_embeddings(given, places)
+    vectors = as_embeddings(given, places, dimensions)
     missing = [row for row in rows if row.vector is None]
     if embedder is not None and missing:
         for n, row in enumerate(missing, len(given)):
@@ -134,7 +135,7 @@ def read_batch(docs: Iterable[Any], embedder: Embedder | None, *, before: int = 
 def embedded(embedder: Embedder, texts: Sequence[str]) -> Embeddings:
     """Embed texts, 256 a call at most."""
     parts = [texts[at : at + EMBED_TEXTS] for at in range(0, len(texts), EMBED_TEXTS)]
-    return np.concatenate([as_embeddings(embed(embedder, part), "the embedder's vector") for part in parts])
+    return np.concatenate([embed(embedder, part) for part in parts])
 
 
 def pack(batch: Batch) -> bytes:
