@@ -1036,6 +1036,7 @@ TABLES = (
         type mem_doc_type NOT NULL,
         content text NOT NULL,
         embedding vector(1536),
+        embedding_model name_text,
         metadata object_jsonb NOT NULL DEFAULT '{}',
         content_hash bytea GENERATED ALWAYS AS (content_sha256(content)) STORED,
         search tsvector GENERATED ALWAYS AS (content_search(content)) STORED,
@@ -1267,6 +1268,10 @@ INDEXES = (
     "CREATE INDEX mem_docs_tenant_id_content_hash_idx ON mem_docs (tenant_id, content_hash)",
     "CREATE INDEX mem_docs_updated_at_idx ON mem_docs (updated_at)",
     "CREATE INDEX mem_docs_missing_embedding_idx ON mem_docs (created_at, id) WHERE embedding IS NULL",
+    (
+        "CREATE INDEX mem_docs_embedding_model_idx ON mem_docs (embedding_model, created_at, id)"
+        " WHERE embedding IS NOT NULL"
+    ),
     "CREATE INDEX mem_docs_embedding_idx ON mem_docs USING ivfflat (embedding vector_cosine_ops)",
     "CREATE INDEX mem_docs_search_idx ON mem_docs USING gin (search)",
     "CREATE INDEX mem_docs_metadata_idx ON mem_docs USING gin (metadata jsonb_path_ops)",

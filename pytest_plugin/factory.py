@@ -126,6 +126,7 @@ class MemDocFields(_Owned, total=False):
     type: MemDocType | str
     content: str
     embedding: ArrayLike | None
+    embedding_model: str | None
     metadata: Mapping[str, Any]
     updated_at: datetime
 

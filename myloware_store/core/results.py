@@ -162,6 +162,7 @@ class Hit:
         vector_rank: `hybrid`: the rank by similarity, from 1, or None if it is not among the most similar documents.
         text_rank: `hybrid`: the rank by text, from 1, or None if the text does not match.
         highlight: `search_text` with `highlight=True`: the matching passages, with the words between `**`.
+        embedding_model: The model of its embedding, None if it has no embedding or the model was not named.
         embedding: The `(1536,) float32` vector, with `with_embedding=True`.
     """
 
@@ -175,6 +176,7 @@ class Hit:
     vector_rank: int | None = None
     text_rank: int | None = None
     highlight: str | None = None
+    embedding_model: str | None = None
     embedding: Embedding | None = attrs.field(default=None, eq=False, repr=False)
 
 
@@ -214,6 +216,7 @@ class MemoryDoc:
         updated_at: The time of its last change, in UTC.
         has_embedding: Whether it has a vector.
         embedding: The `(1536,) float32` vector, with `with_embedding=True`, if there is one.
+        embedding_model: The model of its embedding, None if it has no embedding or the model was not named.
     """
 
     id: UUID
@@ -226,6 +229,7 @@ class MemoryDoc:
     updated_at: datetime
     has_embedding: bool
     embedding: Embedding | None = attrs.field(default=None, eq=_SAME, hash=False)
+    embedding_model: str | None = None
 
 
 @attrs.frozen(slots=False)

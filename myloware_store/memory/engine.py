@@ -17,6 +17,7 @@ from myloware_store.core.arguments import (
     as_enum,
     as_flag,
     as_list,
+    as_name,
     as_number,
     as_object,
     as_time,
@@ -25,7 +26,7 @@ from myloware_store.core.arguments import (
 )
 from myloware_store.core.embedding import read_embedder
 from myloware_store.core.enums import MemDocType
-from myloware_store.core.errors import ConstraintViolation, InvalidInput, MemoryConflict, NotFound
+from myloware_store.core.errors import ConstraintViolation, InvalidInput, MemoryConflict, NotFound, StoreError
 from myloware_store.core.results import MemoryDoc, NewDoc
 from myloware_store.core.sql import queries_beside
 from myloware_store.core.values import MAX_TEXT_BYTES, dump_json, read_label, require_text, shown
@@ -36,7 +37,7 @@ from myloware_store.memory import search, text
 from myloware_store.memory.filters import Condition, compile_filter, scope
 from myloware_store.memory.index import MemoryIndex
 from myloware_store.memory.index.state import IndexStates
-from myloware_store.memory.rows import batches, embedded, read_batch
+from myloware_store.memory.rows import EMBED_TEXTS, batches, embedded, read_batch
 from myloware_store.memory.writing import Writing
 from myloware_store.orm.repository import Repository
 
@@ -52,15 +53,19 @@ _ASSIGNMENTS = {
     "content": "content = %(content)s",
     "type": "type = %(type)s::mem_doc_type",
     "metadata": "metadata = %(metadata)s::jsonb",
-    "embedding": "embedding = %(embedding)s::vector",
+    "embedding": "embedding = %(embedding)s::vector, embedding_model = %(model)s",
     "work_item_id": "work_item_id = %(work_item_id)s::uuid",
 }
 # An embedding describes a content.
-_KEPT_EMBEDDING = "embedding = CASE WHEN m.content = %(content)s THEN m.embedding END"
+_KEPT_EMBEDDING = (
+    "embedding = CASE WHEN m.content = %(content)s THEN m.embedding END,"
+    " embedding_model = CASE WHEN m.content = %(content)s THEN m.embedding_model END"
+)
 
 _MAX_SHARES = 1_024
 _MOST = 1_000_000
 _UNCHANGED: Any = ...
+_OWN: Any = ...
 _sql = queries_beside(__file__)
 
 
@@ -69,7 +74,9 @@ class Memory(Repository):
 
     Args:
         database: The open database.
-        embedder: Embeds documents that come without a vector, 256 texts per call.
+        embedder: Embeds documents that come without a vector, 256 texts per call. If it has a `name`, that is recorded
+            as the model of every embedding that is stored without naming another, and searches compare only with the
+            embeddings of this model, unless they name another.
 
     Attributes:
         index: The vector index that searches go through if it is good enough.
@@ -89,6 +96,7 @@ class Memory(Repository):
         *,
         on_conflict: Literal["update", "ignore", "error"] = "update",
         dedupe: Literal["id", "content_hash"] = "id",
+        model: str | None = _OWN,
     ) -> list[UUID]:
         """Store documents in one transaction, all of them or none.
 
@@ -104,6 +112,7 @@ class Memory(Repository):
                 because documents are deleted with their items. Batches of one tenant that dedupe by content wait for
                 each other, until the end of the caller's transaction. In a transaction of the level REPEATABLE READ or
                 SERIALIZABLE they see the documents that existed when it began.
+            model: The model of the given embeddings, a name or None; by default the embedder's `name`.
 
         Returns:
             The ids of the documents, in their order; for a document that existed already, the id it has.
@@ -118,7 +127,7 @@ class Memory(Repository):
         """
         as_choice(on_conflict, ("update", "ignore", "error"), "on_conflict")
         by_content = as_choice(dedupe, ("id", "content_hash"), "dedupe") == "content_hash"
-        batch = read_batch(as_list(docs, "docs", NewDoc, Mapping), self._embedder, self._dimensions)
+        batch = read_batch(as_list(docs, "docs", NewDoc, Mapping), self._embedder, self._named_model(model))
         own = not self._db.transaction_open()
 
         def store() -> list[UUID]:
@@ -134,6 +143,7 @@ class Memory(Repository):
         *,
         progress: Callable[[int], object] | None = None,
         batch_size: int = 1_000,
+        model: str | None = _OWN,
     ) -> int:
         """Load new documents from an iterable of any length in one transaction, all of them or none.
 
@@ -148,6 +158,7 @@ class Memory(Repository):
             progress: Called after each batch with the number of documents sent so far. They are stored when the whole
                 load is.
             batch_size: Documents in a batch (1 to 100,000); fewer if their contents are long.
+            model: The model of the given embeddings, a name or None; by default the embedder's `name`.
 
         Returns:
             How many documents were stored.
@@ -162,14 +173,14 @@ class Memory(Repository):
         """
         if progress is not None and not callable(progress):
             raise InvalidInput(f"progress: {type(progress).__name__} cannot be called")
-        size = as_count(batch_size, "batch_size")
+        size, given_by = as_count(batch_size, "batch_size"), self._named_model(model)
         sent = 0
         own = not self._db.transaction_open()
         with self._db.atomic():
             if own:
                 self._db.execute_sql(LIFT_DEADLINES, (True,))
             for part in batches(docs, size):
-                batch = read_batch(part, self._embedder, self._dimensions, before=sent)
+                batch = read_batch(part, self._embedder, given_by, before=sent)
                 self._require_transaction()
                 self._writing.load(batch)
                 sent += len(batch.rows)
@@ -199,6 +210,7 @@ class Memory(Repository):
         type: MemDocType | str = _UNCHANGED,  # noqa: A002  the column's name
         metadata: Mapping[str, Any] | None = _UNCHANGED,
         embedding: Any = _UNCHANGED,
+        model: str | None = _OWN,
         work_item_id: UUID | str | None = _UNCHANGED,
         if_unmodified_since: datetime | None = None,
     ) -> MemoryDoc:
@@ -213,6 +225,7 @@ class Memory(Repository):
             type: Its type.
             metadata: A JSON object that replaces the old one; None for an empty one.
             embedding: `(1536,)` real numbers; None removes it.
+            model: The model of the given embedding, a name or None; by default the embedder's `name`.
             work_item_id: The item it belongs to; None for no item.
             if_unmodified_since: The `updated_at` of the document as it was read. Every change makes `updated_at` later,
                 so of two callers that read the same version only one changes it.
@@ -240,12 +253,14 @@ class Memory(Repository):
         }
         if not values:
             raise InvalidInput("update: nothing is given that would change")
+        made_by = self._named_model(model)
         if "content" in values and "embedding" not in values and self._embedder is not None:
             (vector,) = embedded(self._embedder, [values["content"]])
-            values["embedding"] = encode_text(vector)
+            values["embedding"], made_by = encode_text(vector), self._model
         assignments = [_ASSIGNMENTS[name] for name in values]
         if "content" in values and "embedding" not in values:
             assignments.append(_KEPT_EMBEDDING)
+        values["model"] = made_by if values.get("embedding") else None
 
         def change() -> MemoryDoc:
             item_id = values.get("work_item_id")
@@ -301,8 +316,10 @@ class Memory(Repository):
         ((deleted,),) = self._rows(_sql("delete").format(condition=condition.sql), condition.parameters)
         return int(deleted)
 
-    def missing_embeddings(self, limit: int = 100, *, share: tuple[int, int] = (0, 1)) -> list[MemoryDoc]:
-        """Return documents without an embedding, oldest first.
+    def missing_embeddings(
+        self, limit: int = 100, *, share: tuple[int, int] = (0, 1), model: str | None = _OWN
+    ) -> list[MemoryDoc]:
+        """Return documents without an embedding of a model, oldest first.
 
         The documents are not locked or leased: two callers at once get the same documents, and do the same work twice.
         If several processes embed in the background, let each of them ask for a share of its own.
@@ -311,6 +328,8 @@ class Memory(Repository):
             limit: Most documents to return (1 to 100,000).
             share: Which share of the documents, and of how many shares: `(0, 4)` to `(3, 4)` for four processes. A
                 document's id decides in which share it is.
+            model: The name of the model; None for documents without an embedding of any model. By default the
+                embedder's `name`.
 
         Raises:
             InvalidInput: An argument is out of its bounds.
@@ -320,15 +339,20 @@ class Memory(Repository):
         most = as_count(limit, "limit")
         shares = as_count(share[1], "share: of how many", most=_MAX_SHARES)
         number = as_count(share[0], "share", least=0, most=shares - 1)
-        return self._docs(_sql("missing_embeddings"), {"limit": most, "share": number, "shares": shares}, reads=True)
+        wanted = self._named_model(model)
+        statement = _sql("missing_embeddings" if wanted is None else "missing_of_model")
+        values = {"limit": most, "share": number, "shares": shares, "model": wanted}
+        return self._docs(statement, values, reads=True, in_share=_sql("in_share"))
 
-    def set_embeddings(self, pairs: Iterable[Sequence[Any]]) -> set[UUID]:
+    def set_embeddings(self, pairs: Iterable[Sequence[Any]], *, model: str | None = _OWN) -> set[UUID]:
         """Set or replace the embeddings of documents, in one statement.
 
         Args:
             pairs: `(doc, vector)` or `(id, vector, content)`, to set the vector only if the document still has the
                 content that it was made for; `(id, vector)`, to set it in any case. A `doc` is one that
-                `missing_embeddings` or `get` returned; a vector has `(1536,)` real numbers.
+                `missing_embeddings` or `get` returned; a vector has `(1536,)` real numbers, or as many as the embedder
+                declares.
+            model: The model of the vectors, a name or None; by default the embedder's `name`.
 
         Returns:
             The ids of the documents that have the given embedding now. Documents that were deleted or have another
@@ -338,6 +362,7 @@ class Memory(Repository):
             InvalidInput: An element is not such a pair, or an id comes twice; nothing was written.
             InvalidVector: An embedding has a wrong shape, is zero, NaN or infinite; nothing was written.
         """
+        made_by = self._named_model(model)
         given = [_embedding(pair, f"pairs[{n}]") for n, pair in enumerate(as_list(pairs, "pairs"))]
         ids = [row_id for row_id, _, _ in given]
         if len(set(ids)) != len(ids):
@@ -349,8 +374,50 @@ class Memory(Repository):
             "ids": ids,
             "vectors": encode_texts(as_embeddings([vector for _, vector, _ in given], places, self._dimensions)),
             "hashes": [content_hash for _, _, content_hash in given],
+            "model": made_by,
         }
         return {row_id for (row_id,) in self._rows(_sql("set_embeddings"), values)}
+
+    def reembed(
+        self,
+        *,
+        batch_size: int = EMBED_TEXTS,
+        share: tuple[int, int] = (0, 1),
+        progress: Callable[[int], object] | None = None,
+    ) -> int:
+        """Embed every document that has no embedding of the store's embedder's model, oldest first.
+
+        Each batch is a transaction, and searches go on meanwhile. The rows know their models, so a call that was
+        interrupted is continued by the next one. Several processes take a share each.
+
+        Args:
+            batch_size: Documents in a batch (1 to 100,000). The embedder gets 256 texts at most per call.
+            share: Which share of the documents, and of how many shares, as for `missing_embeddings`.
+            progress: Called after each batch with the number of documents embedded so far.
+
+        Returns:
+            How many documents were embedded.
+
+        Raises:
+            InvalidInput: The store has no embedder with a `name`, or an argument is out of its bounds.
+            InvalidVector: The embedder returned something else than usable vectors; the batches before are stored.
+            StoreError: The embedder failed, and its error is the cause of this one; or the role may not change the
+                documents. The batches before are stored.
+        """
+        if self._embedder is None or self._model is None:
+            raise InvalidInput("reembed: open the store with an embedder that has a `name`")
+        if progress is not None and not callable(progress):
+            raise InvalidInput(f"progress: {type(progress).__name__} cannot be called")
+        done, before = 0, list[MemoryDoc]()
+        while docs := self.missing_embeddings(batch_size, share=share, model=self._model):
+            if docs == before:
+                raise StoreError(f"reembed: no embedding of the next {len(docs)} documents can be stored")
+            vectors = embedded(self._embedder, [doc.content for doc in docs])
+            done += len(self.set_embeddings(zip(docs, vectors, strict=True), model=self._model))
+            before = docs
+            if progress is not None:
+                progress(done)
+        return done
 
     def similar(
         self,
@@ -361,6 +428,7 @@ class Memory(Repository):
         min_similarity: float | None = None,
         mode: Literal["auto", "exact", "ann"] = "auto",
         with_embedding: bool = False,
+        model: str | None = _OWN,
     ) -> list[Hit]:
         """Return the k documents whose embeddings are most similar to a vector, best first.
 
@@ -377,12 +445,16 @@ class Memory(Repository):
                 compared. `exact` always compares. `ann` uses any valid index, even if it was never measured or is
                 outdated, and compares if there is no index that could answer.
             with_embedding: Whether to read the vectors of the hits, 6 KB each.
+            model: The model of the vector: only embeddings of this model are compared with it, or only those without
+                a model's name (None). By default the embedder's `name`. Without a name, all embeddings are compared.
 
         Raises:
             InvalidVector: The vector cannot be compared.
-            InvalidInput: Another argument is out of its bounds.
+            InvalidInput: Another argument is out of its bounds, or no model is named and the hits have embeddings of
+                several models.
         """
         count, condition = as_count(k, "k", most=search.MAX_HITS), _condition(filter)
+        asked = self._asked_model(model)
         least = -1.0 if min_similarity is None else as_number(min_similarity, "min_similarity", least=-1, most=1)
         query, with_vectors = (
             encode_literal(vector, "vector", self._dimensions),
@@ -395,10 +467,12 @@ class Memory(Repository):
                 hits = search.find(
                     self._db, alone.sql, {**alone.parameters, "furthest": search.FURTHEST}, alone.settings
                 )
-                if len(hits) == count:
-                    return [hit for hit in hits if hit.score >= least]
+                if len(hits) == count and all(asked in (..., hit.embedding_model) for hit in hits):
+                    return _of_one_model([hit for hit in hits if hit.score >= least])
+        condition = search.of_model(condition, asked)
+        filtered = condition.sql != "TRUE"
         furthest = search.FURTHEST if least == -1 else 1 - least
-        near = search.through_index(state, condition, count, query, untested=mode == "ann")
+        near = search.through_index(state, condition, count, query, filtered=filtered, untested=mode == "ann")
         if near is None and not with_vectors and count <= search.MOST_ALONE:
             near = search.by_comparing_alone(condition, count, query)
             statement = near.sql
@@ -412,7 +486,8 @@ class Memory(Repository):
                 similarity="1 - r.distance",
                 with_embedding=with_vectors,
             )
-        return search.find(self._db, statement, {**near.parameters, "furthest": furthest}, near.settings)
+        hits = search.find(self._db, statement, {**near.parameters, "furthest": furthest}, near.settings)
+        return _of_one_model(hits)
 
     def mmr(
         self,
@@ -422,6 +497,7 @@ class Memory(Repository):
         fetch_k: int | None = None,
         lam: float = 0.5,
         filter: Mapping[str, Any] | None = None,  # noqa: A002  the settled name
+        model: str | None = _OWN,
     ) -> list[Hit]:
         """Return k documents that are similar to a vector and unlike each other, in the order they were chosen.
 
@@ -435,16 +511,17 @@ class Memory(Repository):
             fetch_k: How many documents to choose among, from k to 10,000; by default 4 * k, at least 20.
             lam: From 0 (as unlike each other as possible) to 1 (as similar to the vector as possible).
             filter: Which documents to search, in the language of filters.
+            model: The model of the vector, as for `similar`.
 
         Raises:
             InvalidVector: The vector cannot be compared.
-            InvalidInput: Another argument is out of its bounds.
+            InvalidInput: Another argument is out of its bounds, or the documents have embeddings of several models.
         """
         count = as_count(k, "k", most=1_000)
         most = search.MAX_HITS
         fetched = max(4 * count, 20) if fetch_k is None else as_count(fetch_k, "fetch_k", least=count, most=most)
         weight = as_number(lam, "lam", least=0, most=1)
-        hits = self.similar(vector, k=fetched, filter=filter, with_embedding=True)
+        hits = self.similar(vector, k=fetched, filter=filter, with_embedding=True, model=model)
         if not hits:
             return []
         embeddings = np.stack([hit.embedding for hit in hits if hit.embedding is not None])
@@ -512,6 +589,7 @@ class Memory(Repository):
         rrf_k: float = 60,
         weights: Sequence[float] = (1, 1),
         pool: int | None = None,
+        model: str | None = _OWN,
     ) -> list[Hit]:
         """Return the documents that are best by `similar` and `search_text` together, best first.
 
@@ -527,13 +605,15 @@ class Memory(Repository):
             rrf_k: 0 or more; the larger it is, the less the first ranks count. 60 is the paper's.
             weights: The weights of the vector and of the text, two numbers of 0 or more, not both 0.
             pool: How many documents of each search to rank, from k to 10,000; by default 4 * k, at least 50.
+            model: The model of the vector, as for `similar`. Documents of other models are found by their text alone.
 
         Returns:
             Hits with their rank in each search, None if the document is not in that search's pool.
 
         Raises:
             InvalidVector: The vector cannot be compared.
-            InvalidInput: Another argument is out of its bounds.
+            InvalidInput: Another argument is out of its bounds, or no model is named and the hits have embeddings of
+                several models.
         """
         most = search.MAX_HITS
         count = as_count(k, "k", most=most)
@@ -545,15 +625,17 @@ class Memory(Repository):
             raise InvalidInput("weights: both are 0")
         condition = _condition(filter)
         sent = encode_literal(vector, "vector", self._dimensions)
-        near = search.through_index(self._usable("auto"), condition, depth, sent, untested=False)
-        near = near or search.by_comparing(condition, depth, sent)
+        asked = self._asked_model(model)
+        compared, filtered = search.of_model(condition, asked), condition.sql != "TRUE"
+        near = search.through_index(self._usable("auto"), compared, depth, sent, filtered=filtered, untested=False)
+        near = near or search.by_comparing(compared, depth, sent)
         query = text.typed(q, "web")
         statement = search.hits_of(
             ",\n".join([near.sql, text.text_legs(query, condition.sql), _sql("fused")]),
             "fused",
             order="r.score DESC, r.id",
             score="r.score",
-            similarity=_sql("fused_similarity"),
+            similarity=_sql("fused_similarity").format(of_model=search.of_model(Condition("TRUE", {}), asked).sql),
             vector_rank="r.vector_rank",
             text_rank="r.text_rank",
         )
@@ -567,7 +649,15 @@ class Memory(Repository):
             "vector_weight": vector_weight,
             "text_weight": text_weight,
         }
-        return search.find(self._db, statement, values, near.settings)
+        return _of_one_model(search.find(self._db, statement, values, near.settings))
+
+    def _named_model(self, model: Any) -> str | None:
+        """Return the model that an argument names, by default the embedder's."""
+        return self._model if model is _OWN else None if model is None else as_name(model, "model")
+
+    def _asked_model(self, model: Any) -> Any:
+        """Return the model to search, None for embeddings without a model's name, or ... for any."""
+        return ... if model is _OWN and self._model is None else self._named_model(model)
 
     def _docs(self, sql: str, values: Mapping[str, Any], *, reads: bool = False, **names: str) -> list[MemoryDoc]:
         """Run a statement that returns `doc_columns` and `vector`, and return its rows as documents."""
@@ -589,6 +679,15 @@ class Memory(Repository):
 
 def _condition(filter: Mapping[str, Any] | None) -> Condition:  # noqa: A002  the settled name
     return scope(compile_filter(filter), current_tenant())
+
+
+def _of_one_model(hits: list[Hit]) -> list[Hit]:
+    """Return hits whose similarities can be compared, or raise InvalidInput."""
+    models = {hit.embedding_model for hit in hits if hit.similarity is not None}
+    if len(models) > 1:
+        named = ", ".join(sorted("one without a name" if model is None else repr(model) for model in models))
+        raise InvalidInput(f"model: the hits have embeddings of several models ({named}): name the vector's, model=...")
+    return hits
 
 
 def _as_doc(*, type: str, created_at: datetime, updated_at: datetime, vector: Any, **values: Any) -> MemoryDoc:  # noqa: A002  the column's name

@@ -18,7 +18,7 @@ from myloware_store.orm.fields import (
     TenantForeignKey,
     UuidField,
 )
-from myloware_store.orm.scalars import CheckedTextField, ServerDefault, TimestampField
+from myloware_store.orm.scalars import CheckedTextField, NameField, ServerDefault, TimestampField
 from myloware_store.work.models import WorkItem
 
 __all__ = ["MemDoc"]
@@ -34,6 +34,7 @@ class MemDoc(TenantEntity):
     type = EnumField(MemDocType)
     content = CheckedTextField(blank=False)
     embedding = EmbeddingField(null=True)
+    embedding_model = NameField(null=True)
     metadata = JsonField(kind=dict, default=dict)
     content_hash = BytesField(null=True, constraints=[SQL("GENERATED ALWAYS AS (content_sha256(content)) STORED")])
     search = SearchField(null=True, constraints=[SQL("GENERATED ALWAYS AS (content_search(content)) STORED")])
@@ -52,6 +53,10 @@ class MemDoc(TenantEntity):
             SQL("CREATE INDEX mem_docs_tenant_id_content_hash_idx ON mem_docs (tenant_id, content_hash)"),
             SQL("CREATE INDEX mem_docs_updated_at_idx ON mem_docs (updated_at)"),
             SQL("CREATE INDEX mem_docs_missing_embedding_idx ON mem_docs (created_at, id) WHERE embedding IS NULL"),
+            SQL(
+                "CREATE INDEX mem_docs_embedding_model_idx ON mem_docs (embedding_model, created_at, id)"
+                " WHERE embedding IS NOT NULL"
+            ),
             SQL("CREATE INDEX mem_docs_embedding_idx ON mem_docs USING ivfflat (embedding vector_cosine_ops)"),
             SQL("CREATE INDEX mem_docs_search_idx ON mem_docs USING gin (search)"),
             SQL("CREATE INDEX mem_docs_metadata_idx ON mem_docs USING gin (metadata jsonb_path_ops)"),

@@ -4,7 +4,7 @@
 -- name: doc_columns
 -- Every statement that returns documents adds `vector`, the embedding in binary or NULL.
 m.id, m.tenant_id, m.content, m.type, m.metadata, m.work_item_id, m.created_at, m.updated_at,
-m.embedding IS NOT NULL AS has_embedding
+m.embedding IS NOT NULL AS has_embedding, m.embedding_model
 
 -- name: get
 -- Index: the primary key.
@@ -31,14 +31,54 @@ WITH found AS (
 )
 SELECT count(*) FROM gone
 
+-- name: in_share
+(%(tenant)s::text IS NULL OR m.tenant_id = %(tenant)s)
+    AND (uuid_hash(m.id)::bigint + 2147483648) %% %(shares)s = %(share)s
+
 -- name: missing_embeddings
 -- Index: mem_docs_missing_embedding_idx, read in its order.
 SELECT {doc_columns}, NULL AS vector
 FROM mem_docs AS m
-WHERE m.embedding IS NULL AND (%(tenant)s::text IS NULL OR m.tenant_id = %(tenant)s)
-    AND (uuid_hash(m.id)::bigint + 2147483648) %% %(shares)s = %(share)s
+WHERE m.embedding IS NULL AND {in_share}
 ORDER BY m.created_at, m.id
 LIMIT %(limit)s
+
+-- name: missing_of_model
+-- Indexes: mem_docs_missing_embedding_idx, and mem_docs_embedding_model_idx, which also finds each next model, so that a
+-- million documents of the asked one are not read.
+WITH RECURSIVE models (name) AS (
+    SELECT min(embedding_model)::text FROM mem_docs WHERE embedding IS NOT NULL
+    UNION ALL
+    SELECT (
+        SELECT min(embedding_model)::text FROM mem_docs WHERE embedding IS NOT NULL AND embedding_model > models.name
+    )
+    FROM models WHERE models.name IS NOT NULL
+),
+missing AS MATERIALIZED (
+    (
+        SELECT m.id, m.created_at FROM mem_docs AS m
+        WHERE m.embedding IS NULL AND {in_share}
+        ORDER BY m.created_at, m.id LIMIT %(limit)s
+    )
+    UNION ALL
+    (
+        SELECT m.id, m.created_at FROM mem_docs AS m
+        WHERE m.embedding IS NOT NULL AND m.embedding_model IS NULL AND {in_share}
+        ORDER BY m.created_at, m.id LIMIT %(limit)s
+    )
+    UNION ALL
+    SELECT others.id, others.created_at FROM models, LATERAL (
+        SELECT m.id, m.created_at FROM mem_docs AS m
+        WHERE m.embedding IS NOT NULL AND m.embedding_model = models.name AND {in_share}
+        ORDER BY m.created_at, m.id LIMIT %(limit)s
+    ) AS others
+    WHERE models.name <> %(model)s
+    ORDER BY created_at, id
+    LIMIT %(limit)s
+)
+SELECT {doc_columns}, NULL AS vector
+FROM missing JOIN mem_docs AS m ON m.id = missing.id
+ORDER BY m.created_at, m.id
 
 -- name: set_embeddings
 -- Index: the primary key. The rows are locked in the order of their ids, as in every batch.
@@ -54,7 +94,7 @@ WITH given AS (
     FOR NO KEY UPDATE OF m
 )
 UPDATE mem_docs AS m
-SET embedding = found.embedding::vector,
+SET embedding = found.embedding::vector, embedding_model = %(model)s,
     updated_at = GREATEST(statement_timestamp(), m.updated_at + interval '1 microsecond')
 FROM found
 WHERE m.id = found.id
@@ -65,15 +105,15 @@ RETURNING m.id
 
 -- name: stored_columns
 -- In the order of `rows.pack`.
-id, tenant_id, work_item_id, type, content, metadata, embedding
+id, tenant_id, work_item_id, type, content, metadata, embedding, embedding_model
 
 -- name: given
 -- The rows that are sent as parameters.
-SELECT id, tenant_id, work_item_id, type, content, metadata, embedding::vector
+SELECT id, tenant_id, work_item_id, type, content, metadata, embedding::vector, embedding_model
 FROM unnest(
     %(ids)s::uuid[], %(tenants)s::text[], %(items)s::uuid[], %(types)s::mem_doc_type[], %(contents)s::text[],
-    %(metadata)s::jsonb[], %(embeddings)s::text[]
-) AS given (id, tenant_id, work_item_id, type, content, metadata, embedding)
+    %(metadata)s::jsonb[], %(embeddings)s::text[], %(models)s::text[]
+) AS given (id, tenant_id, work_item_id, type, content, metadata, embedding, embedding_model)
 
 -- name: copy
 COPY {table} ({stored_columns}) FROM STDIN BINARY
@@ -97,6 +137,10 @@ RETURNING m.id
 SET work_item_id = EXCLUDED.work_item_id, type = EXCLUDED.type, content = EXCLUDED.content,
     metadata = EXCLUDED.metadata,
     embedding = COALESCE(EXCLUDED.embedding, CASE WHEN m.content = EXCLUDED.content THEN m.embedding END),
+    embedding_model = CASE
+        WHEN EXCLUDED.embedding IS NOT NULL THEN EXCLUDED.embedding_model
+        WHEN m.content = EXCLUDED.content THEN m.embedding_model
+    END,
     updated_at = GREATEST(statement_timestamp(), m.updated_at + interval '1 microsecond')
 WHERE m.tenant_id = EXCLUDED.tenant_id
 
@@ -152,13 +196,13 @@ CROSS JOIN LATERAL (
 
 
 -- Searches. They return the columns of a `Hit` in its order: id, content, type, metadata, work_item_id, score,
--- similarity, vector_rank, text_rank, highlight, embedding.
+-- similarity, vector_rank, text_rank, highlight, embedding_model, embedding.
 
 -- name: hits
 -- The end of a search that is made of common table expressions: the documents are read for the hits alone.
 WITH {legs}
 SELECT m.id, m.content, m.type, m.metadata, m.work_item_id, {score}, {similarity}, {vector_rank}, {text_rank},
-    {highlight}, {embedding}
+    {highlight}, m.embedding_model, {embedding}
 FROM {ranked} AS r
 JOIN mem_docs AS m ON m.id = r.id
 ORDER BY {order}
@@ -167,7 +211,8 @@ ORDER BY {order}
 -- A whole search by vector with one scan and one sort: planning a search of few documents costs as much as running it.
 -- It sorts by what no index serves, because relaxed iterative scans return rows out of order and the planner takes
 -- them for sorted.
-SELECT {distinct} id, content, type, metadata, work_item_id, similarity, similarity, NULL, NULL, NULL, {embedding}
+SELECT {distinct} id, content, type, metadata, work_item_id, similarity, similarity, NULL, NULL, NULL, embedding_model,
+    {embedding}
 FROM {source} AS m,
     LATERAL (SELECT 1 - least(2, greatest(0, distance)) AS similarity) AS s
 WHERE distance <= %(furthest)s
@@ -318,5 +363,5 @@ fused AS MATERIALIZED (
 -- A document outside of the vector's pool has no distance yet: it is NULL without a vector, and NaN for a zero vector.
 1 - COALESCE(r.distance, (
     SELECT least(2, greatest(0, distance)) FROM asked, LATERAL (SELECT m.embedding <=> asked.v) AS d (distance)
-    WHERE distance <= %(furthest)s
+    WHERE distance <= %(furthest)s AND {of_model}
 ))

@@ -13,7 +13,7 @@ from psycopg2 import extensions
 from uuid_utils.compat import uuid7
 
 from myloware_store.core.arguments import as_enum, as_object, as_uuid, known_keys
-from myloware_store.core.embedding import embed
+from myloware_store.core.embedding import embed, read_embedder
 from myloware_store.core.enums import MemDocType
 from myloware_store.core.errors import InvalidInput
 from myloware_store.core.results import NewDoc
@@ -40,7 +40,7 @@ _KEYS = ("id", "type", "content", "embedding", "metadata", "work_item_id")
 _SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _END = struct.pack(">h", -1)
 _NULL = struct.pack(">i", -1)
-_ROW = struct.pack(">hi", 7, 16)
+_ROW = struct.pack(">hi", 8, 16)
 _UUID = struct.pack(">i", 16)
 _size = struct.Struct(">i").pack
 _jsonb = struct.Struct(">ib").pack
@@ -54,6 +54,7 @@ class Row:
     Attributes:
         place: Its name in errors.
         vector: The place of its embedding among the batch's, None without an embedding.
+        model: The model of its embedding, None if it has no name.
         tenant_id: Its tenant, once known.
     """
 
@@ -64,6 +65,7 @@ class Row:
     item_id: UUID | None
     place: str
     vector: int | None = None
+    model: str | None = None
     tenant_id: str = ""
 
 
@@ -92,16 +94,17 @@ class Batch:
             "contents": [row.content for row in self.rows],
             "metadata": [row.metadata for row in self.rows],
             "embeddings": [None if row.vector is None else texts[row.vector] for row in self.rows],
+            "models": [row.model for row in self.rows],
         }
 
 
-def read_batch(docs: Iterable[Any], embedder: Embedder | None, dimensions: int, *, before: int = 0) -> Batch:
+def read_batch(docs: Iterable[Any], embedder: Embedder | None, model: str | None, *, before: int = 0) -> Batch:
     """Check documents, and embed those without a vector.
 
     Args:
         docs: The documents.
         embedder: Embeds the documents without a vector.
-        dimensions: A length of vectors to accept, beside 1536.
+        model: The model of the given vectors.
         before: How many documents of the same call came in earlier batches, for the errors.
 
     Raises:
@@ -109,6 +112,7 @@ def read_batch(docs: Iterable[Any], embedder: Embedder | None, dimensions: int, 
         InvalidVector: An embedding, given or made, cannot be compared.
         StoreError: The embedder failed; its error is the cause of this one.
     """
+    made_by, dimensions = read_embedder(embedder)
     rows: list[Row] = []
     given: list[Any] = []
     places: list[str] = []
@@ -116,7 +120,7 @@ def read_batch(docs: Iterable[Any], embedder: Embedder | None, dimensions: int, 
         row, embedding = _checked(doc, f"docs[{n}]")
         rows.append(row)
         if embedding is not None:
-            row.vector = len(given)
+            row.vector, row.model = len(given), model
             given.append(embedding)
             places.append(f"{row.place}: embedding")
     first: dict[UUID, Row] = {}
@@ -127,7 +131,7 @@ def read_batch(docs: Iterable[Any], embedder: Embedder | None, dimensions: int, 
     missing = [row for row in rows if row.vector is None]
     if embedder is not None and missing:
         for n, row in enumerate(missing, len(given)):
-            row.vector = n
+            row.vector, row.model = n, made_by
         vectors = np.concatenate([vectors, embedded(embedder, [row.content for row in missing])])
     return Batch(rows, vectors)
 
@@ -143,6 +147,7 @@ def pack(batch: Batch) -> bytes:
     vectors = encode_fields(batch.vectors)
     tenants = {row.tenant_id: _field(row.tenant_id) for row in batch.rows}
     types = {row.type: _field(row.type) for row in batch.rows}
+    models = {row.model: _NULL if row.model is None else _field(row.model) for row in batch.rows}
     parts: list[bytes | memoryview] = [_SIGNATURE]
     for row in batch.rows:
         content, metadata = row.content.encode(), row.metadata.encode()
@@ -157,6 +162,7 @@ def pack(batch: Batch) -> bytes:
             _jsonb(len(metadata) + 1, _JSONB_VERSION),
             metadata,
             _NULL if row.vector is None else vectors[row.vector],
+            models[row.model],
         )
     parts.append(_END)
     return b"".join(parts)

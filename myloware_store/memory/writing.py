@@ -105,8 +105,8 @@ class Writing(Repository):
             if earlier is None:
                 chosen[stand] = attrs.evolve(row, id=stand)
             elif on_conflict == "update":
-                vector = earlier.vector if row.vector is None else row.vector
-                chosen[stand] = attrs.evolve(row, id=stand, vector=vector)
+                embedded = earlier if row.vector is None else row
+                chosen[stand] = attrs.evolve(row, id=stand, vector=embedded.vector, model=embedded.model)
         ordered = Batch([chosen[row_id] for row_id in sorted(chosen)], batch.vectors)
         left = chosen.keys() - self._insert(ordered, on_conflict)
         if not left:

@@ -8,7 +8,7 @@ import attrs
 import numpy as np
 import pytest
 
-from myloware_store import DIMENSIONS, InvalidInput, InvalidVector, Store, Truncated
+from myloware_store import DIMENSIONS, InvalidInput, InvalidVector, MemDoc, Store, StoreError, Truncated
 
 
 @attrs.define
@@ -88,3 +88,165 @@ def test_longer_vectors_are_truncated_when_asked(myloware_dsn: str) -> None:
             assert stored.id == store.memory.similar(model(["a text"])[0])[0].id
     with pytest.raises(InvalidInput, match="dimensions"):
         Truncated(long, 3072)
+
+
+OLD, NEW = Model("old"), Model("new")
+
+
+def models(store: Store) -> dict[str, str | None]:
+    """Return the recorded models by content."""
+    rows = store.db.execute_sql("SELECT content, embedding_model FROM mem_docs").fetchall()
+    return dict(rows)
+
+
+def test_whatever_writes_an_embedding_records_its_model(myloware_dsn: str) -> None:
+    """By default the embedder's, for given vectors the one that is named; without an embedding there is none."""
+    with Store.open(myloware_dsn, embedder=NEW) as store:
+        memory, given = store.memory, OLD.of("x")
+        both = [doc("made"), doc("given", embedding=given)]
+        ids = memory.upsert([*both, doc("unnamed", embedding=given, id=memory.upsert([doc("z")])[0])], model=None)
+        assert {"made": "new", "given": None, "unnamed": None} == models(store)
+        memory.upsert([doc("given", embedding=given, id=ids[1])], model="old")
+        memory.upsert([doc("given again", id=ids[2])])
+        assert {"made": "new", "given": "old", "given again": "new"} == models(store)
+        memory.bulk_load([doc("loaded"), doc("loaded given", embedding=given)], model="old")
+        memory.upsert([doc(f"copied {n}", embedding=given) for n in range(50)], model="old")
+        recorded = models(store)
+        assert ("new", "old", "old") == (recorded["loaded"], recorded["loaded given"], recorded["copied 7"])
+        memory.set_embeddings([(ids[0], given)], model="old")
+        assert ["old", "new"] == [
+            memory.get(ids[0])[0].embedding_model,
+            memory.update(ids[0], content="made new").embedding_model,
+        ]
+        changed = [
+            memory.update(ids[0], embedding=given, model="old"),
+            memory.update(ids[0], metadata={"a": 1}),
+            memory.update(ids[0], embedding=given),
+            memory.update(ids[0], embedding=None),
+        ]
+        assert ["old", "old", "new", None] == [each.embedding_model for each in changed]
+    with Store.open(myloware_dsn) as store:
+        assert "old" == store.memory.update(ids[1], content="given").embedding_model
+        assert None is store.memory.update(ids[1], content="changed").embedding_model
+        store.memory.upsert([doc("loaded", id=next(each.id for each in MemDoc.select() if each.content == "loaded"))])
+        assert "new" == models(store)["loaded"]
+
+
+@pytest.fixture
+def mixed(myloware_dsn: str) -> Any:
+    """Give a store of the new model, with as many documents of the old one."""
+    with Store.open(myloware_dsn, embedder=OLD) as store:
+        store.memory.upsert([doc(f"old {n}") for n in range(30)])
+    with Store.open(myloware_dsn, embedder=NEW) as store:
+        store.memory.upsert([doc(f"new {n}") for n in range(30)])
+        yield store
+
+
+def test_searches_compare_vectors_of_one_model(mixed: Store) -> None:
+    """The embedder's, or the one that is named: all of its documents are found and no others, by whatever plan."""
+    memory = mixed.memory
+    memory.index.ensure()
+    for mode in ("auto", "exact", "ann"):
+        for k in (5, 30, 60):
+            for chosen in (None, {"type": "CONTEXT"}):
+                options: Any = {"k": k, "mode": mode, "filter": chosen}
+                for model, hits in (
+                    ("new", memory.similar(NEW.of("new 7"), **options)),
+                    ("old", memory.similar(OLD.of("old 7"), **options, model="old")),
+                ):
+                    assert {model} == {hit.embedding_model for hit in hits}
+                    assert (min(k, 30), f"{model} 7") == (len(hits), hits[0].content)
+    assert [] == memory.similar(NEW.of("x"), model="none such") == memory.similar(NEW.of("x"), model=None)
+    assert {"new"} == {hit.embedding_model for hit in memory.mmr(NEW.of("x"), k=40)}
+
+
+def test_hybrid_finds_documents_of_other_models_by_their_text(mixed: Store) -> None:
+    """Without a similarity, which would mean nothing; all those of the asked model have one."""
+    hits = mixed.memory.hybrid(NEW.of("new 7"), "old 7", k=60)
+    assert {"new": False, "old": True} == {str(hit.embedding_model): hit.similarity is None for hit in hits}
+    assert 30 == sum(hit.vector_rank is not None for hit in hits)
+    assert "old 7" in {hit.content for hit in hits[:2]}
+
+
+def test_nothing_mixes_silently_where_no_model_is_named(mixed: Store, myloware_dsn: str) -> None:
+    """A store without a named embedder searches all; hits of several models are an error that names them."""
+    mixed.close()
+    with Store.open(myloware_dsn) as store:
+        searches: list[Any] = [store.memory.similar, store.memory.mmr, lambda v: store.memory.hybrid(v, "old new")]
+        for search in searches:
+            with pytest.raises(InvalidInput, match=r"'new', 'old'.*model="):
+                search(NEW.of("new 7"))
+        assert "new 7" == store.memory.similar(NEW.of("new 7"), k=1)[0].content
+        assert "old 7" == store.memory.similar(OLD.of("old 7"), model="old")[0].content
+        store.memory.delete(filter={"created_at": {"exists": True}})
+        store.memory.upsert([doc(f"{n}", embedding=OLD.of(f"{n}")) for n in range(3)])
+        unnamed: list[Any] = [{}, {"model": None}]
+        for options in unnamed:
+            assert "1" == store.memory.similar(OLD.of("1"), **options)[0].content
+
+
+def test_a_memory_moves_to_a_new_model_while_it_is_searched(myloware_dsn: str) -> None:
+    """Oldest first; whoever is killed half way leaves the rest to the next call; all are found at each step."""
+    with Store.open(myloware_dsn, embedder=OLD) as store:
+        store.memory.upsert([doc(f"text {n}") for n in range(6)])
+        store.memory.upsert([doc("unnamed", embedding=OLD.of("unnamed"))], model=None)
+    with Store.open(myloware_dsn) as store:
+        store.memory.upsert([doc("never embedded")])
+        assert ["never embedded"] == [each.content for each in store.memory.missing_embeddings()]
+        with pytest.raises(InvalidInput, match="name"):
+            store.memory.reembed()
+
+    def stop(done: int) -> None:
+        found = {hit.content for hit in store.memory.similar(NEW.of("x"), k=20)}
+        left = {hit.content for hit in store.memory.similar(OLD.of("x"), k=20, model="old")}
+        assert {f"text {n}" for n in range(done)} == found
+        assert {f"text {n}" for n in range(done, 6)} == left
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with Store.open(myloware_dsn, embedder=NEW) as store:
+        assert [*(f"text {n}" for n in range(6)), "unnamed", "never embedded"] == [
+            each.content for each in store.memory.missing_embeddings()
+        ]
+        with pytest.raises(KeyboardInterrupt):
+            store.memory.reembed(batch_size=2, progress=stop)
+        assert 4 == store.memory.reembed()
+        assert 0 == store.memory.reembed()
+        assert {"new"} == set(models(store).values())
+        assert pytest.approx(1) == store.memory.similar(NEW.of("unnamed"), k=1)[0].score
+        assert 8 == len(store.memory.missing_embeddings(model="old"))
+
+
+def test_shares_of_a_move_are_disjoint_and_together_all(mixed: Store) -> None:
+    """So several processes move a memory at once."""
+    with mixed.tenant("acme"):
+        mixed.memory.upsert([doc("of acme", embedding=OLD.of("x"))], model="old")
+        assert ["of acme"] == [each.content for each in mixed.memory.missing_embeddings()]
+    parts = [mixed.memory.missing_embeddings(share=(n, 3)) for n in range(3)]
+    assert 31 == sum(map(len, parts)) == len({each.id for part in parts for each in part})
+    assert 31 == sum(mixed.memory.reembed(share=(n, 3), batch_size=4) for n in range(3))
+
+
+def test_documents_of_other_models_are_found_through_an_index(mixed: Store) -> None:
+    """However many there are of the asked model."""
+    mixed.db.execute_sql(
+        "INSERT INTO mem_docs (tenant_id, type, content, embedding, embedding_model)"
+        " SELECT 'default', 'CONTEXT', n::text, embedding, 'new' FROM mem_docs, generate_series(1, 60) AS n"
+    )
+    mixed.db.execute_sql("ANALYZE mem_docs")
+    scans = "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relname = 'mem_docs'"
+    with mixed.db.atomic():
+        before = mixed.db.execute_sql(scans).fetchone()
+        assert 30 == len(mixed.memory.missing_embeddings())
+        assert before == mixed.db.execute_sql(scans).fetchone()
+
+
+def test_a_move_that_may_not_change_the_documents_ends(myloware: Store, myloware_dsn: str) -> None:
+    """With an error, instead of embedding the same documents for ever."""
+    myloware.memory.upsert([doc("x")])
+    myloware.db.execute_sql(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
+        "CREATE TRIGGER refuse BEFORE UPDATE ON mem_docs FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+    with Store.open(myloware_dsn, embedder=NEW) as store, pytest.raises(StoreError, match="reembed"):
+        store.memory.reembed()
