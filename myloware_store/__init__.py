@@ -66,6 +66,7 @@ if TYPE_CHECKING:
         TenantStats,
         WorkStats,
     )
+    from myloware_store.core.splitting import split_text
     from myloware_store.core.vectors import DIMENSIONS
     from myloware_store.memory.index.report import IndexChange, IndexStatus, RecallMeasurement
     from myloware_store.models import (
@@ -166,10 +167,11 @@ __all__ = [
     "Worker",
     "WorkerReport",
     "WorkflowTemplate",
+    "split_text",
 ]
 
 _HOMES = (
-    *("core.enums", "core.errors", "core.vectors", "core.results", "core.embedding", "settings"),
+    *("core.enums", "core.errors", "core.vectors", "core.results", "core.embedding", "core.splitting", "settings"),
     *("models", "memory.index.report", "store", "worker"),
 )
 """The modules that have these names, those that import the least first."""
