@@ -128,6 +128,9 @@ class MemDocFields(_Owned, total=False):
     embedding: ArrayLike | None
     embedding_model: str | None
     metadata: Mapping[str, Any]
+    document: MemDoc | UUID | str | None
+    document_id: UUID | str | None
+    chunk_no: int | None
     updated_at: datetime
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
@@ -28,6 +28,7 @@ from myloware_store.core.embedding import read_embedder
 from myloware_store.core.enums import MemDocType
 from myloware_store.core.errors import ConstraintViolation, InvalidInput, MemoryConflict, NotFound, StoreError
 from myloware_store.core.results import MemoryDoc, NewDoc
+from myloware_store.core.splitting import split_text
 from myloware_store.core.sql import queries_beside
 from myloware_store.core.values import MAX_TEXT_BYTES, dump_json, read_label, require_text, shown
 from myloware_store.core.vectors import as_embeddings, decode_binary, encode_literal, encode_text, encode_texts
@@ -37,15 +38,18 @@ from myloware_store.memory import search, text
 from myloware_store.memory.filters import Condition, compile_filter, scope
 from myloware_store.memory.index import MemoryIndex
 from myloware_store.memory.index.state import IndexStates
-from myloware_store.memory.rows import EMBED_TEXTS, batches, embedded, read_batch
+from myloware_store.memory.rows import EMBED_TEXTS, as_chunker, batches, embedded, read_batch, read_chunks
 from myloware_store.memory.writing import Writing
 from myloware_store.orm.repository import Repository
 
 if TYPE_CHECKING:
     from myloware_store.core.embedding import Embedder
     from myloware_store.core.results import Hit
+    from myloware_store.core.splitting import Chunker
+    from myloware_store.core.vectors import Embeddings
     from myloware_store.db.database import StoreDatabase
     from myloware_store.memory.index.state import IndexState
+    from myloware_store.memory.rows import Row
 
 __all__ = ["Memory"]
 
@@ -53,7 +57,11 @@ _ASSIGNMENTS = {
     "content": "content = %(content)s",
     "type": "type = %(type)s::mem_doc_type",
     "metadata": "metadata = %(metadata)s::jsonb",
-    "embedding": "embedding = %(embedding)s::vector, embedding_model = %(model)s",
+    # A document that is stored in chunks has none, also if it was cut just now.
+    "embedding": (
+        "embedding = CASE WHEN m.chunk_no = 0 THEN NULL ELSE %(embedding)s::vector END,"
+        " embedding_model = CASE WHEN m.chunk_no = 0 THEN NULL ELSE %(model)s END"
+    ),
     "work_item_id": "work_item_id = %(work_item_id)s::uuid",
 }
 # An embedding describes a content.
@@ -66,6 +74,7 @@ _MAX_SHARES = 1_024
 _MOST = 1_000_000
 _UNCHANGED: Any = ...
 _OWN: Any = ...
+_PER = ("chunk", "document")
 _sql = queries_beside(__file__)
 
 
@@ -97,6 +106,7 @@ class Memory(Repository):
         on_conflict: Literal["update", "ignore", "error"] = "update",
         dedupe: Literal["id", "content_hash"] = "id",
         model: str | None = _OWN,
+        chunk: bool | Chunker = False,
     ) -> list[UUID]:
         """Store documents in one transaction, all of them or none.
 
@@ -113,6 +123,9 @@ class Memory(Repository):
                 each other, until the end of the caller's transaction. In a transaction of the level REPEATABLE READ or
                 SERIALIZABLE they see the documents that existed when it began.
             model: The model of the given embeddings, a name or None; by default the embedder's `name`.
+            chunk: Whether to store long documents in chunks: True cuts them with `split_text`, a callable returns the
+                chunks of a text. The document keeps the whole content, the chunks have the embeddings. A document that
+                is stored again gets other chunks, or none.
 
         Returns:
             The ids of the documents, in their order; for a document that existed already, the id it has.
@@ -127,7 +140,9 @@ class Memory(Repository):
         """
         as_choice(on_conflict, ("update", "ignore", "error"), "on_conflict")
         by_content = as_choice(dedupe, ("id", "content_hash"), "dedupe") == "content_hash"
-        batch = read_batch(as_list(docs, "docs", NewDoc, Mapping), self._embedder, self._named_model(model))
+        batch = read_batch(
+            as_list(docs, "docs", NewDoc, Mapping), self._embedder, self._named_model(model), as_chunker(chunk)
+        )
         own = not self._db.transaction_open()
 
         def store() -> list[UUID]:
@@ -144,6 +159,7 @@ class Memory(Repository):
         progress: Callable[[int], object] | None = None,
         batch_size: int = 1_000,
         model: str | None = _OWN,
+        chunk: bool | Chunker = False,
     ) -> int:
         """Load new documents from an iterable of any length in one transaction, all of them or none.
 
@@ -159,6 +175,7 @@ class Memory(Repository):
                 load is.
             batch_size: Documents in a batch (1 to 100,000); fewer if their contents are long.
             model: The model of the given embeddings, a name or None; by default the embedder's `name`.
+            chunk: Whether to store long documents in chunks, as for `upsert`.
 
         Returns:
             How many documents were stored.
@@ -173,14 +190,14 @@ class Memory(Repository):
         """
         if progress is not None and not callable(progress):
             raise InvalidInput(f"progress: {type(progress).__name__} cannot be called")
-        size, given_by = as_count(batch_size, "batch_size"), self._named_model(model)
+        size, given_by, chunker = as_count(batch_size, "batch_size"), self._named_model(model), as_chunker(chunk)
         sent = 0
         own = not self._db.transaction_open()
         with self._db.atomic():
             if own:
                 self._db.execute_sql(LIFT_DEADLINES, (True,))
             for part in batches(docs, size):
-                batch = read_batch(part, self._embedder, given_by, before=sent)
+                batch = read_batch(part, self._embedder, given_by, chunker, before=sent)
                 self._require_transaction()
                 self._writing.load(batch)
                 sent += len(batch.rows)
@@ -202,6 +219,19 @@ class Memory(Repository):
         values = {"ids": as_uuids(ids, "ids"), "with_embedding": as_flag(with_embedding, "with_embedding")}
         return self._docs(_sql("get"), values, reads=True)
 
+    def chunks(self, doc_id: UUID | str | MemoryDoc, *, with_embedding: bool = False) -> list[MemoryDoc]:
+        """Return the chunks of a document, in their order; none if it is not stored in chunks.
+
+        Args:
+            doc_id: The document.
+            with_embedding: Whether to read their vectors, 6 KB each.
+
+        Raises:
+            InvalidInput: The id is not a UUID.
+        """
+        values = {"id": str(as_uuid(doc_id, "doc_id")), "with_embedding": as_flag(with_embedding, "with_embedding")}
+        return self._docs(_sql("chunks"), values, reads=True)
+
     def update(
         self,
         doc_id: UUID | str | MemoryDoc,
@@ -213,11 +243,14 @@ class Memory(Repository):
         model: str | None = _OWN,
         work_item_id: UUID | str | None = _UNCHANGED,
         if_unmodified_since: datetime | None = None,
+        chunk: Chunker = split_text,
     ) -> MemoryDoc:
         """Change the given values of one document; the others stay as they are.
 
         If the content is new and no embedding is given, the store's embedder makes one. A store without an embedder
         removes the old embedding, which describes the old content, and `missing_embeddings` returns the document.
+
+        The chunks of a document change with it, in the same transaction. Of a chunk, only the embedding can be changed.
 
         Args:
             doc_id: The document.
@@ -229,18 +262,21 @@ class Memory(Repository):
             work_item_id: The item it belongs to; None for no item.
             if_unmodified_since: The `updated_at` of the document as it was read. Every change makes `updated_at` later,
                 so of two callers that read the same version only one changes it.
+            chunk: Cuts the new content of a document that is stored in chunks.
 
         Returns:
             The document as it is now, without its vector.
 
         Raises:
-            InvalidInput: A value cannot be stored, or no value is given.
+            InvalidInput: A value cannot be stored, no value is given, or it is one that a chunk or a document that is
+                stored in chunks does not have.
             InvalidVector: The embedding has a wrong shape, is zero, NaN or infinite.
             NotFound: The document or the work item does not exist, or is another tenant's.
             MemoryConflict: The document was changed later than `if_unmodified_since`.
         """
         wanted = as_uuid(doc_id, "doc_id")
         since = None if if_unmodified_since is None else as_time(if_unmodified_since, "if_unmodified_since")
+        chunker = as_chunker(chunk) or split_text
         given = {
             "content": content,
             "type": type,
@@ -248,19 +284,16 @@ class Memory(Repository):
             "embedding": embedding,
             "work_item_id": work_item_id,
         }
-        values = {
-            name: _sent(name, value, self._dimensions) for name, value in given.items() if value is not _UNCHANGED
-        }
+        given = {name: value for name, value in given.items() if value is not _UNCHANGED}
+        values = {name: _sent(name, value, self._dimensions) for name, value in given.items()}
         if not values:
             raise InvalidInput("update: nothing is given that would change")
-        made_by = self._named_model(model)
-        if "content" in values and "embedding" not in values and self._embedder is not None:
-            (vector,) = embedded(self._embedder, [values["content"]])
-            values["embedding"], made_by = encode_text(vector), self._model
-        assignments = [_ASSIGNMENTS[name] for name in values]
+        values["model"] = self._named_model(model)
+        cut = self._read_content(wanted, values, chunker) if "content" in values else None
+        assignments = [_ASSIGNMENTS[name] for name in values if name != "model"]
         if "content" in values and "embedding" not in values:
             assignments.append(_KEPT_EMBEDDING)
-        values["model"] = made_by if values.get("embedding") else None
+        values["model"] = values["model"] if values.get("embedding") else None
 
         def change() -> MemoryDoc:
             item_id = values.get("work_item_id")
@@ -270,6 +303,7 @@ class Memory(Repository):
                 _sql("update"), {**values, "id": str(wanted), "since": since}, assignments=", ".join(assignments)
             )
             if changed:
+                self._update_chunks(changed[0], given.keys(), cut, chunker)
                 return changed[0]
             if not self.get(wanted):
                 raise NotFound(f"there is no memory document {wanted}")
@@ -291,7 +325,7 @@ class Memory(Repository):
         """Delete documents by their ids or by a filter, in one statement, all of them or none.
 
         Args:
-            ids: The documents; ids that do not exist are ignored.
+            ids: The documents; ids that do not exist, or are those of chunks, are ignored.
             filter: Which documents to delete, as in a search. A filter that every document meets is refused; to delete
                 all documents, use `{"created_at": {"exists": True}}`.
 
@@ -355,8 +389,8 @@ class Memory(Repository):
             model: The model of the vectors, a name or None; by default the embedder's `name`.
 
         Returns:
-            The ids of the documents that have the given embedding now. Documents that were deleted or have another
-            content are left out.
+            The ids of the documents that have the given embedding now. Documents that were deleted, have another
+            content, or are stored in chunks are left out.
 
         Raises:
             InvalidInput: An element is not such a pair, or an id comes twice; nothing was written.
@@ -429,6 +463,7 @@ class Memory(Repository):
         mode: Literal["auto", "exact", "ann"] = "auto",
         with_embedding: bool = False,
         model: str | None = _OWN,
+        per: Literal["chunk", "document"] = "chunk",
     ) -> list[Hit]:
         """Return the k documents whose embeddings are most similar to a vector, best first.
 
@@ -447,12 +482,16 @@ class Memory(Repository):
             with_embedding: Whether to read the vectors of the hits, 6 KB each.
             model: The model of the vector: only embeddings of this model are compared with it, or only those without
                 a model's name (None). By default the embedder's `name`. Without a name, all embeddings are compared.
+            per: Whether each chunk of a document is a hit, or only its best one: k documents then.
 
         Raises:
             InvalidVector: The vector cannot be compared.
             InvalidInput: Another argument is out of its bounds, or no model is named and the hits have embeddings of
                 several models.
         """
+        if as_choice(per, _PER, "per") == "document":
+            rest: dict[str, Any] = {"min_similarity": min_similarity, "mode": mode, "with_embedding": with_embedding}
+            return search.per_document(k, lambda n: self.similar(vector, k=n, filter=filter, model=model, **rest))
         count, condition = as_count(k, "k", most=search.MAX_HITS), _condition(filter)
         asked = self._asked_model(model)
         least = -1.0 if min_similarity is None else as_number(min_similarity, "min_similarity", least=-1, most=1)
@@ -537,6 +576,7 @@ class Memory(Repository):
         filter: Mapping[str, Any] | None = None,  # noqa: A002  the settled name
         match: Literal["web", "any", "phrase"] = "web",
         highlight: bool = False,
+        per: Literal["chunk", "document"] = "chunk",
     ) -> list[Hit]:
         """Return the documents that match a query as people type it, best first.
 
@@ -552,6 +592,7 @@ class Memory(Repository):
                 the words, `phrase` documents with the words in a row.
             highlight: Whether each hit has the passages that match, from its first 10,000 characters, with the words
                 between `**`. This parses each hit's text.
+            per: Whether each chunk of a document is a hit, or only its best one: k documents then.
 
         Returns:
             Hits with a `score`, from 0 to 1 by `ts_rank`, plus 1 for documents with all the words (with `any`: for
@@ -566,9 +607,12 @@ class Memory(Repository):
         Raises:
             InvalidInput: An argument is out of its bounds, or `q` contains a NUL character.
         """
+        if as_choice(per, _PER, "per") == "document":
+            rest: dict[str, Any] = {"filter": filter, "match": match, "highlight": highlight}
+            return search.per_document(k, lambda n: self.search_text(q, k=n, **rest))
         query = text.typed(q, match)
         count = as_count(k, "k", most=search.MAX_HITS)
-        condition = _condition(filter)
+        condition = search.of_passages(_condition(filter))
         statement = search.hits_of(
             text.text_legs(query, condition.sql),
             "found",
@@ -590,6 +634,7 @@ class Memory(Repository):
         weights: Sequence[float] = (1, 1),
         pool: int | None = None,
         model: str | None = _OWN,
+        per: Literal["chunk", "document"] = "chunk",
     ) -> list[Hit]:
         """Return the documents that are best by `similar` and `search_text` together, best first.
 
@@ -606,6 +651,7 @@ class Memory(Repository):
             weights: The weights of the vector and of the text, two numbers of 0 or more, not both 0.
             pool: How many documents of each search to rank, from k to 10,000; by default 4 * k, at least 50.
             model: The model of the vector, as for `similar`. Documents of other models are found by their text alone.
+            per: Whether each chunk of a document is a hit, or only its best one: k documents then.
 
         Returns:
             Hits with their rank in each search, None if the document is not in that search's pool.
@@ -615,6 +661,11 @@ class Memory(Repository):
             InvalidInput: Another argument is out of its bounds, or no model is named and the hits have embeddings of
                 several models.
         """
+        if as_choice(per, _PER, "per") == "document":
+            rest: dict[str, Any] = {"filter": filter, "rrf_k": rrf_k, "weights": weights, "model": model}
+            return search.per_document(
+                k, lambda n: self.hybrid(vector, q, k=n, pool=None if pool is None else max(pool, n), **rest)
+            )
         most = search.MAX_HITS
         count = as_count(k, "k", most=most)
         depth = min(max(4 * count, 50), most) if pool is None else as_count(pool, "pool", least=count, most=most)
@@ -631,7 +682,7 @@ class Memory(Repository):
         near = near or search.by_comparing(compared, depth, sent)
         query = text.typed(q, "web")
         statement = search.hits_of(
-            ",\n".join([near.sql, text.text_legs(query, condition.sql), _sql("fused")]),
+            ",\n".join([near.sql, text.text_legs(query, search.of_passages(condition).sql), _sql("fused")]),
             "fused",
             order="r.score DESC, r.id",
             score="r.score",
@@ -663,6 +714,34 @@ class Memory(Repository):
         """Run a statement that returns `doc_columns` and `vector`, and return its rows as documents."""
         rows = self._named(sql.format(doc_columns=_sql("doc_columns"), **names), values, reads=reads)
         return [_as_doc(**row) for row in rows]
+
+    def _read_content(self, doc_id: UUID, values: dict[str, Any], chunker: Chunker) -> tuple[Row, Embeddings] | None:
+        """Embed a new content, before the transaction: return its chunks if the document has any, else set its vector.
+
+        If the document is no longer what it was, `_update_chunks` makes up for it.
+        """
+        if any(doc.chunk_no == 0 for doc in self.get(doc_id)):
+            return read_chunks(doc_id, values["content"], chunker, self._embedder)
+        if "embedding" not in values and self._embedder is not None:
+            (vector,) = embedded(self._embedder, [values["content"]])
+            values |= {"embedding": encode_text(vector), "model": self._model}
+        return None
+
+    def _update_chunks(
+        self, doc: MemoryDoc, changed: Collection[str], cut: tuple[Row, Embeddings] | None, chunker: Chunker
+    ) -> None:
+        """Change the chunks of a changed document, if it has any, or raise InvalidInput if that cannot be changed."""
+        if doc.document_id is not None and [*changed] != ["embedding"]:
+            raise InvalidInput(f"the memory document {doc.id} is a chunk: update its document {doc.document_id}")
+        if doc.chunk_no != 0:
+            return
+        if "embedding" in changed:
+            raise InvalidInput("embedding: a document that is stored in chunks has none of its own")
+        if "content" in changed:
+            row, vectors = cut or read_chunks(doc.id, doc.content, chunker, self._embedder)
+            self._writing.replace_chunks([row], vectors)
+        else:
+            self._db.execute_sql(_sql("update_chunks"), {"id": str(doc.id)})
 
     def _require_transaction(self) -> None:
         if not self._db.transaction_open():

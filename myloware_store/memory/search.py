@@ -15,7 +15,8 @@ from myloware_store.core.vectors import decode_binaries
 from myloware_store.memory.filters import Condition
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from uuid import UUID
 
     from numpy.typing import NDArray
 
@@ -37,6 +38,8 @@ __all__ = [
     "find",
     "hits_of",
     "of_model",
+    "of_passages",
+    "per_document",
     "through_index",
     "through_index_alone",
 ]
@@ -81,7 +84,7 @@ two for 30 MB took as long as a third of the search.
 """
 
 _MOST_EF_SEARCH = 1000
-_COLUMNS = "m.id, m.content, m.type, m.metadata, m.work_item_id, m.embedding_model"
+_COLUMNS = "m.id, m.content, m.type, m.metadata, m.work_item_id, m.embedding_model, m.document_id, m.chunk_no"
 _GIVEN, _OF_LEGS = "%(vector)s::vector", "(SELECT v FROM asked)"
 # The state may be some seconds old, and the index another one by now.
 _SAME_INDEX = "pg_relation_filenode(to_regclass('mem_docs_embedding_idx')) = %(filenode)s"
@@ -211,6 +214,11 @@ def of_model(condition: Condition, model: Any) -> Condition:
     return Condition(both, {**condition.parameters, "model": model})
 
 
+def of_passages(condition: Condition) -> Condition:
+    """Leave out documents that are stored in chunks, which are searched in their place."""
+    return Condition(f"m.chunk_no IS DISTINCT FROM 0 AND {condition.sql}", condition.parameters)
+
+
 def hits_of(legs: str, ranked: str, *, order: str, with_embedding: bool = False, **columns: str) -> str:
     """Return the whole statement of a search that is made of common table expressions.
 
@@ -239,6 +247,19 @@ def find(
         Hit(row[0], row[1], read_label(MemDocType, row[2]), *(*row[3:-1], vector))
         for row, vector in zip(rows, vectors, strict=True)
     ]
+
+
+def per_document(k: int, search: Callable[[int], list[Hit]]) -> list[Hit]:
+    """Return the best hit of each of the k best documents, from a search for as many hits as that takes."""
+    asked = k
+    while True:
+        hits = search(asked)
+        best: dict[UUID, Hit] = {}
+        for hit in hits:
+            best.setdefault(hit.document_id or hit.id, hit)
+        if len(best) >= k or len(hits) < asked or asked == MAX_HITS:
+            return list(best.values())[:k]
+        asked = min(4 * asked, MAX_HITS)
 
 
 def diverse(
