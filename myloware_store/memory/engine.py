@@ -376,7 +376,11 @@ class Memory(Repository):
         wanted = self._named_model(model)
         statement = _sql("missing_embeddings" if wanted is None else "missing_of_model")
         values = {"limit": most, "share": number, "shares": shares, "model": wanted}
-        return self._docs(statement, values, reads=True, in_share=_sql("in_share"))
+        sql = statement.format(doc_columns=_sql("doc_columns"), in_share=_sql("in_share"))
+        # The planner thinks that few documents are in a share, and that finding them takes long enough to compile.
+        rows = self._db.execute_tuned({"jit": "off"}, sql, {"tenant": current_tenant(), **values})
+        names = [column.name for column in rows.description]
+        return [_as_doc(**dict(zip(names, row, strict=True))) for row in rows]
 
     def set_embeddings(self, pairs: Iterable[Sequence[Any]], *, model: str | None = _OWN) -> set[UUID]:
         """Set or replace the embeddings of documents, in one statement.

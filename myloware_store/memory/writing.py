@@ -40,7 +40,7 @@ class Writing(Repository):
             else:
                 insert = _sql("load").format(stored_columns=columns, given=_sql("given"))
                 for part in cut(batch):
-                    self._db.execute_sql(insert, part.arrays())
+                    self._execute(insert, part.arrays())
         except ConstraintViolation as error:
             conflicts = {
                 "mem_docs_pkey": MemoryConflict(_taken(batch, error)),
@@ -62,7 +62,7 @@ class Writing(Repository):
     def _load_chunks(self, rows: Sequence[Row], vectors: Embeddings) -> None:
         chunks = [attrs.evolve(chunk, document_id=row.id) for row in rows for chunk in row.chunks]
         for part in cut(Batch(chunks, vectors)) if chunks else ():
-            self._db.execute_sql(_sql("load_chunks"), part.arrays())
+            self._execute(_sql("load_chunks"), part.arrays())
 
     def upsert(self, batch: Batch, on_conflict: str, *, by_content: bool) -> list[UUID]:
         """Store documents, new ones or such as exist already, and return the ids that stand for them."""
