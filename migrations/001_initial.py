@@ -1212,14 +1212,22 @@ TABLES = (
         type mem_doc_type NOT NULL,
         content text NOT NULL,
         embedding vector(1536),
+        embedding_model name_text,
         metadata object_jsonb NOT NULL DEFAULT '{}',
         expires_at timestamptz,
+        document_id uuid,
+        chunk_no integer,
         content_hash bytea GENERATED ALWAYS AS (content_sha256(content)) STORED,
         search tsvector GENERATED ALWAYS AS (content_search(content)) STORED,
         updated_at timestamptz NOT NULL DEFAULT now(),
         CONSTRAINT mem_docs_work_item_id_fkey FOREIGN KEY (tenant_id, work_item_id)
             REFERENCES work_items (tenant_id, id) ON DELETE CASCADE,
-        CONSTRAINT mem_docs_content_check CHECK (content <> '')
+        CONSTRAINT mem_docs_document_id_fkey FOREIGN KEY (tenant_id, document_id)
+            REFERENCES mem_docs (tenant_id, id) ON DELETE CASCADE,
+        CONSTRAINT mem_docs_tenant_id_id_key UNIQUE (tenant_id, id),
+        CONSTRAINT mem_docs_check CHECK (
+            content <> '' AND (document_id IS NOT NULL) = (COALESCE(chunk_no, 0) > 0)
+        )
     ) WITH (toast_tuple_target = 8160)
     """,
     # Vectors are stored in their rows, with the other columns in the same page as far as they fit: an exact search
@@ -1445,8 +1453,16 @@ INDEXES = (
     "CREATE INDEX mem_docs_created_at_idx ON mem_docs (created_at, id, tenant_id)",
     "CREATE INDEX mem_docs_updated_at_idx ON mem_docs (updated_at, id, tenant_id)",
     "CREATE INDEX mem_docs_expires_at_idx ON mem_docs (expires_at) WHERE expires_at IS NOT NULL",
-    "CREATE INDEX mem_docs_missing_embedding_idx ON mem_docs (created_at, id) WHERE embedding IS NULL",
+    (
+        "CREATE INDEX mem_docs_missing_embedding_idx ON mem_docs (created_at, id)"
+        " WHERE embedding IS NULL AND chunk_no IS DISTINCT FROM 0"
+    ),
+    (
+        "CREATE INDEX mem_docs_embedding_model_idx ON mem_docs (embedding_model, created_at, id)"
+        " WHERE embedding IS NOT NULL"
+    ),
     "CREATE INDEX mem_docs_embedding_idx ON mem_docs USING ivfflat (embedding vector_cosine_ops)",
+    "CREATE INDEX mem_docs_document_id_idx ON mem_docs (document_id, chunk_no) WHERE document_id IS NOT NULL",
     "CREATE INDEX mem_docs_search_idx ON mem_docs USING gin (search)",
     "CREATE INDEX mem_docs_metadata_idx ON mem_docs USING gin (metadata jsonb_path_ops)",
     "CREATE INDEX approval_events_work_item_id_idx ON approval_events (work_item_id)",

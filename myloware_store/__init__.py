@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from myloware_store.core.embedding import Embedder, HashingEmbedder
+    from myloware_store.core.embedding import Embedder, HashingEmbedder, Truncated
     from myloware_store.core.enums import (
         ApprovalDecision,
         AttemptStatus,
@@ -66,6 +66,7 @@ if TYPE_CHECKING:
         TenantStats,
         WorkStats,
     )
+    from myloware_store.core.splitting import split_text
     from myloware_store.core.vectors import DIMENSIONS
     from myloware_store.memory.index.report import IndexChange, IndexStatus, MetadataIndex, RecallMeasurement
     from myloware_store.models import (
@@ -153,6 +154,7 @@ __all__ = [
     "Tool",
     "ToolCapability",
     "TransactionConflict",
+    "Truncated",
     "UniqueKeyConflict",
     "VectorIndexError",
     "VersionConflict",
@@ -166,10 +168,11 @@ __all__ = [
     "Worker",
     "WorkerReport",
     "WorkflowTemplate",
+    "split_text",
 ]
 
 _HOMES = (
-    *("core.enums", "core.errors", "core.vectors", "core.results", "core.embedding", "settings"),
+    *("core.enums", "core.errors", "core.vectors", "core.results", "core.embedding", "core.splitting", "settings"),
     *("models", "memory.index.report", "store", "worker"),
 )
 """The modules that have these names, those that import the least first."""

@@ -6,7 +6,8 @@ import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from myloware_store.core.errors import InvalidInput, SettingsError, StoreError
+from myloware_store.core.embedding import read_embedder
+from myloware_store.core.errors import SettingsError, StoreError
 from myloware_store.db.database import StoreDatabase
 from myloware_store.db.proxy import proxy
 from myloware_store.db.tenancy import tenant_scope
@@ -138,7 +139,7 @@ class Store:
 
         Raises:
             SettingsError: The settings are not valid, or another database is open in this process.
-            InvalidInput: The embedder is not callable.
+            InvalidInput: The embedder is not callable, or its `name` or `dimensions` cannot be used.
             ConnectionFailed: The server cannot be reached or refuses the login.
             SchemaMismatch: The database is not migrated, or is newer than this library.
             EmbeddedServerError: The embedded server cannot be found or started.
@@ -150,8 +151,7 @@ class Store:
             raise SettingsError(f"settings: {type(settings).__name__} is not Settings; a URL is the first argument")
         if database is not None and not isinstance(database, StoreDatabase):
             raise SettingsError(f"database: {type(database).__name__} is not a StoreDatabase")
-        if embedder is not None and not callable(embedder):
-            raise InvalidInput(f"embedder: {type(embedder).__name__} is not callable")
+        read_embedder(embedder)
         wanted = database.settings if database is not None else settings or Settings.load(url)
         with _lock:
             if _open is None:

@@ -126,8 +126,12 @@ class MemDocFields(_Owned, total=False):
     type: MemDocType | str
     content: str
     embedding: ArrayLike | None
+    embedding_model: str | None
     metadata: Mapping[str, Any]
     expires_at: datetime | None
+    document: MemDoc | UUID | str | None
+    document_id: UUID | str | None
+    chunk_no: int | None
     updated_at: datetime
 
 

@@ -17,22 +17,29 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from myloware_store.core.arguments import as_list
+from myloware_store.core.arguments import as_count, as_list, as_name
 from myloware_store.core.errors import InvalidInput, InvalidVector, StoreError
 from myloware_store.core.values import require_text
-from myloware_store.core.vectors import DIMENSIONS
+from myloware_store.core.vectors import DIMENSIONS, SHORTEN, as_embeddings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-__all__ = ["COMMON_WORDS", "Embedder", "HashingEmbedder", "embed", "fold"]
+    from myloware_store.core.vectors import Embeddings
+
+__all__ = ["COMMON_WORDS", "Embedder", "HashingEmbedder", "Truncated", "embed", "fold", "read_embedder"]
 
 _Hashes: TypeAlias = NDArray[np.uint64]
 _Weights: TypeAlias = NDArray[np.float64]
 
 
 class Embedder(Protocol):
-    """A callable that turns n texts into an `(n, 1536)` float32 array of finite vectors, none of them zero."""
+    """A callable that turns n texts into an `(n, 1536)` float32 array of finite vectors, none of them zero.
+
+    It may have two attributes: `name`, a text that identifies its model, so that searches compare only vectors of one
+    model; and `dimensions`, a number below 1536, if its vectors are shorter. The store appends zeros to them, which
+    changes no cosine.
+    """
 
     def __call__(self, texts: Sequence[str], /) -> NDArray[np.float32]:
         """Embed the texts, one row each, in their order."""
@@ -50,7 +57,12 @@ class HashingEmbedder:
     distinguish texts.
 
     The vector of a text depends only on the text, not on the other texts of the call or on the process.
+
+    Attributes:
+        name: The name of its vectors.
     """
+
+    name = "myloware-hashing-1"
 
     def __call__(self, texts: Sequence[str], /) -> NDArray[np.float32]:
         """Embed the texts, one row each, in their order.
@@ -73,13 +85,64 @@ class HashingEmbedder:
         return vectors
 
 
-def embed(embedder: Embedder, texts: Sequence[str]) -> NDArray[Any]:
-    """Call an embedder, and check that it returned one vector per text. The numbers are not checked.
+class Truncated:
+    """An embedder that keeps the first numbers of another's vectors, which are longer than the store's.
+
+    That is right for models trained for it ("Matryoshka", Kusupati et al., *Matryoshka Representation Learning*,
+    NeurIPS 2022), such as `text-embedding-3-large`; the vectors of others lose much of their meaning. The cosine
+    normalizes what is left.
+
+    Args:
+        embedder: The other embedder.
+        dimensions: How many numbers to keep, 1 to 1536.
+
+    Attributes:
+        name: The other's name, if it has one, with the number of dimensions: its whole vectors cannot be compared.
+        dimensions: How many numbers are kept.
 
     Raises:
-        InvalidVector: It returned something else.
+        InvalidInput: `dimensions` is out of bounds, or the embedder's name is not a name.
+    """
+
+    def __init__(self, embedder: Callable[[Sequence[str]], Any], dimensions: int = DIMENSIONS) -> None:
+        self._embedder = embedder
+        self.dimensions = as_count(dimensions, "dimensions", most=DIMENSIONS)
+        name = getattr(embedder, "name", None)
+        self.name = None if name is None else as_name(f"{as_name(name, 'name')}:{dimensions}", "name")
+
+    def __call__(self, texts: Sequence[str], /) -> NDArray[Any]:
+        """Embed the texts, one row each, in their order."""
+        vectors: NDArray[Any] = np.asarray(self._embedder(texts))[..., : self.dimensions]
+        return vectors
+
+
+def read_embedder(embedder: Embedder | None) -> tuple[str | None, int]:
+    """Return the name of an embedder's model, if it has one, and the length of its vectors.
+
+    Raises:
+        InvalidInput: It is not callable, or one of its attributes cannot be used.
+    """
+    if embedder is None:
+        return None, DIMENSIONS
+    if not callable(embedder):
+        raise InvalidInput(f"embedder: {type(embedder).__name__} is not callable")
+    name, dimensions = getattr(embedder, "name", None), getattr(embedder, "dimensions", None)
+    if isinstance(dimensions, int) and dimensions > DIMENSIONS:
+        raise InvalidInput(f"embedder: its {dimensions} dimensions are more than {DIMENSIONS}; {SHORTEN}")
+    return (
+        None if name is None else as_name(name, "embedder.name"),
+        DIMENSIONS if dimensions is None else as_count(dimensions, "embedder.dimensions", most=DIMENSIONS),
+    )
+
+
+def embed(embedder: Embedder, texts: Sequence[str]) -> Embeddings:
+    """Call an embedder, and return one vector per text, with zeros appended if they are shorter.
+
+    Raises:
+        InvalidVector: It returned something else, or a vector that cannot be compared.
         StoreError: It raised an error, which is the cause (`__cause__`).
     """
+    _, dimensions = read_embedder(embedder)
     try:
         given: Any = embedder(texts)
     except StoreError:
@@ -93,9 +156,9 @@ def embed(embedder: Embedder, texts: Sequence[str]) -> NDArray[Any]:
         vectors = np.asarray(given)
     except (ValueError, TypeError):
         raise InvalidVector(f"the embedder returned {type(given).__name__} of no regular shape") from None
-    if vectors.shape != (len(texts), DIMENSIONS):
-        raise InvalidVector(f"the embedder returned {vectors.shape}, not ({len(texts)}, {DIMENSIONS})")
-    return vectors
+    if vectors.ndim != 2 or len(vectors) != len(texts):  # noqa: PLR2004  texts and their numbers
+        raise InvalidVector(f"the embedder returned {vectors.shape}, not ({len(texts)}, {dimensions})")
+    return as_embeddings(vectors, "the embedder's vector", dimensions)
 
 
 def fold(text: str) -> str:

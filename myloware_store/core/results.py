@@ -151,7 +151,7 @@ class Hit:
     """A memory document that a search found.
 
     Attributes:
-        id: The document.
+        id: The document, or its chunk.
         content: Its text.
         type: Its purpose.
         metadata: Its metadata.
@@ -162,6 +162,9 @@ class Hit:
         vector_rank: `hybrid`: the rank by similarity, from 1, or None if it is not among the most similar documents.
         text_rank: `hybrid`: the rank by text, from 1, or None if the text does not match.
         highlight: `search_text` with `highlight=True`: the matching passages, with the words between `**`.
+        embedding_model: The model of its embedding, None if it has no embedding or the model was not named.
+        document_id: If it is a chunk, the document that it is a part of.
+        chunk_no: The place of the chunk in its document, from 1.
         embedding: The `(1536,) float32` vector, with `with_embedding=True`.
     """
 
@@ -175,6 +178,9 @@ class Hit:
     vector_rank: int | None = None
     text_rank: int | None = None
     highlight: str | None = None
+    embedding_model: str | None = None
+    document_id: UUID | None = None
+    chunk_no: int | None = None
     embedding: Embedding | None = attrs.field(default=None, eq=False, repr=False)
 
 
@@ -217,6 +223,9 @@ class MemoryDoc:
         updated_at: The time of its last change, in UTC.
         has_embedding: Whether it has a vector.
         embedding: The `(1536,) float32` vector, with `with_embedding=True`, if there is one.
+        embedding_model: The model of its embedding, None if it has no embedding or the model was not named.
+        document_id: If it is a chunk, the document that it is a part of.
+        chunk_no: The place of a chunk in its document, from 1; 0 for a document that is stored in chunks.
         expires_at: The time from which it is not found any more, in UTC, or None if it stays.
     """
 
@@ -230,6 +239,9 @@ class MemoryDoc:
     updated_at: datetime
     has_embedding: bool
     embedding: Embedding | None = attrs.field(default=None, eq=_SAME, hash=False)
+    embedding_model: str | None = None
+    document_id: UUID | None = None
+    chunk_no: int | None = None
     expires_at: datetime | None = None
 
 

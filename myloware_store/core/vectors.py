@@ -17,6 +17,7 @@ from myloware_store.core.errors import InvalidVector
 
 __all__ = [
     "DIMENSIONS",
+    "SHORTEN",
     "Embedding",
     "Embeddings",
     "VectorLiteral",
@@ -32,7 +33,13 @@ __all__ = [
 ]
 
 DIMENSIONS = 1536
-"""Length of every embedding (OpenAI's `text-embedding-3-small` and `ada-002`)."""
+"""Length of every stored embedding (OpenAI's `text-embedding-3-small` and `ada-002`)."""
+
+SHORTEN = (
+    f"ask the provider for {DIMENSIONS} (`dimensions={DIMENSIONS}` of OpenAI's models), or cut the vectors of a"
+    " Matryoshka model with `Truncated(embedder)`"
+)
+"""How to store longer vectors, for error messages."""
 
 Embedding: TypeAlias = NDArray[np.float32]
 """A `(1536,) float32` array."""
@@ -47,18 +54,19 @@ _HEADER_BYTES = 4
 _FIELD = np.dtype([("size", ">i4"), ("dimensions", ">i2"), ("unused", ">i2"), ("numbers", ">f4", (DIMENSIONS,))])
 
 
-def as_embedding(value: Any, name: str = "embedding") -> Embedding:
+def as_embedding(value: Any, name: str = "embedding", dimensions: int = DIMENSIONS) -> Embedding:
     """Return a value as an embedding, or raise InvalidVector.
 
     Args:
         value: A list, tuple or array of 1536 real numbers, or a `pgvector.Vector`.
         name: The name of the value for an error message.
+        dimensions: Another length to accept, 1 to 1536. Zeros are appended, which changes no cosine.
 
     Returns:
         A `(1536,) float32` array.
 
     Raises:
-        InvalidVector: The shape is not `(1536,)`, or an element is not a finite real number as a float32, or the norm
+        InvalidVector: The shape is another one, or an element is not a finite real number as a float32, or the norm
             is 0 or outside `1e-15 .. 1e15`. The cosine distance of such a vector would be NaN, and no index would have
             it.
     """
@@ -70,8 +78,9 @@ def as_embedding(value: Any, name: str = "embedding") -> Embedding:
         raise InvalidVector(f"{name}: the rows of a vector have uneven lengths") from None
     if raw.dtype.kind not in "iuf":
         raise InvalidVector(f"{name}: {type(value).__name__} is not a sequence of real numbers")
-    if raw.shape != (DIMENSIONS,):
-        raise InvalidVector(f"{name}: the shape is {raw.shape}, not ({DIMENSIONS},)")
+    if raw.shape not in {(DIMENSIONS,), (dimensions,)}:
+        raise InvalidVector(f"{name}: the shape is {raw.shape}, not ({DIMENSIONS},){_remedy(raw.shape)}")
+    raw = _padded(raw)
     with np.errstate(over="ignore"):
         vector: Embedding = np.ascontiguousarray(raw, dtype=np.float32)
     if not np.isfinite(vector).all():
@@ -84,12 +93,15 @@ def as_embedding(value: Any, name: str = "embedding") -> Embedding:
     return vector
 
 
-def as_embeddings(values: Sequence[Any] | NDArray[Any], names: str | Sequence[str] = "embedding") -> Embeddings:
+def as_embeddings(
+    values: Sequence[Any] | NDArray[Any], names: str | Sequence[str] = "embedding", dimensions: int = DIMENSIONS
+) -> Embeddings:
     """Return n values as an `(n, 1536) float32` array, after the checks of `as_embedding`.
 
     Args:
         values: The values.
         names: Their names for an error message: one for each, or one for all, to which the number is added.
+        dimensions: Another length to accept.
     """
     if len(values) == 0:
         return np.empty((0, DIMENSIONS), np.float32)
@@ -98,7 +110,8 @@ def as_embeddings(values: Sequence[Any] | NDArray[Any], names: str | Sequence[st
         raw = np.stack(rows)
     except ValueError:
         rows = []
-    if rows and {row.dtype.kind for row in rows} <= set("iuf") and raw.shape[1:] == (DIMENSIONS,):
+    if rows and {row.dtype.kind for row in rows} <= set("iuf") and raw.shape[1:] in {(DIMENSIONS,), (dimensions,)}:
+        raw = _padded(raw)
         with np.errstate(over="ignore", invalid="ignore"):
             vectors: Embeddings = np.ascontiguousarray(raw, dtype=np.float32)
             squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
@@ -107,12 +120,12 @@ def as_embeddings(values: Sequence[Any] | NDArray[Any], names: str | Sequence[st
     # One of them is wrong, or close to a limit: check each by itself.
     if isinstance(names, str):
         names = [f"{names}[{n}]" for n in range(len(values))]
-    return np.stack([as_embedding(value, name) for value, name in zip(values, names, strict=True)])
+    return np.stack([as_embedding(value, name, dimensions) for value, name in zip(values, names, strict=True)])
 
 
-def encode_text(value: Any, name: str = "embedding") -> str:
+def encode_text(value: Any, name: str = "embedding", dimensions: int = DIMENSIONS) -> str:
     """Return an embedding in pgvector's text format, after the checks of `as_embedding` (28 us)."""
-    return orjson.dumps(as_embedding(value, name), option=orjson.OPT_SERIALIZE_NUMPY).decode()
+    return orjson.dumps(as_embedding(value, name, dimensions), option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
 
 class VectorLiteral:
@@ -135,9 +148,9 @@ class VectorLiteral:
         return self._quoted
 
 
-def encode_literal(value: Any, name: str = "embedding") -> VectorLiteral:
+def encode_literal(value: Any, name: str = "embedding", dimensions: int = DIMENSIONS) -> VectorLiteral:
     """Return an embedding as a parameter of a statement, after the checks of `as_embedding`."""
-    return VectorLiteral(orjson.dumps(as_embedding(value, name), option=orjson.OPT_SERIALIZE_NUMPY))
+    return VectorLiteral(orjson.dumps(as_embedding(value, name, dimensions), option=orjson.OPT_SERIALIZE_NUMPY))
 
 
 def encode_texts(vectors: Embeddings) -> list[str]:
@@ -173,3 +186,18 @@ def decode_binaries(data: Iterable[bytes | memoryview]) -> NDArray[np.float32]:
     """Return vectors from `vector_send` as one `(n, 1536) float32` array."""
     rows = np.frombuffer(b"".join(data), dtype=">f4").reshape(-1, DIMENSIONS + _HEADER_BYTES // 4)
     return rows[:, 1:].astype(np.float32)
+
+
+def _padded(raw: NDArray[Any]) -> NDArray[Any]:
+    """Append zeros to the last axis, up to the length of an embedding."""
+    missing = DIMENSIONS - raw.shape[-1]
+    return np.pad(raw, [(0, 0)] * (raw.ndim - 1) + [(0, missing)]) if missing else raw
+
+
+def _remedy(shape: tuple[int, ...]) -> str:
+    """Return how vectors of another length can be stored, for an error message."""
+    if len(shape) != 1 or not shape[0]:
+        return ""
+    if shape[0] < DIMENSIONS:
+        return f"; open the store with an embedder that has `dimensions = {shape[0]}`, and zeros are appended"
+    return f"; {SHORTEN}"

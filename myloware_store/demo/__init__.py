@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from myloware_store.core.arguments import as_count
-from myloware_store.core.embedding import COMMON_WORDS, Embedder, HashingEmbedder, embed, fold
+from myloware_store.core.embedding import COMMON_WORDS, Embedder, HashingEmbedder, embed, fold, read_embedder
 from myloware_store.core.enums import ApprovalDecision, MemDocType, Priority, WorkItemType
 from myloware_store.core.errors import InvalidInput, LeaseLost, NotAwaitingApproval, StoreError
 from myloware_store.core.values import require_text
-from myloware_store.core.vectors import as_embedding
 from myloware_store.demo.reading import Document, Reading, Skipped, chunk
 from myloware_store.demo.report import TENANT, DemoItem, DemoReport, Passage, count_rows
 
@@ -94,7 +93,7 @@ def run_demo(
         demo.approve(order_id)
         letter_ids = demo.bury(order_id, skipped)
         store.runs.finish(run_id, context={"query": query, "documents": len(documents)})
-        hits = store.memory.similar(vector, k=answers, min_similarity=_SIMILAR)
+        hits = store.memory.similar(vector, k=answers, min_similarity=_SIMILAR, model=demo.model)
         return DemoReport(
             tenant_id=TENANT,
             order_id=order_id,
@@ -123,6 +122,7 @@ class _Demo:
         self.store = store
         self.documents = documents
         self.embedder = embedder
+        self.model, _ = read_embedder(embedder)
         self.progress = progress
         self.names = {document.text: document.name for document in documents}
         # The first invoice waits for approval, the first attempt at another document fails.
@@ -134,7 +134,7 @@ class _Demo:
 
     def embed(self, texts: Sequence[str]) -> list[Any]:
         """Embed texts, and check the vectors."""
-        return [as_embedding(vector) for vector in embed(self.embedder, texts)]
+        return list(embed(self.embedder, texts))
 
     def submit(self, query: str) -> UUID:
         """Submit the documents as one order."""
@@ -208,7 +208,7 @@ class _Demo:
     def hand_in(self, claim: Claim, passages: list[dict[str, Any]], *, gate: bool) -> None:
         """Store memory, result, attempt, evaluation and audit line."""
         store, result = self.store, _study(claim.content)
-        store.memory.upsert(passages)
+        store.memory.upsert(passages, model=self.model)
         store.work.finish([claim], [result], gate=gate)
         found = {"title": len(result["title"]), "key_words": len(result["key_words"])}
         score = sum(map(bool, found.values())) / len(found)

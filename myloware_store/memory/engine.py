@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import hashlib
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
@@ -19,15 +19,18 @@ from myloware_store.core.arguments import (
     as_enum,
     as_flag,
     as_list,
+    as_name,
     as_number,
     as_object,
     as_time,
     as_uuid,
     as_uuids,
 )
+from myloware_store.core.embedding import read_embedder
 from myloware_store.core.enums import MemDocType
-from myloware_store.core.errors import ConstraintViolation, InvalidInput, MemoryConflict, NotFound
+from myloware_store.core.errors import ConstraintViolation, InvalidInput, MemoryConflict, NotFound, StoreError
 from myloware_store.core.results import MemoryDoc, NewDoc
+from myloware_store.core.splitting import split_text
 from myloware_store.core.sql import queries_beside
 from myloware_store.core.values import MAX_TEXT_BYTES, dump_json, read_label, require_text, shown
 from myloware_store.core.vectors import as_embeddings, decode_binary, encode_literal, encode_text, encode_texts
@@ -38,13 +41,15 @@ from myloware_store.memory.filters import Condition, compile_filter, scope
 from myloware_store.memory.index import MemoryIndex
 from myloware_store.memory.index.metadata import build_metadata_index, drop_metadata_index
 from myloware_store.memory.index.state import IndexStates
-from myloware_store.memory.rows import batches, embedded, read_batch
+from myloware_store.memory.rows import EMBED_TEXTS, as_chunker, batches, embedded, read_batch, read_chunks
 from myloware_store.memory.writing import NearDuplicates, Writing
 from myloware_store.orm.repository import Repository
 
 if TYPE_CHECKING:
     from myloware_store.core.embedding import Embedder
     from myloware_store.core.results import Hit
+    from myloware_store.core.splitting import Chunker
+    from myloware_store.core.vectors import Embeddings
     from myloware_store.db.database import StoreDatabase
     from myloware_store.memory.index.report import MetadataIndex
     from myloware_store.memory.index.session import Progress
@@ -57,17 +62,27 @@ _ASSIGNMENTS = {
     "content": "content = %(content)s",
     "type": "type = %(type)s::mem_doc_type",
     "metadata": "metadata = %(metadata)s::jsonb",
-    "embedding": "embedding = %(embedding)s::vector",
+    # A document that is stored in chunks has none, also if it was cut just now.
+    "embedding": (
+        "embedding = CASE WHEN m.chunk_no = 0 THEN NULL ELSE %(embedding)s::vector END,"
+        " embedding_model = CASE WHEN m.chunk_no = 0 THEN NULL ELSE %(model)s END"
+    ),
     "work_item_id": "work_item_id = %(work_item_id)s::uuid",
     "expires_at": "expires_at = %(expires_at)s::timestamptz",
 }
 # An embedding describes a content.
-_KEPT_EMBEDDING = "embedding = CASE WHEN m.content = %(content)s THEN m.embedding END"
+_KEPT_EMBEDDING = (
+    "embedding = CASE WHEN m.content = %(content)s THEN m.embedding END,"
+    " embedding_model = CASE WHEN m.content = %(content)s THEN m.embedding_model END"
+)
 
 _MAX_SHARES = 1_024
+_NEAREST = 10  # documents, of which some may be stored in chunks
 _MOST = 1_000_000
 _ORDERS = ("created_at", "-created_at", "updated_at", "-updated_at")
 _UNCHANGED: Any = ...
+_OWN: Any = ...
+_PER = ("chunk", "document")
 _sql = queries_beside(__file__)
 
 
@@ -76,7 +91,9 @@ class Memory(Repository):
 
     Args:
         database: The open database.
-        embedder: Embeds documents that come without a vector, 256 texts per call.
+        embedder: Embeds documents that come without a vector, 256 texts per call. If it has a `name`, that is recorded
+            as the model of every embedding that is stored without naming another, and searches compare only with the
+            embeddings of this model, unless they name another.
 
     Attributes:
         index: The vector index that searches go through if it is good enough.
@@ -85,6 +102,7 @@ class Memory(Repository):
     def __init__(self, database: StoreDatabase, embedder: Embedder | None = None) -> None:
         super().__init__(database)
         self._embedder = embedder
+        self._model, self._dimensions = read_embedder(embedder)
         self._writing = Writing(database)
         self._index_states = IndexStates(database)
         self.index = MemoryIndex(database, self._index_states)
@@ -97,6 +115,8 @@ class Memory(Repository):
         dedupe: Literal["id", "content_hash"] = "id",
         min_similarity: float | None = None,
         on_similar: Literal["skip", "update", "keep"] = "skip",
+        model: str | None = _OWN,
+        chunk: bool | Chunker = False,
     ) -> list[UUID]:
         """Store documents in one transaction, all of them or none.
 
@@ -120,6 +140,10 @@ class Memory(Repository):
                 tenant wait for each other as with `content_hash`.
             on_similar: For a document that has a near-duplicate: `skip` does not store it, `update` replaces the
                 most similar one by it (only with `on_conflict="update"`), `keep` stores both.
+            model: The model of the given embeddings, a name or None; by default the embedder's `name`.
+            chunk: Whether to store long documents in chunks: True cuts them with `split_text`, a callable returns the
+                chunks of a text. The document keeps the whole content, the chunks have the embeddings. A document that
+                is stored again gets other chunks, or none.
 
         Returns:
             The ids of the documents, in their order; for a document that existed already, or has a near-duplicate
@@ -143,7 +167,9 @@ class Memory(Repository):
                 raise InvalidInput(f"on_similar: update replaces documents, and on_conflict is {on_conflict}")
             if on_similar != "keep":
                 near = NearDuplicates(least, on_similar == "update", self._nearest)
-        batch = read_batch(as_list(docs, "docs", NewDoc, Mapping), self._embedder)
+        batch = read_batch(
+            as_list(docs, "docs", NewDoc, Mapping), self._embedder, self._named_model(model), as_chunker(chunk)
+        )
         own = not self._db.transaction_open()
 
         def store() -> list[UUID]:
@@ -159,6 +185,8 @@ class Memory(Repository):
         *,
         progress: Callable[[int], object] | None = None,
         batch_size: int = 1_000,
+        model: str | None = _OWN,
+        chunk: bool | Chunker = False,
     ) -> int:
         """Load new documents from an iterable of any length in one transaction, all of them or none.
 
@@ -173,6 +201,8 @@ class Memory(Repository):
             progress: Called after each batch with the number of documents sent so far. They are stored when the whole
                 load is.
             batch_size: Documents in a batch (1 to 100,000); fewer if their contents are long.
+            model: The model of the given embeddings, a name or None; by default the embedder's `name`.
+            chunk: Whether to store long documents in chunks, as for `upsert`.
 
         Returns:
             How many documents were stored.
@@ -187,14 +217,14 @@ class Memory(Repository):
         """
         if progress is not None and not callable(progress):
             raise InvalidInput(f"progress: {type(progress).__name__} cannot be called")
-        size = as_count(batch_size, "batch_size")
+        size, given_by, chunker = as_count(batch_size, "batch_size"), self._named_model(model), as_chunker(chunk)
         sent = 0
         own = not self._db.transaction_open()
         with self._db.atomic():
             if own:
                 self._db.execute_sql(LIFT_DEADLINES, (True,))
             for part in batches(docs, size):
-                batch = read_batch(part, self._embedder, before=sent)
+                batch = read_batch(part, self._embedder, given_by, chunker, before=sent)
                 self._require_transaction()
                 self._writing.load(batch)
                 sent += len(batch.rows)
@@ -216,6 +246,19 @@ class Memory(Repository):
         values = {"ids": as_uuids(ids, "ids"), "with_embedding": as_flag(with_embedding, "with_embedding")}
         return self._docs(_sql("get"), values, reads=True)
 
+    def chunks(self, doc_id: UUID | str | MemoryDoc, *, with_embedding: bool = False) -> list[MemoryDoc]:
+        """Return the chunks of a document, in their order; none if it is not stored in chunks.
+
+        Args:
+            doc_id: The document.
+            with_embedding: Whether to read their vectors, 6 KB each.
+
+        Raises:
+            InvalidInput: The id is not a UUID.
+        """
+        values = {"id": str(as_uuid(doc_id, "doc_id")), "with_embedding": as_flag(with_embedding, "with_embedding")}
+        return self._docs(_sql("chunks"), values, reads=True)
+
     def update(
         self,
         doc_id: UUID | str | MemoryDoc,
@@ -224,14 +267,18 @@ class Memory(Repository):
         type: MemDocType | str = _UNCHANGED,  # noqa: A002  the column's name
         metadata: Mapping[str, Any] | None = _UNCHANGED,
         embedding: Any = _UNCHANGED,
+        model: str | None = _OWN,
         work_item_id: UUID | str | None = _UNCHANGED,
         expires_at: datetime | str | None = _UNCHANGED,
         if_unmodified_since: datetime | None = None,
+        chunk: Chunker = split_text,
     ) -> MemoryDoc:
         """Change the given values of one document; the others stay as they are.
 
         If the content is new and no embedding is given, the store's embedder makes one. A store without an embedder
         removes the old embedding, which describes the old content, and `missing_embeddings` returns the document.
+
+        The chunks of a document change with it, in the same transaction. Of a chunk, only the embedding can be changed.
 
         Args:
             doc_id: The document.
@@ -239,22 +286,26 @@ class Memory(Repository):
             type: Its type.
             metadata: A JSON object that replaces the old one; None for an empty one.
             embedding: `(1536,)` real numbers; None removes it.
+            model: The model of the given embedding, a name or None; by default the embedder's `name`.
             work_item_id: The item it belongs to; None for no item.
             expires_at: The time from which it is not found any more; None if it stays.
             if_unmodified_since: The `updated_at` of the document as it was read. Every change makes `updated_at` later,
                 so of two callers that read the same version only one changes it.
+            chunk: Cuts the new content of a document that is stored in chunks.
 
         Returns:
             The document as it is now, without its vector.
 
         Raises:
-            InvalidInput: A value cannot be stored, or no value is given.
+            InvalidInput: A value cannot be stored, no value is given, or it is one that a chunk or a document that is
+                stored in chunks does not have.
             InvalidVector: The embedding has a wrong shape, is zero, NaN or infinite.
             NotFound: The document or the work item does not exist, or is another tenant's, or the document has expired.
             MemoryConflict: The document was changed later than `if_unmodified_since`.
         """
         wanted = as_uuid(doc_id, "doc_id")
         since = None if if_unmodified_since is None else as_time(if_unmodified_since, "if_unmodified_since")
+        chunker = as_chunker(chunk) or split_text
         given = {
             "content": content,
             "type": type,
@@ -263,15 +314,16 @@ class Memory(Repository):
             "work_item_id": work_item_id,
             "expires_at": expires_at,
         }
-        values = {name: _sent(name, value) for name, value in given.items() if value is not _UNCHANGED}
+        given = {name: value for name, value in given.items() if value is not _UNCHANGED}
+        values = {name: _sent(name, value, self._dimensions) for name, value in given.items()}
         if not values:
             raise InvalidInput("update: nothing is given that would change")
-        if "content" in values and "embedding" not in values and self._embedder is not None:
-            (vector,) = embedded(self._embedder, [values["content"]])
-            values["embedding"] = encode_text(vector)
-        assignments = [_ASSIGNMENTS[name] for name in values]
+        values["model"] = self._named_model(model)
+        cut = self._read_content(wanted, values, chunker) if "content" in values else None
+        assignments = [_ASSIGNMENTS[name] for name in values if name != "model"]
         if "content" in values and "embedding" not in values:
             assignments.append(_KEPT_EMBEDDING)
+        values["model"] = values["model"] if values.get("embedding") else None
 
         def change() -> MemoryDoc:
             item_id = values.get("work_item_id")
@@ -281,6 +333,7 @@ class Memory(Repository):
                 _sql("update"), {**values, "id": str(wanted), "since": since}, assignments=", ".join(assignments)
             )
             if changed:
+                self._update_chunks(changed[0], given.keys(), cut, chunker)
                 return changed[0]
             if not self.get(wanted):
                 raise NotFound(f"there is no memory document {wanted}")
@@ -302,7 +355,7 @@ class Memory(Repository):
         """Delete documents by their ids or by a filter, in one statement, all of them or none.
 
         Args:
-            ids: The documents; ids that do not exist are ignored.
+            ids: The documents; ids that do not exist, or are those of chunks, are ignored.
             filter: Which documents to delete, as in a search. A filter that every document meets is refused; to delete
                 all documents, use `{"created_at": {"exists": True}}`.
 
@@ -345,8 +398,10 @@ class Memory(Repository):
         ((deleted,),) = self._rows(_sql("prune"), {"limit": as_count(limit, "limit")})
         return int(deleted)
 
-    def missing_embeddings(self, limit: int = 100, *, share: tuple[int, int] = (0, 1)) -> list[MemoryDoc]:
-        """Return documents without an embedding, oldest first.
+    def missing_embeddings(
+        self, limit: int = 100, *, share: tuple[int, int] = (0, 1), model: str | None = _OWN
+    ) -> list[MemoryDoc]:
+        """Return documents without an embedding of a model, oldest first.
 
         The documents are not locked or leased: two callers at once get the same documents, and do the same work twice.
         If several processes embed in the background, let each of them ask for a share of its own.
@@ -355,6 +410,8 @@ class Memory(Repository):
             limit: Most documents to return (1 to 100,000).
             share: Which share of the documents, and of how many shares: `(0, 4)` to `(3, 4)` for four processes. A
                 document's id decides in which share it is.
+            model: The name of the model; None for documents without an embedding of any model. By default the
+                embedder's `name`.
 
         Raises:
             InvalidInput: An argument is out of its bounds.
@@ -364,24 +421,34 @@ class Memory(Repository):
         most = as_count(limit, "limit")
         shares = as_count(share[1], "share: of how many", most=_MAX_SHARES)
         number = as_count(share[0], "share", least=0, most=shares - 1)
-        return self._docs(_sql("missing_embeddings"), {"limit": most, "share": number, "shares": shares}, reads=True)
+        wanted = self._named_model(model)
+        statement = _sql("missing_embeddings" if wanted is None else "missing_of_model")
+        values = {"limit": most, "share": number, "shares": shares, "model": wanted}
+        sql = statement.format(doc_columns=_sql("doc_columns"), visible=search.VISIBLE, in_share=_sql("in_share"))
+        # The planner thinks that few documents are in a share, and that finding them takes long enough to compile.
+        rows = self._db.execute_tuned({"jit": "off"}, sql, {"tenant": current_tenant(), **values})
+        names = [column.name for column in rows.description]
+        return [_as_doc(**dict(zip(names, row, strict=True))) for row in rows]
 
-    def set_embeddings(self, pairs: Iterable[Sequence[Any]]) -> set[UUID]:
+    def set_embeddings(self, pairs: Iterable[Sequence[Any]], *, model: str | None = _OWN) -> set[UUID]:
         """Set or replace the embeddings of documents, in one statement.
 
         Args:
             pairs: `(doc, vector)` or `(id, vector, content)`, to set the vector only if the document still has the
                 content that it was made for; `(id, vector)`, to set it in any case. A `doc` is one that
-                `missing_embeddings` or `get` returned; a vector has `(1536,)` real numbers.
+                `missing_embeddings` or `get` returned; a vector has `(1536,)` real numbers, or as many as the embedder
+                declares.
+            model: The model of the vectors, a name or None; by default the embedder's `name`.
 
         Returns:
-            The ids of the documents that have the given embedding now. Documents that were deleted or have another
-            content are left out.
+            The ids of the documents that have the given embedding now. Documents that were deleted, have another
+            content, or are stored in chunks are left out.
 
         Raises:
             InvalidInput: An element is not such a pair, or an id comes twice; nothing was written.
             InvalidVector: An embedding has a wrong shape, is zero, NaN or infinite; nothing was written.
         """
+        made_by = self._named_model(model)
         given = [_embedding(pair, f"pairs[{n}]") for n, pair in enumerate(as_list(pairs, "pairs"))]
         ids = [row_id for row_id, _, _ in given]
         if len(set(ids)) != len(ids):
@@ -391,11 +458,53 @@ class Memory(Repository):
             return set()
         values = {
             "ids": ids,
-            "vectors": encode_texts(as_embeddings([vector for _, vector, _ in given], places)),
+            "vectors": encode_texts(as_embeddings([vector for _, vector, _ in given], places, self._dimensions)),
             "hashes": [content_hash for _, _, content_hash in given],
+            "model": made_by,
         }
         statement = _sql("set_embeddings").format(visible=search.VISIBLE)
         return {row_id for (row_id,) in self._rows(statement, values)}
+
+    def reembed(
+        self,
+        *,
+        batch_size: int = EMBED_TEXTS,
+        share: tuple[int, int] = (0, 1),
+        progress: Callable[[int], object] | None = None,
+    ) -> int:
+        """Embed every document that has no embedding of the store's embedder's model, oldest first.
+
+        Each batch is a transaction, and searches go on meanwhile. The rows know their models, so a call that was
+        interrupted is continued by the next one. Several processes take a share each.
+
+        Args:
+            batch_size: Documents in a batch (1 to 100,000). The embedder gets 256 texts at most per call.
+            share: Which share of the documents, and of how many shares, as for `missing_embeddings`.
+            progress: Called after each batch with the number of documents embedded so far.
+
+        Returns:
+            How many documents were embedded.
+
+        Raises:
+            InvalidInput: The store has no embedder with a `name`, or an argument is out of its bounds.
+            InvalidVector: The embedder returned something else than usable vectors; the batches before are stored.
+            StoreError: The embedder failed, and its error is the cause of this one; or the role may not change the
+                documents. The batches before are stored.
+        """
+        if self._embedder is None or self._model is None:
+            raise InvalidInput("reembed: open the store with an embedder that has a `name`")
+        if progress is not None and not callable(progress):
+            raise InvalidInput(f"progress: {type(progress).__name__} cannot be called")
+        done, before = 0, list[MemoryDoc]()
+        while docs := self.missing_embeddings(batch_size, share=share, model=self._model):
+            if docs == before:
+                raise StoreError(f"reembed: no embedding of the next {len(docs)} documents can be stored")
+            vectors = embedded(self._embedder, [doc.content for doc in docs])
+            done += len(self.set_embeddings(zip(docs, vectors, strict=True), model=self._model))
+            before = docs
+            if progress is not None:
+                progress(done)
+        return done
 
     def similar(
         self,
@@ -406,6 +515,8 @@ class Memory(Repository):
         min_similarity: float | None = None,
         mode: Literal["auto", "exact", "ann"] = "auto",
         with_embedding: bool = False,
+        model: str | None = _OWN,
+        per: Literal["chunk", "document"] = "chunk",
     ) -> list[Hit]:
         """Return the k documents whose embeddings are most similar to a vector, best first.
 
@@ -413,7 +524,7 @@ class Memory(Repository):
         than there is room for, the index chooses among them.
 
         Args:
-            vector: `(1536,)` real numbers.
+            vector: `(1536,)` real numbers, or as many as the store's embedder makes.
             k: Most documents to return (1 to 10,000).
             filter: Which documents to search, in the language of filters.
             min_similarity: Return only documents at least this similar, from -1 to 1.
@@ -422,14 +533,25 @@ class Memory(Repository):
                 compared. `exact` always compares. `ann` uses any valid index, even if it was never measured or is
                 outdated, and compares if there is no index that could answer.
             with_embedding: Whether to read the vectors of the hits, 6 KB each.
+            model: The model of the vector: only embeddings of this model are compared with it, or only those without
+                a model's name (None). By default the embedder's `name`. Without a name, all embeddings are compared.
+            per: Whether each chunk of a document is a hit, or only its best one: k documents then.
 
         Raises:
             InvalidVector: The vector cannot be compared.
-            InvalidInput: Another argument is out of its bounds.
+            InvalidInput: Another argument is out of its bounds, or no model is named and the hits have embeddings of
+                several models.
         """
+        if as_choice(per, _PER, "per") == "document":
+            rest: dict[str, Any] = {"min_similarity": min_similarity, "mode": mode, "with_embedding": with_embedding}
+            return search.per_document(k, lambda n: self.similar(vector, k=n, filter=filter, model=model, **rest))
         count, condition = as_count(k, "k", most=search.MAX_HITS), _condition(filter)
+        asked = self._asked_model(model)
         least = -1.0 if min_similarity is None else as_number(min_similarity, "min_similarity", least=-1, most=1)
-        query, with_vectors = encode_literal(vector, "vector"), as_flag(with_embedding, "with_embedding")
+        query, with_vectors = (
+            encode_literal(vector, "vector", self._dimensions),
+            as_flag(with_embedding, "with_embedding"),
+        )
         state = self._usable(mode)
         if state is not None and condition.sql == "TRUE":
             alone = search.through_index_alone(state, count, query, with_embedding=with_vectors, untested=mode == "ann")
@@ -437,10 +559,12 @@ class Memory(Repository):
                 hits = search.find(
                     self._db, alone.sql, {**alone.parameters, "furthest": search.FURTHEST}, alone.settings
                 )
-                if len(hits) == count:
-                    return [hit for hit in hits if hit.score >= least]
+                if len(hits) == count and all(asked in (..., hit.embedding_model) for hit in hits):
+                    return _of_one_model([hit for hit in hits if hit.score >= least])
+        condition = search.of_model(condition, asked)
+        filtered = condition.sql != "TRUE"
         furthest = search.FURTHEST if least == -1 else 1 - least
-        near = search.through_index(state, condition, count, query, untested=mode == "ann")
+        near = search.through_index(state, condition, count, query, filtered=filtered, untested=mode == "ann")
         if near is None and not with_vectors and count <= search.MOST_ALONE:
             near = search.by_comparing_alone(condition, count, query)
             statement = near.sql
@@ -455,7 +579,7 @@ class Memory(Repository):
                 with_embedding=with_vectors,
             )
         hits = search.find(self._db, statement, {**near.parameters, "furthest": furthest}, near.settings)
-        return hits or self._nothing(filter)
+        return _of_one_model(hits) or self._nothing(filter)
 
     def mmr(
         self,
@@ -465,6 +589,7 @@ class Memory(Repository):
         fetch_k: int | None = None,
         lam: float = 0.5,
         filter: Mapping[Any, Any] | None = None,  # noqa: A002  the settled name
+        model: str | None = _OWN,
     ) -> list[Hit]:
         """Return k documents that are similar to a vector and unlike each other, in the order they were chosen.
 
@@ -473,21 +598,22 @@ class Memory(Repository):
         which becomes its `score`; ties go to the more similar.
 
         Args:
-            vector: `(1536,)` real numbers.
+            vector: `(1536,)` real numbers, or as many as the store's embedder makes.
             k: Most documents to return (1 to 1,000).
             fetch_k: How many documents to choose among, from k to 10,000; by default 4 * k, at least 20.
             lam: From 0 (as unlike each other as possible) to 1 (as similar to the vector as possible).
             filter: Which documents to search, in the language of filters.
+            model: The model of the vector, as for `similar`.
 
         Raises:
             InvalidVector: The vector cannot be compared.
-            InvalidInput: Another argument is out of its bounds.
+            InvalidInput: Another argument is out of its bounds, or the documents have embeddings of several models.
         """
         count = as_count(k, "k", most=1_000)
         most = search.MAX_HITS
         fetched = max(4 * count, 20) if fetch_k is None else as_count(fetch_k, "fetch_k", least=count, most=most)
         weight = as_number(lam, "lam", least=0, most=1)
-        hits = self.similar(vector, k=fetched, filter=filter, with_embedding=True)
+        hits = self.similar(vector, k=fetched, filter=filter, with_embedding=True, model=model)
         if not hits:
             return []
         embeddings = np.stack([hit.embedding for hit in hits if hit.embedding is not None])
@@ -505,6 +631,7 @@ class Memory(Repository):
         highlight: bool = False,
         k1: float = text.K1,
         b: float = text.B,
+        per: Literal["chunk", "document"] = "chunk",
     ) -> list[Hit]:
         """Return the documents that match a query as people type it, best first.
 
@@ -528,6 +655,7 @@ class Memory(Repository):
                 between `**`. This parses each hit's text.
             k1: How much it counts if a document has a word several times, from 0 (nothing).
             b: How much a word counts less in long documents, from 0 (nothing) to 1.
+            per: Whether each chunk of a document is a hit, or only its best one: k documents then.
 
         Returns:
             Hits with a `score`: the share of the largest BM25 score that a document could reach, from 0 to 1, plus 1
@@ -542,9 +670,12 @@ class Memory(Repository):
         Raises:
             InvalidInput: An argument is out of its bounds, or `q` contains a NUL character.
         """
+        if as_choice(per, _PER, "per") == "document":
+            rest: dict[str, Any] = {"filter": filter, "match": match, "highlight": highlight, "k1": k1, "b": b}
+            return search.per_document(k, lambda n: self.search_text(q, k=n, **rest))
         query = text.typed(q, match)
         count = as_count(k, "k", most=search.MAX_HITS)
-        condition = _condition(filter)
+        condition = search.of_passages(_condition(filter))
         statement = search.hits_of(
             text.text_legs(query, f"{search.VISIBLE} AND {condition.sql}", of_tenant="tenant" in condition.parameters),
             "found",
@@ -573,6 +704,8 @@ class Memory(Repository):
         weights: Sequence[float] = (1, 1),
         text_boost: float = 3,
         pool: int | None = None,
+        model: str | None = _OWN,
+        per: Literal["chunk", "document"] = "chunk",
     ) -> list[Hit]:
         """Return the documents that are best by `similar` and `search_text` together, best first.
 
@@ -593,14 +726,23 @@ class Memory(Repository):
                 on 8,000 descriptions of packages embedded by all-MiniLM-L6-v2, the mean reciprocal rank of identifiers
                 was .74 (plain .46, text alone .75), of titles .81 (plain .78, the better search alone .78).
             pool: How many documents of each search to rank, from k to 10,000; by default 4 * k, at least 50.
+            model: The model of the vector, as for `similar`. Documents of other models are found by their text alone.
+            per: Whether each chunk of a document is a hit, or only its best one: k documents then.
 
         Returns:
             Hits with their rank in each search, None if the document is not in that search's pool.
 
         Raises:
             InvalidVector: The vector cannot be compared.
-            InvalidInput: Another argument is out of its bounds.
+            InvalidInput: Another argument is out of its bounds, or no model is named and the hits have embeddings of
+                several models.
         """
+        if as_choice(per, _PER, "per") == "document":
+            rest: dict[str, Any] = {"filter": filter, "rrf_k": rrf_k, "weights": weights, "model": model}
+            rest["text_boost"] = text_boost
+            return search.per_document(
+                k, lambda n: self.hybrid(vector, q, k=n, pool=None if pool is None else max(pool, n), **rest)
+            )
         most = search.MAX_HITS
         count = as_count(k, "k", most=most)
         depth = min(max(4 * count, 50), most) if pool is None else as_count(pool, "pool", least=count, most=most)
@@ -610,18 +752,20 @@ class Memory(Repository):
         if not vector_weight + text_weight:
             raise InvalidInput("weights: both are 0")
         condition = _condition(filter)
-        sent = encode_literal(vector, "vector")
-        near = search.through_index(self._usable("auto"), condition, depth, sent, untested=False)
-        near = near or search.by_comparing(condition, depth, sent)
+        sent = encode_literal(vector, "vector", self._dimensions)
+        asked = self._asked_model(model)
+        compared, filtered = search.of_model(condition, asked), condition.sql != "TRUE"
+        near = search.through_index(self._usable("auto"), compared, depth, sent, filtered=filtered, untested=False)
+        near = near or search.by_comparing(compared, depth, sent)
         query = text.typed(q, "web")
-        visible = f"{search.VISIBLE} AND {condition.sql}"
+        visible = f"{search.VISIBLE} AND {search.of_passages(condition).sql}"
         legs = text.text_legs(query, visible, of_tenant="tenant" in condition.parameters)
         statement = search.hits_of(
             ",\n".join([near.sql, legs, _sql("fused")]),
             "fused",
             order="r.score DESC, r.id",
             score="r.score",
-            similarity=_sql("fused_similarity"),
+            similarity=_sql("fused_similarity").format(of_model=search.of_model(Condition("TRUE", {}), asked).sql),
             vector_rank="r.vector_rank",
             text_rank="r.text_rank",
         )
@@ -638,7 +782,16 @@ class Memory(Repository):
             "k1": text.K1,
             "b": text.B,
         }
-        return search.find(self._db, statement, values, near.settings) or self._nothing(filter)
+        hits = search.find(self._db, statement, values, near.settings)
+        return _of_one_model(hits) or self._nothing(filter)
+
+    def _named_model(self, model: Any) -> str | None:
+        """Return the model that an argument names, by default the embedder's."""
+        return self._model if model is _OWN else None if model is None else as_name(model, "model")
+
+    def _asked_model(self, model: Any) -> Any:
+        """Return the model to search, None for embeddings without a model's name, or ... for any."""
+        return ... if model is _OWN and self._model is None else self._named_model(model)
 
     def list(
         self,
@@ -757,10 +910,10 @@ class Memory(Repository):
         return [_as_doc(**row) for row in rows]
 
     def _nearest(self, row: Row, vector: Any, least: float) -> UUID | None:
-        """Return the most similar document of a row's tenant, type and item, if it is at least so similar."""
+        """Return the most similar document of a row's tenant, type, item and model, if it is at least so similar."""
         same = {"tenant_id": row.tenant_id, "type": row.type, "work_item_id": row.item_id}
-        hits = self.similar(vector, k=1, filter=same, min_similarity=least)
-        return hits[0].id if hits else None
+        hits = self.similar(vector, k=_NEAREST, filter=same, min_similarity=least, model=row.model, per="document")
+        return next((hit.id for hit in hits if hit.document_id is None), None)
 
     def _nothing(self, filter: Mapping[Any, Any] | None) -> builtins.list[Any]:  # noqa: A002  the settled name
         """Return an empty answer; warn if equality in its filter finds nothing because the values are in lists."""
@@ -775,6 +928,34 @@ class Memory(Repository):
                     stacklevel=3,
                 )
         return []
+
+    def _read_content(self, doc_id: UUID, values: dict[str, Any], chunker: Chunker) -> tuple[Row, Embeddings] | None:
+        """Embed a new content, before the transaction: return its chunks if the document has any, else set its vector.
+
+        If the document is no longer what it was, `_update_chunks` makes up for it.
+        """
+        if any(doc.chunk_no == 0 for doc in self.get(doc_id)):
+            return read_chunks(doc_id, values["content"], chunker, self._embedder)
+        if "embedding" not in values and self._embedder is not None:
+            (vector,) = embedded(self._embedder, [values["content"]])
+            values |= {"embedding": encode_text(vector), "model": self._model}
+        return None
+
+    def _update_chunks(
+        self, doc: MemoryDoc, changed: Collection[str], cut: tuple[Row, Embeddings] | None, chunker: Chunker
+    ) -> None:
+        """Change the chunks of a changed document, if it has any, or raise InvalidInput if that cannot be changed."""
+        if doc.document_id is not None and [*changed] != ["embedding"]:
+            raise InvalidInput(f"the memory document {doc.id} is a chunk: update its document {doc.document_id}")
+        if doc.chunk_no != 0:
+            return
+        if "embedding" in changed:
+            raise InvalidInput("embedding: a document that is stored in chunks has none of its own")
+        if "content" in changed:
+            row, vectors = cut or read_chunks(doc.id, doc.content, chunker, self._embedder)
+            self._writing.replace_chunks([row], vectors)
+        else:
+            self._db.execute_sql(_sql("update_chunks"), {"id": str(doc.id)})
 
     def _require_transaction(self) -> None:
         if not self._db.transaction_open():
@@ -791,6 +972,15 @@ class Memory(Repository):
 
 def _condition(filter: Mapping[Any, Any] | None) -> Condition:  # noqa: A002  the settled name
     return scope(compile_filter(filter), current_tenant())
+
+
+def _of_one_model(hits: list[Hit]) -> list[Hit]:
+    """Return hits whose similarities can be compared, or raise InvalidInput."""
+    models = {hit.embedding_model for hit in hits if hit.similarity is not None}
+    if len(models) > 1:
+        named = ", ".join(sorted("one without a name" if model is None else repr(model) for model in models))
+        raise InvalidInput(f"model: the hits have embeddings of several models ({named}): name the vector's, model=...")
+    return hits
 
 
 def _as_doc(
@@ -822,7 +1012,7 @@ def _embedding(pair: Any, place: str) -> tuple[str, Any, bytes | None]:
     return str(as_uuid(doc, f"{place}: id")), vector, hashed
 
 
-def _sent(name: str, value: Any) -> Any:
+def _sent(name: str, value: Any, dimensions: int) -> Any:
     """Return a value of a document in the form in which it is sent."""
     if name == "content":
         return require_text(value, name, blank=False, max_bytes=MAX_TEXT_BYTES)
@@ -831,7 +1021,7 @@ def _sent(name: str, value: Any) -> Any:
     if name == "metadata":
         return dump_json(as_object(value, name), name)
     if name == "embedding":
-        return None if value is None else encode_text(value)
+        return None if value is None else encode_text(value, name, dimensions)
     if name == "expires_at":
         return None if value is None else as_time(value, name)
     return None if value is None else str(as_uuid(value, name))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from peewee import SQL, Check
@@ -18,8 +18,11 @@ from myloware_store.orm.fields import (
     TenantForeignKey,
     UuidField,
 )
-from myloware_store.orm.scalars import CheckedTextField, ServerDefault, TimestampField
+from myloware_store.orm.scalars import CheckedIntegerField, CheckedTextField, NameField, ServerDefault, TimestampField
 from myloware_store.work.models import WorkItem
+
+if TYPE_CHECKING:
+    from myloware_store.orm.queries import Select
 
 __all__ = ["MemDoc"]
 
@@ -29,13 +32,19 @@ class MemDoc(TenantEntity):
 
     if TYPE_CHECKING:
         work_item_id: UuidField[UUID | None]
+        document_id: UuidField[UUID | None]
+        chunks: Select[Any]
 
     work_item = TenantForeignKey(WorkItem, backref="mem_docs", null=True)
     type = EnumField(MemDocType)
     content = CheckedTextField(blank=False)
     embedding = EmbeddingField(null=True)
+    embedding_model = NameField(null=True)
     metadata = JsonField(kind=dict, default=dict)
     expires_at = TimestampField(null=True)
+    # A long document has chunk_no 0 and no embedding; its chunks are numbered from 1.
+    document: TenantForeignKey[MemDoc | None] = TenantForeignKey("self", backref="chunks", null=True)  # type: ignore[call-overload]
+    chunk_no = CheckedIntegerField(null=True)
     content_hash = BytesField(null=True, constraints=[SQL("GENERATED ALWAYS AS (content_sha256(content)) STORED")])
     search = SearchField(null=True, constraints=[SQL("GENERATED ALWAYS AS (content_search(content)) STORED")])
     updated_at = TimestampField(constraints=[ServerDefault("now()")])
@@ -45,7 +54,8 @@ class MemDoc(TenantEntity):
         # Keeps the other columns of a row in line beside its vector, up to the size of a page.
         table_settings = ["WITH (toast_tuple_target = 8160)"]
         constraints = [
-            Check("content <> ''", "mem_docs_content_check"),
+            SQL("CONSTRAINT mem_docs_tenant_id_id_key UNIQUE (tenant_id, id)"),
+            Check("content <> '' AND (document_id IS NOT NULL) = (COALESCE(chunk_no, 0) > 0)", "mem_docs_check"),
         ]
         indexes = [
             SQL("CREATE INDEX mem_docs_tenant_id_work_item_id_type_idx ON mem_docs (tenant_id, work_item_id, type)"),
@@ -54,8 +64,19 @@ class MemDoc(TenantEntity):
             SQL("CREATE INDEX mem_docs_created_at_idx ON mem_docs (created_at, id, tenant_id)"),
             SQL("CREATE INDEX mem_docs_updated_at_idx ON mem_docs (updated_at, id, tenant_id)"),
             SQL("CREATE INDEX mem_docs_expires_at_idx ON mem_docs (expires_at) WHERE expires_at IS NOT NULL"),
-            SQL("CREATE INDEX mem_docs_missing_embedding_idx ON mem_docs (created_at, id) WHERE embedding IS NULL"),
+            SQL(
+                "CREATE INDEX mem_docs_missing_embedding_idx ON mem_docs (created_at, id)"
+                " WHERE embedding IS NULL AND chunk_no IS DISTINCT FROM 0"
+            ),
+            SQL(
+                "CREATE INDEX mem_docs_embedding_model_idx ON mem_docs (embedding_model, created_at, id)"
+                " WHERE embedding IS NOT NULL"
+            ),
             SQL("CREATE INDEX mem_docs_embedding_idx ON mem_docs USING ivfflat (embedding vector_cosine_ops)"),
+            SQL(
+                "CREATE INDEX mem_docs_document_id_idx ON mem_docs (document_id, chunk_no)"
+                " WHERE document_id IS NOT NULL"
+            ),
             SQL("CREATE INDEX mem_docs_search_idx ON mem_docs USING gin (search)"),
             SQL("CREATE INDEX mem_docs_metadata_idx ON mem_docs USING gin (metadata jsonb_path_ops)"),
         ]

@@ -4,7 +4,7 @@
 -- name: doc_columns
 -- Every statement that returns documents adds `vector`, the embedding in binary or NULL.
 m.id, m.tenant_id, m.content, m.type, m.metadata, m.work_item_id, m.created_at, m.updated_at,
-m.embedding IS NOT NULL AS has_embedding, m.expires_at
+m.embedding IS NOT NULL AS has_embedding, m.expires_at, m.embedding_model, m.document_id, m.chunk_no
 
 -- name: visible
 -- Every statement that finds documents has this condition: from `expires_at` on a document counts as deleted.
@@ -23,7 +23,7 @@ ORDER BY given.n
 -- other tenants are passed over in the index.
 SELECT {doc_columns}, NULL AS vector
 FROM mem_docs AS m
-WHERE {after} AND {visible} AND {condition}
+WHERE {after} AND {visible} AND m.document_id IS NULL AND {condition}
 ORDER BY m.{column} {direction}, m.id {direction}
 LIMIT %(limit)s
 
@@ -31,9 +31,13 @@ LIMIT %(limit)s
 (m.{column}, m.id) {beyond} (%(after_time)s::timestamptz, %(after_id)s::uuid)
 
 -- name: count
--- Two counts: without a filter, the first reads an index alone, and the second only documents that expire.
+-- Three counts: without a filter, the first reads an index alone, and the others only what has expired, and chunks.
 SELECT (SELECT count(*) FROM mem_docs AS m WHERE {condition})
-    - (SELECT count(*) FROM mem_docs AS m WHERE m.expires_at <= statement_timestamp() AND {condition})
+    - (
+        SELECT count(*) FROM mem_docs AS m
+        WHERE m.expires_at <= statement_timestamp() AND m.document_id IS NULL AND {condition}
+    )
+    - (SELECT count(*) FROM mem_docs AS m WHERE m.document_id IS NOT NULL AND {condition})
 
 -- name: update
 -- Index: the primary key.
@@ -44,9 +48,9 @@ WHERE m.id = %(id)s::uuid AND {visible} AND (%(tenant)s::text IS NULL OR m.tenan
 RETURNING {doc_columns}, NULL AS vector
 
 -- name: delete
--- The rows are locked in the order of their ids, as in every batch.
+-- The rows are locked in the order of their ids, as in every batch. Chunks go with their documents.
 WITH found AS (
-    SELECT m.id FROM mem_docs AS m WHERE {condition} ORDER BY m.id FOR UPDATE
+    SELECT m.id FROM mem_docs AS m WHERE {condition} AND m.document_id IS NULL ORDER BY m.id FOR UPDATE
 ), gone AS (
     DELETE FROM mem_docs AS d USING found WHERE d.id = found.id RETURNING d.id
 )
@@ -56,7 +60,8 @@ SELECT count(*) FROM gone
 -- Index: mem_docs_expires_at_idx. It never waits: rows that somebody has locked are left for the next time.
 WITH found AS (
     SELECT m.id FROM mem_docs AS m
-    WHERE m.expires_at <= statement_timestamp() AND (%(tenant)s::text IS NULL OR m.tenant_id = %(tenant)s)
+    WHERE m.expires_at <= statement_timestamp() AND m.document_id IS NULL
+        AND (%(tenant)s::text IS NULL OR m.tenant_id = %(tenant)s)
     ORDER BY m.expires_at
     LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
@@ -70,14 +75,54 @@ SELECT count(*) FROM gone
 SELECT EXISTS (SELECT FROM mem_docs AS m WHERE {held} AND (%(tenant)s::text IS NULL OR m.tenant_id = %(tenant)s))
     AND NOT EXISTS (SELECT FROM mem_docs AS m WHERE {equal} AND (%(tenant)s::text IS NULL OR m.tenant_id = %(tenant)s))
 
+-- name: in_share
+(%(tenant)s::text IS NULL OR m.tenant_id = %(tenant)s)
+    AND (uuid_hash(m.id)::bigint + 2147483648) %% %(shares)s = %(share)s
+
 -- name: missing_embeddings
 -- Index: mem_docs_missing_embedding_idx, read in its order.
 SELECT {doc_columns}, NULL AS vector
 FROM mem_docs AS m
-WHERE m.embedding IS NULL AND {visible} AND (%(tenant)s::text IS NULL OR m.tenant_id = %(tenant)s)
-    AND (uuid_hash(m.id)::bigint + 2147483648) %% %(shares)s = %(share)s
+WHERE m.embedding IS NULL AND m.chunk_no IS DISTINCT FROM 0 AND {visible} AND {in_share}
 ORDER BY m.created_at, m.id
 LIMIT %(limit)s
+
+-- name: missing_of_model
+-- Indexes: mem_docs_missing_embedding_idx, and mem_docs_embedding_model_idx, which also finds each next model, so that a
+-- million documents of the asked one are not read.
+WITH RECURSIVE models (name) AS (
+    SELECT min(embedding_model)::text FROM mem_docs WHERE embedding IS NOT NULL
+    UNION ALL
+    SELECT (
+        SELECT min(embedding_model)::text FROM mem_docs WHERE embedding IS NOT NULL AND embedding_model > models.name
+    )
+    FROM models WHERE models.name IS NOT NULL
+),
+missing AS MATERIALIZED (
+    (
+        SELECT m.id, m.created_at FROM mem_docs AS m
+        WHERE m.embedding IS NULL AND m.chunk_no IS DISTINCT FROM 0 AND {visible} AND {in_share}
+        ORDER BY m.created_at, m.id LIMIT %(limit)s
+    )
+    UNION ALL
+    (
+        SELECT m.id, m.created_at FROM mem_docs AS m
+        WHERE m.embedding IS NOT NULL AND m.embedding_model IS NULL AND {visible} AND {in_share}
+        ORDER BY m.created_at, m.id LIMIT %(limit)s
+    )
+    UNION ALL
+    SELECT others.id, others.created_at FROM models, LATERAL (
+        SELECT m.id, m.created_at FROM mem_docs AS m
+        WHERE m.embedding IS NOT NULL AND m.embedding_model = models.name AND {visible} AND {in_share}
+        ORDER BY m.created_at, m.id LIMIT %(limit)s
+    ) AS others
+    WHERE models.name <> %(model)s
+    ORDER BY created_at, id
+    LIMIT %(limit)s
+)
+SELECT {doc_columns}, NULL AS vector
+FROM missing JOIN mem_docs AS m ON m.id = missing.id
+ORDER BY m.created_at, m.id
 
 -- name: set_embeddings
 -- Index: the primary key. The rows are locked in the order of their ids, as in every batch.
@@ -88,12 +133,12 @@ WITH given AS (
     SELECT m.id, given.embedding
     FROM mem_docs AS m JOIN given ON given.id = m.id
     WHERE (%(tenant)s::text IS NULL OR m.tenant_id = %(tenant)s)
-        AND (given.content_hash IS NULL OR m.content_hash = given.content_hash) AND {visible}
+        AND (given.content_hash IS NULL OR m.content_hash = given.content_hash) AND m.chunk_no IS DISTINCT FROM 0 AND {visible}
     ORDER BY m.id
     FOR NO KEY UPDATE OF m
 )
 UPDATE mem_docs AS m
-SET embedding = found.embedding::vector,
+SET embedding = found.embedding::vector, embedding_model = %(model)s,
     updated_at = GREATEST(statement_timestamp(), m.updated_at + interval '1 microsecond')
 FROM found
 WHERE m.id = found.id
@@ -104,15 +149,15 @@ RETURNING m.id
 
 -- name: stored_columns
 -- In the order of `rows.pack`.
-id, tenant_id, work_item_id, type, content, metadata, embedding, expires_at
+id, tenant_id, work_item_id, type, content, metadata, embedding, expires_at, embedding_model, chunk_no
 
 -- name: given
 -- The rows that are sent as parameters.
-SELECT id, tenant_id, work_item_id, type, content, metadata, embedding::vector, expires_at
+SELECT id, tenant_id, work_item_id, type, content, metadata, embedding::vector, expires_at, embedding_model, chunk_no
 FROM unnest(
     %(ids)s::uuid[], %(tenants)s::text[], %(items)s::uuid[], %(types)s::mem_doc_type[], %(contents)s::text[],
-    %(metadata)s::jsonb[], %(embeddings)s::text[], %(expiries)s::timestamptz[]
-) AS given (id, tenant_id, work_item_id, type, content, metadata, embedding, expires_at)
+    %(metadata)s::jsonb[], %(embeddings)s::text[], %(expiries)s::timestamptz[], %(models)s::text[], %(chunk_nos)s::int[]
+) AS given (id, tenant_id, work_item_id, type, content, metadata, embedding, expires_at, embedding_model, chunk_no)
 
 -- name: copy
 COPY {table} ({stored_columns}) FROM STDIN BINARY
@@ -123,25 +168,70 @@ INSERT INTO mem_docs ({stored_columns})
 
 -- name: upsert
 -- The rows come in the order of their ids, from `given` or from `copied`, so that two batches with the same documents
--- never wait for each other in a circle. A document of another tenant is not touched, and its id not returned. A
--- document that stays as it is gets locked all the same, so that it still exists when the batch commits.
+-- never wait for each other in a circle. A document of another tenant, or a chunk, is not touched, and its id not
+-- returned. A document that stays as it is gets locked all the same, so that it still exists when the batch commits.
 INSERT INTO mem_docs AS m ({stored_columns})
 {source}
 ON CONFLICT (id) DO UPDATE
 {action}
-RETURNING m.id
+RETURNING m.id, m.chunk_no IS NOT NULL AS chunked
 
 -- name: on_conflict_update
--- An embedding describes a content: it is kept if the content is the same and no other embedding is given.
+-- An embedding describes a content: it is kept if the content is the same and no other embedding is given. The chunks that
+-- a document had are replaced by later statements, which see them all, because the document is locked by then.
 SET work_item_id = EXCLUDED.work_item_id, type = EXCLUDED.type, content = EXCLUDED.content,
     metadata = EXCLUDED.metadata, expires_at = EXCLUDED.expires_at,
-    embedding = COALESCE(EXCLUDED.embedding, CASE WHEN m.content = EXCLUDED.content THEN m.embedding END),
+    embedding = COALESCE(
+        EXCLUDED.embedding, CASE WHEN m.content = EXCLUDED.content AND EXCLUDED.chunk_no IS NULL THEN m.embedding END
+    ),
+    embedding_model = CASE
+        WHEN EXCLUDED.embedding IS NOT NULL THEN EXCLUDED.embedding_model
+        WHEN m.content = EXCLUDED.content AND EXCLUDED.chunk_no IS NULL THEN m.embedding_model
+    END,
+    chunk_no = COALESCE(EXCLUDED.chunk_no, m.chunk_no),
     updated_at = GREATEST(statement_timestamp(), m.updated_at + interval '1 microsecond')
-WHERE m.tenant_id = EXCLUDED.tenant_id
+WHERE m.tenant_id = EXCLUDED.tenant_id AND m.document_id IS NULL
 
 -- name: on_conflict_keep
 -- Added to `on_conflict_update`: an expired document is none that exists already.
 AND m.expires_at <= statement_timestamp()
+
+-- name: chunks
+-- Index: mem_docs_document_id_idx.
+SELECT {doc_columns}, CASE WHEN %(with_embedding)s THEN vector_send(m.embedding) END AS vector
+FROM mem_docs AS m
+WHERE m.document_id = %(id)s::uuid AND {visible} AND (%(tenant)s::text IS NULL OR m.tenant_id = %(tenant)s)
+ORDER BY m.chunk_no
+
+-- name: delete_chunks
+-- Index: mem_docs_document_id_idx.
+DELETE FROM mem_docs WHERE document_id = ANY (%(ids)s::uuid[])
+
+-- name: not_chunked
+-- Index: the primary key.
+UPDATE mem_docs SET chunk_no = NULL WHERE id = ANY (%(ids)s::uuid[])
+
+-- name: load_chunks
+-- Index: the primary key. A chunk has the values of its document, so that filters match both or neither.
+INSERT INTO mem_docs (
+    id, tenant_id, work_item_id, type, content, metadata, created_at, expires_at, embedding, embedding_model, document_id,
+    chunk_no
+)
+SELECT given.id, d.tenant_id, d.work_item_id, d.type, given.content, d.metadata, d.created_at, d.expires_at,
+    given.embedding::vector, given.embedding_model, d.id, given.chunk_no
+FROM unnest(
+    %(ids)s::uuid[], %(documents)s::uuid[], %(chunk_nos)s::int[], %(contents)s::text[], %(embeddings)s::text[],
+    %(models)s::text[]
+) AS given (id, document_id, chunk_no, content, embedding, embedding_model)
+JOIN mem_docs AS d ON d.id = given.document_id
+
+-- name: update_chunks
+-- Index: mem_docs_document_id_idx.
+UPDATE mem_docs AS m
+SET work_item_id = d.work_item_id, type = d.type, metadata = d.metadata, expires_at = d.expires_at,
+    updated_at = GREATEST(statement_timestamp(), m.updated_at + interval '1 microsecond')
+FROM mem_docs AS d
+WHERE d.id = %(id)s::uuid AND m.document_id = d.id
 
 -- name: create_copied
 CREATE TEMPORARY TABLE copied_mem_docs WITH (toast_tuple_target = 8160) ON COMMIT DROP
@@ -166,7 +256,7 @@ WHERE id = ANY (%(ids)s::uuid[]) AND (%(tenant)s::text IS NULL OR tenant_id = %(
 
 -- name: doc_tenants
 -- Index: the primary key.
-SELECT id, tenant_id FROM mem_docs WHERE id = ANY (%(ids)s::uuid[])
+SELECT id, tenant_id FROM mem_docs WHERE id = ANY (%(ids)s::uuid[]) AND document_id IS NULL
 
 -- name: read_committed
 -- For `lock_contents`: under a stricter level, which may be the role's default, the batch would not see what the batch
@@ -185,20 +275,21 @@ FROM unnest(%(tenants)s::text[], %(hashes)s::bytea[], %(types)s::mem_doc_type[],
 CROSS JOIN LATERAL (
     SELECT id FROM mem_docs AS m
     WHERE tenant_id = given.tenant_id AND content_hash = given.content_hash AND type = given.type
-        AND work_item_id IS NOT DISTINCT FROM given.work_item_id AND {visible}
+        AND work_item_id IS NOT DISTINCT FROM given.work_item_id AND document_id IS NULL AND {visible}
     ORDER BY created_at, id
     LIMIT 1
 ) AS m
 
 
 -- Searches. They return the columns of a `Hit` in its order: id, content, type, metadata, work_item_id, score,
--- similarity, vector_rank, text_rank, highlight, embedding.
+-- similarity, vector_rank, text_rank, highlight, embedding_model, document_id, chunk_no,
+-- embedding.
 
 -- name: hits
 -- The end of a search that is made of common table expressions: the documents are read for the hits alone.
 WITH {legs}
 SELECT m.id, m.content, m.type, m.metadata, m.work_item_id, {score}, {similarity}, {vector_rank}, {text_rank},
-    {highlight}, {embedding}
+    {highlight}, m.embedding_model, m.document_id, m.chunk_no, {embedding}
 FROM {ranked} AS r
 JOIN mem_docs AS m ON m.id = r.id
 ORDER BY {order}
@@ -207,7 +298,8 @@ ORDER BY {order}
 -- A whole search by vector with one scan and one sort: planning a search of few documents costs as much as running it.
 -- It sorts by what no index serves, because relaxed iterative scans return rows out of order and the planner takes
 -- them for sorted.
-SELECT {distinct} id, content, type, metadata, work_item_id, similarity, similarity, NULL, NULL, NULL, {embedding}
+SELECT {distinct} id, content, type, metadata, work_item_id, similarity, similarity, NULL, NULL, NULL, embedding_model,
+    document_id, chunk_no, {embedding}
 FROM {source} AS m,
     LATERAL (SELECT 1 - least(2, greatest(0, distance)) AS similarity) AS s
 WHERE distance <= %(furthest)s
@@ -430,5 +522,5 @@ fused AS MATERIALIZED (
 -- A document outside of the vector's pool has no distance yet: it is NULL without a vector, and NaN for a zero vector.
 1 - COALESCE(r.distance, (
     SELECT least(2, greatest(0, distance)) FROM asked, LATERAL (SELECT m.embedding <=> asked.v) AS d (distance)
-    WHERE distance <= %(furthest)s
+    WHERE distance <= %(furthest)s AND {of_model}
 ))

@@ -13,18 +13,32 @@ import numpy as np
 from psycopg2 import extensions
 from uuid_utils.compat import uuid7
 
-from myloware_store.core.arguments import as_enum, as_object, as_time, as_uuid, known_keys
-from myloware_store.core.embedding import embed
+from myloware_store.core.arguments import as_enum, as_list, as_object, as_time, as_uuid, known_keys
+from myloware_store.core.embedding import embed, read_embedder
 from myloware_store.core.enums import MemDocType
 from myloware_store.core.errors import InvalidInput
 from myloware_store.core.results import NewDoc
-from myloware_store.core.values import MAX_TEXT_BYTES, dump_json, require_text
+from myloware_store.core.splitting import split_text
+from myloware_store.core.values import MAX_TEXT_BYTES, dump_json, require_text, shown
 from myloware_store.core.vectors import Embeddings, as_embeddings, encode_fields, encode_texts
 
 if TYPE_CHECKING:
     from myloware_store.core.embedding import Embedder
+    from myloware_store.core.splitting import Chunker
 
-__all__ = ["EMBED_TEXTS", "Batch", "Row", "batches", "cut", "embedded", "may_copy", "pack", "read_batch"]
+__all__ = [
+    "EMBED_TEXTS",
+    "Batch",
+    "Row",
+    "as_chunker",
+    "batches",
+    "cut",
+    "embedded",
+    "may_copy",
+    "pack",
+    "read_batch",
+    "read_chunks",
+]
 
 _BATCH_CHARS = 16_000_000
 _STATEMENT_CHARS, _VECTOR_CHARS = 50_000_000, 20_000
@@ -41,8 +55,9 @@ _KEYS = ("id", "type", "content", "embedding", "metadata", "work_item_id", "expi
 _SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _END = struct.pack(">h", -1)
 _NULL = struct.pack(">i", -1)
-_ROW = struct.pack(">hi", 8, 16)
+_ROW = struct.pack(">hi", 10, 16)
 _UUID = struct.pack(">i", 16)
+_CHUNKED = struct.pack(">ii", 4, 0)
 _size = struct.Struct(">i").pack
 _jsonb = struct.Struct(">ib").pack
 _JSONB_VERSION = 1
@@ -57,8 +72,12 @@ class Row:
     Attributes:
         place: Its name in errors.
         vector: The place of its embedding among the batch's, None without an embedding.
+        model: The model of its embedding, None if it has no name.
         tenant_id: Its tenant, once known.
         expires_at: A text in ISO 8601, None if it stays.
+        chunks: Its chunks; their embeddings are among the batch's `chunk_vectors`.
+        document_id: The document of a chunk, once known.
+        chunk_no: The place of a chunk in its document, from 1; 0 for a document with chunks.
     """
 
     id: UUID
@@ -68,8 +87,12 @@ class Row:
     item_id: UUID | None
     place: str
     vector: int | None = None
+    model: str | None = None
     tenant_id: str = ""
     expires_at: str | None = None
+    chunks: list[Row] = attrs.Factory(list)
+    document_id: UUID | None = None
+    chunk_no: int | None = None
 
 
 @attrs.define
@@ -78,6 +101,7 @@ class Batch:
 
     rows: list[Row]
     vectors: Embeddings
+    chunk_vectors: Embeddings = attrs.Factory(lambda: as_embeddings([]))
 
     def part(self, rows: list[Row]) -> Batch:
         """Return some of the documents as a batch of their own."""
@@ -98,15 +122,27 @@ class Batch:
             "metadata": [row.metadata for row in self.rows],
             "embeddings": [None if row.vector is None else texts[row.vector] for row in self.rows],
             "expiries": [row.expires_at for row in self.rows],
+            "models": [row.model for row in self.rows],
+            "documents": [None if row.document_id is None else str(row.document_id) for row in self.rows],
+            "chunk_nos": [None if row.chunk_no is None else str(row.chunk_no) for row in self.rows],
         }
 
 
-def read_batch(docs: Iterable[Any], embedder: Embedder | None, *, before: int = 0) -> Batch:
+def read_batch(
+    docs: Iterable[Any],
+    embedder: Embedder | None,
+    model: str | None,
+    chunker: Chunker | None = None,
+    *,
+    before: int = 0,
+) -> Batch:
     """Check documents, and embed those without a vector.
 
     Args:
         docs: The documents.
         embedder: Embeds the documents without a vector.
+        model: The model of the given vectors.
+        chunker: Cuts the documents into chunks, which are embedded in their place.
         before: How many documents of the same call came in earlier batches, for the errors.
 
     Raises:
@@ -114,6 +150,7 @@ def read_batch(docs: Iterable[Any], embedder: Embedder | None, *, before: int = 
         InvalidVector: An embedding, given or made, cannot be compared.
         StoreError: The embedder failed; its error is the cause of this one.
     """
+    made_by, dimensions = read_embedder(embedder)
     rows: list[Row] = []
     given: list[Any] = []
     places: list[str] = []
@@ -121,26 +158,46 @@ def read_batch(docs: Iterable[Any], embedder: Embedder | None, *, before: int = 
         row, embedding = _checked(doc, f"docs[{n}]")
         rows.append(row)
         if embedding is not None:
-            row.vector = len(given)
+            row.vector, row.model = len(given), model
             given.append(embedding)
             places.append(f"{row.place}: embedding")
     first: dict[UUID, Row] = {}
     for row in rows:
         if first.setdefault(row.id, row) is not row:
             raise InvalidInput(f"{row.place}: the id {row.id} comes twice, first in {first[row.id].place}")
-    vectors = as_embeddings(given, places)
-    missing = [row for row in rows if row.vector is None]
+    vectors = as_embeddings(given, places, dimensions)
+    if chunker is not None:
+        for row in rows:
+            _cut(row, chunker)
+    missing = [row for row in rows if row.vector is None and not row.chunks]
     if embedder is not None and missing:
         for n, row in enumerate(missing, len(given)):
-            row.vector = n
+            row.vector, row.model = n, made_by
         vectors = np.concatenate([vectors, embedded(embedder, [row.content for row in missing])])
-    return Batch(rows, vectors)
+    return Batch(rows, vectors, _embed_chunks(rows, embedder))
+
+
+def read_chunks(doc_id: UUID, content: str, chunker: Chunker, embedder: Embedder | None) -> tuple[Row, Embeddings]:
+    """Cut the new content of a document that is stored in chunks, and return it with the embeddings of the chunks."""
+    row = Row(doc_id, "", content, "", None, "content")
+    _cut(row, chunker, always=True)
+    return row, _embed_chunks([row], embedder)
+
+
+def as_chunker(chunk: Any) -> Chunker | None:
+    """Return the callable that an argument `chunk` stands for, None for none, or raise InvalidInput."""
+    if isinstance(chunk, bool):
+        return split_text if chunk else None
+    if not callable(chunk):
+        raise InvalidInput(f"chunk: {shown(chunk)} is neither a boolean nor a callable from a text to a list of texts")
+    chunker: Chunker = chunk
+    return chunker
 
 
 def embedded(embedder: Embedder, texts: Sequence[str]) -> Embeddings:
     """Embed texts, 256 a call at most."""
     parts = [texts[at : at + EMBED_TEXTS] for at in range(0, len(texts), EMBED_TEXTS)]
-    return np.concatenate([as_embeddings(embed(embedder, part), "the embedder's vector") for part in parts])
+    return np.concatenate([embed(embedder, part) for part in parts])
 
 
 def pack(batch: Batch) -> bytes:
@@ -148,6 +205,7 @@ def pack(batch: Batch) -> bytes:
     vectors = encode_fields(batch.vectors)
     tenants = {row.tenant_id: _field(row.tenant_id) for row in batch.rows}
     types = {row.type: _field(row.type) for row in batch.rows}
+    models = {row.model: _NULL if row.model is None else _field(row.model) for row in batch.rows}
     parts: list[bytes | memoryview] = [_SIGNATURE]
     for row in batch.rows:
         content, metadata = row.content.encode(), row.metadata.encode()
@@ -163,6 +221,8 @@ def pack(batch: Batch) -> bytes:
             metadata,
             _NULL if row.vector is None else vectors[row.vector],
             _NULL if row.expires_at is None else _microseconds(row.expires_at),
+            models[row.model],
+            _NULL if row.chunk_no is None else _CHUNKED,
         )
     parts.append(_END)
     return b"".join(parts)
@@ -206,6 +266,37 @@ def cut(batch: Batch) -> Iterator[Batch]:
 def may_copy() -> bool:
     """Return whether psycopg2 can COPY: not under a wait callback, such as psycogreen's."""
     return extensions.get_wait_callback() is None
+
+
+def _cut(row: Row, chunker: Chunker, *, always: bool = False) -> None:
+    """Cut a document into chunks, unless the only one is the whole text."""
+    given = as_list(chunker(row.content), f"{row.place}: chunks")
+    texts = [
+        require_text(text, f"{row.place}: chunk {n}", blank=False, max_bytes=MAX_TEXT_BYTES)
+        for n, text in enumerate(given, 1)
+    ]
+    if not texts:
+        raise InvalidInput(f"{row.place}: it was cut into no chunks")
+    if len(texts) == 1 and texts[0].strip() == row.content.strip() and not always:
+        return
+    if row.vector is not None:
+        raise InvalidInput(f"{row.place}: embedding: a document that is stored in chunks has none of its own")
+    row.chunk_no = 0
+    row.chunks = [
+        attrs.evolve(row, id=uuid7(), content=text, chunks=[], chunk_no=n, place=f"{row.place}: chunk {n}")
+        for n, text in enumerate(texts, 1)
+    ]
+
+
+def _embed_chunks(rows: Sequence[Row], embedder: Embedder | None) -> Embeddings:
+    """Embed the chunks of documents, if there is an embedder."""
+    chunks = [chunk for row in rows for chunk in row.chunks]
+    if embedder is None or not chunks:
+        return as_embeddings([])
+    model, _ = read_embedder(embedder)
+    for n, chunk in enumerate(chunks):
+        chunk.vector, chunk.model = n, model
+    return embedded(embedder, [chunk.content for chunk in chunks])
 
 
 def _field(text: str) -> bytes:

@@ -12,15 +12,16 @@ from myloware_store.core.results import Hit
 from myloware_store.core.sql import queries_beside
 from myloware_store.core.values import read_label
 from myloware_store.core.vectors import decode_binaries
+from myloware_store.memory.filters import Condition
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from uuid import UUID
 
     from numpy.typing import NDArray
 
     from myloware_store.core.vectors import VectorLiteral
     from myloware_store.db.database import StoreDatabase
-    from myloware_store.memory.filters import Condition
     from myloware_store.memory.index.state import IndexState
 
 __all__ = [
@@ -37,6 +38,9 @@ __all__ = [
     "diverse",
     "find",
     "hits_of",
+    "of_model",
+    "of_passages",
+    "per_document",
     "through_index",
     "through_index_alone",
 ]
@@ -84,7 +88,7 @@ two for 30 MB took as long as a third of the search.
 """
 
 _MOST_EF_SEARCH = 1000
-_COLUMNS = "m.id, m.content, m.type, m.metadata, m.work_item_id"
+_COLUMNS = "m.id, m.content, m.type, m.metadata, m.work_item_id, m.embedding_model, m.document_id, m.chunk_no"
 _GIVEN, _OF_LEGS = "%(vector)s::vector", "(SELECT v FROM asked)"
 # The state may be some seconds old, and the index another one by now.
 _SAME_INDEX = "pg_relation_filenode(to_regclass('mem_docs_embedding_idx')) = %(filenode)s"
@@ -125,7 +129,7 @@ def by_comparing_alone(condition: Condition, k: int, vector: VectorLiteral) -> Q
 
 
 def through_index(
-    state: IndexState | None, condition: Condition, k: int, vector: VectorLiteral, *, untested: bool
+    state: IndexState | None, condition: Condition, k: int, vector: VectorLiteral, *, filtered: bool, untested: bool
 ) -> Query | None:
     """Go through the vector index, and compare all documents if it finds fewer than k.
 
@@ -137,6 +141,8 @@ def through_index(
         condition: The condition that the documents must meet.
         k: How many documents to find.
         vector: The vector to compare with.
+        filtered: Whether the condition may let few documents pass, or such as are not near each other. The condition
+            of one model does not count, because vectors of other models are hardly ever near.
         untested: Whether to use the index whatever the filter, and with a guessed tuning if none was measured for
             this k.
 
@@ -145,10 +151,13 @@ def through_index(
     """
     if state is None:
         return None
-    filtered, many = condition.sql != "TRUE", 0 if untested else MANY
+    many = 0 if untested else MANY
     settings = _tuned(state, k, filtered=filtered, untested=untested)
     if settings is None or (filtered and state.live_rows < many):
         return None
+    if not filtered and condition.sql != "TRUE" and state.iterative and state.method == "ivfflat":
+        # Of a model that has few documents, or none, it would read the whole index.
+        settings["ivfflat.max_probes"] = AHEAD * int(settings["ivfflat.probes"])
     parameters = {
         **condition.parameters,
         "vector": vector,
@@ -200,6 +209,20 @@ def through_index_alone(
     return Query(sql, parameters, {**SETTINGS, **settings})
 
 
+def of_model(condition: Condition, model: Any) -> Condition:
+    """Narrow a condition to the documents whose embedding is of a model, None for one without a name, ... for any."""
+    if model is ...:
+        return condition
+    sql = "m.embedding_model IS NULL" if model is None else "m.embedding_model = %(model)s"
+    both = sql if condition.sql == "TRUE" else f"{sql} AND {condition.sql}"
+    return Condition(both, {**condition.parameters, "model": model})
+
+
+def of_passages(condition: Condition) -> Condition:
+    """Leave out documents that are stored in chunks, which are searched in their place."""
+    return Condition(f"m.chunk_no IS DISTINCT FROM 0 AND {condition.sql}", condition.parameters)
+
+
 def hits_of(legs: str, ranked: str, *, order: str, with_embedding: bool = False, **columns: str) -> str:
     """Return the whole statement of a search that is made of common table expressions.
 
@@ -228,6 +251,19 @@ def find(
         Hit(row[0], row[1], read_label(MemDocType, row[2]), *(*row[3:-1], vector))
         for row, vector in zip(rows, vectors, strict=True)
     ]
+
+
+def per_document(k: int, search: Callable[[int], list[Hit]]) -> list[Hit]:
+    """Return the best hit of each of the k best documents, from a search for as many hits as that takes."""
+    asked = k
+    while True:
+        hits = search(asked)
+        best: dict[UUID, Hit] = {}
+        for hit in hits:
+            best.setdefault(hit.document_id or hit.id, hit)
+        if len(best) >= k or len(hits) < asked or asked == MAX_HITS:
+            return list(best.values())[:k]
+        asked = min(4 * asked, MAX_HITS)
 
 
 def diverse(

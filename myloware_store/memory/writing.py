@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from uuid import UUID
 
+    from myloware_store.core.vectors import Embeddings
+
 __all__ = ["COPY_ROWS", "NearDuplicates", "Writing"]
 
 COPY_ROWS = 40
@@ -54,7 +56,7 @@ class Writing(Repository):
             else:
                 insert = _sql("load").format(stored_columns=columns, given=_sql("given"))
                 for part in cut(batch):
-                    self._db.execute_sql(insert, part.arrays())
+                    self._execute(insert, part.arrays())
         except ConstraintViolation as error:
             conflicts = {
                 "mem_docs_pkey": MemoryConflict(_taken(batch, error)),
@@ -63,6 +65,20 @@ class Writing(Repository):
             if error.constraint in conflicts:
                 raise conflicts[error.constraint] from None
             raise
+        self._load_chunks(batch.rows, batch.chunk_vectors)
+
+    def replace_chunks(self, rows: Sequence[Row], vectors: Embeddings) -> None:
+        """Store the chunks of documents, which are locked, in the place of those that they have."""
+        self._db.execute_sql(_sql("delete_chunks"), {"ids": [str(row.id) for row in rows]})
+        plain = [str(row.id) for row in rows if not row.chunks]
+        if plain:
+            self._db.execute_sql(_sql("not_chunked"), {"ids": plain})
+        self._load_chunks(rows, vectors)
+
+    def _load_chunks(self, rows: Sequence[Row], vectors: Embeddings) -> None:
+        chunks = [attrs.evolve(chunk, document_id=row.id) for row in rows for chunk in row.chunks]
+        for part in cut(Batch(chunks, vectors)) if chunks else ():
+            self._execute(_sql("load_chunks"), part.arrays())
 
     def upsert(
         self, batch: Batch, on_conflict: str, *, by_content: bool, near: NearDuplicates | None = None
@@ -157,27 +173,31 @@ class Writing(Repository):
             if earlier is None:
                 chosen[stand] = attrs.evolve(row, id=stand)
             elif on_conflict == "update":
-                vector = earlier.vector if row.vector is None else row.vector
-                chosen[stand] = attrs.evolve(row, id=stand, vector=vector)
+                embedded = earlier if row.vector is None else row
+                chosen[stand] = attrs.evolve(row, id=stand, vector=embedded.vector, model=embedded.model)
         ordered = Batch([chosen[row_id] for row_id in sorted(chosen)], batch.vectors)
-        left = chosen.keys() - self._insert(ordered, on_conflict)
+        written = self._insert(ordered, on_conflict)
+        chunked = [row for row in ordered.rows if written.get(row.id)]
+        if chunked:
+            self.replace_chunks(chunked, batch.chunk_vectors)
+        left = chosen.keys() - written.keys()
         if not left:
             return
         owners = dict(self._rows(_sql("doc_tenants"), {"ids": [str(row_id) for row_id in left]}))
         foreign = [row_id for row_id in left if owners.get(row_id) != chosen[row_id].tenant_id]
         if foreign:
             place = chosen[min(foreign)].place
-            raise InvalidInput(f"{place}: the id {min(foreign)} is taken by another tenant's document")
+            raise InvalidInput(f"{place}: the id {min(foreign)} is taken by another tenant's document or by a chunk")
         if on_conflict == "error":
             raise MemoryConflict(f"{chosen[min(left)].place}: there is a document {min(left)} already")
 
-    def _insert(self, batch: Batch, on_conflict: str) -> set[UUID]:
-        """Insert or update the documents, and return the ids of those that were written."""
+    def _insert(self, batch: Batch, on_conflict: str) -> dict[UUID, bool]:
+        """Insert or update the documents, and return which were written, and whether they have, or had, chunks."""
         action = _sql("on_conflict_update") + ("" if on_conflict == "update" else f"\n{_sql('on_conflict_keep')}")
         columns = _sql("stored_columns")
         if len(batch.rows) < COPY_ROWS or not may_copy() or not self._may_create_tables():
             sql = _sql("upsert").format(stored_columns=columns, source=_sql("given"), action=action)
-            return {row_id for part in cut(batch) for (row_id,) in self._rows(sql, part.arrays())}
+            return {row_id: chunked for part in cut(batch) for row_id, chunked in self._rows(sql, part.arrays())}
         self._db.execute_sql(_sql("create_copied").format(stored_columns=columns))
         self._db.execute_sql(_sql("store_plain"))
         copy = _sql("copy").format(table="pg_temp.copied_mem_docs", stored_columns=columns)
@@ -186,7 +206,7 @@ class Writing(Repository):
         sql = _sql("upsert").format(stored_columns=columns, source=_sql("copied"), action=action)
         written = self._rows(sql, {})
         self._db.execute_sql(_sql("drop_copied"))
-        return {row_id for (row_id,) in written}
+        return dict(written)
 
     def _may_create_tables(self) -> bool:
         ((may,),) = self._rows(_sql("may_create_tables"), {})

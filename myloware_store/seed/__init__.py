@@ -86,7 +86,10 @@ def _tables() -> list[tuple[str, Any, list[Row]]]:
     """Return the rows of every table, parents before children."""
     embedded = [row for row in records.MEMORY if row["id"] != ACME_UNEMBEDDED_DOC_ID]
     vectors = HashingEmbedder()([row["content"] for row in embedded])
-    embeddings = {row["id"]: vector for row, vector in zip(embedded, vectors, strict=True)}
+    embeddings = {
+        row["id"]: {"embedding": vector, "embedding_model": HashingEmbedder.name}
+        for row, vector in zip(embedded, vectors, strict=True)
+    }
     return [
         ("capabilities", Capability, platform.CAPABILITIES),
         ("schemas", Schema, platform.SCHEMAS),
@@ -101,11 +104,12 @@ def _tables() -> list[tuple[str, Any, list[Row]]]:
         ("approval_events", ApprovalEvent, records.APPROVALS),
         ("dead_letters", DeadLetter, records.LETTERS),
         ("eval_results", EvalResult, records.EVALUATIONS),
-        ("mem_docs", MemDoc, [{**row, "embedding": embeddings.get(row["id"])} for row in records.MEMORY]),
+        ("mem_docs", MemDoc, [{**row, **embeddings.get(row["id"], _NO_EMBEDDING)} for row in records.MEMORY]),
         ("audit_logs", AuditLog, records.AUDIT_LINES),
     ]
 
 
+_NO_EMBEDDING = {"embedding": None, "embedding_model": None}
 _PARENTS = {
     "work_order": WorkOrder,
     "work_item": WorkItem,

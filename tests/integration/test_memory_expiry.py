@@ -125,3 +125,19 @@ def in_a_thread(call: Any) -> Any:
     """Call a function on another connection."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(call).result(60)
+
+
+def test_chunks_expire_with_their_document(myloware: Store) -> None:
+    """Also if the time is set later, or the content changes; they are neither listed nor counted for themselves."""
+    text = "The late fee is five percent.\n\n" * 100
+    (doc,) = myloware.memory.upsert(
+        [{"type": "CONTEXT", "content": text, "expires_at": datetime.now(UTC) + timedelta(hours=1)}], chunk=True
+    )
+    assert 1 < len(myloware.memory.chunks(doc))
+    assert ([doc], 1) == ([one.id for one in myloware.memory.list()], myloware.memory.count())
+    myloware.memory.update(doc, content=text + "It is due.")
+    assert {myloware.memory.get(doc)[0].expires_at} == {chunk.expires_at for chunk in myloware.memory.chunks(doc)}
+    myloware.memory.update(doc, expires_at=datetime(2020, 1, 1, tzinfo=UTC))
+    assert ([], []) == (myloware.memory.search_text("late fee"), myloware.memory.chunks(doc))
+    assert (0, 1) == (myloware.memory.count(), myloware.memory.prune())
+    assert (0,) == myloware.db.execute_sql("SELECT count(*) FROM mem_docs").fetchone()

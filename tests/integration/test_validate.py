@@ -392,12 +392,13 @@ DAMAGES = {
     ),
     "vectors of another type": (
         """
-        DROP INDEX mem_docs_embedding_idx, mem_docs_missing_embedding_idx;
+        DROP INDEX mem_docs_embedding_idx, mem_docs_embedding_model_idx, mem_docs_missing_embedding_idx;
         ALTER TABLE mem_docs ALTER COLUMN embedding TYPE text USING embedding::text
         """,
         {
             ("column", "mem_docs.embedding"),
             ("index", "mem_docs.mem_docs_embedding_idx"),
+            ("index", "mem_docs.mem_docs_embedding_model_idx"),
             ("index", "mem_docs.mem_docs_missing_embedding_idx"),
         },
     ),
@@ -412,6 +413,7 @@ DAMAGES = {
             ("extension", "vector"),
             ("column", "mem_docs.embedding"),
             ("index", "mem_docs.mem_docs_embedding_idx"),
+            ("index", "mem_docs.mem_docs_embedding_model_idx"),
             ("index", "mem_docs.mem_docs_missing_embedding_idx"),
         },
     ),
