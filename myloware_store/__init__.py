@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from myloware_store.core.splitting import split_text
     from myloware_store.core.vectors import DIMENSIONS
     from myloware_store.memory.index.report import IndexChange, IndexStatus, MetadataIndex, RecallMeasurement
+    from myloware_store.memory.worth import Worth
     from myloware_store.models import (
         ApprovalEvent,
         Attempt,
@@ -168,12 +169,13 @@ __all__ = [
     "Worker",
     "WorkerReport",
     "WorkflowTemplate",
+    "Worth",
     "split_text",
 ]
 
 _HOMES = (
     *("core.enums", "core.errors", "core.vectors", "core.results", "core.embedding", "core.splitting", "settings"),
-    *("models", "memory.index.report", "store", "worker"),
+    *("memory.worth", "models", "memory.index.report", "store", "worker"),
 )
 """The modules that have these names, those that import the least first."""
 

@@ -42,6 +42,7 @@ from myloware_store.memory.index import MemoryIndex
 from myloware_store.memory.index.metadata import build_metadata_index, drop_metadata_index
 from myloware_store.memory.index.state import IndexStates
 from myloware_store.memory.rows import EMBED_TEXTS, as_chunker, batches, embedded, read_batch, read_chunks
+from myloware_store.memory.worth import Worth
 from myloware_store.memory.writing import NearDuplicates, Writing
 from myloware_store.orm.repository import Repository
 
@@ -517,6 +518,7 @@ class Memory(Repository):
         with_embedding: bool = False,
         model: str | None = _OWN,
         per: Literal["chunk", "document"] = "chunk",
+        worth: Worth | None = None,
     ) -> list[Hit]:
         """Return the k documents whose embeddings are most similar to a vector, best first.
 
@@ -536,15 +538,19 @@ class Memory(Repository):
             model: The model of the vector: only embeddings of this model are compared with it, or only those without
                 a model's name (None). By default the embedder's `name`. Without a name, all embeddings are compared.
             per: Whether each chunk of a document is a hit, or only its best one: k documents then.
+            worth: How much more new and important documents count. It ranks the 4 * k most similar, at least 50.
 
         Raises:
             InvalidVector: The vector cannot be compared.
             InvalidInput: Another argument is out of its bounds, or no model is named and the hits have embeddings of
                 several models.
         """
+        rest: dict[str, Any] = {"filter": filter, "min_similarity": min_similarity, "mode": mode, "model": model}
+        rest["with_embedding"] = with_embedding
+        if worth is not None:
+            return self._by_worth(worth, k, lambda n: self.similar(vector, k=n, per=per, **rest))
         if as_choice(per, _PER, "per") == "document":
-            rest: dict[str, Any] = {"min_similarity": min_similarity, "mode": mode, "with_embedding": with_embedding}
-            return search.per_document(k, lambda n: self.similar(vector, k=n, filter=filter, model=model, **rest))
+            return search.per_document(k, lambda n: self.similar(vector, k=n, **rest))
         count, condition = as_count(k, "k", most=search.MAX_HITS), _condition(filter)
         asked = self._asked_model(model)
         least = -1.0 if min_similarity is None else as_number(min_similarity, "min_similarity", least=-1, most=1)
@@ -632,6 +638,7 @@ class Memory(Repository):
         k1: float = text.K1,
         b: float = text.B,
         per: Literal["chunk", "document"] = "chunk",
+        worth: Worth | None = None,
     ) -> list[Hit]:
         """Return the documents that match a query as people type it, best first.
 
@@ -656,6 +663,7 @@ class Memory(Repository):
             k1: How much it counts if a document has a word several times, from 0 (nothing).
             b: How much a word counts less in long documents, from 0 (nothing) to 1.
             per: Whether each chunk of a document is a hit, or only its best one: k documents then.
+            worth: How much more new and important documents count. It ranks the 4 * k best matches, at least 50.
 
         Returns:
             Hits with a `score`: the share of the largest BM25 score that a document could reach, from 0 to 1, plus 1
@@ -670,8 +678,10 @@ class Memory(Repository):
         Raises:
             InvalidInput: An argument is out of its bounds, or `q` contains a NUL character.
         """
+        rest: dict[str, Any] = {"filter": filter, "match": match, "highlight": highlight, "k1": k1, "b": b}
+        if worth is not None:
+            return self._by_worth(worth, k, lambda n: self.search_text(q, k=n, per=per, **rest))
         if as_choice(per, _PER, "per") == "document":
-            rest: dict[str, Any] = {"filter": filter, "match": match, "highlight": highlight, "k1": k1, "b": b}
             return search.per_document(k, lambda n: self.search_text(q, k=n, **rest))
         query = text.typed(q, match)
         count = as_count(k, "k", most=search.MAX_HITS)
@@ -706,6 +716,7 @@ class Memory(Repository):
         pool: int | None = None,
         model: str | None = _OWN,
         per: Literal["chunk", "document"] = "chunk",
+        worth: Worth | None = None,
     ) -> list[Hit]:
         """Return the documents that are best by `similar` and `search_text` together, best first.
 
@@ -728,6 +739,7 @@ class Memory(Repository):
             pool: How many documents of each search to rank, from k to 10,000; by default 4 * k, at least 50.
             model: The model of the vector, as for `similar`. Documents of other models are found by their text alone.
             per: Whether each chunk of a document is a hit, or only its best one: k documents then.
+            worth: How much more new and important documents count. It ranks the 4 * k best hits, at least 50.
 
         Returns:
             Hits with their rank in each search, None if the document is not in that search's pool.
@@ -737,12 +749,16 @@ class Memory(Repository):
             InvalidInput: Another argument is out of its bounds, or no model is named and the hits have embeddings of
                 several models.
         """
+        rest: dict[str, Any] = {"filter": filter, "rrf_k": rrf_k, "weights": weights, "text_boost": text_boost}
+        rest["model"] = model
+
+        def wider(n: int, **how: Any) -> list[Hit]:
+            return self.hybrid(vector, q, k=n, pool=None if pool is None else max(pool, n), **rest, **how)
+
+        if worth is not None:
+            return self._by_worth(worth, k, lambda n: wider(n, per=per))
         if as_choice(per, _PER, "per") == "document":
-            rest: dict[str, Any] = {"filter": filter, "rrf_k": rrf_k, "weights": weights, "model": model}
-            rest["text_boost"] = text_boost
-            return search.per_document(
-                k, lambda n: self.hybrid(vector, q, k=n, pool=None if pool is None else max(pool, n), **rest)
-            )
+            return search.per_document(k, wider)
         most = search.MAX_HITS
         count = as_count(k, "k", most=most)
         depth = min(max(4 * count, 50), most) if pool is None else as_count(pool, "pool", least=count, most=most)
@@ -784,6 +800,15 @@ class Memory(Repository):
         }
         hits = search.find(self._db, statement, values, near.settings)
         return _of_one_model(hits) or self._nothing(filter)
+
+    def _by_worth(self, worth: Any, k: int, find: Callable[[int], list[Hit]]) -> list[Hit]:
+        """Return the k hits that are worth most among more of them."""
+        if not isinstance(worth, Worth):
+            raise InvalidInput(f"worth: {type(worth).__name__} is not a Worth")
+        count = as_count(k, "k", most=search.MAX_HITS)
+        hits = find(min(max(4 * count, 50), search.MAX_HITS))
+        ages = dict(self._rows(_sql("ages"), {"ids": [str(hit.id) for hit in hits]}, reads=True))
+        return worth.rank(hits, ages)[:count]
 
     def _named_model(self, model: Any) -> str | None:
         """Return the model that an argument names, by default the embedder's."""

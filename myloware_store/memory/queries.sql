@@ -294,6 +294,11 @@ FROM {ranked} AS r
 JOIN mem_docs AS m ON m.id = r.id
 ORDER BY {order}
 
+-- name: ages
+-- Index: the primary key. In days.
+SELECT id, greatest(0, extract(epoch FROM statement_timestamp() - created_at)::float8 / 86400)
+FROM mem_docs WHERE id = ANY (%(ids)s::uuid[])
+
 -- name: nearest_alone
 -- A whole search by vector with one scan and one sort: planning a search of few documents costs as much as running it.
 -- It sorts by what no index serves, because relaxed iterative scans return rows out of order and the planner takes
