@@ -242,6 +242,20 @@ FUNCTIONS = (
     END
     $$
     """,
+    """
+    CREATE FUNCTION query_spellings(word text) RETURNS text[] LANGUAGE sql IMMUTABLE STRICT AS $$
+        SELECT array_agg(DISTINCT spelling)
+        FROM generate_series(0, length(word)) AS at,
+        LATERAL (SELECT left(word, at), substr(word, at + 1)) AS cut (head, tail),
+        LATERAL (
+            SELECT head || substr(tail, 2)
+            UNION ALL SELECT head || substr(tail, 2, 1) || left(tail, 1) || substr(tail, 3)
+            UNION ALL SELECT head || letter || substr(tail, n)
+            FROM unnest(string_to_array('abcdefghijklmnopqrstuvwxyz', NULL)) AS letter, generate_series(1, 2) AS n
+        ) AS s (spelling)
+        WHERE word ~ '^[a-z]{4,30}$' AND spelling <> word
+    $$
+    """,
     r"""
     CREATE FUNCTION query_phrase(typed text) RETURNS tsquery
     LANGUAGE plpgsql IMMUTABLE STRICT SET client_min_messages = warning AS $$
@@ -1607,6 +1621,7 @@ ROLLBACK = (
     "DROP FUNCTION refuse_transition()",
     "DROP FUNCTION query_all(text[], integer[], text[])",
     "DROP FUNCTION query_phrase(text)",
+    "DROP FUNCTION query_spellings(text)",
     "DROP FUNCTION query_terms(text)",
     "DROP FUNCTION content_matches(text, tsquery)",
     "DROP FUNCTION content_search(text)",

@@ -646,8 +646,8 @@ class Memory(Repository):
         counts the more, the fewer documents have it. Words are compared by their English stems, without stop words,
         whatever their case, their accents and the punctuation around them. Identifiers are found in every spelling:
         HP-2025-0142 also as `hp2025 0142` or `0142`. Text in scripts without blanks between words (Chinese, Japanese,
-        Thai; also Korean) is compared by pairs of characters. Every text that a person can type is accepted; a text
-        without words finds nothing.
+        Thai; also Korean) is compared by pairs of characters. A word that no document has stands for those that differ
+        by one letter. Every text that a person can type is accepted; a text without words finds nothing.
 
         Args:
             q: The query; only the first 32 words, 64 unspaced characters and 2,000 characters count.

@@ -361,7 +361,33 @@ regexp_replace(
 )::tsquery
 
 -- name: terms
-terms AS MATERIALIZED (SELECT term FROM query_terms(%(words)s) AS term)
+-- A word that no document has is taken for a typing error, and for those that differ from it by one letter.
+typed AS MATERIALIZED (
+    SELECT term, query_spellings(substring(term::text FROM '^''(.*)''$')) AS spellings,
+        EXISTS (SELECT FROM sample WHERE search @@ term) AS known
+    FROM query_terms(%(words)s) AS term
+),
+terms AS MATERIALIZED (
+    SELECT COALESCE(CASE
+        WHEN NOT known AND spellings IS NOT NULL
+            AND NOT EXISTS (SELECT FROM mem_docs AS m WHERE m.search @@ term AND {condition})
+        THEN COALESCE((
+            SELECT string_agg(DISTINCT quote_literal(word), ' | ')::tsquery
+            FROM sample CROSS JOIN LATERAL unnest(tsvector_to_array(search)) AS word
+            JOIN unnest(spellings) AS spelling ON spelling = word
+        ), (
+            SELECT string_agg(DISTINCT quote_literal(word), ' | ')::tsquery
+            FROM (
+                SELECT m.search FROM mem_docs AS m
+                WHERE m.search @@ array_to_string(spellings, ' | ')::tsquery AND {condition}
+                LIMIT 100
+            ) AS others
+            CROSS JOIN LATERAL unnest(tsvector_to_array(search)) AS word
+            JOIN unnest(spellings) AS spelling ON spelling = word
+        ))
+    END, term) AS term
+    FROM typed
+)
 
 -- name: prefix_terms
 terms AS MATERIALIZED (

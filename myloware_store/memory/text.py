@@ -120,8 +120,8 @@ def text_legs(query: Typed, condition: str, *, of_tenant: bool) -> str:
         "all_words": _ALL_WORDS.get(query.match, "0"),
     }
     legs = [
-        f"{query.match}_terms" if query.match in ("prefix", "part") else "terms",
         "sample_of_tenant" if of_tenant else "sample",
+        f"{query.match}_terms" if query.match in ("prefix", "part") else "terms",
         "words",
         "whole_phrase" if query.match == "phrase" else "whole",
         "candidates",

@@ -196,6 +196,21 @@ BEGIN
 END
 $$;
 
+-- The words that differ from a word by one letter more, one less, another one, or two that changed places; none for words of
+-- fewer than four letters, or of others than the Latin ones.
+CREATE FUNCTION query_spellings(word text) RETURNS text[] LANGUAGE sql IMMUTABLE STRICT AS $$
+    SELECT array_agg(DISTINCT spelling)
+    FROM generate_series(0, length(word)) AS at,
+    LATERAL (SELECT left(word, at), substr(word, at + 1)) AS cut (head, tail),
+    LATERAL (
+        SELECT head || substr(tail, 2)
+        UNION ALL SELECT head || substr(tail, 2, 1) || left(tail, 1) || substr(tail, 3)
+        UNION ALL SELECT head || letter || substr(tail, n)
+        FROM unnest(string_to_array('abcdefghijklmnopqrstuvwxyz', NULL)) AS letter, generate_series(1, 2) AS n
+    ) AS s (spelling)
+    WHERE word ~ '^[a-z]{4,30}$' AND spelling <> word
+$$;
+
 -- What a content must hold for a word or a phrase: its words in a row, or an identifier in another spelling.
 CREATE FUNCTION query_phrase(typed text) RETURNS tsquery
 LANGUAGE plpgsql IMMUTABLE STRICT SET client_min_messages = warning AS $$

@@ -295,6 +295,23 @@ def test_a_document_with_both_scripts_comes_first(myloware: Store) -> None:
     assert "both" == found(myloware, names, "go 部署 deployment")[0]
 
 
+def test_a_typing_error_finds_the_words_that_it_is_close_to(myloware: Store) -> None:
+    """One letter too many, too few, another one or two swapped; but not if a document has the word as it is typed."""
+    names = store(myloware, {"zebra": "a zebra crossing", "cobra": "the cobra sleeps", "code": "HP-2025 and HP-2026"})
+    for q in ("zbera", "zebrra", "zeba", "zobra", "zebra crosing"):
+        assert "zebra" == found(myloware, names, q)[0]
+        assert "zebra" == found(myloware, names, q, match="any", filter={"type": "KNOWLEDGE"})[0]
+    assert ["cobra"] == found(myloware, names, "cobra")
+    assert (
+        []
+        == found(myloware, names, "xebro")
+        == found(myloware, names, "2027")
+        == found(myloware, names, "zbera", match="phrase")
+    )
+    with myloware.tenant("globex"):
+        assert [] == myloware.memory.search_text("zbera")
+
+
 def test_beginnings_and_parts_of_words(myloware: Store) -> None:
     """`prefix` finds words that begin like those of the query, `part` those that contain them."""
     names = store(myloware, {"compound": "Die Mahngebühren für 2025", "word": "Eine Gebühr", "other": "Ein Mahnmal"})
