@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -88,23 +88,30 @@ class IndexSession(StoreDatabase):
         connection = self._state.live()
         self._state.soiled = True  # never replaced by another connection, which would not hold the lock
 
-        def run() -> None:
-            with connection.cursor() as cursor:
-                cursor.execute(sql)
+        errors: list[Exception] = []
+        ended = threading.Event()
 
-        with ThreadPoolExecutor(max_workers=1) as thread:
-            running = thread.submit(run)
+        def run() -> None:
             try:
-                while wait([running], timeout=_POLL).not_done:
-                    self._tell_phase(connection.info.backend_pid, what)
-            except BaseException:
-                with suppress(psycopg2.Error):
-                    connection.cancel()
-                raise
-        error = running.exception()
-        if isinstance(error, psycopg2.Error):
-            raise self._fault(error, connection, committing=False)
-        running.result()
+                with connection.cursor() as cursor:
+                    cursor.execute(sql)
+            except Exception as error:  # noqa: BLE001  raised below
+                errors.append(error)
+            finally:
+                ended.set()
+
+        # A daemon does not keep the process from ending; the server then ends the statement.
+        threading.Thread(target=run, name="myloware-index", daemon=True).start()
+        try:
+            while not ended.wait(_POLL):
+                self._tell_phase(connection.info.backend_pid, what)
+        except BaseException:
+            with suppress(psycopg2.Error):
+                connection.cancel()
+            ended.wait()
+            raise
+        for error in errors:
+            raise self._fault(error, connection, committing=False) if isinstance(error, psycopg2.Error) else error
 
     def _tell_phase(self, pid: int, what: str) -> None:
         found = None
