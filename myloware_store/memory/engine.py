@@ -390,6 +390,9 @@ class Memory(Repository):
                 )
                 if len(hits) == count:
                     return [hit for hit in hits if hit.score >= least]
+                # Another index may have taken its place.
+                self._index_states.refresh()
+                state = self._usable(mode)
         furthest = search.FURTHEST if least == -1 else 1 - least
         near = search.through_index(state, condition, count, query, untested=mode == "ann")
         if near is None and not with_vectors and count <= search.MOST_ALONE:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MemoryIndex"]
 
-_SAMPLE = 100
+_SAMPLE = 64
 
 
 class MemoryIndex:
@@ -42,7 +42,7 @@ class MemoryIndex:
 
     Attributes:
         least_rows: The fewest rows with an embedding for which `ensure` builds an index; by default 5,000.
-        sample: How many queries to measure a recall with; by default 100, for a standard error of about .01.
+        sample: How many queries to measure a recall with; by default 64, for a standard error of about .013.
     """
 
     def __init__(self, database: StoreDatabase, states: IndexStates) -> None:
@@ -131,7 +131,7 @@ class MemoryIndex:
     def measure_recall(self, sample: int | None = None, *, progress: Progress | None = None) -> RecallMeasurement:
         """Measure the recall of searches for the 10 nearest rows, and store it with the index.
 
-        Queries are stored vectors with noise added. Each is also searched for exactly, with one pass over the table.
+        Queries are stored vectors with noise added. The exact answers take one pass over the table.
 
         Args:
             sample: How many queries (10 to 10,000); by default the attribute `sample`.
@@ -150,7 +150,7 @@ class MemoryIndex:
         if state.method is None or not state.valid:
             raise VectorIndexError(f"there is no valid vector index to measure: run `{COMMAND}`")
         tell = progress or _silent
-        queries = draw(self._db, count, lambda done: tell("Searching exactly", done, count), k=KS[0])
+        (queries,) = draw(self._db, count, lambda done: tell("Searching exactly", done, None), k=KS[0])
         if not queries:
             raise VectorIndexError("there is nothing to measure: no document has an embedding")
         default = max(1, round((state.lists or 1) ** 0.5)) if state.method == "ivfflat" else 40
@@ -182,12 +182,11 @@ class MemoryIndex:
         return IndexChange(tuple(actions), reason, self.status())
 
     def _build(self, session: IndexSession, method: Method, target: float, actions: list[str]) -> None:
-        # The exact answers do not depend on the index. Found before the build, they shorten the time between the build
-        # and the measurement, during which searches are exact.
-        queries = self._drawn(session, None)
-        state = build_index(session, method)
+        groups = self._drawn(session)  # beforehand: the exact answers do not depend on the index
+        state = build_index(session, method, target)
+        self._states.forget()
         actions.append(f"built {method} over {state.rows} rows")
-        self._measured(session, state, [queries], target, actions)
+        self._measured(session, state, groups, target, actions)
         drop_leftovers(session)
 
     def _tuned(self, session: IndexSession, state: IndexState, target: float, actions: list[str]) -> bool:
@@ -196,7 +195,7 @@ class MemoryIndex:
         From then on, searches through ivfflat compare only newer rows exactly.
         """
         (now,) = session.execute_sql("SELECT clock_timestamp()").fetchone()
-        groups = [self._drawn(session, None), self._drawn(session, state.measured_at or state.built_at)]
+        groups = self._drawn(session, state.measured_at or state.built_at)
         moved = attrs.evolve(state, fresh_since=now if state.method == "ivfflat" else None)
         return self._measured(session, moved, groups, target, actions, keep=False)
 
@@ -213,15 +212,14 @@ class MemoryIndex:
         """Find the tuning and store the measurement; return False if the target cannot be met."""
         if not any(groups):
             return True
-        session.tell("Measuring", 0, None)
-        tunings, recall = calibrate(session, state, groups, target)
-        met = bool(tunings) and tunings[0][0] == KS[0]
+        tunings, recall = calibrate(session, state, groups, target, lambda done: session.tell("Measuring", done, None))
+        met = bool(tunings)
         if not met and not keep:
             return False
         (now,) = session.execute_sql("SELECT clock_timestamp()").fetchone()
         measured = attrs.evolve(
             state,
-            tunings=tunings if met else (),
+            tunings=tunings,
             target_recall=target,
             recall=recall,
             sample=sum(map(len, groups)),
@@ -234,11 +232,13 @@ class MemoryIndex:
         actions.append(f"measured a recall of {recall:.3f} at k = {KS[0]}{tuned}")
         return met
 
-    def _drawn(self, session: IndexSession, since: Any) -> list[Query]:
-        def tell(done: int) -> None:
-            session.tell("Searching exactly", done, self.sample)
-
-        return draw(session, self.sample, tell, since=since)
+    def _drawn(self, session: IndexSession, *since: Any) -> list[list[Query]]:
+        return draw(
+            session,
+            self.sample,
+            lambda done: session.tell("Searching exactly", done, None),
+            since=(None, *since),
+        )
 
     def _recorded(self, state: IndexState) -> bool:
         try:

@@ -74,7 +74,7 @@ def make_plan(
     if not state.rows or (state.outgrown and state.method == "ivfflat"):
         return "build", problem
     if state.recall is None or state.outgrown:
-        return "measure", problem
+        return "measure", problem or "it was rebuilt and not measured"
     return _plan_by_change(database, state, target)
 
 

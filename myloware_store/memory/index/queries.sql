@@ -14,7 +14,8 @@ SELECT am.amname,
     LEAST(
         pages.n, CASE WHEN t.reltuples > 0 AND t.relpages > 0 THEN ceil(t.reltuples * pages.n / t.relpages)::bigint END
     ),
-    (SELECT extversion FROM pg_extension WHERE extname = 'vector')
+    (SELECT extversion FROM pg_extension WHERE extname = 'vector'),
+    EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass('mem_docs_embedding_idx_new') AND indrelid = t.oid)
 FROM (SELECT to_regclass('mem_docs') AS oid) AS our
 LEFT JOIN pg_class AS t ON t.oid = our.oid
 LEFT JOIN LATERAL (SELECT pg_relation_size(t.oid) / current_setting('block_size')::bigint AS n) AS pages ON true
@@ -68,11 +69,8 @@ SELECT vector_send(embedding) FROM mem_docs
 WHERE embedding IS NOT NULL AND updated_at >= %(since)s
 ORDER BY random() LIMIT %(n)s
 
--- name: exact
--- An expression that no vector index serves.
-SELECT (embedding <=> %(query)s::vector) + 0.0 AS distance FROM mem_docs
-WHERE embedding IS NOT NULL
-ORDER BY distance LIMIT %(k)s
+-- name: vectors
+SELECT vector_send(embedding) FROM mem_docs WHERE embedding IS NOT NULL
 
 -- name: approximate
 -- Index: mem_docs_embedding_idx.

@@ -39,7 +39,7 @@ INDEX_NAME = "mem_docs_embedding_idx"
 Method = Literal["ivfflat", "hnsw"]
 METHODS: tuple[Method, ...] = ("ivfflat", "hnsw")
 
-_SECONDS = 5.0
+_SECONDS, _SECONDS_BUILDING = 5.0, 0.5
 """How long a state is kept; statements that use the index compare its `filenode` themselves."""
 
 _GROWTH: Mapping[str, int] = {"ivfflat": 2, "hnsw": 8}
@@ -61,9 +61,10 @@ class IndexFacts:
         lists: Of an ivfflat index.
         m: Of an hnsw index.
         ef_construction: Of an hnsw index.
-        tunings: Pairs of k and the probes (ivfflat) or ef_search (hnsw) that met the target for it; ascending.
+        tunings: Pairs of k and the probes (ivfflat) or ef_search (hnsw) that met the target for it; ascending. If it
+            was rebuilt and not yet measured, provisional ones, from those of the index before it.
         target_recall: The recall aimed at.
-        recall: The recall measured last at k = 10, with the tuning for it.
+        recall: The recall measured last at k = 10, with the tuning for it; None if it was not measured.
         sample: How many queries it was measured with.
         measured_at: When it was measured, in UTC.
     """
@@ -95,6 +96,7 @@ class IndexState(IndexFacts):
             their topics. None for hnsw.
         live_rows: Rows with an embedding now: an estimate, too high rather than too low.
         pgvector: The version of pgvector, such as (0, 8, 5).
+        building: Whether another index is being built, to take the place of this one.
     """
 
     filenode: int
@@ -103,6 +105,7 @@ class IndexState(IndexFacts):
     fresh_since: datetime | None
     live_rows: int
     pgvector: tuple[int, ...]
+    building: bool
 
     @property
     def iterative(self) -> bool:
@@ -124,9 +127,9 @@ class IndexState(IndexFacts):
         """Why searches do not use the index; None if they do."""
         if self.method is None or not self.valid:
             return "it is invalid, or not over the cosine distance" if self.method else "there is no index"
-        if not self.rows or self.recall is None or self.target_recall is None:
+        if not self.rows or self.target_recall is None or (self.recall is None and not self.tunings):
             return "it was not built on this data and measured"
-        if self.recall < self.target_recall or not self.tunings:
+        if self.recall is not None and (self.recall < self.target_recall or not self.tunings):
             return f"its recall is {self.recall:.3f}, under the target of {self.target_recall:g}"
         if self.outgrown:
             return f"it was measured on {self.measured_rows} rows, and there are about {self.live_rows}"
@@ -158,7 +161,7 @@ class IndexStates:
     def refresh(self) -> IndexState:
         """Return the state as it is now, and keep it."""
         state = read_state(self._db)
-        self._kept = (time.monotonic() + _SECONDS, state)
+        self._kept = (time.monotonic() + (_SECONDS_BUILDING if state.building else _SECONDS), state)
         return state
 
     def forget(self) -> None:
@@ -173,7 +176,7 @@ def read_state(database: StoreDatabase) -> IndexState:
 
 def _decode_state(row: tuple[Any, ...]) -> IndexState:
     """Return the state from a row of the query `state`; a comment of somebody else's is ignored."""
-    method, valid, options, filenode, comment, live_rows, version = row
+    method, valid, options, filenode, comment, live_rows, version, building = row
     known = method if method in METHODS else None
     given = dict(option.split("=", 1) for option in options or ())
     record = _read_record(comment, filenode) if known else {}
@@ -186,6 +189,7 @@ def _decode_state(row: tuple[Any, ...]) -> IndexState:
         ef_construction=int(given.get("ef_construction", _DEFAULT_EF_CONSTRUCTION)) if known == "hnsw" else None,
         live_rows=live_rows or 0,
         pgvector=tuple(map(int, re.findall(r"\d+", version or ""))),
+        building=building,
         rows=record.get("rows", 0),
         built_at=record.get("built_at"),
         tunings=record.get("tunings", ()),
