@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MemoryIndex"]
 
-_SAMPLE = 64
+_SAMPLE, _TARGET = 64, 0.95
 
 
 class MemoryIndex:
@@ -56,7 +56,7 @@ class MemoryIndex:
         with self._db.unit():
             return read_status(self._db, self._states.refresh(), self.least_rows)
 
-    def ensure(self, target_recall: float = 0.95, *, progress: Progress | None = None) -> IndexChange:
+    def ensure(self, target_recall: float = _TARGET, *, progress: Progress | None = None) -> IndexChange:
         """Build, tune or re-measure the index if needed. Run it after a large load, and regularly.
 
         It builds an index that is missing, invalid, or was never built on the data. It rebuilds one that the table has
@@ -77,22 +77,25 @@ class MemoryIndex:
                 or the build failed; the index in use stayed as it was.
             ConnectionFailed: The connection was lost; run it again.
         """
-        target = as_number(target_recall, "target_recall", least=0.5, most=1)
-        self._refuse_transaction("ensure")
-        with self._db.unit():
-            plan, reason = self._plan(self._states.refresh(), target)
-            idle = plan is None and not find_leftovers(self._db)
-        if idle:
-            return IndexChange((), reason, self.status())
-        with self._session("ensure", progress) as session:
-            actions = [f"dropped {name}" for name in drop_leftovers(session)]
-            state = self._states.refresh()
-            plan, reason = self._plan(state, target)
-            if plan == "measure" and not self._tuned(session, state, target, actions):
-                plan, reason = "build", f"{reason}; its recall has gone"
-            if plan == "build":
-                self._build(session, state.method or "ivfflat", target, actions)
-        return IndexChange(tuple(actions), reason, self.status())
+        return self._ensured(as_number(target_recall, "target_recall", least=0.5, most=1), progress, waits=True)
+
+    def tend(self, *, progress: Progress | None = None) -> IndexChange:
+        """Do what `ensure` does, to the target that it had the last time; by default 0.95.
+
+        Workers, and stores on the embedded server, call it in the background.
+
+        Args:
+            progress: As for `ensure`.
+
+        Returns:
+            The steps taken, the reason, and the index now.
+
+        Raises:
+            InvalidInput: A transaction is open.
+            VectorIndexError: As for `ensure`, and if somebody else is working on the index: it does not wait.
+            ConnectionFailed: The connection was lost; run it again.
+        """
+        return self._ensured(None, progress, waits=False)
 
     def rebuild(self, *, progress: Progress | None = None) -> IndexChange:
         """Rebuild the index, of the same kind, and measure it.
@@ -171,14 +174,32 @@ class MemoryIndex:
             recorded=bool(state.rows and state.tunings) and self._recorded(measured),
         )
 
-    def _plan(self, state: IndexState, target: float) -> tuple[str | None, str]:
+    def _ensured(self, target: float | None, progress: Progress | None, *, waits: bool) -> IndexChange:
+        self._refuse_transaction("ensure")
+        with self._db.unit():
+            plan, reason = self._plan(self._states.refresh(), target)
+            idle = plan is None and not find_leftovers(self._db)
+        if idle:
+            return IndexChange((), reason, self.status())
+        with self._session("ensure", progress, waits=waits) as session:
+            actions = [f"dropped {name}" for name in drop_leftovers(session)]
+            state = self._states.refresh()
+            plan, reason = self._plan(state, target)
+            target = target or state.target_recall or _TARGET
+            if plan == "measure" and not self._tuned(session, state, target, actions):
+                plan, reason = "build", f"{reason}; its recall has gone"
+            if plan == "build":
+                self._build(session, state.method or "ivfflat", target, actions)
+        return IndexChange(tuple(actions), reason, self.status())
+
+    def _plan(self, state: IndexState, target: float | None) -> tuple[str | None, str]:
         return make_plan(self._db, state, self.least_rows, target)
 
     def _made(self, method: Method | None, reason: str, name: str, progress: Progress | None) -> IndexChange:
         with self._session(name, progress) as session:
             actions = [f"dropped {leftover}" for leftover in drop_leftovers(session)]
             state = self._states.refresh()
-            self._build(session, method or state.method or "ivfflat", state.target_recall or 0.95, actions)
+            self._build(session, method or state.method or "ivfflat", state.target_recall or _TARGET, actions)
         return IndexChange(tuple(actions), reason, self.status())
 
     def _build(self, session: IndexSession, method: Method, target: float, actions: list[str]) -> None:
@@ -249,10 +270,10 @@ class MemoryIndex:
         return True
 
     @contextmanager
-    def _session(self, name: str, progress: Progress | None) -> Iterator[IndexSession]:
+    def _session(self, name: str, progress: Progress | None, *, waits: bool = True) -> Iterator[IndexSession]:
         self._refuse_transaction(name)
         try:
-            with open_session(self._db, progress or _silent) as session:
+            with open_session(self._db, progress or _silent, waits=waits) as session:
                 yield session
         finally:
             self._states.forget()

@@ -58,6 +58,7 @@ def read_status(database: StoreDatabase, state: IndexState, least_rows: int) -> 
         lacks=() if state.iterative else ("iterative scans", "halfvec"),
         leftovers=leftovers,
         builder=builder,
+        upkeep=database.settings.upkeep,
     )
 
 

@@ -29,6 +29,8 @@ class IndexStatus(IndexFacts):
         lacks: Features that this version does not have.
         leftovers: Indexes that killed builds have left behind. They slow down writes; `ensure` drops them.
         builder: The server process that is working on the index, or None.
+        upkeep: Whether workers, and stores on the embedded server, do by themselves what `ensure` does, by the settings
+            of this process.
     """
 
     used: bool
@@ -43,6 +45,7 @@ class IndexStatus(IndexFacts):
     lacks: tuple[str, ...]
     leftovers: tuple[str, ...]
     builder: int | None
+    upkeep: bool
 
 
 @attrs.frozen(slots=False)
