@@ -1,4 +1,4 @@
-"""The memory settings of the embedded server, sized to the machine or its container."""
+"""The settings of the embedded server that follow the size of the machine or its container."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-__all__ = ["available_memory", "memory_settings"]
+__all__ = ["available_memory", "size_settings"]
 
 CGROUPS, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 """The folder of the limits that containers and services have, and the file that names those of this process."""
@@ -14,16 +14,18 @@ CGROUPS, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 MIB = 1024**2
 
 
-def memory_settings(memory: int) -> dict[str, str]:
-    """Return the server's settings for so many bytes of memory.
+def size_settings(memory: int, processors: int) -> dict[str, str]:
+    """Return the server's settings for so many bytes of memory and so many processors.
 
     A scan of a table larger than a quarter of shared_buffers reads it from the system again each time: comparing 20,000
-    vectors (160 MB) took 40 ms with 128 MB, and 23 ms from 640 MB on. Pages take memory only once they are used.
+    vectors (160 MB) took 40 ms with 128 MB, and 23 ms from 640 MB on. Pages take memory only once they are used. While
+    an index is built, by one process and parallel workers, a processor is left for a search.
     """
     return {
         "shared_buffers": _megabytes(memory / 6, 128, 1024),
         "effective_cache_size": _megabytes(memory / 2, 256),
         "maintenance_work_mem": _megabytes(memory / 32, 64, 512),
+        "max_parallel_workers": str(min(8, max(0, processors - 2))),
         "huge_pages": "off",
         "random_page_cost": "1.1",
     }

@@ -19,7 +19,7 @@ from myloware_store.embedded.account import private_folder
 from myloware_store.embedded.binaries import clean_environment, major_version, reachable_binaries
 from myloware_store.embedded.place import write_new
 from myloware_store.embedded.processes import interrupt_server, served_by
-from myloware_store.embedded.sizing import available_memory, memory_settings
+from myloware_store.embedded.sizing import available_memory, size_settings
 from myloware_store.embedded.supervisor import STOP
 
 if TYPE_CHECKING:
@@ -188,7 +188,8 @@ def _job(place: Place, binaries: Path, version: int, *, testing: bool) -> dict[s
     initdb = [str(binaries / "initdb")]
     sync = [f"--sync-method={'syncfs' if sys.platform == 'linux' else 'fsync'}"] if version >= BUILTIN else []
     builtin = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"] if version >= BUILTIN else []
-    settings = SETTINGS | _memory_setting() | (TESTING if testing else memory_settings(available_memory()))
+    sized = {} if testing else size_settings(available_memory(), os.cpu_count() or 1)
+    settings = SETTINGS | _memory_setting() | sized | (TESTING if testing else {})
     environ = clean_environment()
     stale = _stale_pid(place)
     if stale:  # makes PostgreSQL ignore that pid, which another process may have now, but not the shared memory

@@ -52,4 +52,10 @@ def test_the_limit_of_a_container_counts(
 def test_the_server_takes_a_modest_part(memory: int, expected: tuple[str, ...]) -> None:
     """A sixth for its own pages, up to 1 GB; what the system caches is half."""
     names = ("shared_buffers", "effective_cache_size", "maintenance_work_mem")
-    assert expected == tuple(sizing.memory_settings(memory)[name] for name in names)
+    assert expected == tuple(sizing.size_settings(memory, 4)[name] for name in names)
+
+
+@pytest.mark.parametrize(("processors", "workers"), [(1, "0"), (2, "0"), (4, "2"), (64, "8")])
+def test_a_build_leaves_a_processor(processors: int, workers: str) -> None:
+    """One process leads, and a search has its own."""
+    assert sizing.size_settings(GIB, processors)["max_parallel_workers"] == workers
