@@ -10,7 +10,7 @@ import attrs
 
 from myloware_store.core.errors import ConnectionFailed, DatabaseFault, TransactionConflict, VectorIndexError
 from myloware_store.core.sql import queries_beside
-from myloware_store.memory.index.state import INDEX_NAME, IndexState, Method, encode_record, read_state
+from myloware_store.memory.index.state import INDEX_NAME, MARGIN, IndexState, Method, encode_record, read_state
 
 if TYPE_CHECKING:
     from myloware_store.db.database import StoreDatabase
@@ -29,7 +29,6 @@ _NODE_BYTES = 9000
 
 _PAUSE = 1.0  # seconds between two tries at a lock
 
-_MARGIN = 1.25  # of a provisional tuning over one that was measured
 
 _SHARED_MEMORY_FULL = "53100"
 
@@ -109,14 +108,14 @@ def build_index(session: IndexSession, method: Method, target: float) -> IndexSt
 
 
 def _provisional(old: IndexState, method: Method, lists: int) -> tuple[tuple[int, int], ...]:
-    """Return the tuning of a new index until it is measured: a little more of it is searched than of the old one.
+    """Return the tuning of a new index until it is measured: half as much again of it is searched as of the old one.
 
-    Of the same rows in as many or more lists, the same share finds as much or more.
+    Of the same rows in as many or more lists, the same share finds about as much or more.
     """
     if method != old.method:
         return tuple((k, max(200, 2 * k) if method == "hnsw" else ceil(lists / 8)) for k, _ in old.tunings)
     growth = lists / (old.lists or 1) if method == "ivfflat" else 1
-    return tuple((k, ceil(_MARGIN * growth * tuning)) for k, tuning in old.tunings)
+    return tuple((k, ceil(MARGIN * growth * tuning)) for k, tuning in old.tunings)
 
 
 def _size(session: IndexSession, method: Method, rows: int) -> int:

@@ -15,7 +15,11 @@ SELECT am.amname,
         pages.n, CASE WHEN t.reltuples > 0 AND t.relpages > 0 THEN ceil(t.reltuples * pages.n / t.relpages)::bigint END
     ),
     (SELECT extversion FROM pg_extension WHERE extname = 'vector'),
-    EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass('mem_docs_embedding_idx_new') AND indrelid = t.oid)
+    (
+        SELECT bool_or(indisvalid) FROM pg_index
+        WHERE indrelid = t.oid
+            AND indexrelid IN (to_regclass('mem_docs_embedding_idx_new'), to_regclass('mem_docs_embedding_idx_old'))
+    )
 FROM (SELECT to_regclass('mem_docs') AS oid) AS our
 LEFT JOIN pg_class AS t ON t.oid = our.oid
 LEFT JOIN LATERAL (SELECT pg_relation_size(t.oid) / current_setting('block_size')::bigint AS n) AS pages ON true
@@ -56,6 +60,10 @@ SELECT count(*) FROM (SELECT FROM mem_docs WHERE embedding IS NOT NULL LIMIT %(m
 -- name: size
 -- The table's name raises an error if the database is not migrated.
 SELECT COALESCE(pg_relation_size(to_regclass(%s)), 0), 'mem_docs'::regclass
+
+-- name: pages
+-- There are no more rows with an embedding: each vector has a page of its own.
+SELECT COALESCE(pg_relation_size(to_regclass('mem_docs')), 0) / current_setting('block_size')::bigint
 
 -- name: sample
 -- Whole pages are drawn. Each holds one vector, since vectors are stored in line.

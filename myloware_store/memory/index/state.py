@@ -11,6 +11,7 @@ import json
 import re
 import time
 from datetime import UTC, datetime
+from math import ceil
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "INDEX_NAME",
+    "MARGIN",
     "METHODS",
     "IndexFacts",
     "IndexState",
@@ -44,6 +46,9 @@ _SECONDS, _SECONDS_BUILDING = 5.0, 0.5
 
 _GROWTH: Mapping[str, int] = {"ivfflat": 2, "hnsw": 8}
 """How many times larger a table may grow before a measurement no longer counts."""
+
+MARGIN = 1.5
+"""How much more of an index is searched than of one that was measured, of the same kind and with as many lists."""
 
 _DEFAULT_LISTS, _DEFAULT_M, _DEFAULT_EF_CONSTRUCTION = 100, 16, 64
 """pgvector's defaults, for an index without options."""
@@ -96,7 +101,8 @@ class IndexState(IndexFacts):
             their topics. None for hnsw.
         live_rows: Rows with an embedding now: an estimate, too high rather than too low.
         pgvector: The version of pgvector, such as (0, 8, 5).
-        building: Whether another index is being built, to take the place of this one.
+        beside: Whether an index that is to take the place of this one, or had it before, is valid, so that the planner
+            may choose it; None if there is none.
     """
 
     filenode: int
@@ -105,7 +111,7 @@ class IndexState(IndexFacts):
     fresh_since: datetime | None
     live_rows: int
     pgvector: tuple[int, ...]
-    building: bool
+    beside: bool | None
 
     @property
     def iterative(self) -> bool:
@@ -138,12 +144,14 @@ class IndexState(IndexFacts):
     def tuning_for(self, k: int) -> int | None:
         """Return the probes (ivfflat) or ef_search (hnsw) that meet the target for k rows.
 
-        The tuning was measured for a few k; the one for the next larger k is returned.
+        The tuning was measured for a few k; the one for the next larger k is returned, and more if the planner may
+        choose another index, which was not measured.
 
         Returns:
             None if there is no tuning for so many rows: they are searched for exactly.
         """
-        return next((tuning for measured, tuning in self.tunings if k <= measured), None)
+        found = next((tuning for measured, tuning in self.tunings if k <= measured), None)
+        return found if found is None or not self.beside else ceil(MARGIN * found)
 
 
 class IndexStates:
@@ -161,7 +169,7 @@ class IndexStates:
     def refresh(self) -> IndexState:
         """Return the state as it is now, and keep it."""
         state = read_state(self._db)
-        self._kept = (time.monotonic() + (_SECONDS_BUILDING if state.building else _SECONDS), state)
+        self._kept = (time.monotonic() + (_SECONDS if state.beside is None else _SECONDS_BUILDING), state)
         return state
 
     def forget(self) -> None:
@@ -176,7 +184,7 @@ def read_state(database: StoreDatabase) -> IndexState:
 
 def _decode_state(row: tuple[Any, ...]) -> IndexState:
     """Return the state from a row of the query `state`; a comment of somebody else's is ignored."""
-    method, valid, options, filenode, comment, live_rows, version, building = row
+    method, valid, options, filenode, comment, live_rows, version, beside = row
     known = method if method in METHODS else None
     given = dict(option.split("=", 1) for option in options or ())
     record = _read_record(comment, filenode) if known else {}
@@ -189,7 +197,7 @@ def _decode_state(row: tuple[Any, ...]) -> IndexState:
         ef_construction=int(given.get("ef_construction", _DEFAULT_EF_CONSTRUCTION)) if known == "hnsw" else None,
         live_rows=live_rows or 0,
         pgvector=tuple(map(int, re.findall(r"\d+", version or ""))),
-        building=building,
+        beside=beside,
         rows=record.get("rows", 0),
         built_at=record.get("built_at"),
         tunings=record.get("tunings", ()),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from myloware_store.core.sql import queries_beside
 from myloware_store.db.database import StoreDatabase
 from myloware_store.memory.index import MemoryIndex
 from myloware_store.memory.index.session import IndexBusy, may_build
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from myloware_store.settings import Settings
 
 __all__ = ["Upkeep"]
+
+_sql = queries_beside(__file__)
 
 LOOK_EVERY = 20.0
 """Seconds between two looks at the index, at most: after a load of 20,000 documents it is good within a minute."""
@@ -69,9 +72,9 @@ class Upkeep:
                 database.close_all()
 
     def _look(self, database: StoreDatabase) -> None:
-        states = IndexStates(database)
-        index = MemoryIndex(database, states)
-        if states.refresh().live_rows < index.least_rows or database.shares_sessions() or not may_build(database):
+        index = MemoryIndex(database, IndexStates(database))
+        (pages,) = database.execute_sql(_sql("pages")).fetchone()
+        if pages < index.least_rows or database.shares_sessions() or not may_build(database):
             return
         for action in index.tend(progress=self._go_on).actions:
             _logger.info("the vector index: %s", action)

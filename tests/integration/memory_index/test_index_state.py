@@ -134,3 +134,13 @@ def test_a_tuning_is_told_for_the_k_it_was_measured_for(myloware_db: StoreDataba
     state = recorded(myloware_db)
 
     assert [4, 4, 7, 7, None] == [state.tuning_for(k) for k in (1, 10, 11, 100, 101)]
+
+
+def test_more_is_searched_beside_an_index_that_was_not_measured(myloware_db: StoreDatabase) -> None:
+    """A build that was killed before the exchange leaves a valid one, and the planner may choose it."""
+    recorded(myloware_db)
+    myloware_db.execute_sql(
+        "CREATE INDEX mem_docs_embedding_idx_new ON mem_docs USING ivfflat (embedding vector_cosine_ops)"
+    )
+
+    assert [6, 11, None] == [IndexStates(myloware_db).get().tuning_for(k) for k in (10, 100, 101)]
