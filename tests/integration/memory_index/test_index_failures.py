@@ -162,9 +162,10 @@ class Killed(BaseException):
     """Stands for a kill."""
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("after", [False, True])
 def test_a_rebuild_killed_at_any_step_leaves_a_good_index(
-    loaded: Store, corpus: Corpus, monkeypatch: pytest.MonkeyPatch, *, after: bool
+    loaded: Store, corpus: Corpus, monkeypatch: pytest.MonkeyPatch, method: Method, *, after: bool
 ) -> None:
     """Before or after each of its steps: searches use the old index or the new one, and find what they should."""
     index, queries = loaded.memory.index, corpus.clustered(20)
@@ -187,7 +188,7 @@ def test_a_rebuild_killed_at_any_step_leaves_a_good_index(
         with monkeypatch.context() as patched:
             patched.setattr(module, name, partial(killed, getattr(module, name)))
             with pytest.raises(Killed):
-                index.rebuild()
+                index.swap(method)
         assert index.status().used, name
         found = [{hit.id for hit in loaded.memory.similar(query)} for query in queries]
         assert np.mean([len(one & other) / 10 for one, other in zip(found, exact, strict=True)]) >= 0.8, name
