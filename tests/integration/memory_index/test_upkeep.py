@@ -99,7 +99,7 @@ def test_it_does_not_wait_for_another_builder(
     first, second = tend(loaded.settings), tend(loaded.settings)
     until(lambda: find_builder(loaded.db))
     sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = %s"
-    assert loaded.db.execute_sql(sessions, ("myloware-store index",)).fetchone() == (1,)
+    until(lambda: loaded.db.execute_sql(sessions, ("myloware-store index",)).fetchone() == (1,))
     for one in (first, second):
         one.stop(60)
     assert find_builder(loaded.db) is None
