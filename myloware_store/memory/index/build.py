@@ -10,7 +10,7 @@ import attrs
 
 from myloware_store.core.errors import ConnectionFailed, DatabaseFault, TransactionConflict, VectorIndexError
 from myloware_store.core.sql import queries_beside
-from myloware_store.memory.index.state import INDEX_NAME, MARGIN, IndexState, Method, encode_record, read_state
+from myloware_store.memory.index.state import INDEX_NAME, IndexState, Method, encode_record, enlarged, read_state
 
 if TYPE_CHECKING:
     from myloware_store.db.database import StoreDatabase
@@ -114,8 +114,9 @@ def _provisional(old: IndexState, method: Method, lists: int) -> tuple[tuple[int
     """
     if method != old.method:
         return tuple((k, max(200, 2 * k) if method == "hnsw" else ceil(lists / 8)) for k, _ in old.tunings)
-    growth = lists / (old.lists or 1) if method == "ivfflat" else 1
-    return tuple((k, ceil(MARGIN * growth * tuning)) for k, tuning in old.tunings)
+    if method == "hnsw":
+        return tuple((k, enlarged(tuning, None)) for k, tuning in old.tunings)
+    return tuple((k, enlarged(tuning * lists / (old.lists or lists), lists)) for k, tuning in old.tunings)
 
 
 def _size(session: IndexSession, method: Method, rows: int) -> int:

@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "INDEX_NAME",
-    "MARGIN",
     "METHODS",
     "IndexFacts",
     "IndexState",
     "IndexStates",
     "Method",
     "encode_record",
+    "enlarged",
+    "most_probes",
     "read_state",
 ]
 
@@ -46,9 +47,6 @@ _SECONDS, _SECONDS_BUILDING = 5.0, 0.5
 
 _GROWTH: Mapping[str, int] = {"ivfflat": 2, "hnsw": 8}
 """How many times larger a table may grow before a measurement no longer counts."""
-
-MARGIN = 1.5
-"""How much more of an index is searched than of one that was measured, of the same kind and with as many lists."""
 
 _DEFAULT_LISTS, _DEFAULT_M, _DEFAULT_EF_CONSTRUCTION = 100, 16, 64
 """pgvector's defaults, for an index without options."""
@@ -151,7 +149,21 @@ class IndexState(IndexFacts):
             None if there is no tuning for so many rows: they are searched for exactly.
         """
         found = next((tuning for measured, tuning in self.tunings if k <= measured), None)
-        return found if found is None or not self.beside else ceil(MARGIN * found)
+        return found if found is None or not self.beside else enlarged(found, self.lists)
+
+
+def most_probes(lists: int) -> int:
+    """Return the most probes that are worth it: beyond two fifths of the lists, an exact search is as fast.
+
+    Among 20,000 rows that took 23 ms, and 17 ms through 40 of 141 lists.
+    """
+    return max(1, lists * 2 // 5)
+
+
+def enlarged(tuning: float, lists: int | None) -> int:
+    """Return half as much again, for an index that was not measured; `lists` is None for hnsw."""
+    more = ceil(1.5 * tuning)
+    return more if lists is None else max(ceil(tuning), min(more, most_probes(lists)))
 
 
 class IndexStates:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 
-from myloware_store.memory.index.state import IndexState, IndexStates, encode_record
+from myloware_store.memory.index.state import IndexState, IndexStates, encode_record, enlarged
 
 if TYPE_CHECKING:
     from myloware_store.db.database import StoreDatabase
@@ -144,3 +144,11 @@ def test_more_is_searched_beside_an_index_that_was_not_measured(myloware_db: Sto
     )
 
     assert [6, 11, None] == [IndexStates(myloware_db).get().tuning_for(k) for k in (10, 100, 101)]
+
+
+@pytest.mark.parametrize(
+    ("tuning", "lists", "expected"), [(4, 24, 6), (1, 3, 1), (54, 141, 56), (60, 141, 60), (40, None, 60)]
+)
+def test_a_provisional_tuning_is_larger_but_still_worth_it(tuning: int, lists: int | None, expected: int) -> None:
+    """Half as much again, up to the probes beyond which an exact search is as fast, or as many as were in use."""
+    assert expected == enlarged(tuning, lists)
