@@ -134,7 +134,8 @@ class IndexState(IndexFacts):
         if not self.rows or self.target_recall is None or (self.recall is None and not self.tunings):
             return "it was not built on this data and measured"
         if self.recall is not None and (self.recall < self.target_recall or not self.tunings):
-            return f"its recall is {self.recall:.3f}, under the target of {self.target_recall:g}"
+            place = "under" if self.recall < self.target_recall else "not surely above"
+            return f"its recall is {self.recall:.3f}, {place} the target of {self.target_recall:g}"
         if self.outgrown:
             return f"it was measured on {self.measured_rows} rows, and there are about {self.live_rows}"
         return None

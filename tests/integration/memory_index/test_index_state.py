@@ -109,6 +109,7 @@ def test_other_indexes_are_not_used(myloware_db: StoreDatabase, sql: str, proble
 def test_growth_and_low_recall_are_problems(myloware_db: StoreDatabase) -> None:
     """An index is not used beyond twice its measured rows (eight times for hnsw), or under its target."""
     assert not recorded(myloware_db, recall=0.94).usable
+    assert "0.960, not surely above the target" in str(recorded(myloware_db, recall=0.96, tunings=()).problem)
     assert not recorded(myloware_db, recall=None, tunings=()).usable
     assert recorded(myloware_db, recall=None).usable  # a provisional tuning
     state = recorded(myloware_db)
