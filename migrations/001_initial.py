@@ -428,6 +428,18 @@ FUNCTIONS = (
     $$
     """,
     """
+    CREATE FUNCTION mem_docs_guard() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF NOT EXISTS (SELECT FROM mem_docs WHERE id = NEW.document_id AND tenant_id = NEW.tenant_id) THEN
+            RAISE EXCEPTION USING
+                ERRCODE = 'foreign_key_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = 'mem_docs_document_id_fkey',
+                MESSAGE = 'the document of a chunk does not exist in its tenant';
+        END IF;
+        RETURN NEW;
+    END
+    $$
+    """,
+    """
     CREATE FUNCTION work_items_roll_up() RETURNS trigger LANGUAGE plpgsql
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
     SET enable_nestloop = off
@@ -1122,6 +1134,7 @@ FUNCTIONS = (
             'work_items_inherit_priority()',
             'work_orders_cancel_items()',
             'work_items_cancel_item()',
+            'mem_docs_guard()',
             'work_items_roll_up()'
         ] LOOP
             EXECUTE 'ALTER FUNCTION ' || name || ' SET search_path = '
@@ -1236,9 +1249,8 @@ TABLES = (
         updated_at timestamptz NOT NULL DEFAULT now(),
         CONSTRAINT mem_docs_work_item_id_fkey FOREIGN KEY (tenant_id, work_item_id)
             REFERENCES work_items (tenant_id, id) ON DELETE CASCADE,
-        CONSTRAINT mem_docs_document_id_fkey FOREIGN KEY (tenant_id, document_id)
-            REFERENCES mem_docs (tenant_id, id) ON DELETE CASCADE,
-        CONSTRAINT mem_docs_tenant_id_id_key UNIQUE (tenant_id, id),
+        CONSTRAINT mem_docs_document_id_fkey FOREIGN KEY (document_id)
+            REFERENCES mem_docs (id) ON DELETE CASCADE,
         CONSTRAINT mem_docs_check CHECK (
             content <> '' AND (document_id IS NOT NULL) = (COALESCE(chunk_no, 0) > 0)
         )
@@ -1575,6 +1587,10 @@ TRIGGERS = (
     CREATE TRIGGER audit_logs_append_only BEFORE UPDATE OR DELETE ON audit_logs
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()
     """,
+    """
+    CREATE TRIGGER mem_docs_guard BEFORE INSERT OR UPDATE OF tenant_id, document_id ON mem_docs
+    FOR EACH ROW WHEN (NEW.document_id IS NOT NULL) EXECUTE FUNCTION mem_docs_guard()
+    """,
 )
 
 ROLLBACK = (
@@ -1615,6 +1631,7 @@ ROLLBACK = (
     "DROP FUNCTION work_items_cancel_item()",
     "DROP FUNCTION work_orders_cancel_items()",
     "DROP FUNCTION work_orders_start_count()",
+    "DROP FUNCTION mem_docs_guard()",
     "DROP FUNCTION refuse_change()",
     "DROP FUNCTION work_orders_guard()",
     "DROP FUNCTION work_items_guard()",

@@ -12,6 +12,7 @@ from myloware_store.db.database import StoreDatabase
 from myloware_store.db.proxy import proxy
 from myloware_store.db.tenancy import tenant_scope
 from myloware_store.memory.engine import Memory
+from myloware_store.memory.index.upkeep import Upkeep
 from myloware_store.orm.repository import Repository
 from myloware_store.platform.connectors import Connectors
 from myloware_store.platform.records import Audit, Evals, Runs
@@ -44,6 +45,7 @@ class _Connection:
         self.users = 0
         self.given = given
         self.server: EmbeddedServer | None = None
+        self.upkeep: Upkeep | None = None
         with ExitStack() as undo:
             if settings.embedded:
                 self.server = _start_embedded(settings)
@@ -55,10 +57,14 @@ class _Connection:
                 undo.callback(self.database.close_all)
                 _make_current(self)
             undo.pop_all()
+        if self.server is not None and settings.upkeep:
+            self.upkeep = Upkeep(settings)
         proxy.initialize(self.database)
 
     def close(self) -> None:
         proxy.initialize(None)
+        if self.upkeep is not None:
+            self.upkeep.stop(_STOPPING)
         if self.given is None:
             self.database.close_all()
         if self.server is not None:
@@ -71,6 +77,8 @@ class _Closed:
     def __getattr__(self, name: str) -> Any:
         raise StoreError("the store is closed")
 
+
+_STOPPING = 2.0  # seconds for the end of a build in the background
 
 _lock = threading.RLock()
 _open: _Connection | None = None
@@ -123,8 +131,9 @@ class Store:
     ) -> Self:
         """Open the store on a database.
 
-        The embedded server is started and migrated, and kept running while the store is open. Any other database must
-        be migrated first (`myloware-store migrate`), because the start of a service must not change a schema.
+        The embedded server is started and migrated, and kept running while the store is open; a thread builds and tunes
+        its vector index when the memory needs one (`Settings.upkeep`). Any other database must be migrated first
+        (`myloware-store migrate`), because the start of a service must not change a schema.
 
         Args:
             url: A libpq URL (Prisma's parameters are accepted), or `embedded:` or `embedded:FOLDER`. By default it is

@@ -24,6 +24,7 @@ from benchmarks.memory.cost import cost
 from benchmarks.memory.loading import loading
 from benchmarks.memory.recall import many, recall, unseen
 from benchmarks.memory.report import Results, checks, plots, sections, table
+from benchmarks.memory.unasked import unasked
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = DOCS / "search-quality.md"
@@ -35,6 +36,7 @@ def parts(rows: list[int]) -> Iterator[tuple[str, Callable[[Bench], Any]]]:
     few = rows[0]
     yield "loading", functools.partial(loading, rows=few // 4)
     yield "cost", functools.partial(cost, rows=few)
+    yield "unasked", functools.partial(unasked, rows=few)
     yield "unseen", functools.partial(unseen, rows=few)
     for count in rows:
         yield f"recall {count}", functools.partial(recall, rows=count)
@@ -80,7 +82,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes and few queries")
     parser.add_argument("--rows", type=int, nargs="+", help="rows of the tables (20000 50000; quick: 9000)")
-    parser.add_argument("--parts", nargs="+", choices=("loading", "cost", "unseen", "recall", "many", "peers"))
+    parser.add_argument(
+        "--parts", nargs="+", choices=("loading", "cost", "unasked", "unseen", "recall", "many", "peers")
+    )
     parser.add_argument("--json", type=Path, help="keep what is measured in this file, and what it has already")
     parser.add_argument("--write", action="store_true", help="write the page and its plots")
     given = parser.parse_args()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.memory.plot import Series, bars, scatter
+from benchmarks.memory.unasked import LIMITS
 
 Results = dict[str, Any]
 
@@ -183,6 +184,22 @@ def checks(results: Results) -> Iterator[Check]:
     for one in results.get("loading", ()):
         if one["limit"]:
             yield Check(one["case"], f"{one['ratio']:.2f}x", f">= {one['limit']}x", one["ratio"] >= one["limit"])
+    yield from unasked_checks(results.get("unasked"))
+
+
+def unasked_checks(found: Results | None) -> Iterator[Check]:
+    """Hold the embedded server with no action of the user against one with 1 GB of shared_buffers and an `ensure`."""
+    if found is None:
+        return
+    names = {"exact": "exact, beside 1 GB of shared_buffers", "later": "once it has an index, beside `ensure` by hand"}
+    for part, what in names.items():
+        ours, ratio, limit = found[part]["ours_ms"], found[part]["ratio"], LIMITS[part]
+        yield Check(f"embedded, {what}", f"{ours:.1f} ms, {ratio:.2f}x", f"<= {limit}x", ratio <= limit)
+    seconds, measuring = found["seconds"], found["measuring"]
+    yield Check("its index comes", f"{seconds:.0f} s after a load", "<= 60 s", seconds <= LIMITS["seconds"])
+    yield Check("measuring beside building", f"{measuring:.2f}x", "<= 1.0x", measuring <= LIMITS["measuring"])
+    recall = found["recall"]
+    yield Check("recall of its index, 100 queries", f"{recall:.3f}", f">= {RECALL_LIMIT}", recall >= RECALL_LIMIT)
 
 
 def recall_checks(found: Results) -> Iterator[Check]:

@@ -27,8 +27,9 @@ KINDS = ("number", "text")
 def index() -> None:
     """Maintain the indexes of memory and of work items.
 
-    They make searches fast; results are correct whatever their state. The vector index of the memory needs `index
-    ensure` after a large load, and from time to time. Readers and writers don't wait for it.
+    They make searches fast; results are correct whatever their state. Workers, and stores on the embedded server, look
+    after the vector index of the memory. Without them, run `index ensure` after a large load, and from time to time.
+    Readers and writers don't wait for it.
     """
 
 

@@ -83,6 +83,7 @@ def _facts(report: IndexStatus) -> dict[str, object]:
         **({"Metadata": ", ".join(map(_described, report.metadata_indexes))} if report.metadata_indexes else {}),
         "pgvector": f"{report.pgvector}{' without ' + ' and '.join(report.lacks) if report.lacks else ''}",
         **({"Leftovers": ", ".join(report.leftovers)} if report.leftovers else {}),
+        "Upkeep": "by workers, and by stores on the embedded server" if report.upkeep else "off (MYLOWARE_UPKEEP)",
         **({"Being built": f"by server process {report.builder}"} if report.builder else {}),
     }
 
@@ -103,10 +104,10 @@ def _rows(report: IndexStatus) -> str:
 
 
 def _recall(report: IndexStatus) -> str:
-    if report.recall is None:
-        return "not measured"
     tuned = ", ".join(f"{tuning} at k = {k}" for k, tuning in report.tunings)
     parameter = {"ivfflat": "probes", "hnsw": "ef_search"}.get(report.method or "", "")
+    if report.recall is None:
+        return f"not measured; provisional {parameter}: {tuned}" if tuned else "not measured"
     return (
         f"{report.recall:.3f} of the exact answer for {report.sample} queries on {_at(report.measured_at)}, target"
         f" {report.target_recall:g}{f'; {parameter}: {tuned}' if tuned else ''}"

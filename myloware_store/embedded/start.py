@@ -19,6 +19,7 @@ from myloware_store.embedded.account import private_folder
 from myloware_store.embedded.binaries import clean_environment, major_version, reachable_binaries
 from myloware_store.embedded.place import write_new
 from myloware_store.embedded.processes import interrupt_server, served_by
+from myloware_store.embedded.sizing import available_memory, size_settings
 from myloware_store.embedded.supervisor import STOP
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ LOG_LIMIT = 1024 * 1024
 
 SETTINGS = {
     "max_connections": "100",
-    "shared_buffers": "128MB",
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_min_messages": "log",  # failed statements are reported to the client; keep their text out of the log
@@ -64,7 +64,8 @@ TESTING = {
     "checkpoint_timeout": "1h",
     "max_prepared_transactions": "10",
 }
-"""Additional settings of `testing=True`: speed for disposable data, and prepared transactions for tests."""
+"""Additional settings of `testing=True`: speed for disposable data, and prepared transactions for tests. Many such
+servers run side by side, with PostgreSQL's own 128 MB of shared_buffers each."""
 
 SHM_NEEDED = 1024**3
 """Bytes of /dev/shm that a parallel build of a vector index needs."""
@@ -187,7 +188,8 @@ def _job(place: Place, binaries: Path, version: int, *, testing: bool) -> dict[s
     initdb = [str(binaries / "initdb")]
     sync = [f"--sync-method={'syncfs' if sys.platform == 'linux' else 'fsync'}"] if version >= BUILTIN else []
     builtin = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"] if version >= BUILTIN else []
-    settings = SETTINGS | _memory_setting() | (TESTING if testing else {})
+    sized = {} if testing else size_settings(available_memory(), os.cpu_count() or 1)
+    settings = SETTINGS | _memory_setting() | sized | (TESTING if testing else {})
     environ = clean_environment()
     stale = _stale_pid(place)
     if stale:  # makes PostgreSQL ignore that pid, which another process may have now, but not the shared memory

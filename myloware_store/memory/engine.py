@@ -567,6 +567,10 @@ class Memory(Repository):
                 )
                 if len(hits) == count and all(asked in (..., hit.embedding_model) for hit in hits):
                     return _of_one_model([hit for hit in hits if hit.score >= least])
+                if len(hits) < count:
+                    # Another index may have taken its place.
+                    self._index_states.refresh()
+                    state = self._usable(mode)
         condition = search.of_model(condition, asked)
         filtered = condition.sql != "TRUE"
         furthest = search.FURTHEST if least == -1 else 1 - least

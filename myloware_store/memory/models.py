@@ -14,6 +14,7 @@ from myloware_store.orm.fields import (
     EmbeddingField,
     EnumField,
     JsonField,
+    ParentKey,
     SearchField,
     TenantForeignKey,
     UuidField,
@@ -42,8 +43,12 @@ class MemDoc(TenantEntity):
     embedding_model = NameField(null=True)
     metadata = JsonField(kind=dict, default=dict)
     expires_at = TimestampField(null=True)
-    # A long document has chunk_no 0 and no embedding; its chunks are numbered from 1.
-    document: TenantForeignKey[MemDoc | None] = TenantForeignKey("self", backref="chunks", null=True)  # type: ignore[call-overload]
+    # A long document has chunk_no 0 and no embedding; its chunks are numbered from 1. The trigger mem_docs_guard keeps
+    # them in its tenant. A key over both columns would need a second unique index: an upsert that meets another one of
+    # the same id fails on the index that it does not name.
+    document: ParentKey[MemDoc | None] = ParentKey(  # type: ignore[call-overload]
+        "self", backref="chunks", null=True, constraint_name="mem_docs_document_id_fkey"
+    )
     chunk_no = CheckedIntegerField(null=True)
     content_hash = BytesField(null=True, constraints=[SQL("GENERATED ALWAYS AS (content_sha256(content)) STORED")])
     search = SearchField(null=True, constraints=[SQL("GENERATED ALWAYS AS (content_search(content)) STORED")])
@@ -54,7 +59,6 @@ class MemDoc(TenantEntity):
         # Keeps the other columns of a row in line beside its vector, up to the size of a page.
         table_settings = ["WITH (toast_tuple_target = 8160)"]
         constraints = [
-            SQL("CONSTRAINT mem_docs_tenant_id_id_key UNIQUE (tenant_id, id)"),
             Check("content <> '' AND (document_id IS NOT NULL) = (COALESCE(chunk_no, 0) > 0)", "mem_docs_check"),
         ]
         indexes = [

@@ -370,7 +370,7 @@ typed AS MATERIALIZED (
 terms AS MATERIALIZED (
     SELECT COALESCE(CASE
         WHEN NOT known AND spellings IS NOT NULL
-            AND NOT EXISTS (SELECT FROM mem_docs AS m WHERE m.search @@ term AND {condition})
+            AND (SELECT count(*) FROM mem_docs AS m WHERE m.search @@ term AND {condition}) = 0
         THEN COALESCE((
             SELECT string_agg(DISTINCT quote_literal(word), ' | ')::tsquery
             FROM sample CROSS JOIN LATERAL unnest(tsvector_to_array(search)) AS word

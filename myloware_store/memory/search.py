@@ -325,6 +325,9 @@ def _tuned(state: IndexState, k: int, *, filtered: bool, untested: bool) -> dict
         return None
     # Without a sort the planner has no other way to the order than the index.
     settings: dict[str, str | int] = {"enable_sort": "off"}
+    if state.beside:  # the planner may choose that one, perhaps of the other kind
+        settings["hnsw.ef_search"] = min(max(200, 2 * k), _MOST_EF_SEARCH)
+        settings["ivfflat.probes"] = max(1, round(state.live_rows**0.5 / 8))
     if state.iterative:
         # Also without a filter: dead entries, of deleted rows, take places.
         settings[f"{state.method}.iterative_scan"] = "relaxed_order"

@@ -124,3 +124,15 @@ BEGIN
     RETURN NULL;
 END
 $$;
+
+-- A chunk belongs to the tenant of its document.
+CREATE FUNCTION mem_docs_guard() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM mem_docs WHERE id = NEW.document_id AND tenant_id = NEW.tenant_id) THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'foreign_key_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = 'mem_docs_document_id_fkey',
+            MESSAGE = 'the document of a chunk does not exist in its tenant';
+    END IF;
+    RETURN NEW;
+END
+$$;

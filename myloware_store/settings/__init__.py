@@ -82,6 +82,7 @@ class Settings:
         pgbouncer: Whether connections go through PgBouncer in transaction mode: then no startup options are sent, and a
             schema other than `public` must be set on the role.
         tenant_id: The tenant of rows that don't name one.
+        upkeep: Whether workers, and stores on the embedded server, build and tune the vector index in the background.
         production: Whether this is production: no embedded server by default, no reset, no sample data.
         configured: Whether a database was named, rather than the embedded server.
     """
@@ -99,6 +100,7 @@ class Settings:
     pool_timeout: float = _DEFAULT_TIMEOUT
     pgbouncer: bool = attrs.field(default=False, validator=_flag)
     tenant_id: str = "default"
+    upkeep: bool = attrs.field(default=True, validator=_flag)
     production: bool = attrs.field(default=False, validator=_flag)
     configured: bool = attrs.field(default=False, validator=_flag)
 
@@ -149,6 +151,7 @@ class Settings:
         common: dict[str, Any] = {
             "production": values.get("MYLOWARE_ENV", "").strip().lower() in {"production", "prod"},
             "tenant_id": values.get("MYLOWARE_TENANT", "default"),
+            "upkeep": _switch("MYLOWARE_UPKEEP", values.get("MYLOWARE_UPKEEP", "on")),
         }
         if url is not None:
             return cls(**_from_text(url, "the database URL"), **common)
@@ -258,6 +261,12 @@ class Settings:
             **({"pool_timeout": _seconds(self.pool_timeout)} if self.pool_timeout != _DEFAULT_TIMEOUT else {}),
             **({"pgbouncer": "true"} if self.pgbouncer else {}),
         }
+
+
+def _switch(name: str, text: str) -> bool:
+    if text.strip().lower() not in {"on", "off"}:
+        raise SettingsError(f"{name} must be on or off")
+    return text.strip().lower() == "on"
 
 
 def _seconds(value: float) -> str:

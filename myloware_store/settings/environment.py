@@ -20,7 +20,7 @@ DATABASE_VARIABLES = (
 )
 """The variables that name the database: all of them come from the environment, or all from the file."""
 
-_OTHER = ("MYLOWARE_ENV", "MYLOWARE_TENANT")
+_OTHER = ("MYLOWARE_ENV", "MYLOWARE_TENANT", "MYLOWARE_UPKEEP")
 
 
 def read_variables(environ: Mapping[str, str], filed: Mapping[str, str], *, named: bool = False) -> dict[str, str]:

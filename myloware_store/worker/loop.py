@@ -21,6 +21,7 @@ from myloware_store.core.arguments import as_count, as_flag, as_name, as_seconds
 from myloware_store.core.errors import ConnectionFailed, InvalidInput, SettingsError, StoreError
 from myloware_store.db.listening import Listener
 from myloware_store.db.transactions import require_plain
+from myloware_store.memory.index.upkeep import Upkeep
 from myloware_store.store import Store
 from myloware_store.work.rows import LARGEST_BATCH, give_up, wanted
 from myloware_store.worker.leases import Leases
@@ -77,7 +78,8 @@ class Worker:
             item until the handler returns.
         reap_every: Seconds between two calls of `reap`, which takes back items of dead workers, of `index`, which puts
             ended items into the full-text index, and of `memory.prune`, which deletes expired documents; None to call
-            none of them.
+            none of them. Unless it is None, a thread of the worker also builds and tunes the vector index when the
+            memory needs it (`Settings.upkeep`).
         look_every: Seconds between two polls of the queue, in case a NOTIFY was lost; by default 5, or 0.25 if it
             cannot listen (behind PgBouncer).
         grace: Seconds that `run` waits for running handlers after a stop; items still in work are then released. If
@@ -180,6 +182,10 @@ class Worker:
         listener = Listener(self._store.db)
         threads = Threads(self._store, self._handler, self.agent_id, self._thread_count, listener.wake)
         leases = Leases(self._store, self._claims, threads.skip, lease=self._lease, reap_every=self._reap_every)
+        settings = self._store.settings
+        # A store on the embedded server does this by itself.
+        tends = settings.upkeep and not settings.embedded and self._reap_every is not None
+        upkeep = Upkeep(settings) if tends else None
 
         def loop() -> None:
             try:
@@ -201,6 +207,8 @@ class Worker:
                 self._wait_for(over)
                 raise
             finally:
+                if upkeep is not None:
+                    upkeep.stop()
                 if not over.is_set():
                     self.stop()
                     leases.stop(lambda: False)

@@ -217,7 +217,7 @@ class Slot:
         self._maintenance.drop(self.name)
 
     def _new_database(self) -> StoreDatabase:
-        return StoreDatabase(Settings.load(self.url, environ={}, dotenv=None))
+        return StoreDatabase(Settings.load(self.url, environ={"MYLOWARE_UPKEEP": "off"}, dotenv=None))
 
     def _make_ready(self, *, exact: bool) -> None:
         if self.doubtful and (exact or self.shared):

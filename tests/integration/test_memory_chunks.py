@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -229,3 +230,16 @@ def test_chunks_without_an_embedder_are_embedded_later(myloware: Store) -> None:
     assert 4 == len(myloware.memory.set_embeddings([(each, embed([each.content])[0]) for each in missing]))
     assert [] == myloware.memory.missing_embeddings()
     assert long == myloware.memory.similar(embed([SENTENCES[1]])[0])[0].document_id
+
+
+def test_a_chunk_stays_in_the_tenant_of_its_document(store: Store) -> None:
+    """Whatever SQL writes: a guard refuses a chunk of another tenant's document, or of none."""
+    (doc_id,) = store.memory.upsert([doc()], chunk=by_sentence)
+    insert = (
+        "INSERT INTO mem_docs (tenant_id, type, content, document_id, chunk_no) VALUES (%s, 'CONTEXT', 'x', %s, 99)"
+    )
+    for tenant, parent in (("globex", doc_id), ("default", uuid.uuid4())):
+        with pytest.raises(ConstraintViolation, match="mem_docs_document_id_fkey"):
+            store.db.execute_sql(insert, (tenant, parent))
+    with pytest.raises(ConstraintViolation, match="mem_docs_document_id_fkey"):
+        store.db.execute_sql("UPDATE mem_docs SET tenant_id = 'globex' WHERE chunk_no = 1")

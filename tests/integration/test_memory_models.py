@@ -249,5 +249,6 @@ def test_a_move_that_may_not_change_the_documents_ends(myloware: Store, myloware
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
         "CREATE TRIGGER refuse BEFORE UPDATE ON mem_docs FOR EACH ROW EXECUTE FUNCTION refuse()"
     )
+    myloware.close()
     with Store.open(myloware_dsn, embedder=NEW) as store, pytest.raises(StoreError, match="reembed"):
         store.memory.reembed()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,13 +28,16 @@ def home() -> Iterator[Path]:
         yield Path(folder, "data here")
 
 
-def test_an_embedded_store_stands_up_by_itself(home: Path) -> None:
-    """Server, database and schema come with open(), stay for the next time, and the server goes with close()."""
+def test_an_embedded_store_stands_up_by_itself(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Server, database, schema and upkeep come with open(); the server and the upkeep go with close()."""
     with Store.open(f"embedded:{home}") as store:
+        assert "myloware-upkeep" in {thread.name for thread in threading.enumerate()}
         order = store.work.submit([{"type": "INVOICE", "content": "Invoice 17"}])
         assert EmbeddedServer.running(home)
     assert not EmbeddedServer.running(home)
+    monkeypatch.setenv("MYLOWARE_UPKEEP", "off")
     with Store.open(f"embedded:{home}") as store:
+        assert "myloware-upkeep" not in {thread.name for thread in threading.enumerate()}
         assert order == store.work.get(order.id)
 
 

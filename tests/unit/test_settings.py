@@ -392,3 +392,15 @@ def test_only_sockets_and_loopback_addresses_are_local(host: str, local: bool) -
 def test_a_local_name_with_a_foreign_address_is_not_local() -> None:
     """The connection goes to hostaddr, regardless of host."""
     assert not load("postgresql://localhost/x?hostaddr=10.0.0.1").local
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, True), ({"MYLOWARE_UPKEEP": " Off "}, False)])
+def test_upkeep_can_be_turned_off(given: dict[str, str], *, expected: bool) -> None:
+    """It is on by default."""
+    assert Settings.load("embedded:", environ=given, dotenv=None).upkeep is expected
+
+
+def test_upkeep_is_on_or_off() -> None:
+    """Another word is refused by the variable's name."""
+    with pytest.raises(SettingsError, match="MYLOWARE_UPKEEP must be on or off"):
+        Settings.load("embedded:", environ={"MYLOWARE_UPKEEP": "no"}, dotenv=None)

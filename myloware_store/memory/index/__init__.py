@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MemoryIndex"]
 
-_SAMPLE = 100
+_SAMPLE, _TARGET = 64, 0.95
 
 
 class MemoryIndex:
@@ -42,7 +42,7 @@ class MemoryIndex:
 
     Attributes:
         least_rows: The fewest rows with an embedding for which `ensure` builds an index; by default 5,000.
-        sample: How many queries to measure a recall with; by default 100, for a standard error of about .01.
+        sample: How many queries to measure a recall with; by default 64, for a standard error of about .013.
     """
 
     def __init__(self, database: StoreDatabase, states: IndexStates) -> None:
@@ -56,7 +56,7 @@ class MemoryIndex:
         with self._db.unit():
             return read_status(self._db, self._states.refresh(), self.least_rows)
 
-    def ensure(self, target_recall: float = 0.95, *, progress: Progress | None = None) -> IndexChange:
+    def ensure(self, target_recall: float = _TARGET, *, progress: Progress | None = None) -> IndexChange:
         """Build, tune or re-measure the index if needed. Run it after a large load, and regularly.
 
         It builds an index that is missing, invalid, or was never built on the data. It rebuilds one that the table has
@@ -77,22 +77,25 @@ class MemoryIndex:
                 or the build failed; the index in use stayed as it was.
             ConnectionFailed: The connection was lost; run it again.
         """
-        target = as_number(target_recall, "target_recall", least=0.5, most=1)
-        self._refuse_transaction("ensure")
-        with self._db.unit():
-            plan, reason = self._plan(self._states.refresh(), target)
-            idle = plan is None and not find_leftovers(self._db)
-        if idle:
-            return IndexChange((), reason, self.status())
-        with self._session("ensure", progress) as session:
-            actions = [f"dropped {name}" for name in drop_leftovers(session)]
-            state = self._states.refresh()
-            plan, reason = self._plan(state, target)
-            if plan == "measure" and not self._tuned(session, state, target, actions):
-                plan, reason = "build", f"{reason}; its recall has gone"
-            if plan == "build":
-                self._build(session, state.method or "ivfflat", target, actions)
-        return IndexChange(tuple(actions), reason, self.status())
+        return self._ensured(as_number(target_recall, "target_recall", least=0.5, most=1), progress, waits=True)
+
+    def tend(self, *, progress: Progress | None = None) -> IndexChange:
+        """Do what `ensure` does, to the target that it had the last time; by default 0.95.
+
+        Workers, and stores on the embedded server, call it in the background.
+
+        Args:
+            progress: As for `ensure`.
+
+        Returns:
+            The steps taken, the reason, and the index now.
+
+        Raises:
+            InvalidInput: A transaction is open.
+            VectorIndexError: As for `ensure`, and if somebody else is working on the index: it does not wait.
+            ConnectionFailed: The connection was lost; run it again.
+        """
+        return self._ensured(None, progress, waits=False)
 
     def rebuild(self, *, progress: Progress | None = None) -> IndexChange:
         """Rebuild the index, of the same kind, and measure it.
@@ -131,7 +134,7 @@ class MemoryIndex:
     def measure_recall(self, sample: int | None = None, *, progress: Progress | None = None) -> RecallMeasurement:
         """Measure the recall of searches for the 10 nearest rows, and store it with the index.
 
-        Queries are stored vectors with noise added. Each is also searched for exactly, with one pass over the table.
+        Queries are stored vectors with noise added. The exact answers take one pass over the table.
 
         Args:
             sample: How many queries (10 to 10,000); by default the attribute `sample`.
@@ -150,7 +153,7 @@ class MemoryIndex:
         if state.method is None or not state.valid:
             raise VectorIndexError(f"there is no valid vector index to measure: run `{COMMAND}`")
         tell = progress or _silent
-        queries = draw(self._db, count, lambda done: tell("Searching exactly", done, count), k=KS[0])
+        (queries,) = draw(self._db, count, lambda done: tell("Searching exactly", done, None), k=KS[0])
         if not queries:
             raise VectorIndexError("there is nothing to measure: no document has an embedding")
         default = max(1, round((state.lists or 1) ** 0.5)) if state.method == "ivfflat" else 40
@@ -171,23 +174,40 @@ class MemoryIndex:
             recorded=bool(state.rows and state.tunings) and self._recorded(measured),
         )
 
-    def _plan(self, state: IndexState, target: float) -> tuple[str | None, str]:
+    def _ensured(self, target: float | None, progress: Progress | None, *, waits: bool) -> IndexChange:
+        self._refuse_transaction("ensure")
+        with self._db.unit():
+            plan, reason = self._plan(self._states.refresh(), target)
+            idle = plan is None and not find_leftovers(self._db)
+        if idle:
+            return IndexChange((), reason, self.status())
+        with self._session("ensure", progress, waits=waits) as session:
+            actions = [f"dropped {name}" for name in drop_leftovers(session)]
+            state = self._states.refresh()
+            plan, reason = self._plan(state, target)
+            target = target or state.target_recall or _TARGET
+            if plan == "measure" and not self._tuned(session, state, target, actions):
+                plan, reason = "build", f"{reason}; its recall has gone"
+            if plan == "build":
+                self._build(session, state.method or "ivfflat", target, actions)
+        return IndexChange(tuple(actions), reason, self.status())
+
+    def _plan(self, state: IndexState, target: float | None) -> tuple[str | None, str]:
         return make_plan(self._db, state, self.least_rows, target)
 
     def _made(self, method: Method | None, reason: str, name: str, progress: Progress | None) -> IndexChange:
         with self._session(name, progress) as session:
             actions = [f"dropped {leftover}" for leftover in drop_leftovers(session)]
             state = self._states.refresh()
-            self._build(session, method or state.method or "ivfflat", state.target_recall or 0.95, actions)
+            self._build(session, method or state.method or "ivfflat", state.target_recall or _TARGET, actions)
         return IndexChange(tuple(actions), reason, self.status())
 
     def _build(self, session: IndexSession, method: Method, target: float, actions: list[str]) -> None:
-        # The exact answers do not depend on the index. Found before the build, they shorten the time between the build
-        # and the measurement, during which searches are exact.
-        queries = self._drawn(session, None)
-        state = build_index(session, method)
+        groups = self._drawn(session)  # beforehand: the exact answers do not depend on the index
+        state = build_index(session, method, target)
+        self._states.forget()
         actions.append(f"built {method} over {state.rows} rows")
-        self._measured(session, state, [queries], target, actions)
+        self._measured(session, state, groups, target, actions)
         drop_leftovers(session)
 
     def _tuned(self, session: IndexSession, state: IndexState, target: float, actions: list[str]) -> bool:
@@ -196,7 +216,7 @@ class MemoryIndex:
         From then on, searches through ivfflat compare only newer rows exactly.
         """
         (now,) = session.execute_sql("SELECT clock_timestamp()").fetchone()
-        groups = [self._drawn(session, None), self._drawn(session, state.measured_at or state.built_at)]
+        groups = self._drawn(session, state.measured_at or state.built_at)
         moved = attrs.evolve(state, fresh_since=now if state.method == "ivfflat" else None)
         return self._measured(session, moved, groups, target, actions, keep=False)
 
@@ -213,15 +233,14 @@ class MemoryIndex:
         """Find the tuning and store the measurement; return False if the target cannot be met."""
         if not any(groups):
             return True
-        session.tell("Measuring", 0, None)
-        tunings, recall = calibrate(session, state, groups, target)
-        met = bool(tunings) and tunings[0][0] == KS[0]
+        tunings, recall = calibrate(session, state, groups, target, lambda done: session.tell("Measuring", done, None))
+        met = bool(tunings)
         if not met and not keep:
             return False
         (now,) = session.execute_sql("SELECT clock_timestamp()").fetchone()
         measured = attrs.evolve(
             state,
-            tunings=tunings if met else (),
+            tunings=tunings,
             target_recall=target,
             recall=recall,
             sample=sum(map(len, groups)),
@@ -234,11 +253,13 @@ class MemoryIndex:
         actions.append(f"measured a recall of {recall:.3f} at k = {KS[0]}{tuned}")
         return met
 
-    def _drawn(self, session: IndexSession, since: Any) -> list[Query]:
-        def tell(done: int) -> None:
-            session.tell("Searching exactly", done, self.sample)
-
-        return draw(session, self.sample, tell, since=since)
+    def _drawn(self, session: IndexSession, *since: Any) -> list[list[Query]]:
+        return draw(
+            session,
+            self.sample,
+            lambda done: session.tell("Searching exactly", done, None),
+            since=(None, *since),
+        )
 
     def _recorded(self, state: IndexState) -> bool:
         try:
@@ -249,10 +270,10 @@ class MemoryIndex:
         return True
 
     @contextmanager
-    def _session(self, name: str, progress: Progress | None) -> Iterator[IndexSession]:
+    def _session(self, name: str, progress: Progress | None, *, waits: bool = True) -> Iterator[IndexSession]:
         self._refuse_transaction(name)
         try:
-            with open_session(self._db, progress or _silent) as session:
+            with open_session(self._db, progress or _silent, waits=waits) as session:
                 yield session
         finally:
             self._states.forget()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from math import ceil
 from typing import TYPE_CHECKING
 
 import attrs
 
 from myloware_store.core.errors import ConnectionFailed, DatabaseFault, TransactionConflict, VectorIndexError
 from myloware_store.core.sql import queries_beside
-from myloware_store.memory.index.state import INDEX_NAME, IndexState, Method, encode_record, read_state
+from myloware_store.memory.index.state import INDEX_NAME, IndexState, Method, encode_record, enlarged, read_state
 
 if TYPE_CHECKING:
     from myloware_store.db.database import StoreDatabase
@@ -50,15 +51,18 @@ def drop_leftovers(session: IndexSession) -> tuple[str, ...]:
     return names
 
 
-def build_index(session: IndexSession, method: Method) -> IndexState:
+def build_index(session: IndexSession, method: Method, target: float) -> IndexState:
     """Build the index anew from the rows of the table, without blocking readers or writers.
 
     The new index is built under another name. When it is complete, the two swap names in one short transaction, which
-    does not wait for readers or writers, and the old one is dropped. Searches are exact until its recall is measured.
+    does not wait for readers or writers, and the old one is dropped. If searches used the old one, they use the new one
+    at once, with a provisional tuning; otherwise they are exact until its recall is measured. The planner chooses
+    between two indexes on the same column by its own estimate, so a new one could not be measured beside the old.
 
     Args:
         session: The session that holds the lock.
         method: The kind of index.
+        target: The recall aimed at.
 
     Returns:
         The state of the new index, in use and not measured.
@@ -69,9 +73,10 @@ def build_index(session: IndexSession, method: Method) -> IndexState:
     """
     counted = "SELECT count(*), clock_timestamp() FROM mem_docs WHERE embedding IS NOT NULL"
     rows, built_at = session.execute_sql(counted).fetchone()
-    options = _size(session, method, rows)
+    old = read_state(session)
+    lists = _size(session, method, rows)
     create = f"CREATE INDEX CONCURRENTLY {NEW} ON mem_docs USING {method} (embedding vector_cosine_ops)" + (
-        f" WITH ({options})" if options else ""
+        f" WITH (lists = {lists})" if lists else ""
     )
     what = f"Building {method} over {rows} rows"
     try:
@@ -83,6 +88,7 @@ def build_index(session: IndexSession, method: Method) -> IndexState:
     valid, indexed, filenode = session.execute_sql(_sql("built"), (NEW,)).fetchone() or (False, 0, 0)
     if not valid:
         raise VectorIndexError(f"the vector index was not built: the server left {NEW} invalid")
+    tunings = _provisional(old, method, lists) if old.usable else ()
     state = attrs.evolve(
         read_state(session),
         method=method,
@@ -90,8 +96,8 @@ def build_index(session: IndexSession, method: Method) -> IndexState:
         rows=max(0, indexed),
         built_at=built_at,
         fresh_since=built_at if method == "ivfflat" else None,
-        tunings=(),
-        target_recall=None,
+        tunings=tunings,
+        target_recall=target,
         recall=None,
         sample=0,
         measured_at=None,
@@ -101,8 +107,20 @@ def build_index(session: IndexSession, method: Method) -> IndexState:
     return read_state(session)
 
 
-def _size(session: IndexSession, method: Method, rows: int) -> str:
-    """Give the build the memory that it needs, within limits, and return the options of the index.
+def _provisional(old: IndexState, method: Method, lists: int) -> tuple[tuple[int, int], ...]:
+    """Return the tuning of a new index until it is measured: half as much again of it is searched as of the old one.
+
+    Of the same rows in as many or more lists, the same share finds about as much or more.
+    """
+    if method != old.method:
+        return tuple((k, max(200, 2 * k) if method == "hnsw" else ceil(lists / 8)) for k, _ in old.tunings)
+    if method == "hnsw":
+        return tuple((k, enlarged(tuning, None)) for k, tuning in old.tunings)
+    return tuple((k, enlarged(tuning * lists / (old.lists or lists), lists)) for k, tuning in old.tunings)
+
+
+def _size(session: IndexSession, method: Method, rows: int) -> int:
+    """Give the build the memory that it needs, within limits, and return the number of lists; 0 for hnsw.
 
     lists = sqrt(rows): at equal recall half the cost of rows / 1000. Memory: enough for pgvector's k-means, which
     refuses to run with less, or for the graph, whose build is three times slower with less; at most a quarter of
@@ -121,7 +139,7 @@ def _size(session: IndexSession, method: Method, rows: int) -> str:
         " set_config('max_parallel_maintenance_workers', %s, false)",
         (f"{min(bound, max(own, needed // 1024))}kB", str(max(workers, most_workers // 2))),
     )
-    return f"lists = {lists}" if method == "ivfflat" else ""
+    return lists if method == "ivfflat" else 0
 
 
 def _kmeans_bytes(lists: int) -> int:

@@ -60,6 +60,7 @@ def read_status(database: StoreDatabase, state: IndexState, least_rows: int) -> 
         leftovers=leftovers,
         builder=builder,
         metadata_indexes=list_metadata_indexes(database),
+        upkeep=database.settings.upkeep,
     )
 
 
@@ -76,7 +77,7 @@ def make_plan(
     if not state.rows or (state.outgrown and state.method == "ivfflat"):
         return "build", problem
     if state.recall is None or state.outgrown:
-        return "measure", problem
+        return "measure", problem or "it was rebuilt and not measured"
     return _plan_by_change(database, state, target)
 
 

@@ -14,7 +14,12 @@ SELECT am.amname,
     LEAST(
         pages.n, CASE WHEN t.reltuples > 0 AND t.relpages > 0 THEN ceil(t.reltuples * pages.n / t.relpages)::bigint END
     ),
-    (SELECT extversion FROM pg_extension WHERE extname = 'vector')
+    (SELECT extversion FROM pg_extension WHERE extname = 'vector'),
+    (
+        SELECT bool_or(indisvalid) FROM pg_index
+        WHERE indrelid = t.oid
+            AND indexrelid IN (to_regclass('mem_docs_embedding_idx_new'), to_regclass('mem_docs_embedding_idx_old'))
+    )
 FROM (SELECT to_regclass('mem_docs') AS oid) AS our
 LEFT JOIN pg_class AS t ON t.oid = our.oid
 LEFT JOIN LATERAL (SELECT pg_relation_size(t.oid) / current_setting('block_size')::bigint AS n) AS pages ON true
@@ -67,6 +72,10 @@ SELECT count(*) FROM (SELECT FROM mem_docs WHERE embedding IS NOT NULL LIMIT %(m
 -- The table's name raises an error if the database is not migrated.
 SELECT COALESCE(pg_relation_size(to_regclass(%s)), 0), 'mem_docs'::regclass
 
+-- name: pages
+-- There are no more rows with an embedding: each vector has a page of its own.
+SELECT COALESCE(pg_relation_size(to_regclass('mem_docs')), 0) / current_setting('block_size')::bigint
+
 -- name: sample
 -- Whole pages are drawn. Each holds one vector, since vectors are stored in line.
 SELECT vector_send(embedding) FROM mem_docs TABLESAMPLE SYSTEM (%(percent)s)
@@ -79,11 +88,8 @@ SELECT vector_send(embedding) FROM mem_docs
 WHERE embedding IS NOT NULL AND updated_at >= %(since)s
 ORDER BY random() LIMIT %(n)s
 
--- name: exact
--- An expression that no vector index serves.
-SELECT (embedding <=> %(query)s::vector) + 0.0 AS distance FROM mem_docs
-WHERE embedding IS NOT NULL
-ORDER BY distance LIMIT %(k)s
+-- name: vectors
+SELECT vector_send(embedding) FROM mem_docs WHERE embedding IS NOT NULL
 
 -- name: approximate
 -- Index: mem_docs_embedding_idx.

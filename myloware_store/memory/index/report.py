@@ -49,6 +49,8 @@ class IndexStatus(IndexFacts):
         leftovers: Indexes that killed builds have left behind. They slow down writes; `ensure` drops them.
         builder: The server process that is working on the index, or None.
         metadata_indexes: The indexes that `memory.index_metadata` has built.
+        upkeep: Whether workers, and stores on the embedded server, do by themselves what `ensure` does, by the settings
+            of this process.
     """
 
     used: bool
@@ -64,6 +66,7 @@ class IndexStatus(IndexFacts):
     leftovers: tuple[str, ...]
     builder: int | None
     metadata_indexes: tuple[MetadataIndex, ...] = ()
+    upkeep: bool
 
 
 @attrs.frozen(slots=False)

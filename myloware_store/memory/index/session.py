@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from myloware_store.settings import Settings
 
-__all__ = ["IndexSession", "Progress", "find_builder", "open_session"]
+__all__ = ["IndexBusy", "IndexSession", "Progress", "find_builder", "may_build", "open_session"]
 
 _sql = queries_beside(__file__)
 
@@ -32,6 +32,10 @@ _LOCK_CLASS = 0x6D796C69
 """The first half of the advisory lock's key ("myli"); the second is a hash of the table's number."""
 
 _LOCK = f"({_LOCK_CLASS}, hashtext('mem_docs'::regclass::oid::text))"
+
+
+class IndexBusy(VectorIndexError):
+    """Somebody else is working on the index."""
 
 
 class IndexSession(StoreDatabase):
@@ -50,8 +54,8 @@ class IndexSession(StoreDatabase):
         self.tell = progress
         self._watcher = watcher
 
-    def prepare(self) -> None:
-        """Connect, check the rights of the role, and wait for the lock."""
+    def prepare(self, *, waits: bool) -> None:
+        """Connect, check the rights of the role, and take the lock or wait for it."""
         self.connect()
         allowed, owner, user, standby, read_only = self.execute_sql(_sql("rights")).fetchone()
         if standby:
@@ -75,6 +79,8 @@ class IndexSession(StoreDatabase):
             self.execute_sql("SELECT set_config('client_connection_check_interval', '2s', false)")
         while self.execute_sql(f"SELECT pg_try_advisory_lock{_LOCK}").fetchone() != (True,):
             builder = find_builder(self)
+            if not waits:
+                raise IndexBusy(f"server process {builder} is working on the index")
             self.tell(
                 f"Waiting for server process {builder}, which works on the index" if builder else "Waiting", 0, None
             )
@@ -90,23 +96,30 @@ class IndexSession(StoreDatabase):
         connection = self._state.live()
         self._state.soiled = True  # never replaced by another connection, which would not hold the lock
 
-        def run() -> None:
-            with connection.cursor() as cursor:
-                cursor.execute(sql)
+        errors: list[Exception] = []
+        ended = threading.Event()
 
-        with ThreadPoolExecutor(max_workers=1) as thread:
-            running = thread.submit(run)
+        def run() -> None:
             try:
-                while wait([running], timeout=_POLL).not_done:
-                    self._tell_phase(connection.info.backend_pid, what)
-            except BaseException:
-                with suppress(psycopg2.Error):
-                    connection.cancel()
-                raise
-        error = running.exception()
-        if isinstance(error, psycopg2.Error):
-            raise self._fault(error, connection, committing=False)
-        running.result()
+                with connection.cursor() as cursor:
+                    cursor.execute(sql)
+            except Exception as error:  # noqa: BLE001  raised below
+                errors.append(error)
+            finally:
+                ended.set()
+
+        # A daemon does not keep the process from ending; the server then ends the statement.
+        threading.Thread(target=run, name="myloware-index", daemon=True).start()
+        try:
+            while not ended.wait(_POLL):
+                self._tell_phase(connection.info.backend_pid, what)
+        except BaseException:
+            with suppress(psycopg2.Error):
+                connection.cancel()
+            ended.wait()
+            raise
+        for error in errors:
+            raise self._fault(error, connection, committing=False) if isinstance(error, psycopg2.Error) else error
 
     def _tell_phase(self, pid: int, what: str) -> None:
         found = None
@@ -125,9 +138,15 @@ def find_builder(database: StoreDatabase) -> int | None:
     return row[0] if row else None
 
 
+def may_build(database: StoreDatabase) -> bool:
+    """Return whether the role owns the table and may write here."""
+    allowed, _, _, standby, read_only = database.execute_sql(_sql("rights")).fetchone()
+    return bool(allowed and not standby and not read_only)
+
+
 @contextmanager
 def open_session(
-    database: StoreDatabase, progress: Progress, command: str = "myloware-store index ensure"
+    database: StoreDatabase, progress: Progress, command: str = "myloware-store index ensure", *, waits: bool = True
 ) -> Iterator[IndexSession]:
     """Hold the lock of the index on a separate connection while the block runs.
 
@@ -135,8 +154,10 @@ def open_session(
         database: The caller's database, with the settings of the connection.
         progress: Called with the progress.
         command: The command that the owner of the table would run.
+        waits: Whether to wait for the lock.
 
     Raises:
+        IndexBusy: Somebody else has the lock, and this does not wait.
         VectorIndexError: The role does not own the table or may only read, the server is a standby, or the connection
             goes through PgBouncer.
         MissingObject: The database is not migrated.
@@ -149,7 +170,7 @@ def open_session(
         )
     session = IndexSession(database.settings, database, progress, command)
     try:
-        session.prepare()
+        session.prepare(waits=waits)
         yield session
     finally:
         session.close_all()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from myloware_store import InvalidInput, Store, VectorIndexError
 from myloware_store.core.sql import queries_beside
+from myloware_store.core.vectors import decode_text
 from myloware_store.memory.index import recall
 from myloware_store.memory.index.build import find_leftovers
 from myloware_store.memory.index.state import METHODS, IndexStates
@@ -73,9 +75,24 @@ def test_the_measured_search_goes_through_the_index(loaded: Store, corpus: Corpu
         )
         plans = [
             str(loaded.db.execute_sql(f"EXPLAIN {sql}", query).fetchall())
-            for sql in map(queries_beside(recall.__file__), ("approximate", "exact"))
+            for sql in map(queries_beside(recall.__file__), ("approximate", "vectors"))
         ]
     assert ["mem_docs_embedding_idx" in plan for plan in plans] == [True, False]
+
+
+def test_queries_to_measure_with_lie_where_documents_do(myloware: Store, corpus: Corpus) -> None:
+    """Embeddings of 384 numbers, padded with zeros, get no noise in the others, which would be easy to search for."""
+    vectors = corpus.clustered(50)
+    vectors[:, 384:] = 0
+    corpus.load(myloware.db, vectors)
+
+    (queries,) = recall.draw(myloware.db, 20, lambda _: None, k=10)
+    drawn = np.stack([decode_text(query.text) for query in queries])
+    assert len(drawn) == 20
+    assert np.abs(drawn[:, 384:]).max() < 1e-6 < np.linalg.norm(drawn, axis=1).min()
+    unit = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+    true = np.sort(1 - unit @ (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).T, axis=1)[:, :10]
+    np.testing.assert_allclose([query.nearest for query in queries], true, atol=1e-6)
 
 
 @pytest.mark.parametrize("filter_", [None, {"type": "CONTEXT"}])

@@ -9,7 +9,8 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
@@ -18,8 +19,10 @@ import pytest
 
 from myloware_store import DIMENSIONS, ConnectionFailed, Store, VectorIndexError
 from myloware_store.db.database import StoreDatabase
+from myloware_store.memory import index as memory_index
+from myloware_store.memory import search
 from myloware_store.memory.engine import Memory
-from myloware_store.memory.index import MemoryIndex
+from myloware_store.memory.index import MemoryIndex, build
 from myloware_store.memory.index.session import find_builder
 from myloware_store.memory.index.state import METHODS, IndexStates
 from myloware_store.ops.migrate import migrate
@@ -153,6 +156,79 @@ def test_no_reader_is_waited_for_where_it_would_hurt(loaded: Store, corpus: Corp
             loaded.db.execute_sql("UPDATE mem_docs SET content = 'z'")
         building.result(PATIENCE)
     assert {"mem_docs_embedding_idx": True} == corpus.indexes(loaded.db)
+
+
+class Killed(BaseException):
+    """Stands for a kill."""
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("after", [False, True])
+def test_a_rebuild_killed_at_any_step_leaves_a_good_index(
+    loaded: Store, corpus: Corpus, monkeypatch: pytest.MonkeyPatch, method: Method, *, after: bool
+) -> None:
+    """Before or after each of its steps: searches use the old index or the new one, and find what they should."""
+    index, queries = loaded.memory.index, corpus.clustered(20)
+    index.ensure()
+    exact = [{hit.id for hit in loaded.memory.similar(query, mode="exact")} for query in queries]
+
+    def killed(step: Callable[..., object], *given: object, **named: object) -> None:
+        if after:
+            step(*given, **named)
+        raise Killed
+
+    for module, name in (
+        (memory_index, "draw"),
+        (build, "_create"),
+        (build, "_take_place"),
+        (build, "_retire"),
+        (memory_index, "calibrate"),
+        (memory_index, "record"),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(module, name, partial(killed, getattr(module, name)))
+            with pytest.raises(Killed):
+                index.swap(method)
+        assert index.status().used, name
+        found = [{hit.id for hit in loaded.memory.similar(query)} for query in queries]
+        assert np.mean([len(one & other) / 10 for one, other in zip(found, exact, strict=True)]) >= 0.8, name
+    assert index.ensure().status.recall is not None
+    assert {"mem_docs_embedding_idx": True} == corpus.indexes(loaded.db)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_searches_during_a_rebuild_are_not_exact(
+    loaded: Store, corpus: Corpus, monkeypatch: pytest.MonkeyPatch, method: Method
+) -> None:
+    """Another process goes through the old index and then through the new one, whose tuning is provisional at first."""
+    loaded.memory.index.ensure()
+    compared: list[object] = []
+    by_comparing = search.by_comparing_alone
+
+    def counted(*given: Any) -> search.Query:
+        compared.append(given)
+        return by_comparing(*given)
+
+    monkeypatch.setattr(search, "by_comparing_alone", counted)
+    other = StoreDatabase(loaded.settings)
+    memory, query, over = Memory(other), corpus.clustered(1)[0], threading.Event()
+
+    def searching() -> int:
+        count = 0
+        while not over.is_set():
+            assert len(memory.similar(query)) == 10
+            count += 1
+        return count
+
+    try:
+        with ThreadPoolExecutor(1) as thread:
+            searches = thread.submit(searching)
+            loaded.memory.index.swap(method)
+            over.set()
+            assert searches.result(PATIENCE) > 1
+    finally:
+        other.close_all()
+    assert compared == []
 
 
 def test_only_the_owner_builds(loaded: Store) -> None:

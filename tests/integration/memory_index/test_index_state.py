@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 
-from myloware_store.memory.index.state import IndexState, IndexStates, encode_record
+from myloware_store.memory.index.state import IndexState, IndexStates, encode_record, enlarged
 
 if TYPE_CHECKING:
     from myloware_store.db.database import StoreDatabase
@@ -109,7 +109,9 @@ def test_other_indexes_are_not_used(myloware_db: StoreDatabase, sql: str, proble
 def test_growth_and_low_recall_are_problems(myloware_db: StoreDatabase) -> None:
     """An index is not used beyond twice its measured rows (eight times for hnsw), or under its target."""
     assert not recorded(myloware_db, recall=0.94).usable
-    assert not recorded(myloware_db, recall=None).usable
+    assert "0.960, not surely above the target" in str(recorded(myloware_db, recall=0.96, tunings=()).problem)
+    assert not recorded(myloware_db, recall=None, tunings=()).usable
+    assert recorded(myloware_db, recall=None).usable  # a provisional tuning
     state = recorded(myloware_db)
     assert attrs.evolve(state, live_rows=2000).usable
     assert not attrs.evolve(state, live_rows=2001).usable
@@ -133,3 +135,21 @@ def test_a_tuning_is_told_for_the_k_it_was_measured_for(myloware_db: StoreDataba
     state = recorded(myloware_db)
 
     assert [4, 4, 7, 7, None] == [state.tuning_for(k) for k in (1, 10, 11, 100, 101)]
+
+
+def test_more_is_searched_beside_an_index_that_was_not_measured(myloware_db: StoreDatabase) -> None:
+    """A build that was killed before the exchange leaves a valid one, and the planner may choose it."""
+    recorded(myloware_db)
+    myloware_db.execute_sql(
+        "CREATE INDEX mem_docs_embedding_idx_new ON mem_docs USING ivfflat (embedding vector_cosine_ops)"
+    )
+
+    assert [6, 11, None] == [IndexStates(myloware_db).get().tuning_for(k) for k in (10, 100, 101)]
+
+
+@pytest.mark.parametrize(
+    ("tuning", "lists", "expected"), [(4, 24, 6), (1, 3, 1), (54, 141, 56), (60, 141, 60), (40, None, 60)]
+)
+def test_a_provisional_tuning_is_larger_but_still_worth_it(tuning: int, lists: int | None, expected: int) -> None:
+    """Half as much again, up to the probes beyond which an exact search is as fast, or as many as were in use."""
+    assert expected == enlarged(tuning, lists)
