@@ -46,7 +46,8 @@ def highlighted(hit: Hit, query: Typed) -> Hit:
 
 def _marks(content: str, runs: set[str], query: Typed) -> Iterator[tuple[int, int]]:
     """Yield the places of what matches: whole runs without the punctuation around them, or unspaced characters."""
-    unspaced = re.compile("|".join(map(re.escape, _pairs(query.parameters["words"]))) or "(?!)")
+    pairs = "|".join(map(re.escape, _pairs(query.parameters["words"]))) or "(?!)"
+    unspaced = re.compile(f"(?=({pairs}))")
     for run in _RUN.finditer(content):
         if run[0] not in runs:
             continue
@@ -54,10 +55,13 @@ def _marks(content: str, runs: set[str], query: Typed) -> Iterator[tuple[int, in
         if UNSPACED.search(run[0]) is None and core is not None:
             yield run.start() + core.start(), run.start() + core.end()
             continue
-        at = end = run.start()
-        while found := unspaced.search(content, at, run.end()):
-            yield max(found.start(), end), found.end()
-            at, end = found.start() + 1, found.end()
+        marks: list[list[int]] = []
+        for begin, end in (found.span(1) for found in unspaced.finditer(content, run.start(), run.end())):
+            if marks and begin <= marks[-1][1]:
+                marks[-1][1] = end
+            else:
+                marks.append([begin, end])
+        yield from ((begin, end) for begin, end in marks)
 
 
 def _passages(content: str, marks: list[tuple[int, int]]) -> list[str]:

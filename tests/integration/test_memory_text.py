@@ -196,6 +196,31 @@ def test_highlights_show_the_words_in_their_passages(myloware: Store, names: dic
     assert len(hit.highlight) < 300
 
 
+@pytest.mark.parametrize(
+    ("content", "q", "highlight"),
+    [
+        ("„Mahnung“ (zwei)", "mahnung", "„**Mahnung**“ (zwei)"),
+        ("Das Café Müller.", "cafe muller", "Das **Café** **Müller**."),
+        ("Invoice HP-2025-0142, paid", "hp2025 0142", "Invoice **HP-2025-0142**, paid"),
+        ("請求書の支払期限は月末です。", "請求書 期限", "**請求書**の支払**期限**は月末です。"),
+        ("송장의 지급 기한은", "기한", "송장의 지급 **기한**은"),
+        ("fee " + "filler " * 60 + "a zebra. " + "filler " * 60, "fee zebra", None),
+        ("nothing", "-fee", "nothing"),
+    ],
+)
+def test_highlights_show_the_original_text(myloware: Store, content: str, q: str, highlight: str | None) -> None:
+    """With its case, accents and punctuation, however its words are compared; at most two passages."""
+    myloware.memory.upsert([{"type": "CONTEXT", "content": content}])
+    (hit,) = myloware.memory.search_text(q, highlight=True)
+    if highlight is not None:
+        assert highlight == hit.highlight
+    else:
+        first, second = (hit.highlight or "").split(" ... ")
+        assert first.startswith("**fee** filler")
+        assert "a **zebra**. filler" in second
+        assert max(len(first), len(second)) < 170
+
+
 def test_runs_without_blanks_are_found_and_shown_in_bounded_time(myloware: Store) -> None:
     """However long they are, by the whole run or by a part that `_` marks off."""
     run = "x1_" * 600 + "abc_def"

@@ -183,3 +183,71 @@ def test_what_is_stored_is_found_by_each_of_its_words(
     bare = [word.replace("-", "").replace("/", "") for word in words if word.isascii()]
     assert [] == missed(myloware, doc, *typed, *bare, *map(str.upper, bare))
     myloware.memory.delete(doc)
+
+
+LANGUAGES = {
+    "de": (
+        [
+            "Die Mahngebühr beträgt fünf Prozent.",
+            "Der Drucker im zweiten Stock brennt.",
+            "Die Rechnung über die Heizung.",
+        ],
+        {"Mahngebühr": 0, "DRUCKER": 1, "wie hoch ist die Mahngebühr?": 0, "fuenf prozent": 0, "heizung rechnung": 2},
+    ),
+    "fr": (
+        [
+            "Les frais de retard s’élèvent à 5 %.",
+            "L’imprimante du deuxième étage brûle.",
+            "La facture d’électricité de février.",
+        ],
+        {"frais de retard": 0, "imprimante": 1, "deuxieme etage": 1, "facture fevrier": 2, "électricité": 2},
+    ),
+    "es": (
+        [
+            "El recargo por demora es del cinco por ciento.",
+            "¡La impresora está ardiendo!",
+            "¿Dónde está la factura del año?",
+        ],
+        {"recargo": 0, "impresora": 1, "donde factura": 2, "factura año": 2, "está ardiendo": 1},
+    ),
+    "ru": (
+        [
+            "Пеня за просрочку составляет пять процентов.",
+            "Принтер на втором этаже горит.",
+            "Счёт за отопление в январе.",
+        ],
+        {"пеня": 0, "ПРИНТЕР": 1, "счет за отопление": 2, "просрочку процентов": 0},
+    ),
+    "el": (["Η χρέωση καθυστέρησης είναι πέντε τοις εκατό.", "Ο εκτυπωτής καίγεται."], {"χρεωση": 0, "ΕΚΤΥΠΩΤΉΣ": 1}),
+    "ar": (["رسوم التأخير خمسة في المئة،", "الطابعة تحترق؟"], {"رسوم": 0, "الطابعة": 1, "التأخير": 0}),
+    "he": (["דמי פיגור של חמישה אחוזים.", "המדפסת בוערת!"], {"פיגור": 0, "המדפסת": 1}),
+    "hi": (["विलंब शुल्क पाँच प्रतिशत है।", "दूसरी मंज़िल का प्रिंटर जल रहा है।"], {"शुल्क": 0, "प्रिंटर": 1}),
+    "ja": (
+        [
+            "延滞料は請求額の五パーセントです。",
+            "二階のプリンターが燃えています。",
+            "暖房費の請求書は一月に届きました。",
+        ],
+        {"延滞料": 0, "プリンター": 1, "ﾌﾟﾘﾝﾀｰ": 1, "暖房費の請求書": 2, "延滞料はいくらですか": 0},
+    ),
+    "zh": (
+        ["滞纳金为发票金额的百分之五。", "二楼的打印机着火了。", "一月份的暖气费发票。"],
+        {"滞纳金": 0, "打印机": 1, "暖气费": 2, "滞纳金是多少": 0},
+    ),
+    "ko": (
+        ["연체료는 송장 금액의 오 퍼센트입니다.", "이층 프린터에 불이 났습니다.", "일월 난방비 송장입니다."],
+        {"연체료": 0, "프린터": 1, "난방비": 2, "연체료가 얼마입니까": 0},
+    ),
+    "th": (["ค่าปรับล่าช้าคือร้อยละห้า", "เครื่องพิมพ์ชั้นสองไฟไหม้"], {"ค่าปรับ": 0, "เครื่องพิมพ์": 1}),
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_languages(myloware: Store, language: str) -> None:
+    """The document that a question is about comes first, among those of all languages."""
+    ids = {
+        name: myloware.memory.upsert([{"type": "KNOWLEDGE", "content": content} for content in contents])
+        for name, (contents, _) in LANGUAGES.items()
+    }
+    for q, n in LANGUAGES[language][1].items():
+        assert (q, ids[language][n]) == (q, myloware.memory.search_text(q, k=3)[0].id)
