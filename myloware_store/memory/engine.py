@@ -674,10 +674,10 @@ class Memory(Repository):
             for documents with all the words (not with `any` and `part`). Ties come in the order of their ids.
 
             The time is bounded. How many documents have a word is estimated from 500 of them, of the tenant in force
-            if there is one. The documents with the rarest words are ranked, some 700, and others if these are fewer
-            than k. If even the rarest word is in more than 5,000 documents, those with all the words are ranked, and
-            the 5,000 that were stored first of these. A query with excluded words only searches the 1,000 documents
-            that were changed last, newest change first.
+            if there is one. The documents with the rarest words are ranked, some 700, and up to 2,000 others if these
+            are fewer than k. If even the rarest word is in more than 5,000 documents, those with all the words are
+            ranked, and the 5,000 that were stored first of these. A query with excluded words only searches the 1,000
+            documents that were changed last, newest change first.
 
         Raises:
             InvalidInput: An argument is out of its bounds, or `q` contains a NUL character.

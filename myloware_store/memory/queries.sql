@@ -363,13 +363,15 @@ regexp_replace(
 -- name: terms
 -- A word that no document has is taken for a typing error, and for those that differ from it by one letter.
 typed AS MATERIALIZED (
-    SELECT term, query_spellings(substring(term::text FROM '^''(.*)''$')) AS spellings,
-        EXISTS (SELECT FROM sample WHERE search @@ term) AS known
+    SELECT term, CASE
+        WHEN NOT EXISTS (SELECT FROM sample WHERE search @@ term)
+        THEN query_spellings(substring(term::text FROM '^''(.*)''$'))
+    END AS spellings
     FROM query_terms(%(words)s) AS term
 ),
 terms AS MATERIALIZED (
     SELECT COALESCE(CASE
-        WHEN NOT known AND spellings IS NOT NULL
+        WHEN spellings IS NOT NULL
             AND (SELECT count(*) FROM mem_docs AS m WHERE m.search @@ term AND {condition}) = 0
         THEN COALESCE((
             SELECT string_agg(DISTINCT quote_literal(word), ' | ')::tsquery
@@ -496,7 +498,7 @@ others AS MATERIALIZED (
     FROM (SELECT %(k1)s::float8, %(b)s::float8) AS parameters (k1, b)
     CROSS JOIN (
         (SELECT * FROM rare LIMIT greatest({most}, %(depth)s))
-        UNION ALL (SELECT * FROM others LIMIT greatest({most}, %(depth)s))
+        UNION ALL (SELECT * FROM others LIMIT greatest({more}, %(depth)s))
     ) AS c
     CROSS JOIN LATERAL (
         SELECT sum(weight * times * (k1 + 1) / (times + k1 * (1 - b + b * length(c.search) / average)))

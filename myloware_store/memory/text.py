@@ -34,9 +34,9 @@ SAMPLED = 500
 FEW = 700
 """Documents with rare words that are ranked. With 5,000 it takes three times as long, and finds the same."""
 
-MOST = 5_000
-"""Most documents that are ranked, in the order of storage. If even the rarest word is in more, only those with all the
-words are ranked."""
+MOST, MORE = 5_000, 2_000
+"""Most documents that are ranked, in the order of storage: if even the rarest word is in more, only those with all the
+words are; and most with the next words, if those with the rarest are fewer than was asked for."""
 
 LATEST = 1_000
 """How many of the documents changed last are read for a query of excluded words only, which no index serves."""
@@ -116,6 +116,7 @@ def text_legs(query: Typed, condition: str, *, of_tenant: bool) -> str:
         "sampled": SAMPLED,
         "few": FEW,
         "most": MOST,
+        "more": MORE,
         "latest": LATEST,
         "all_words": _ALL_WORDS.get(query.match, "0"),
     }
