@@ -425,7 +425,7 @@ class Memory(Repository):
         wanted = self._named_model(model)
         statement = _sql("missing_embeddings" if wanted is None else "missing_of_model")
         values = {"limit": most, "share": number, "shares": shares, "model": wanted}
-        sql = statement.format(doc_columns=_sql("doc_columns"), visible=search.VISIBLE, in_share=_sql("in_share"))
+        sql = statement.format(doc_columns=_sql("doc_columns"), visible=_sql("visible"), in_share=_sql("in_share"))
         # The planner thinks that few documents are in a share, and that finding them takes long enough to compile.
         rows = self._db.execute_tuned({"jit": "off"}, sql, {"tenant": current_tenant(), **values})
         names = [column.name for column in rows.description]
@@ -463,7 +463,7 @@ class Memory(Repository):
             "hashes": [content_hash for _, _, content_hash in given],
             "model": made_by,
         }
-        statement = _sql("set_embeddings").format(visible=search.VISIBLE)
+        statement = _sql("set_embeddings").format(visible=_sql("visible"))
         return {row_id for (row_id,) in self._rows(statement, values)}
 
     def reembed(
@@ -691,7 +691,7 @@ class Memory(Repository):
         count = as_count(k, "k", most=search.MAX_HITS)
         condition = search.of_passages(_condition(filter))
         statement = search.hits_of(
-            text.text_legs(query, f"{search.VISIBLE} AND {condition.sql}", of_tenant="tenant" in condition.parameters),
+            text.text_legs(query, f"{_sql('visible')} AND {condition.sql}", of_tenant="tenant" in condition.parameters),
             "found",
             order="r.score DESC, r.id",
             score="r.score",
@@ -778,7 +778,7 @@ class Memory(Repository):
         near = search.through_index(self._usable("auto"), compared, depth, sent, filtered=filtered, untested=False)
         near = near or search.by_comparing(compared, depth, sent)
         query = text.typed(q, "web")
-        visible = f"{search.VISIBLE} AND {search.of_passages(condition).sql}"
+        visible = f"{_sql('visible')} AND {search.of_passages(condition).sql}"
         legs = text.text_legs(query, visible, of_tenant="tenant" in condition.parameters)
         statement = search.hits_of(
             ",\n".join([near.sql, legs, _sql("fused")]),
@@ -934,7 +934,7 @@ class Memory(Repository):
     ) -> builtins.list[MemoryDoc]:
         """Run a statement that returns `doc_columns` and `vector`, and return its rows as documents."""
         rows = self._named(
-            sql.format(doc_columns=_sql("doc_columns"), visible=search.VISIBLE, **names), values, reads=reads
+            sql.format(doc_columns=_sql("doc_columns"), visible=_sql("visible"), **names), values, reads=reads
         )
         return [_as_doc(**row) for row in rows]
 

@@ -31,7 +31,6 @@ __all__ = [
     "MAX_HITS",
     "MOST_ALONE",
     "SETTINGS",
-    "VISIBLE",
     "Query",
     "by_comparing",
     "by_comparing_alone",
@@ -49,9 +48,6 @@ _sql = queries_beside(__file__)
 
 MAX_HITS = 10_000
 """Most documents that one search returns."""
-
-VISIBLE = _sql("visible")
-"""The condition under which a document is found, over `mem_docs AS m`: it has not expired."""
 
 FURTHEST = 3.0
 """A distance that is above all others, except for NaN."""
@@ -172,7 +168,7 @@ def through_index(
             "share": many / max(state.live_rows, 1),
         }
         conditions.append("(SELECT many FROM sampled)")
-        before.append(_sql("sampled").format(condition=f"{VISIBLE} AND {condition.sql}"))
+        before.append(_sql("sampled").format(condition=f"{_sql('visible')} AND {condition.sql}"))
     legs = {"indexed": _indexed("m.id", f"{' AND '.join(conditions)} AND {condition.sql}", "%(fetched)s")}
     if state.fresh_since is not None:
         parameters["fresh_since"] = state.fresh_since
@@ -307,11 +303,13 @@ def _alone(source: str, *, distinct: str = "", embedding: str = "NULL") -> str:
 
 
 def _indexed(columns: str, condition: str, limit: str, vector: str = _OF_LEGS) -> str:
-    return _sql("indexed").format(columns=columns, condition=f"{VISIBLE} AND {condition}", limit=limit, vector=vector)
+    return _sql("indexed").format(
+        columns=columns, condition=f"{_sql('visible')} AND {condition}", limit=limit, vector=vector
+    )
 
 
 def _compared(columns: str, condition: str, vector: str = _OF_LEGS) -> str:
-    return _sql("compared").format(columns=columns, condition=f"{VISIBLE} AND {condition}", vector=vector)
+    return _sql("compared").format(columns=columns, condition=f"{_sql('visible')} AND {condition}", vector=vector)
 
 
 def _tuned(state: IndexState, k: int, *, filtered: bool, untested: bool) -> dict[str, str | int] | None:
