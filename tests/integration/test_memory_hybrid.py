@@ -33,7 +33,9 @@ def fill(myloware: Store, n: int = 60) -> list[UUID]:
         words = " ".join(random.choice(WORDS, size=1 + i % 7)) if i % 4 else "nothing of the kind"
         doc: dict[str, Any] = {"type": ("CONTEXT", "KNOWLEDGE")[i % 2], "content": f"{words} {i}"}
         docs.append(doc if i % 3 == 0 else {**doc, "embedding": vector})
-    return myloware.memory.upsert(docs)
+    ids = myloware.memory.upsert(docs)
+    myloware.db.execute_sql("ANALYZE mem_docs")  # so that it cannot run between two searches
+    return ids
 
 
 def fused(

@@ -33,10 +33,17 @@ PASSAGES = {
 
 def store(myloware: Store, passages: dict[str, str]) -> dict[UUID, str]:
     """Store passages one after the other, and return the names they have, by their ids."""
-    return {
+    names = {
         myloware.memory.upsert([{"type": "KNOWLEDGE", "content": content}])[0]: name
         for name, content in passages.items()
     }
+    whole(myloware)
+    return names
+
+
+def whole(myloware: Store) -> None:
+    """Let searches sample all documents: other tests leave many pages with none."""
+    myloware.db.execute_sql("ANALYZE mem_docs")
 
 
 @pytest.fixture
@@ -257,7 +264,7 @@ def test_only_so_many_matches_are_ranked(myloware: Store, monkeypatch: pytest.Mo
     monkeypatch.setattr(text, "FEW", 5)
     myloware.memory.upsert([{"type": "CONTEXT", "content": f"same word {n}"} for n in range(30)])
     (both,) = myloware.memory.upsert([{"type": "CONTEXT", "content": "a word for the last one of others"}])
-    myloware.db.execute_sql("ANALYZE mem_docs")
+    whole(myloware)
     assert [3, 10, 31] == [len(myloware.memory.search_text("word", k=k)) for k in (3, 10, 100)]
     assert both == myloware.memory.search_text("word others same last", k=1)[0].id
     assert both == myloware.memory.search_text("word others", k=1)[0].id
@@ -280,7 +287,7 @@ def test_scores_are_those_of_bm25(myloware: Store, k1: float, b: float, tenant: 
     with myloware.tenant("acme"):
         texts = [" ".join(random.choice(vocabulary, size=random.integers(1, 12), p=chances)) for _ in range(60)]
         ids = myloware.memory.upsert([{"type": "CONTEXT", "content": text} for text in texts])
-    myloware.db.execute_sql("ANALYZE mem_docs")
+    whole(myloware)
     counts = [Counter(text.split()) for text in texts]
     average = float(np.mean([len(count) for count in counts]))
 
