@@ -44,6 +44,9 @@ DECLARE
         '\uAB5B\uAB6A-\uAB6B\uABEB\uE000-\uF8FF\uFB29\uFBB2-\uFBC2\uFD3E-\uFD4F\uFDCF\uFDFC-\uFDFF\uFE10-\uFE19'
         '\uFE30-\uFE62\uFE64-\uFE6B\uFF01-\uFF0A\uFF1B-\uFF1F\uFF3B-\uFF3E\uFF40\uFF5B-\uFF65\uFFE0-\uFFFD'
         '\U0001D000-\U0001D3FF\U0001F000-\U0001FAFF]+';
+    -- Whatever an accent may be among: all but the letters of Western and of unspaced scripts.
+    endless CONSTANT text := '[^\u0001-\u02FF\u0E01-\u0E30\u0E81-\u0EB0\u1000-\u102A\u1780-\u17B3\u3041-\u3096'
+        '\u30A1-\u30FF\u3400-\u9FFF\uAC00-\uD7AF]';
     accents CONSTANT text := '[\u0300-\u036F\u0591-\u05BD\u05BF\u05C1\u05C2\u05C4\u05C5\u05C7\u064B-\u065F\u0670]+';
     bare text := regexp_replace(regexp_replace(content, unseen, '', 'g'), hyphens, '-', 'g');
     accented text;
@@ -52,6 +55,10 @@ BEGIN
     bare := regexp_replace(bare, western, ' ', 'g');
     IF octet_length(bare) = length(bare) THEN
         RETURN ARRAY[bare, forms];
+    END IF;
+    -- normalize() sorts accents in a row in a time that grows with the square of their number.
+    IF bare ~ (endless || '{200}') THEN
+        bare := regexp_replace(bare, '(' || endless || '{200})', '\1 ', 'g');
     END IF;
     accented := lower(regexp_replace(normalize(bare, NFKD), blanks, ' ', 'g') COLLATE "C");
     IF accented ~ '[\u00C6\u00D0\u00D8\u00DE\u0110\u0126\u0141\u0152\u0166\u0391-\u03A9\u0402-\u042F\u1E9E]' THEN

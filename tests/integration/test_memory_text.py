@@ -231,9 +231,10 @@ def test_highlights_show_the_original_text(myloware: Store, content: str, q: str
 def test_runs_without_blanks_are_found_and_shown_in_bounded_time(myloware: Store) -> None:
     """However long they are, by the whole run or by a part that `_` marks off."""
     run = "x1_" * 600 + "abc_def"
-    names = store(myloware, {"long": "y" * 600, "parts": run, "hostile": "1_" * 5000 + " zebra"})
+    hostile = "1_" * 5000 + " zebra " + "\u0323\u0301" * 30_000
     with myloware.db.atomic():
         myloware.db.execute_sql("SET LOCAL statement_timeout = '10s'")
+        names = store(myloware, {"long": "y" * 600, "parts": run, "hostile": hostile})
         for q, name in (("y" * 600, "long"), (run, "parts"), ("abc_def", "parts"), ("def", "parts")):
             assert [name] == found(myloware, names, q, highlight=True)
         assert ["hostile", "parts"] == sorted(found(myloware, names, "zebra abc", highlight=True))
