@@ -1,11 +1,11 @@
-"""The memory measured: recall in every state of its index, its cost beside SQL by hand, loading, and other libraries.
+"""The memory measured: recall in every state of its index, cost beside SQL by hand, loading, real texts, and others.
 
     python -m benchmarks.memory [--quick] [--rows N N] [--parts NAME ...] [--json FILE] [--write]
 
 One embedded server, one run; ground truth by comparing all pairs in numpy. Other libraries (see
 `peers.py`) take part where they are installed. With `--json` every part is written down as soon as it is
-measured, and a run that was broken off goes on after the last one. `--write` puts the tables and plots into
-`docs/search-quality.md`. Exit code 1 where a figure that is asked for is missed.
+measured, and a run that was broken off goes on after the last one. `--write` puts the tables and plots of the parts
+that were measured into `docs/search-quality.md`. Exit code 1 where a figure that is asked for is missed.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ from benchmarks.memory.bench import Bench, running, timed
 from benchmarks.memory.contest import contest
 from benchmarks.memory.cost import cost
 from benchmarks.memory.loading import loading
+from benchmarks.memory.quality import quality
 from benchmarks.memory.recall import many, recall, unseen
 from benchmarks.memory.report import Results, checks, plots, sections, table
 from benchmarks.memory.unasked import unasked
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = DOCS / "search-quality.md"
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+PARTS = ("loading", "cost", "unasked", "unseen", "recall", "many", "quality", "peers")
+MARKS = "<!-- {name}: begin -->", "<!-- {name}: end -->"
 
 
 def parts(rows: list[int]) -> Iterator[tuple[str, Callable[[Bench], Any]]]:
@@ -41,6 +43,7 @@ def parts(rows: list[int]) -> Iterator[tuple[str, Callable[[Bench], Any]]]:
     for count in rows:
         yield f"recall {count}", functools.partial(recall, rows=count)
     yield "many", functools.partial(many, rows=2 * rows[-1])
+    yield "quality", functools.partial(quality, rows=few)
     yield "peers", functools.partial(contest, rows=few)
 
 
@@ -68,13 +71,20 @@ def report(results: Results) -> str:
 
 
 def write(results: Results) -> None:
-    """Put the tables between the page's marks, and the plots beside it."""
-    before, rest = PAGE.read_text().split(BEGIN)
-    _, after = rest.split(END)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{report(results)}\n\n{END}{after}")
+    """Put the tables between the page's marks, those of real texts between their own, and the plots beside it."""
+    text = PAGE.read_text()
+    real = {name: found for name, found in results.items() if name == "quality" and "missing" not in found}
+    rest = {name: found for name, found in results.items() if name not in {"quality", "run"}}
+    for mark, part in (("real texts", real), ("measured", rest)):
+        if part:  # what was not measured stays
+            begin, end = (one.format(name=mark) for one in MARKS)
+            before, found = text.split(begin)
+            _, after = found.split(end)
+            text = f"{before}{begin}\n\n{report(part)}\n\n{end}{after}"
+    PAGE.write_text(text)
     (DOCS / "images").mkdir(exist_ok=True)
-    for name, text in plots(results):
-        (DOCS / "images" / name).write_text(text)
+    for name, plot in plots(results):
+        (DOCS / "images" / name).write_text(plot)
 
 
 def main() -> int:
@@ -82,9 +92,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes and few queries")
     parser.add_argument("--rows", type=int, nargs="+", help="rows of the tables (20000 50000; quick: 9000)")
-    parser.add_argument(
-        "--parts", nargs="+", choices=("loading", "cost", "unasked", "unseen", "recall", "many", "peers")
-    )
+    parser.add_argument("--parts", nargs="+", choices=PARTS)
     parser.add_argument("--json", type=Path, help="keep what is measured in this file, and what it has already")
     parser.add_argument("--write", action="store_true", help="write the page and its plots")
     given = parser.parse_args()

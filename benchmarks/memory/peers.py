@@ -7,6 +7,7 @@ ef_construction = 64). Embeddings are computed before, and handed over where eac
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 from collections.abc import Callable
@@ -42,6 +43,7 @@ class Peer:
         add: Stores documents.
         search: Gives the ids of the k documents nearest to a vector, of one department or of all.
         close: Closes its connections.
+        hybrid: Gives the ids of the k documents best by a vector and a text together; None if it has no such search.
     """
 
     table: str
@@ -51,6 +53,7 @@ class Peer:
     add: Callable[[list[Doc]], object]
     search: Callable[[Any, int, str | None], list[str]]
     close: Callable[[], object]
+    hybrid: Callable[[Any, str, int], list[str]] | None = None
 
 
 def sqlalchemy_url(url: str, driver: str) -> str:
@@ -67,14 +70,18 @@ def langchain(url: str) -> Peer:
     """Open langchain-postgres' PGVectorStore, with the department in a column of its own, as its filters need."""
     from langchain_core.embeddings import DeterministicFakeEmbedding
     from langchain_postgres import Column, PGEngine, PGVectorStore
+    from langchain_postgres.v2.hybrid_search_config import HybridSearchConfig
     from langchain_postgres.v2.indexes import HNSWIndex
 
     table = "bench_langchain"
     engine = PGEngine.from_connection_string(sqlalchemy_url(url, "psycopg"))
-    engine.init_vectorstore_table(table, DIMENSIONS, metadata_columns=[Column("department", "TEXT")])
+    both = HybridSearchConfig(tsv_column="words", primary_top_k=50, secondary_top_k=50)
+    columns = [Column("department", "TEXT")]
+    engine.init_vectorstore_table(table, DIMENSIONS, metadata_columns=columns, hybrid_search_config=both)
     unused = DeterministicFakeEmbedding(size=DIMENSIONS)
-    store = PGVectorStore.create_sync(engine, unused, table, metadata_columns=["department"])
+    store = PGVectorStore.create_sync(engine, unused, table, metadata_columns=["department"], hybrid_search_config=both)
     store.apply_vector_index(HNSWIndex())
+    store.apply_hybrid_search_index()
 
     def add(docs: list[Doc]) -> None:
         store.add_embeddings(
@@ -85,18 +92,24 @@ def langchain(url: str) -> Peer:
         )
 
     def search(vector: Any, k: int, department: str | None) -> list[str]:
-        return [doc.id for doc in store.similarity_search_by_vector(vector, k=k, filter=equality(department))]
+        found = store.similarity_search_by_vector(vector, k=k, filter=equality(department), hybrid_search_config=None)
+        return [doc.id for doc in found]
+
+    def hybrid(vector: Any, text: str, k: int) -> list[str]:
+        asked = dataclasses.replace(both, fts_query=text)
+        return [doc.id for doc in store.similarity_search_by_vector(vector, k=k, hybrid_search_config=asked)]
 
     copy = """
-        INSERT INTO bench_langchain (langchain_id, content, embedding, department, langchain_metadata)
-        SELECT id, content, embedding, metadata->>'department', metadata FROM mem_docs
+        INSERT INTO bench_langchain (langchain_id, content, embedding, words, department, langchain_metadata)
+        SELECT id, content, embedding, to_tsvector('english', content), metadata->>'department', metadata FROM mem_docs
         ON CONFLICT DO NOTHING
     """
 
     def close() -> None:
         engine._run_as_sync(engine.close())  # noqa: SLF001  it has no other way without a loop
 
-    return Peer(table, (copy,), "langchain_id, content, langchain_metadata", "embedding", add, search, close)
+    columns_read = "langchain_id, content, langchain_metadata"
+    return Peer(table, (copy,), columns_read, "embedding", add, search, close, hybrid)
 
 
 def langgraph(url: str) -> Peer:
@@ -141,7 +154,12 @@ def langgraph(url: str) -> Peer:
 def llama_index(url: str) -> Peer:
     """Open LlamaIndex' PGVectorStore with the HNSW parameters of its manual."""
     from llama_index.core.schema import TextNode
-    from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters, VectorStoreQuery
+    from llama_index.core.vector_stores.types import (
+        MetadataFilter,
+        MetadataFilters,
+        VectorStoreQuery,
+        VectorStoreQueryMode,
+    )
     from llama_index.vector_stores.postgres import PGVectorStore
 
     store = PGVectorStore.from_params(
@@ -149,6 +167,8 @@ def llama_index(url: str) -> Peer:
         async_connection_string=sqlalchemy_url(url, "asyncpg"),
         table_name="bench_llama",
         embed_dim=DIMENSIONS,
+        hybrid_search=True,
+        text_search_config="english",
         hnsw_kwargs={"hnsw_m": 16, "hnsw_ef_construction": 64, "hnsw_ef_search": 40},
     )
 
@@ -167,6 +187,18 @@ def llama_index(url: str) -> Peer:
         found = store.query(VectorStoreQuery(query_embedding=vector, similarity_top_k=k, filters=kept))
         return [node.node_id for node in found.nodes]
 
+    def hybrid(vector: Any, text: str, k: int) -> list[str]:
+        # It lists what is near and then what has the words, and does not rank them together.
+        half = k // 2
+        asked = VectorStoreQuery(
+            query_embedding=vector,
+            query_str=text,
+            similarity_top_k=half,
+            sparse_top_k=half,
+            mode=VectorStoreQueryMode.HYBRID,
+        )
+        return [node.node_id for node in store.query(asked).nodes]
+
     copy = """
         INSERT INTO data_bench_llama (text, metadata_, node_id, embedding)
         SELECT content, metadata::json, id::text, embedding FROM mem_docs AS m
@@ -176,7 +208,7 @@ def llama_index(url: str) -> Peer:
     def close() -> None:
         store._engine.dispose()  # noqa: SLF001  its own close() needs a loop
 
-    return Peer("data_bench_llama", (copy,), "id, node_id, text, metadata_", "embedding", add, search, close)
+    return Peer("data_bench_llama", (copy,), "id, node_id, text, metadata_", "embedding", add, search, close, hybrid)
 
 
 def mem0(url: str) -> Peer:
