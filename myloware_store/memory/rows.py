@@ -108,7 +108,7 @@ class Batch:
         at = [row.vector for row in rows if row.vector is not None]
         now_at = {vector: n for n, vector in enumerate(at)}
         moved = [attrs.evolve(row, vector=None if row.vector is None else now_at[row.vector]) for row in rows]
-        return Batch(moved, self.vectors[at])
+        return Batch(moved, self.vectors[at], self.chunk_vectors)
 
     def arrays(self) -> dict[str, list[Any]]:
         """Return the columns as parameters of a statement."""
