@@ -11,7 +11,7 @@ import attrs
 from myloware_store.core.arguments import as_choice, as_count, as_number
 from myloware_store.core.errors import DatabaseFault, InvalidInput, VectorIndexError
 from myloware_store.memory.index.build import build_index, drop_leftovers, find_leftovers, record
-from myloware_store.memory.index.plan import COMMAND, LEAST_ROWS, make_plan, read_status
+from myloware_store.memory.index.plan import COMMAND, LEAST_ROWS, has_too_few_lists, make_plan, read_status
 from myloware_store.memory.index.recall import KS, PARAMETERS, calibrate, draw, score
 from myloware_store.memory.index.report import IndexChange, IndexStatus, RecallMeasurement
 from myloware_store.memory.index.session import open_session
@@ -60,8 +60,8 @@ class MemoryIndex:
         """Build, tune or re-measure the index if needed. Run it after a large load, and regularly.
 
         It builds an index that is missing, invalid, or was never built on the data. It rebuilds one that the table has
-        outgrown, or whose recall is below the target after many changes. It measures and tunes one whose rows have
-        changed. It drops the remains of killed builds. It does not build for fewer rows than `least_rows`: searches
+        outgrown, or that cannot reach the target any more. It measures and tunes one whose rows have changed, or whose
+        recall was measured below the target. It drops the remains of killed builds. It does not build for fewer rows than `least_rows`: searches
         then compare all vectors. If another process is working on the index, it waits.
 
         Args:
@@ -186,7 +186,9 @@ class MemoryIndex:
             state = self._states.refresh()
             plan, reason = self._plan(state, target)
             target = target or state.target_recall or _TARGET
-            if plan == "measure" and not self._tuned(session, state, target, actions):
+            if plan == "measure" and has_too_few_lists(session, state):
+                plan, reason = "build", f"it was built over {state.rows} rows, less than half of those there are now"
+            elif plan == "measure" and not self._tuned(session, state, target, actions):
                 plan, reason = "build", f"{reason}; its recall has gone"
             if plan == "build":
                 self._build(session, state.method or "ivfflat", target, actions)

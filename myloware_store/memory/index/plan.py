@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from myloware_store.db.database import StoreDatabase
     from myloware_store.memory.index.state import IndexState
 
-__all__ = ["COMMAND", "LEAST_ROWS", "make_plan", "read_status"]
+__all__ = ["COMMAND", "LEAST_ROWS", "has_too_few_lists", "make_plan", "read_status"]
 
 _sql = queries_beside(__file__)
 
@@ -89,10 +89,22 @@ def _plan_by_change(database: StoreDatabase, state: IndexState, target: float | 
     changed = max(_fresh(database, state.measured_at, most), abs(state.live_rows - state.measured_rows))
     if changed >= most:
         return "measure", f"more than {_CHANGED:.0%} of its rows have changed since it was measured"
+    if state.tunings and not state.usable:  # `measure_recall` found less than the last tuning was to find
+        return "measure", state.problem or ""
     if not state.usable:
         way = "try `myloware-store index swap hnsw`, or a lower --target-recall"
         return None, f"{state.problem}, and nothing has changed since: {way}"
     return None, "it is good"
+
+
+def has_too_few_lists(database: StoreDatabase, state: IndexState) -> bool:
+    """Return whether an ivfflat index was built over less than half of the rows; this reads so many rows.
+
+    It may still find what it should, if the table grew by little at a time, but a search compares more rows than it has
+    to. Estimates are no answer: they count dead rows, too, as many after a build as before it.
+    """
+    most = 2 * state.rows
+    return state.method == "ivfflat" and _embedded(database, most + 1) > most
 
 
 def _embedded(database: StoreDatabase, most: int) -> int:

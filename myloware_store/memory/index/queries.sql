@@ -76,6 +76,12 @@ SELECT COALESCE(pg_relation_size(to_regclass(%s)), 0), 'mem_docs'::regclass
 -- There are no more rows with an embedding: each vector has a page of its own.
 SELECT COALESCE(pg_relation_size(to_regclass('mem_docs')), 0) / current_setting('block_size')::bigint
 
+-- name: writers
+-- The transactions that have written documents and are open.
+SELECT virtualtransaction FROM pg_locks
+WHERE relation = to_regclass('mem_docs') AND mode = 'RowExclusiveLock' AND granted AND pid <> pg_backend_pid()
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+
 -- name: sample
 -- Whole pages are drawn. Each holds one vector, since vectors are stored in line.
 SELECT vector_send(embedding) FROM mem_docs TABLESAMPLE SYSTEM (%(percent)s)

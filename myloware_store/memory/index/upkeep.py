@@ -25,6 +25,9 @@ _sql = queries_beside(__file__)
 LOOK_EVERY = 20.0
 """Seconds between two looks at the index, at most: after a load of 20,000 documents it is good within a minute."""
 
+LOAD = 1.0
+"""Seconds of a transaction that writes documents after which it counts as a load, whose end is waited for."""
+
 _LONGEST_PAUSE = 3600.0  # after errors, each pause doubles
 _logger = logging.getLogger("myloware_store.upkeep")
 
@@ -37,7 +40,8 @@ class Upkeep:
     """Calls `tend` from time to time, once a memory has outgrown exact searches.
 
     It runs in a daemon thread, on connections of its own, which are open only while it looks or builds. It does nothing
-    if somebody else is building, if the role may not, behind a pooler, and on a standby. Errors are logged.
+    during a load, whose documents it could not measure yet, if somebody else is building, if the role may not, behind a
+    pooler, and on a standby. Errors are logged.
 
     Args:
         settings: The settings of the database.
@@ -76,8 +80,14 @@ class Upkeep:
         (pages,) = database.execute_sql(_sql("pages")).fetchone()
         if pages < index.least_rows or database.shares_sessions() or not may_build(database):
             return
+        if (writers := self._writers(database)) and not self._stopped.wait(LOAD) and writers & self._writers(database):
+            return
         for action in index.tend(progress=self._go_on).actions:
             _logger.info("the vector index: %s", action)
+
+    @staticmethod
+    def _writers(database: StoreDatabase) -> set[str]:
+        return {name for (name,) in database.execute_sql(_sql("writers")).fetchall()}
 
     def _go_on(self, *_progress: object) -> None:
         if self._stopped.is_set():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import numpy as np
 import pytest
 
@@ -11,8 +12,8 @@ from myloware_store import InvalidInput, Store, VectorIndexError
 from myloware_store.core.sql import queries_beside
 from myloware_store.core.vectors import decode_text
 from myloware_store.memory.index import recall
-from myloware_store.memory.index.build import find_leftovers
-from myloware_store.memory.index.state import METHODS, IndexStates
+from myloware_store.memory.index.build import find_leftovers, record
+from myloware_store.memory.index.state import METHODS, IndexStates, read_state
 
 if TYPE_CHECKING:
     from myloware_store.memory.index.state import Method
@@ -145,6 +146,18 @@ def test_unseen_topics_make_a_new_index(loaded: Store, corpus: Corpus) -> None:
     assert change.status.used
     assert not change.status.stale
     assert index.measure_recall(50).high >= 0.95
+
+
+def test_an_index_that_was_measured_under_its_target_is_tuned(loaded: Store) -> None:
+    """Nothing else has changed: `ensure` finds what it takes now."""
+    index = loaded.memory.index
+    index.ensure()
+    state = read_state(loaded.db)
+    record(loaded.db, attrs.evolve(state, recall=0.9, tunings=((10, 1), (100, 1), (500, 1))))
+    assert index.status().stale
+    change = index.ensure()
+    assert change.actions[0].startswith("measured")
+    assert change.status.used
 
 
 def test_deletes_without_vacuum_do_no_harm(loaded: Store) -> None:

@@ -30,13 +30,12 @@ if TYPE_CHECKING:
 
     Tend: TypeAlias = Callable[[Settings], Upkeep]
 
-WRITE = "UPDATE mem_docs SET content = 'y' WHERE ctid = '(0,1)'"
-
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look often, and take a few hundred rows for many."""
     monkeypatch.setattr(upkeep, "LOOK_EVERY", 0.02)
+    monkeypatch.setattr(upkeep, "LOAD", 0.01)
     monkeypatch.setattr(memory_index, "LEAST_ROWS", 500)
 
 
@@ -44,8 +43,9 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 def blocker(loaded: Store) -> Iterator[psycopg2.extensions.connection]:
     """Yield a connection whose transaction a build waits for."""
     connection = psycopg2.connect(**loaded.settings.connect_kwargs())
+    connection.set_session(isolation_level="REPEATABLE READ")
     with connection.cursor() as run:
-        run.execute(WRITE)
+        run.execute("SELECT FROM mem_docs LIMIT 1")
     yield connection
     connection.close()
 
@@ -63,12 +63,29 @@ def tend() -> Iterator[Tend]:
         yield start
 
 
-def test_an_index_comes_by_itself(loaded: Store, tend: Tend) -> None:
-    """It is built for many rows, and used."""
+def test_an_index_comes_by_itself_and_stays_good(loaded: Store, corpus: Corpus, tend: Tend) -> None:
+    """It is built for many rows, to the target that the last `ensure` had, and again when they are many more."""
     tending = tend(loaded.settings)
     until(lambda: loaded.memory.index.status().used)
+    loaded.memory.index.ensure(0.9)
+    for _ in range(4):  # never so many at once that the index is used no more
+        corpus.load(loaded.db, corpus.clustered(corpus.rows // 2))
+    until(lambda: loaded.memory.index.status().rows_at_build > 2 * corpus.rows)
+    until(lambda: not loaded.memory.index.status().stale)
     tending.stop(60)
-    assert loaded.memory.index.status().rows_at_build > 0
+    assert loaded.memory.index.status().target_recall == 0.9
+
+
+def test_a_load_is_measured_when_it_has_ended(loaded: Store, corpus: Corpus, tend: Tend) -> None:
+    """Its pages are there before, but its documents cannot be seen."""
+    index = loaded.memory.index
+    before = index.ensure().status
+    with loaded.db.atomic():
+        corpus.load(loaded.db, corpus.clustered(corpus.rows // 2))
+        tending = tend(loaded.settings)
+        tending._stopped.wait(0.5)
+        assert index.status().measured_at == before.measured_at
+    until(lambda: index.status().measured_at != before.measured_at)
 
 
 def test_few_rows_need_none(loaded: Store, corpus: Corpus, tend: Tend, monkeypatch: pytest.MonkeyPatch) -> None:
