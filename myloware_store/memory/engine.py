@@ -330,15 +330,9 @@ class Memory(Repository):
             item_id = values.get("work_item_id")
             if item_id and not self._writing.tenants_of({UUID(item_id)}):
                 raise NotFound(f"work_item_id: there is no work item {item_id}")
-            changed = self._docs(
-                _sql("update"), {**values, "id": str(wanted), "since": since}, assignments=", ".join(assignments)
-            )
-            if changed:
-                self._update_chunks(changed[0], given.keys(), cut, chunker)
-                return changed[0]
-            if not self.get(wanted):
-                raise NotFound(f"there is no memory document {wanted}")
-            raise MemoryConflict(f"the memory document {wanted} was changed after {since}")
+            doc = self._changed(assignments, {**values, "id": str(wanted), "since": since})
+            self._update_chunks(doc, given.keys(), cut, chunker)
+            return doc
 
         try:
             return self._db.transact(change)
@@ -346,6 +340,18 @@ class Memory(Repository):
             if error.constraint != "mem_docs_work_item_id_fkey":
                 raise
         raise NotFound(f"there is no work item {values['work_item_id']} of the document's tenant")
+
+    def _changed(self, assignments: Sequence[str], values: dict[str, Any]) -> MemoryDoc:
+        """Change one document; once more if it was deleted and stored again while the statement waited for it."""
+        for _ in range(3):
+            changed = self._docs(_sql("update"), values, assignments=", ".join(assignments))
+            if changed:
+                return changed[0]
+            if not self.get(values["id"]):
+                break
+            if values["since"] is not None:
+                raise MemoryConflict(f"the memory document {values['id']} was changed after {values['since']}")
+        raise NotFound(f"there is no memory document {values['id']}")
 
     def delete(
         self,

@@ -353,8 +353,8 @@ def test_a_drain_that_began_with_empty_tables_reads_what_it_needs(myloware: Stor
     """
     work, execute = myloware.work, myloware.db.execute_sql
     narrowed: list[dict[str, Any]] = [{}, {"types": ["TICKET"]}, {"tenants": ["a", "b"]}, {"fair": True}]
-    # A transaction keeps dead entries for as long as it lasts, such as an ANALYZE that the server does by itself. One in
-    # another database does, too: sessions look for their oldest anew when the oldest of the server has ended.
+    # A transaction keeps dead entries for as long as it lasts, such as an ANALYZE that the server does by itself. One
+    # in another database does, too: sessions look for their oldest anew when the oldest of the server has ended.
     oldest = """
         SELECT COALESCE(max(GREATEST(age(backend_xmin), age(backend_xid))), 0) FROM pg_stat_activity
         WHERE pid <> pg_backend_pid()

@@ -28,6 +28,7 @@ from myloware_store import (
     NotFound,
     Store,
 )
+from tests.integration.conftest import until_blocked
 
 ONES = np.ones(DIMENSIONS, np.float32)
 DOC = {"type": "CONTEXT", "content": "first", "embedding": ONES, "metadata": {"n": 1}}
@@ -100,6 +101,19 @@ def test_of_two_updates_of_what_was_read_one_is_refused(myloware: Store) -> None
         with pytest.raises(MemoryConflict):
             myloware.memory.update(doc.id, metadata={}, if_unmodified_since=won.updated_at)
         assert myloware.memory.update(doc.id, metadata={}, if_unmodified_since=again.updated_at)
+
+
+def test_a_document_that_is_stored_anew_meanwhile_is_changed(myloware: Store) -> None:
+    """An update that waited for the one that is deleted finds the one that has its id now."""
+    memory = myloware.memory
+    (name,) = memory.upsert([{"type": "CONTEXT", "content": "before"}])
+    with ThreadPoolExecutor(1) as pool:
+        with myloware.db.atomic():
+            memory.delete(name)
+            memory.upsert([{"id": name, "type": "CONTEXT", "content": "anew"}])
+            change = pool.submit(memory.update, name, metadata={"n": 1})
+            until_blocked(myloware, change)
+        assert ("anew", {"n": 1}) == (change.result().content, change.result().metadata)
 
 
 def test_every_change_makes_a_document_later(myloware: Store) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from myloware_store import DIMENSIONS, InvalidInput, MemDoc, Store
+from myloware_store import DIMENSIONS, HashingEmbedder, InvalidInput, MemDoc, Store
 from myloware_store.memory.writing import COPY_ROWS
 
 if TYPE_CHECKING:
@@ -61,6 +61,22 @@ def test_a_near_duplicate_is_skipped_updated_or_kept(myloware: Store) -> None:
     (kept,) = memory.upsert([doc("kept", 10)], min_similarity=CLOSE, on_similar="keep")
     assert {"near", "far", "bare", "kept"} == stored().keys()
     assert kept == stored()["kept"]
+
+
+def test_a_near_duplicate_left_out_takes_no_chunks_of_others_along(myloware_dsn: str) -> None:
+    """The chunks after it keep their own vectors."""
+    embed = HashingEmbedder()
+    near = {"type": "CONTEXT", "content": "Dogs bark at night, and wake up all of the neighbours' cats."}
+    far = {"type": "CONTEXT", "content": "\n\n".join(f"Cats miaow {n} times. {'purr ' * 150}" for n in range(9))}
+    with Store.open(myloware_dsn, embedder=embed) as store:
+        (first,) = store.memory.upsert([near])
+        ids = store.memory.upsert([{**near, "content": near["content"] + ".."}, far], chunk=True, min_similarity=0.99)
+        assert first == ids[0]
+        chunks = list(MemDoc.select().where(MemDoc.document_id.is_null(False)))
+        assert {ids[1]} == {chunk.document_id for chunk in chunks}
+        assert len(chunks) > 1
+        for chunk in chunks:
+            assert np.allclose(embed([chunk.content])[0], np.asarray(chunk.embedding), atol=1e-6)
 
 
 def test_tenant_type_and_item_belong_to_what_is_alike(myloware: Store) -> None:

@@ -61,8 +61,8 @@ class MemoryIndex:
 
         It builds an index that is missing, invalid, or was never built on the data. It rebuilds one that the table has
         outgrown, or that cannot reach the target any more. It measures and tunes one whose rows have changed, or whose
-        recall was measured below the target. It drops the remains of killed builds. It does not build for fewer rows than `least_rows`: searches
-        then compare all vectors. If another process is working on the index, it waits.
+        recall was measured below the target. It drops the remains of killed builds. It does not build for fewer rows
+        than `least_rows`: searches then compare all vectors. If another process is working on the index, it waits.
 
         Args:
             target_recall: The share of the exact answer to find at k = 10, 100 and 500, from 0.5 to 1.
