@@ -22,6 +22,7 @@ from benchmarks.memory.bench import Bench, running, timed
 from benchmarks.memory.contest import contest
 from benchmarks.memory.cost import cost
 from benchmarks.memory.loading import loading
+from benchmarks.memory.million import million
 from benchmarks.memory.quality import quality
 from benchmarks.memory.recall import many, recall, unseen
 from benchmarks.memory.report import Results, checks, plots, sections, table
@@ -29,11 +30,13 @@ from benchmarks.memory.unasked import unasked
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = DOCS / "search-quality.md"
-PARTS = ("loading", "cost", "unasked", "unseen", "recall", "many", "quality", "peers")
+PARTS = ("loading", "cost", "unasked", "unseen", "recall", "many", "quality", "peers", "million")
+ONLY_NAMED = {"million"}
+"""Parts that are only measured if they are named: they need twenty gigabytes of disk, and an hour or two."""
 MARKS = "<!-- {name}: begin -->", "<!-- {name}: end -->"
 
 
-def parts(rows: list[int]) -> Iterator[tuple[str, Callable[[Bench], Any]]]:
+def parts(rows: list[int], *, quick: bool) -> Iterator[tuple[str, Callable[[Bench], Any]]]:
     """Give the name of each part of a run, and what measures it; `rows` are the sizes, the smallest first."""
     few = rows[0]
     yield "loading", functools.partial(loading, rows=few // 4)
@@ -45,14 +48,15 @@ def parts(rows: list[int]) -> Iterator[tuple[str, Callable[[Bench], Any]]]:
     yield "many", functools.partial(many, rows=2 * rows[-1])
     yield "quality", functools.partial(quality, rows=few)
     yield "peers", functools.partial(contest, rows=few)
+    yield "million", functools.partial(million, rows=few if quick else 1_000_000)
 
 
 def measure(given: argparse.Namespace, results: Results, keep: Callable[[], None]) -> None:
     """Measure the parts that are missing."""
     wanted = [
         (name, part)
-        for name, part in parts(sorted(given.rows))
-        if name not in results and (not given.parts or name.split()[0] in given.parts)
+        for name, part in parts(sorted(given.rows), quick=given.quick)
+        if name not in results and (name.split()[0] in given.parts if given.parts else name not in ONLY_NAMED)
     ]
     if not wanted:
         return
@@ -66,16 +70,18 @@ def measure(given: argparse.Namespace, results: Results, keep: Callable[[], None
 def report(results: Results) -> str:
     """Return every table, the figures asked for first."""
     held = [(one.what, one.measured, one.asked, "yes" if one.held else "**no**") for one in checks(results)]
-    parts = [("Asked for", table(("", "measured", "asked", "held"), held)), *sections(results)]
+    asked = [("Asked for", table(("", "measured", "asked", "held"), held))] if held else []
+    parts = [*asked, *sections(results)]
     return "\n\n".join(f"### {title}\n\n{text}" for title, text in parts)
 
 
 def write(results: Results) -> None:
-    """Put the tables between the page's marks, those of real texts between their own, and the plots beside it."""
+    """Put the tables between the page's marks, some parts between their own, and the plots beside it."""
     text = PAGE.read_text()
     real = {name: found for name, found in results.items() if name == "quality" and "missing" not in found}
-    rest = {name: found for name, found in results.items() if name not in {"quality", "run"}}
-    for mark, part in (("real texts", real), ("measured", rest)):
+    large = {name: found for name, found in results.items() if name == "million"}
+    rest = {name: found for name, found in results.items() if name not in {"quality", "million", "run"}}
+    for mark, part in (("real texts", real), ("million", large), ("measured", rest)):
         if part:  # what was not measured stays
             begin, end = (one.format(name=mark) for one in MARKS)
             before, found = text.split(begin)
