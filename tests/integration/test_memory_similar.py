@@ -46,7 +46,6 @@ def build(store: Store, method: Method) -> None:
     """Make an index of this kind that searches trust, which takes few rows for many."""
     load(store.db, clustered(ROWS, 1))
     store.memory.index.least_rows = 500
-    store.memory.index.sample = 15
     store.memory.index.swap(method)
     store.db.execute_sql("ANALYZE mem_docs")
     assert store.memory.index.status().used

@@ -9,6 +9,7 @@ import pytest
 
 from myloware_store import DIMENSIONS, Store
 from myloware_store.memory.engine import Memory
+from myloware_store.memory.index import recall
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,7 +68,8 @@ def corpus() -> Corpus:
 
 
 @pytest.fixture
-def loaded(myloware: Store, corpus: Corpus) -> Store:
+def loaded(myloware: Store, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> Store:
     """Give a store with documents of 20 topics, which counts as large."""
+    monkeypatch.setattr(recall, "_NOISE", 0.5)  # of fifteen queries far from all documents, one can spoil a measurement
     myloware.db.execute_sql("TRUNCATE mem_docs CASCADE")  # rows are estimated by pages, also those of earlier tests
     return corpus.fill(myloware)

@@ -332,7 +332,7 @@ def old_and_new(empty_database: str, corpus: Corpus) -> Iterator[StoreDatabase]:
 def test_old_and_new_servers_build(old_and_new: StoreDatabase, method: Method, corpus: Corpus) -> None:
     """On pgvector 0.5 as on 0.8; the status says what the old one cannot do."""
     index = Memory(old_and_new).index
-    index.least_rows, index.sample = 500, 15
+    index.least_rows = 500
     if method == "hnsw":
         index.swap(method)
 
