@@ -502,8 +502,8 @@ class Memory(Repository):
             raise InvalidInput("reembed: open the store with an embedder that has a `name`")
         if progress is not None and not callable(progress):
             raise InvalidInput(f"progress: {type(progress).__name__} cannot be called")
-        done, before = 0, list[MemoryDoc]()
-        while docs := self.missing_embeddings(batch_size, share=share, model=self._model):
+        done, before, most = 0, list[MemoryDoc](), as_count(batch_size, "batch_size")
+        while docs := self.missing_embeddings(most, share=share, model=self._model):
             if docs == before:
                 raise StoreError(f"reembed: no embedding of the next {len(docs)} documents can be stored")
             vectors = embedded(self._embedder, [doc.content for doc in docs])

@@ -26,7 +26,7 @@ class Worth:
 
     The score of a hit is multiplied by `1 + recency * 0.5 ** (age / half_life)`, where `age` is the number of days
     since the document was created, and by `1 + importance * n`, where n is `metadata["importance"]`: a number from 0
-    to 1, and 0 if it is missing or something else.
+    to 1, and 0 if it is missing or something else. A similarity below 0 is divided by them.
 
     Attributes:
         half_life: Days after which recency counts half as much; 30 by default.
@@ -53,7 +53,10 @@ class Worth:
             hits: The hits of a search.
             ages: Their ages in days.
         """
-        valued = [attrs.evolve(hit, score=hit.score * self._factor(hit, ages.get(hit.id, math.inf))) for hit in hits]
+        valued = []
+        for hit in hits:
+            factor = self._factor(hit, ages.get(hit.id, math.inf))
+            valued.append(attrs.evolve(hit, score=hit.score * factor if hit.score >= 0 else hit.score / factor))
         return sorted(valued, key=lambda hit: (-hit.score, hit.id))
 
     def _factor(self, hit: Hit, age: float) -> float:

@@ -225,6 +225,8 @@ def test_shares_of_a_move_are_disjoint_and_together_all(mixed: Store) -> None:
         assert ["of acme"] == [each.content for each in mixed.memory.missing_embeddings()]
     parts = [mixed.memory.missing_embeddings(share=(n, 3)) for n in range(3)]
     assert 31 == sum(map(len, parts)) == len({each.id for part in parts for each in part})
+    with pytest.raises(InvalidInput, match="batch_size"):
+        mixed.memory.reembed(batch_size=0)
     assert 31 == sum(mixed.memory.reembed(share=(n, 3), batch_size=4) for n in range(3))
 
 

@@ -52,6 +52,14 @@ def test_new_and_important_documents_come_first(myloware: Store, names: dict[UUI
         assert ["new", "important", "old"] == [names[hit.id] for hit in hits]
 
 
+def test_worth_raises_scores_below_zero(myloware: Store) -> None:
+    """Of documents that are unlike the query alike, the important one comes first, too."""
+    docs: list[dict[str, Any]] = [{"content": "plain"}, {"content": "important", "metadata": {"importance": 1}}]
+    myloware.memory.upsert([{"type": "CONTEXT", "embedding": [-1.0] * 1536, **doc} for doc in docs])
+    hits = myloware.memory.similar(ONES, worth=Worth(importance=1))
+    assert [("important", -0.5), ("plain", -1.0)] == [(hit.content, round(hit.score, 6)) for hit in hits]
+
+
 @pytest.mark.parametrize(
     "given", [{"half_life": 0}, {"recency": -1}, {"importance": float("nan")}, {"recency": "1"}, {"half_life": None}]
 )
