@@ -32,7 +32,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = DOCS / "search-quality.md"
 PARTS = ("loading", "cost", "unasked", "unseen", "recall", "many", "quality", "peers", "million")
 ONLY_NAMED = {"million"}
-"""Parts that are only measured if they are named: they need twenty gigabytes of disk, and an hour or two."""
+"""Parts that are only measured if they are named: they need thirty gigabytes of disk, and an hour."""
 MARKS = "<!-- {name}: begin -->", "<!-- {name}: end -->"
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmarks.memory.bench import Bench, timed
 from benchmarks.memory.corpus import TOPICS, VOCABULARY, Corpus, Vectors, draw, row_id, row_number
+from benchmarks.memory.unasked import STATE_KEPT
 from myloware_store import Store
 from myloware_store.memory.index.state import Method
 
@@ -118,7 +119,7 @@ def _index(store: Store, method: Method, nearest: NDArray[np.int64], queries: Ve
     parts: dict[str, float] = {}
     for (what, start), stop in zip(steps, times, strict=True):
         parts[what] = parts.get(what, 0.0) + stop - start
-    time.sleep(6)  # the store reads the state of the index again after five
+    time.sleep(STATE_KEPT)
     for query in queries:  # the index comes into the cache
         memory.similar(query)
     hits = [
@@ -132,7 +133,6 @@ def _index(store: Store, method: Method, nearest: NDArray[np.int64], queries: Ve
         "size": status.size_bytes,
         "tunings": status.tunings,
         "recorded": status.recall,
-        "used": status.used,
         "recall": float(np.mean(hits)) / _K,
         "threads": [{"threads": threads, **_rate(memory.similar, list(queries), threads)} for threads in (1, 4, 8)],
     }
