@@ -97,7 +97,8 @@ FUNCTIONS = (
         -- Whatever an accent may be among: all but the letters of Western and of unspaced scripts.
         endless CONSTANT text := '[^\u0001-\u02FF\u0E01-\u0E30\u0E81-\u0EB0\u1000-\u102A\u1780-\u17B3\u3041-\u3096'
             '\u30A1-\u30FF\u3400-\u9FFF\uAC00-\uD7AF]';
-        accents CONSTANT text := '[\u0300-\u036F\u0591-\u05BD\u05BF\u05C1\u05C2\u05C4\u05C5\u05C7\u064B-\u065F\u0670]+';
+        accents CONSTANT text := '[\u0300-\u036F\u0591-\u05BD\u05BF\u05C1\u05C2\u05C4\u05C5\u05C7\u064B-\u065F\u0670]';
+        special CONSTANT text := '[ßæðøđħıłœŧς]';
         bare text := regexp_replace(regexp_replace(content, unseen, '', 'g'), hyphens, '-', 'g');
         accented text;
         forms text := '';
@@ -110,20 +111,19 @@ FUNCTIONS = (
         IF bare ~ (endless || '{200}') THEN
             bare := regexp_replace(bare, '(' || endless || '{200})', '\1 ', 'g');
         END IF;
-        accented := lower(regexp_replace(normalize(bare, NFKD), blanks, ' ', 'g') COLLATE "C");
+        accented := regexp_replace(normalize(bare, NFKD), blanks, ' ', 'g');
         IF accented ~ '[\u00C6\u00D0\u00D8\u00DE\u0110\u0126\u0141\u0152\u0166\u0391-\u03A9\u0402-\u042F\u1E9E]' THEN
             accented := translate(accented,
                 'ÆÐØÞĐĦŁŒŦΑΒΓΔΕΖΗΘΙΚΛΜΝΞΟΠΡΣΤΥΦΧΨΩЂЄЅІЈЉЊЋЏАБВГДЕЖЗИЙКЛМНОПРСТУФХЦЧШЩЪЫЬЭЮЯẞ',
                 'æðøþđħłœŧαβγδεζηθικλμνξοπρστυφχψωђєѕіјљњћџабвгдежзийклмнопрстуфхцчшщъыьэюяß');
         END IF;
-        bare := regexp_replace(accented, accents, '', 'g');
-        IF bare ~ '[ßæðøđħıłœŧς]' THEN
+        bare := regexp_replace(accented, accents || '+', '', 'g');
+        IF bare ~ special THEN
             bare := replace(replace(replace(translate(bare, 'ðøđħıłŧς', 'dodhiltσ'), 'ß', 'ss'), 'æ', 'ae'), 'œ', 'oe');
         END IF;
         IF bare <> accented THEN
-            SELECT COALESCE(string_agg(normalize(with_accents, NFC), ' '), '') INTO forms
-            FROM unnest(string_to_array(accented, ' '), string_to_array(bare, ' ')) AS word (with_accents, without)
-            WHERE with_accents <> without;
+            SELECT normalize(string_agg(word[1], ' '), NFC) INTO forms
+            FROM regexp_matches(accented, '[^ ]*(?:' || accents || '|' || special || ')[^ ]*', 'g') AS word;
         END IF;
         RETURN ARRAY[normalize(bare, NFC), forms];
     END
@@ -132,12 +132,18 @@ FUNCTIONS = (
     r"""
     CREATE FUNCTION content_words(content text) RETURNS text[] LANGUAGE plpgsql IMMUTABLE STRICT AS $$
     DECLARE
-        -- A digit beside a letter, or on both sides of what joins the parts of an identifier.
-        codes CONSTANT text := '[0-9][-_./:+,]*[a-z]|[a-z][-_./:+,]*[0-9]|[0-9][-_./:+,]+[0-9]';
+        -- A digit beside a letter, or on both sides of what joins the parts of an identifier; letters around _.
+        codes CONSTANT text := '[0-9][-_./:+,]*[A-Za-z]|[A-Za-z][-_./:+,]*[0-9]|[0-9][-_./:+,]+[0-9]'
+            '|[A-Za-z]_+[A-Za-z]';
+        -- A word that begins inside another one.
+        humps CONSTANT text := '[a-z][A-Z]|[A-Z]{2}[a-z]{2}';
+        -- What an identifier may consist of.
+        inside CONSTANT text := '[^[:space:]!-*;-@[-^`{-~]*';
         unspaced CONSTANT text := '[' || unspaced_scripts() || ']';
         words text := content;
         forms text := '';
         letters text[];
+        found text;
     BEGIN
         IF octet_length(words) > length(words) THEN
             letters := content_letters(words);
@@ -149,23 +155,26 @@ FUNCTIONS = (
                 words := regexp_replace(words, '(?<=' || unspaced || ')(' || unspaced || ')', '\1 \1', 'g');
             END IF;
         END IF;
-        words := lower(words COLLATE "C");
-        IF words ~ codes THEN
-            SELECT forms || string_agg(
-                CASE
-                    WHEN joined <> run AND length(joined) <= 64 AND (joined ~ '[a-z]' OR length(joined) > 3)
-                    THEN ' ' || joined
-                    ELSE ''
-                END || CASE
-                    WHEN length(joined) BETWEEN 4 AND 64 AND joined ~ '^([a-z]+[0-9]+|[0-9]+[a-z]+)$'
-                    THEN regexp_replace(joined, '([0-9]+|[a-z]+)', ' \1', 'g')
-                    ELSE ''
-                END, '') INTO forms
-            FROM (
-                SELECT code[1] AS run, regexp_replace(code[1], '[][!-/:-@\\^_`{-~]+', '', 'g') AS joined
-                FROM regexp_matches(words, '[^[:space:]]*(?:' || codes || ')[^[:space:]]*', 'g') AS code
-            ) AS identifiers;
+        IF words ~ (codes || '|' || humps) THEN
+            SELECT string_agg(DISTINCT code[1], ' ') INTO found
+            FROM regexp_matches(words, inside || '(?:' || codes || '|' || humps || ')' || inside, 'g') AS code;
+            IF found ~ humps THEN
+                forms := forms || ' ' || regexp_replace(
+                    regexp_replace(found, '[-+,./:_]+|([A-Z])(?=[A-Z][a-z]{2})', '\1 ', 'g'),
+                    '([a-z])(?=[A-Z])', '\1 ', 'g'
+                );
+            END IF;
+            found := regexp_replace(found, '[-+,./:_]+', '', 'g');
+            IF found ~ '[0-9]' THEN
+                -- 1.5 is not found by 15.
+                found := regexp_replace(found, '(?<![^ ])[0-9]{1,3}(?![^ ])', '', 'g');
+                forms := forms || ' ' || regexp_replace(
+                    found, '(?<![^ ])(?:([A-Za-z]+)(?=[0-9]+(?![^ ]))|([0-9]+)(?=[A-Za-z]+(?![^ ])))', '\1\2 ', 'g'
+                );
+            END IF;
+            forms := lower(forms || ' ' || found COLLATE "C");
         END IF;
+        words := lower(words COLLATE "C");
         -- What joins words, and what the parser would take for an address, a tag or a number with a sign: some of these
         -- it reads again for each part.
         words := replace(replace(replace(replace(replace(words, '-', ' '), '_', ' '), '.', ' '), '/', ' '), ':', ' ');
@@ -236,17 +245,52 @@ FUNCTIONS = (
     $$
     """,
     r"""
-    CREATE FUNCTION query_terms(typed text) RETURNS SETOF tsquery LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+    CREATE FUNCTION query_words(typed text) RETURNS text LANGUAGE plpgsql IMMUTABLE STRICT AS $$
     DECLARE
         unspaced CONSTANT text := '[' || unspaced_scripts() || ']';
         words text[] := content_words(typed);
     BEGIN
+        RETURN words[2] || ' ' || regexp_replace(
+            words[1], '(' || unspaced || '{2}) ' || unspaced || '(?!' || unspaced || ')', '\1', 'g'
+        );
+    END
+    $$
+    """,
+    """
+    CREATE FUNCTION query_terms(typed text) RETURNS SETOF tsquery LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+    DECLARE
+        unspaced CONSTANT text := '[' || unspaced_scripts() || ']';
+    BEGIN
         RETURN QUERY
         SELECT (quote_literal(lexeme) || CASE WHEN lexeme ~ ('^' || unspaced || '$') THEN ':*' ELSE '' END)::tsquery
-        FROM unnest(to_tsvector('pg_catalog.english', words[2] || ' ' || regexp_replace(
-            words[1], '(' || unspaced || '{2}) ' || unspaced || '(?!' || unspaced || ')', '\1', 'g'
-        )));
+        FROM unnest(to_tsvector('pg_catalog.english', query_words(typed)));
     END
+    $$
+    """,
+    """
+    CREATE FUNCTION query_beginnings(typed text) RETURNS SETOF text LANGUAGE sql IMMUTABLE STRICT AS $$
+        SELECT lexeme FROM unnest(to_tsvector('pg_catalog.simple', query_words(typed)))
+        WHERE to_tsvector('pg_catalog.english', lexeme) <> ''
+    $$
+    """,
+    """
+    CREATE FUNCTION query_stems(beginning text) RETURNS text[] LANGUAGE sql IMMUTABLE STRICT AS $$
+        SELECT COALESCE(array_agg(lexeme), '{}')
+        FROM unnest(to_tsvector('pg_catalog.english', (
+            SELECT string_agg(beginning || ending, ' ') FROM unnest(string_to_array(
+                ',ble,e,g,ng,n,y,ted,ling,d,ed,r,s,nt,ent,ty,on,tion,ion,us,ity,lity,ss,ess,ul,ve,tive,ive', ','
+            )) AS ending
+        )))
+        WHERE beginning ~ '^[a-z]{2,30}$' AND NOT starts_with(lexeme, beginning)
+    $$
+    """,
+    """
+    CREATE FUNCTION query_beginning(beginning text) RETURNS tsquery LANGUAGE sql IMMUTABLE STRICT AS $$
+        SELECT string_agg(word, ' | ')::tsquery
+        FROM (
+            SELECT quote_literal(beginning) || ':*' AS word
+            UNION ALL SELECT quote_literal(stem) FROM unnest(query_stems(beginning)) AS stem
+        ) AS words
     $$
     """,
     """
@@ -263,24 +307,39 @@ FUNCTIONS = (
         WHERE word ~ '^[a-z]{4,30}$' AND spelling <> word
     $$
     """,
+    """
+    CREATE FUNCTION query_row(words text, beginnings bool) RETURNS tsquery LANGUAGE sql IMMUTABLE STRICT AS $$
+        SELECT CASE WHEN NOT beginnings THEN phraseto_tsquery('pg_catalog.english', words) ELSE COALESCE((
+            SELECT string_agg(distance || '(' || query_beginning(lexeme)::text || ')', '' ORDER BY place)
+            FROM (
+                SELECT lexeme, place, COALESCE(' <' || place - lag(place) OVER (ORDER BY place) || '> ', '') AS distance
+                FROM unnest(to_tsvector('pg_catalog.simple', words)) AS word (lexeme, places), unnest(places) AS place
+                WHERE to_tsvector('pg_catalog.english', lexeme) <> ''
+            ) AS words
+        ), '')::tsquery END
+    $$
+    """,
     r"""
-    CREATE FUNCTION query_phrase(typed text) RETURNS tsquery
+    CREATE FUNCTION query_phrase(typed text, beginnings bool) RETURNS tsquery
     LANGUAGE plpgsql IMMUTABLE STRICT SET client_min_messages = warning AS $$
     DECLARE
         unspaced CONSTANT text := '[' || unspaced_scripts() || ']';
         words text := regexp_replace((content_words(typed))[1], '(' || unspaced || '{2}) ' || unspaced || '\s*$', '\1');
-        asked tsquery := phraseto_tsquery('pg_catalog.english', words);
+        asked tsquery := query_row(words, beginnings);
     BEGIN
-        IF words ~ '[0-9]' THEN
-            asked := asked || phraseto_tsquery('pg_catalog.english', replace(words, ' ', ''))
-                || phraseto_tsquery('pg_catalog.english', regexp_replace(words, '([0-9]+|[a-z]+)', ' \1 ', 'g'));
+        IF typed ~ '[0-9]|[A-Za-z][-_./]+[A-Za-z]|[a-z][A-Z]' THEN
+            asked := asked || query_row(replace(words, ' ', ''), beginnings)
+                || query_row(regexp_replace(words, '([0-9]+|[a-z]+)', ' \1 ', 'g'), beginnings)
+                || query_row((content_words(
+                    regexp_replace(typed, '([A-Z])(?=[A-Z][a-z]{2})|([a-z])(?=[A-Z])', '\1\2 ', 'g')
+                ))[1], beginnings);
         END IF;
-        RETURN regexp_replace(asked::text, '''(' || unspaced || ')''', '''\1'':*', 'g')::tsquery;
+        RETURN regexp_replace(asked::text, '''(' || unspaced || ')''(?!:)', '''\1'':*', 'g')::tsquery;
     END
     $$
     """,
     """
-    CREATE FUNCTION query_all(phrases text[], options int[], excluded text[]) RETURNS tsquery
+    CREATE FUNCTION query_all(phrases text[], options int[], excluded text[], beginnings bool) RETURNS tsquery
     LANGUAGE plpgsql IMMUTABLE STRICT SET client_min_messages = warning AS $$
     DECLARE
         asked tsquery := '';
@@ -292,11 +351,11 @@ FUNCTIONS = (
                 asked := asked || option;
                 option := '';
             END IF;
-            option := option && query_phrase(phrases[n]);
+            option := option && query_phrase(phrases[n], beginnings);
         END LOOP;
         asked := asked || option;
         FOREACH phrase IN ARRAY excluded LOOP
-            asked := asked && !!query_phrase(phrase);
+            asked := asked && !!query_phrase(phrase, beginnings);
         END LOOP;
         RETURN asked;
     END
@@ -1643,10 +1702,15 @@ ROLLBACK = (
     "DROP FUNCTION work_orders_guard()",
     "DROP FUNCTION work_items_guard()",
     "DROP FUNCTION refuse_transition()",
-    "DROP FUNCTION query_all(text[], integer[], text[])",
-    "DROP FUNCTION query_phrase(text)",
+    "DROP FUNCTION query_all(text[], integer[], text[], boolean)",
+    "DROP FUNCTION query_phrase(text, boolean)",
+    "DROP FUNCTION query_row(text, boolean)",
     "DROP FUNCTION query_spellings(text)",
+    "DROP FUNCTION query_beginning(text)",
+    "DROP FUNCTION query_stems(text)",
+    "DROP FUNCTION query_beginnings(text)",
     "DROP FUNCTION query_terms(text)",
+    "DROP FUNCTION query_words(text)",
     "DROP FUNCTION content_matches(text, tsquery)",
     "DROP FUNCTION content_search(text)",
     "DROP FUNCTION content_words(text)",

@@ -654,8 +654,9 @@ class Memory(Repository):
 
         Documents are ranked by BM25 (Robertson and Zaragoza, "The Probabilistic Relevance Framework", 2009): a word
         counts the more, the fewer documents have it. Words are compared by their English stems, without stop words,
-        whatever their case, their accents and the punctuation around them. Identifiers are found in every spelling:
-        HP-2025-0142 also as `hp2025 0142` or `0142`. Text in scripts without blanks between words (Chinese, Japanese,
+        whatever their case, their accents and the punctuation around them. Identifiers, that is words with digits, `_`
+        or capitals inside, are found in every spelling: HP-2025-0142 also as `hp2025 0142` or `0142`, MAX_SIZE also
+        as `maxSize`. Text in scripts without blanks between words (Chinese, Japanese,
         Thai; also Korean) is compared by pairs of characters. A word that no document has stands for those that differ
         by one letter. Every text that a person can type is accepted; a text without words finds nothing.
 
@@ -663,11 +664,13 @@ class Memory(Repository):
             q: The query; only the first 32 words, 64 unspaced characters and 2,000 characters count.
             k: Most documents to return (1 to 10,000).
             filter: Which documents to search, in the language of filters.
-            match: `web` understands `"a phrase"`, `or` and `-excluded`, and returns documents with all the words first;
-                documents with any of the words follow. `any` returns documents with any of the words, `phrase`
+            match: `web` returns documents with all the words first; documents with some of them follow, unless they
+                have only words that nearly all documents have. A `"quoted phrase"` must be there; `or` separates
+                alternatives, `-excluded` leaves documents out. `any` returns documents with any of the words, `phrase`
                 documents with the words in a row. `prefix` is `web` for words that begin like those of the query: it
                 reads the index entries of all of them. `part` finds words that contain those of the query (`Gebühr` in
-                `Mahngebühren`), and reads every document for it: about a second for 50,000.
+                `Mahngebühren`), and reads every document for it: about a second for 50,000. All but `phrase`
+                understand `-excluded`; `prefix` and `part` correct no typing errors.
             highlight: Whether each hit has the passages that match, from its first 10,000 characters, with the words
                 between `**`. This parses each hit's text.
             k1: How much it counts if a document has a word several times, from 0 (nothing).

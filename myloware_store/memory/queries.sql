@@ -352,59 +352,46 @@ near AS MATERIALIZED (
 )
 
 -- name: every
-query_all(%(phrases)s::text[], %(options)s::int[], %(excluded)s::text[])
-
--- name: every_prefix
-regexp_replace(
-    query_all(%(phrases)s::text[], %(options)s::int[], %(excluded)s::text[])::text,
-    $$'((?:[^']|'')*)'(?::\*)?$$, $$'\1':*$$, 'g'
-)::tsquery
+query_all(%(phrases)s::text[], %(options)s::int[], %(excluded)s::text[], %(beginnings)s)
 
 -- name: terms
--- A word that no document has is taken for a typing error, and for those that differ from it by one letter.
-typed AS MATERIALIZED (
-    SELECT term, CASE
-        WHEN NOT EXISTS (SELECT FROM sample WHERE search @@ term)
-        THEN query_spellings(substring(term::text FROM '^''(.*)''$'))
-    END AS spellings
-    FROM query_terms(%(words)s) AS term
-),
+-- A word that no document has is taken for a typing error, and for those that differ from it by one letter. Words that
+-- several of the sample hold are none. The CTEs are read as far as their first row, but planned as if they were read whole.
 terms AS MATERIALIZED (
-    SELECT COALESCE(CASE
-        WHEN spellings IS NOT NULL
-            AND (SELECT count(*) FROM mem_docs AS m WHERE m.search @@ term AND {condition}) = 0
-        THEN COALESCE((
-            SELECT string_agg(DISTINCT quote_literal(word), ' | ')::tsquery
-            FROM sample CROSS JOIN LATERAL unnest(tsvector_to_array(search)) AS word
-            JOIN unnest(spellings) AS spelling ON spelling = word
-        ), (
-            SELECT string_agg(DISTINCT quote_literal(word), ' | ')::tsquery
-            FROM (
-                SELECT m.search FROM mem_docs AS m
-                WHERE m.search @@ array_to_string(spellings, ' | ')::tsquery AND {condition}
-                LIMIT 100
-            ) AS others
-            CROSS JOIN LATERAL unnest(tsvector_to_array(search)) AS word
-            JOIN unnest(spellings) AS spelling ON spelling = word
-        ))
-    END, term) AS term
-    FROM typed
+    SELECT COALESCE((
+        SELECT string_agg(quote_literal(spelling), ' | ')::tsquery
+        FROM unnest(CASE
+            WHEN (SELECT count(*) FROM (SELECT FROM sample WHERE search @@ term LIMIT 5) AS several) < 5 AND NOT (
+                WITH held AS MATERIALIZED (SELECT FROM mem_docs AS m WHERE m.search @@ term AND {condition})
+                SELECT EXISTS (SELECT FROM held)
+            )
+            THEN query_spellings(substring(term::text FROM '^''(.*)''$'))
+        END) AS spelling
+        WHERE (
+            WITH held AS MATERIALIZED (
+                SELECT FROM mem_docs AS m WHERE m.search @@ quote_literal(spelling)::tsquery AND {condition}
+            )
+            SELECT EXISTS (SELECT FROM held)
+        )
+    ), term) AS term
+    FROM query_terms(%(words)s) AS term
 )
 
 -- name: prefix_terms
 terms AS MATERIALIZED (
-    SELECT regexp_replace(term::text, '''(:\*)?$', ''':*')::tsquery AS term FROM query_terms(%(words)s) AS term
+    SELECT query_beginning(beginning) AS term FROM query_beginnings(%(words)s) AS beginning
 )
 
 -- name: part_terms
 -- All words of all documents are compared with those of the query.
 terms AS MATERIALIZED (
     SELECT string_agg(DISTINCT quote_literal(word), ' | ')::tsquery AS term
-    FROM (
-        SELECT replace(substring(term::text FROM '^''(.*)''(?::\*)?$'), '''''', '''') FROM query_terms(%(words)s) AS term
-    ) AS asked (part)
+    FROM query_beginnings(%(words)s) AS part
+    CROSS JOIN LATERAL (
+        SELECT '%%' || part || '%%' AS wanted UNION ALL SELECT '%%' || stem FROM unnest(query_stems(part)) AS stem
+    ) AS patterns
     JOIN mem_docs AS m ON {condition}
-    JOIN LATERAL unnest(tsvector_to_array(m.search)) AS word ON strpos(word, part) > 0
+    JOIN LATERAL unnest(tsvector_to_array(m.search)) AS word ON word LIKE wanted
     GROUP BY part
 )
 
@@ -463,14 +450,16 @@ words AS MATERIALIZED (
 -- Candidates hold one of the rarest words; if even the rarest is common, all of the words. If these are too few, others hold
 -- the next words, as many as it takes by the estimates.
 whole AS MATERIALIZED (
-    SELECT {every} AS every, query_all('{{}}', '{{}}', %(excluded)s::text[]) AS others,
+    SELECT {every} AS every,
+        query_all(%(required)s::text[], %(of_options)s::int[], %(excluded)s::text[], %(beginnings)s) AS required,
         string_agg(term::text, ' | ') FILTER (WHERE place = 1 OR so_far <= {few})::tsquery AS rare_words,
         string_agg(term::text, ' | ') FILTER (WHERE so_far - held_by < greatest({few}, %(depth)s))::tsquery AS more_words,
         min(held_by) > {most} AS common
     FROM words
 ),
 queries AS MATERIALIZED (
-    SELECT CASE WHEN common THEN COALESCE(every, rare_words) ELSE rare_words END && others AS rare, more_words && others AS more
+    SELECT CASE WHEN common THEN COALESCE(every, rare_words) ELSE rare_words END && required AS rare,
+        more_words && required AS more
     FROM whole
 )
 
@@ -493,8 +482,9 @@ others AS MATERIALIZED (
 -- name: ranked
 -- BM25 (Robertson and Zaragoza, "The Probabilistic Relevance Framework", 2009), as a share of what a document could reach.
 -- Under ts_rank a word counts 1 for its first place, 1/4 for the second, 1/9...; other forms of words, of class C, count less.
+-- Left out are documents that have nothing but words which nearly all documents have.
 {found} AS MATERIALIZED (
-    SELECT id, {all_words} + COALESCE(score / (SELECT (k1 + 1) * sum(weight) FROM words), 0) AS score
+    SELECT id, score
     FROM (SELECT %(k1)s::float8, %(b)s::float8) AS parameters (k1, b)
     CROSS JOIN (
         (SELECT * FROM rare LIMIT greatest({most}, %(depth)s))
@@ -505,7 +495,11 @@ others AS MATERIALIZED (
         FROM words CROSS JOIN size
         CROSS JOIN LATERAL (SELECT 1.64493406685 * ts_rank('{{1, 0.1, 1, 1}}', c.search, term) OFFSET 0) AS counted (times)
         WHERE times > 0
-    ) AS weighed (score)
+    ) AS weighed (reached)
+    CROSS JOIN LATERAL (
+        SELECT {all_words} + COALESCE(reached / (SELECT (k1 + 1) * sum(weight) FROM words), 0)
+    ) AS shared (score)
+    WHERE score > 0.001
     ORDER BY score DESC, id
     LIMIT %(depth)s
 )

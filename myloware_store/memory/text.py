@@ -48,7 +48,21 @@ UNSPACED = re.compile(
 """A character of a script without blanks between words: as `unspaced_scripts()` of the database."""
 
 _ALL_WORDS = dict.fromkeys(("web", "prefix"), "(c.search @@ (SELECT every FROM whole))::int") | {"phrase": "1"}
-_PHRASE = re.compile(r'(?P<minus>(?<!\S)-)?(?:"(?P<quoted>[^"]*)"?|(?P<word>[^\s"]+))')
+_PHRASE = re.compile(r'(?P<minus>(?<!\S)-)?(?:(?<!\w)"(?P<quoted>[^"]*)"(?!\w)|(?P<word>[^\s"]+))')
+
+
+@attrs.frozen
+class _Phrase:
+    """A word or a quoted phrase of a query.
+
+    Attributes:
+        option: The number of the option that it belongs to: `or` begins another one.
+    """
+
+    text: str
+    option: int
+    excluded: bool = False
+    quoted: bool = False
 
 
 @attrs.frozen
@@ -66,7 +80,7 @@ class Typed:
     @property
     def every(self) -> str:
         """The tsquery that a document with all the words, or with the phrase, meets."""
-        return _sql("every_prefix" if self.match == "prefix" else "every")
+        return _sql("every")
 
 
 def typed(q: Any, match: Any, matches: tuple[str, ...] = MATCHES) -> Typed:
@@ -85,13 +99,19 @@ def typed(q: Any, match: Any, matches: tuple[str, ...] = MATCHES) -> Typed:
     unspaced = [found.end() for found in UNSPACED.finditer(text)]
     if len(unspaced) > MAX_UNSPACED:
         text = text[: unspaced[MAX_UNSPACED - 1]]
-    given = [(text, 0, False)] if match == "phrase" else [*_phrases(text, any_of_them=match == "any")]
-    kept = [(phrase, option) for phrase, option, excluded in given if not excluded]
+    given = [_Phrase(text, 0)] if match == "phrase" else [*_phrases(text, any_of_them=match == "any")]
+    kept = [phrase for phrase in given if not phrase.excluded]
+    quoted = [phrase for phrase in kept if phrase.quoted]
+    if match in ("any", "part") or {phrase.option for phrase in quoted} != {phrase.option for phrase in kept}:
+        quoted = []  # there is a way to match without it
     values = {
-        "phrases": [phrase for phrase, _ in kept],
-        "options": [option for _, option in kept],
-        "excluded": [phrase for phrase, _, excluded in given if excluded],
-        "words": " ".join(phrase for phrase, _ in kept),
+        "phrases": [phrase.text for phrase in kept],
+        "options": [phrase.option for phrase in kept],
+        "excluded": [phrase.text for phrase in given if phrase.excluded],
+        "required": [phrase.text for phrase in quoted],
+        "of_options": [phrase.option for phrase in quoted],
+        "words": " ".join(phrase.text for phrase in kept),
+        "beginnings": match == "prefix",
     }
     return Typed(match, values)
 
@@ -132,8 +152,8 @@ def text_legs(query: Typed, condition: str, *, of_tenant: bool) -> str:
     return ",\n".join(_sql(name).format(**names) for name in legs)
 
 
-def _phrases(text: str, *, any_of_them: bool) -> Iterator[tuple[str, int, bool]]:
-    """Yield the words and phrases of a query, the number of the option they belong to, and whether to exclude them."""
+def _phrases(text: str, *, any_of_them: bool) -> Iterator[_Phrase]:
+    """Yield the words and phrases of a query."""
     option = 0
     for found in _PHRASE.finditer(text):
         phrase = found["word"] if found["quoted"] is None else found["quoted"]
@@ -141,5 +161,5 @@ def _phrases(text: str, *, any_of_them: bool) -> Iterator[tuple[str, int, bool]]
             option += 1
         else:
             excluded = bool(found["minus"]) and not phrase.startswith("-")
-            yield phrase, option, excluded
+            yield _Phrase(phrase, option, excluded=excluded, quoted=found["quoted"] is not None)
             option += any_of_them

@@ -253,7 +253,7 @@ def test_a_mebibyte_of_different_words_is_stored(settings: Settings, database: S
     database.execute_sql(insert.replace("mem_docs", "public.mem_docs"), (content,))
     database.execute_sql("RESET search_path")
     first, *_ = content.split()
-    query = "SELECT content = %s FROM mem_docs WHERE search @@ query_phrase(%s)"
+    query = "SELECT content = %s FROM mem_docs WHERE search @@ query_phrase(%s, false)"
 
     assert [(True,)] == database.execute_sql(query, (content, first)).fetchall()
 
