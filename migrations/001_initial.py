@@ -249,7 +249,11 @@ FUNCTIONS = (
     DECLARE
         unspaced CONSTANT text := '[' || unspaced_scripts() || ']';
         words text[] := content_words(typed);
+        hyphen CONSTANT text := '(?<=[A-Za-z])-+(?=[A-Za-z])';
     BEGIN
+        IF typed ~ hyphen THEN
+            words[2] := words[2] || ' ' || (content_words(regexp_replace(typed, hyphen, '', 'g')))[1];
+        END IF;
         RETURN words[2] || ' ' || regexp_replace(
             words[1], '(' || unspaced || '{2}) ' || unspaced || '(?!' || unspaced || ')', '\1', 'g'
         );
@@ -327,7 +331,7 @@ FUNCTIONS = (
         words text := regexp_replace((content_words(typed))[1], '(' || unspaced || '{2}) ' || unspaced || '\s*$', '\1');
         asked tsquery := query_row(words, beginnings);
     BEGIN
-        IF typed ~ '[0-9]|[A-Za-z][-_./]+[A-Za-z]|[a-z][A-Z]' THEN
+        IF typed ~ '[0-9]|[A-Za-z][-_]+[A-Za-z]|[a-z][A-Z]' THEN
             asked := asked || query_row(replace(words, ' ', ''), beginnings)
                 || query_row(regexp_replace(words, '([0-9]+|[a-z]+)', ' \1 ', 'g'), beginnings)
                 || query_row((content_words(

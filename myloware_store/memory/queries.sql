@@ -368,9 +368,7 @@ terms AS MATERIALIZED (
             THEN query_spellings(substring(term::text FROM '^''(.*)''$'))
         END) AS spelling
         WHERE (
-            WITH held AS MATERIALIZED (
-                SELECT FROM mem_docs AS m WHERE m.search @@ quote_literal(spelling)::tsquery AND {condition}
-            )
+            WITH held AS MATERIALIZED (SELECT FROM mem_docs WHERE search @@ quote_literal(spelling)::tsquery)
             SELECT EXISTS (SELECT FROM held)
         )
     ), term) AS term

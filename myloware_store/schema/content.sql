@@ -198,12 +198,16 @@ BEGIN
 END
 $$;
 
--- The words of a query and their other forms, with blanks between them. ABC is AB BC.
+-- The words of a query and their other forms, with blanks between them: e-mail is also email. ABC is AB BC.
 CREATE FUNCTION query_words(typed text) RETURNS text LANGUAGE plpgsql IMMUTABLE STRICT AS $$
 DECLARE
     unspaced CONSTANT text := '[' || unspaced_scripts() || ']';
     words text[] := content_words(typed);
+    hyphen CONSTANT text := '(?<=[A-Za-z])-+(?=[A-Za-z])';
 BEGIN
+    IF typed ~ hyphen THEN
+        words[2] := words[2] || ' ' || (content_words(regexp_replace(typed, hyphen, '', 'g')))[1];
+    END IF;
     RETURN words[2] || ' ' || regexp_replace(
         words[1], '(' || unspaced || '{2}) ' || unspaced || '(?!' || unspaced || ')', '\1', 'g'
     );
@@ -284,7 +288,7 @@ DECLARE
     words text := regexp_replace((content_words(typed))[1], '(' || unspaced || '{2}) ' || unspaced || '\s*$', '\1');
     asked tsquery := query_row(words, beginnings);
 BEGIN
-    IF typed ~ '[0-9]|[A-Za-z][-_./]+[A-Za-z]|[a-z][A-Z]' THEN
+    IF typed ~ '[0-9]|[A-Za-z][-_]+[A-Za-z]|[a-z][A-Z]' THEN
         asked := asked || query_row(replace(words, ' ', ''), beginnings)
             || query_row(regexp_replace(words, '([0-9]+|[a-z]+)', ' \1 ', 'g'), beginnings)
             || query_row((content_words(

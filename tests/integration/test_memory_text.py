@@ -356,6 +356,7 @@ def test_beginnings_and_parts_of_words(myloware: Store) -> None:
     assert ["compound", "other", "word"] == sorted(found(myloware, names, "gebü mahn", match="prefix"))
     assert "compound" == found(myloware, names, "gebü mahn", match="part")[0]
     assert [] == found(myloware, names, "xylophone", match="part")
+    assert {"word", "compound"} <= set(found(myloware, names, '"gebühr" eine', match="part"))
     with myloware.tenant("globex"):
         assert [] == found(myloware, names, "gebühr", match="part")
 
@@ -374,6 +375,17 @@ def test_a_word_is_found_by_each_of_its_beginnings_and_parts(myloware: Store, wo
         if word[:end] != "the":
             found = [hit.content for hit in myloware.memory.search_text(word[:end], match="part")]
             assert [f"about {word} in a row", f"super{word}"] == sorted(found), word[:end]
+
+
+def test_beginnings_leave_out_stop_words(myloware: Store) -> None:
+    """They are nothing that a document must have, or is found by."""
+    names = store(myloware, {"garden": "gardens and thyme", "theory": "a theory", "bare": "a bus"})
+    ((garden, score),) = [
+        (names[hit.id], hit.score) for hit in myloware.memory.search_text("a the gard", match="prefix")
+    ]
+    assert ("garden", True) == (garden, (score or 0) > 1)
+    assert ["theory"] == found(myloware, names, "theor", match="part")
+    assert [] == found(myloware, names, "buses", match="part", filter={"type": "CONTEXT"})
 
 
 def test_a_quoted_phrase_is_required(myloware: Store, names: dict[UUID, str]) -> None:
@@ -395,6 +407,8 @@ def test_a_quoted_phrase_is_required(myloware: Store, names: dict[UUID, str]) ->
         ("MAX_RETRY_COUNT maxRetryCount MaxRetryCount", "max retry count,max-retry-count,maxretrycount"),
         ("user_id userId UserID", "user id,userid,user-id"),
         ("parseHTTPResponse parse_http_response", "parse http response,parsehttpresponse"),
+        ("PDFReader PDF_READER", "pdf reader,pdf-reader,pdfreader"),
+        ("econnreset", "e-conn-reset,E_CONN_RESET,eConnReset"),
         ("Müller_Straße_Id MüllerStraßeId", "müller straße id,mullerstrasseid"),
     ],
 )
@@ -406,6 +420,13 @@ def test_an_identifier_without_digits_is_found_in_every_spelling(myloware: Store
             hits = myloware.memory.search_text(asked, k=1)
             assert [(doc, True)] == [(hit.id, (hit.score or 0) > 1) for hit in hits], (content, asked)
         myloware.memory.delete(doc)
+
+
+def test_what_is_no_identifier_is_not_joined_or_cut(myloware: Store) -> None:
+    """Short numbers with a decimal point, and the plural of an abbreviation."""
+    myloware.memory.upsert([{"type": "KNOWLEDGE", "content": "1.5 litres, 2,5 kg and the URLs"}])
+    assert all([] == myloware.memory.search_text(q) for q in ("15", "25", "ur", "ls", "u"))
+    assert all(myloware.memory.search_text(q) for q in ("1.5", "2,5", "urls"))
 
 
 def test_a_typing_error_is_one_whatever_documents_that_are_not_searched_hold(myloware: Store) -> None:
