@@ -30,7 +30,6 @@ from myloware_store.core.embedding import read_embedder
 from myloware_store.core.enums import MemDocType
 from myloware_store.core.errors import ConstraintViolation, InvalidInput, MemoryConflict, NotFound, StoreError
 from myloware_store.core.results import MemoryDoc, NewDoc
-from myloware_store.core.splitting import split_text
 from myloware_store.core.sql import queries_beside
 from myloware_store.core.values import MAX_TEXT_BYTES, dump_json, read_label, require_text, shown
 from myloware_store.core.vectors import as_embeddings, decode_binary, encode_literal, encode_text, encode_texts
@@ -272,7 +271,7 @@ class Memory(Repository):
         work_item_id: UUID | str | None = _UNCHANGED,
         expires_at: datetime | str | None = _UNCHANGED,
         if_unmodified_since: datetime | None = None,
-        chunk: Chunker = split_text,
+        chunk: Literal[True] | Chunker = True,
     ) -> MemoryDoc:
         """Change the given values of one document; the others stay as they are.
 
@@ -292,7 +291,8 @@ class Memory(Repository):
             expires_at: The time from which it is not found any more; None if it stays.
             if_unmodified_since: The `updated_at` of the document as it was read. Every change makes `updated_at` later,
                 so of two callers that read the same version only one changes it.
-            chunk: Cuts the new content of a document that is stored in chunks.
+            chunk: How to cut the new content of a document that is stored in chunks: a callable as for `upsert`, or
+                True for `split_text`. To store it whole again, `upsert` it.
 
         Returns:
             The document as it is now, without its vector.
@@ -306,7 +306,9 @@ class Memory(Repository):
         """
         wanted = as_uuid(doc_id, "doc_id")
         since = None if if_unmodified_since is None else as_time(if_unmodified_since, "if_unmodified_since")
-        chunker = as_chunker(chunk) or split_text
+        chunker = as_chunker(chunk)
+        if chunker is None:
+            raise InvalidInput("chunk: update cuts a document in chunks again; to store it whole, upsert it by its id")
         given = {
             "content": content,
             "type": type,
