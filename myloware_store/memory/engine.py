@@ -137,9 +137,11 @@ class Memory(Repository):
                 the same tenant, type and work item, whose embedding is at least this similar (cosine, 0 to 1) to that
                 of a new document. None (the default) looks for none. Each new document with an embedding costs a
                 search as by `similar`, which finds as many as the index's recall if it uses the index; batches of one
-                tenant wait for each other as with `content_hash`.
+                tenant wait for each other as with `content_hash`. Documents that are cut into chunks are neither
+                compared nor found.
             on_similar: For a document that has a near-duplicate: `skip` does not store it, `update` replaces the
-                most similar one by it (only with `on_conflict="update"`), `keep` stores both.
+                most similar one by it (only with `on_conflict="update"`), under the id of that one, even if the new
+                document has an id, `keep` stores both. Needs `min_similarity`.
             model: The model of the given embeddings, a name or None; by default the embedder's `name`.
             chunk: Whether to store long documents in chunks: True cuts them with `split_text`, a callable returns the
                 chunks of a text. The document keeps the whole content, the chunks have the embeddings. A document that
@@ -161,6 +163,8 @@ class Memory(Repository):
         by_content = as_choice(dedupe, ("id", "content_hash"), "dedupe") == "content_hash"
         near: NearDuplicates | None = None
         as_choice(on_similar, ("skip", "update", "keep"), "on_similar")
+        if min_similarity is None and on_similar != "skip":
+            raise InvalidInput(f"on_similar: {on_similar} needs min_similarity, from which on documents are similar")
         if min_similarity is not None:
             least = as_number(min_similarity, "min_similarity", least=0, most=1)
             if on_similar == "update" and on_conflict != "update":
