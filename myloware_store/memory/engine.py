@@ -437,7 +437,8 @@ class Memory(Repository):
         wanted = self._named_model(model)
         statement = _sql("missing_embeddings" if wanted is None else "missing_of_model")
         values = {"limit": most, "share": number, "shares": shares, "model": wanted}
-        sql = statement.format(doc_columns=_sql("doc_columns"), visible=_sql("visible"), in_share=_sql("in_share"))
+        pieces = {name: _sql(name) for name in ("doc_columns", "visible", "in_share")}
+        sql = statement.format(**pieces, models=_sql("models").format(condition="TRUE"))
         # The planner thinks that few documents are in a share, and that finding them takes long enough to compile.
         rows = self._db.execute_tuned({"jit": "off"}, sql, {"tenant": current_tenant(), **values})
         names = [column.name for column in rows.description]
@@ -549,6 +550,7 @@ class Memory(Repository):
             with_embedding: Whether to read the vectors of the hits, 6 KB each.
             model: The model of the vector: only embeddings of this model are compared with it, or only those without
                 a model's name (None). By default the embedder's `name`. Without a name, all embeddings are compared.
+                If there are embeddings of other models only, a `UserWarning` names these.
             per: Whether each chunk of a document is a hit, or only its best one: k documents then.
             worth: How much more new and important documents count. It ranks the 4 * k most similar, at least 50.
 
@@ -563,6 +565,23 @@ class Memory(Repository):
             return self._by_worth(worth, k, lambda n: self.similar(vector, k=n, per=per, **rest))
         if as_choice(per, _PER, "per") == "document":
             return search.per_document(k, lambda n: self.similar(vector, k=n, **rest))
+        hits = self._similar(vector, k=k, **rest)
+        if not hits:
+            self._warn_of_model(self._asked_model(model))
+        return hits or self._nothing(filter)
+
+    def _similar(
+        self,
+        vector: Any,
+        *,
+        k: int,
+        filter: Mapping[Any, Any] | None,  # noqa: A002  the settled name
+        min_similarity: float | None,
+        model: str | None,
+        mode: Literal["auto", "exact", "ann"] = "auto",
+        with_embedding: bool = False,
+    ) -> list[Hit]:
+        """Return the hits of `similar`, each chunk by itself."""
         count, condition = as_count(k, "k", most=search.MAX_HITS), _condition(filter)
         asked = self._asked_model(model)
         least = -1.0 if min_similarity is None else as_number(min_similarity, "min_similarity", least=-1, most=1)
@@ -600,8 +619,7 @@ class Memory(Repository):
                 similarity="1 - r.distance",
                 with_embedding=with_vectors,
             )
-        hits = search.find(self._db, statement, {**near.parameters, "furthest": furthest}, near.settings)
-        return _of_one_model(hits) or self._nothing(filter)
+        return _of_one_model(search.find(self._db, statement, {**near.parameters, "furthest": furthest}, near.settings))
 
     def mmr(
         self,
@@ -814,8 +832,10 @@ class Memory(Repository):
             "k1": text.K1,
             "b": text.B,
         }
-        hits = search.find(self._db, statement, values, near.settings)
-        return _of_one_model(hits) or self._nothing(filter)
+        hits = _of_one_model(search.find(self._db, statement, values, near.settings))
+        if vector_weight and all(hit.similarity is None for hit in hits):
+            self._warn_of_model(asked)
+        return hits or self._nothing(filter)
 
     def _by_worth(self, worth: Any, k: int, find: Callable[[int], list[Hit]]) -> list[Hit]:
         """Return the k hits that are worth most among more of them."""
@@ -953,7 +973,8 @@ class Memory(Repository):
     def _nearest(self, row: Row, vector: Any, least: float) -> UUID | None:
         """Return the most similar document of a row's tenant, type, item and model, if it is at least so similar."""
         same = {"tenant_id": row.tenant_id, "type": row.type, "work_item_id": row.item_id}
-        hits = self.similar(vector, k=_NEAREST, filter=same, min_similarity=least, model=row.model, per="document")
+        rest: dict[str, Any] = {"filter": same, "min_similarity": least, "model": row.model}
+        hits = search.per_document(_NEAREST, lambda n: self._similar(vector, k=n, **rest))
         return next((hit.id for hit in hits if hit.document_id is None), None)
 
     def _nothing(self, filter: Mapping[Any, Any] | None) -> builtins.list[Any]:  # noqa: A002  the settled name
@@ -969,6 +990,27 @@ class Memory(Repository):
                     stacklevel=3,
                 )
         return []
+
+    def _warn_of_model(self, asked: Any) -> None:
+        """Warn if there are no embeddings of the model that was searched for, but of others."""
+        if asked is ...:
+            return
+        every = _condition(None)
+        wanted = search.of_model(every, asked)
+        ((there,),) = self._rows(_sql("has_model").format(condition=wanted.sql), wanted.parameters, reads=True)
+        if there:
+            return
+        models = _sql("models").format(condition=every.sql)
+        others = self._rows(
+            _sql("some_models").format(models=models, condition=every.sql), every.parameters, reads=True
+        )
+        if others:
+            wrong = "without a model's name" if asked is None else f"of the model {asked!r}"
+            warnings.warn(
+                f"there is no embedding {wrong}, only of {_named(name for (name,) in others)}: pass the model of the"
+                " vector, model=..., or embed the documents again, memory.reembed()",
+                stacklevel=3,
+            )
 
     def _read_content(self, doc_id: UUID, values: dict[str, Any], chunker: Chunker) -> tuple[Row, Embeddings] | None:
         """Embed a new content, before the transaction: return its chunks if the document has any, else set its vector.
@@ -1019,9 +1061,14 @@ def _of_one_model(hits: list[Hit]) -> list[Hit]:
     """Return hits whose similarities can be compared, or raise InvalidInput."""
     models = {hit.embedding_model for hit in hits if hit.similarity is not None}
     if len(models) > 1:
-        named = ", ".join(sorted("one without a name" if model is None else repr(model) for model in models))
-        raise InvalidInput(f"model: the hits have embeddings of several models ({named}): name the vector's, model=...")
+        raise InvalidInput(
+            f"model: the hits have embeddings of several models ({_named(models)}): name the vector's, model=..."
+        )
     return hits
+
+
+def _named(models: Iterable[str | None]) -> str:
+    return ", ".join(sorted("one without a name" if model is None else repr(model) for model in models))
 
 
 def _as_doc(
