@@ -94,19 +94,24 @@ class Truncated:
 
     Args:
         embedder: The other embedder.
-        dimensions: How many numbers to keep, 1 to 1536.
+        dimensions: How many numbers to keep, 1 to 1536, and no more than there are.
 
     Attributes:
         name: The other's name, if it has one, with the number of dimensions: its whole vectors cannot be compared.
         dimensions: How many numbers are kept.
 
     Raises:
-        InvalidInput: `dimensions` is out of bounds, or the embedder's name is not a name.
+        InvalidInput: The embedder is not callable, its name is not a name, or `dimensions` is out of bounds.
     """
 
     def __init__(self, embedder: Callable[[Sequence[str]], Any], dimensions: int = DIMENSIONS) -> None:
+        if not callable(embedder):
+            raise InvalidInput(f"embedder: {type(embedder).__name__} is not callable")
         self._embedder = embedder
         self.dimensions = as_count(dimensions, "dimensions", most=DIMENSIONS)
+        there = getattr(embedder, "dimensions", None)
+        if isinstance(there, int) and there < dimensions:
+            raise InvalidInput(f"dimensions: {dimensions} numbers cannot be kept of the embedder's {there}")
         name = getattr(embedder, "name", None)
         self.name = None if name is None else as_name(f"{as_name(name, 'name')}:{dimensions}", "name")
 

@@ -86,8 +86,12 @@ def test_longer_vectors_are_truncated_when_asked(myloware_dsn: str) -> None:
             (stored,) = store.memory.get(store.memory.upsert([doc("a text")]), with_embedding=True)
             assert np.array_equal(long.of("a text")[:kept], np.asarray(stored.embedding)[:kept])
             assert stored.id == store.memory.similar(model(["a text"])[0])[0].id
-    with pytest.raises(InvalidInput, match="dimensions"):
-        Truncated(long, 3072)
+    wrong: list[Any] = [(long, 3072), (Model(dimensions=384), 768), (Model(dimensions=384),)]
+    for given in wrong:
+        with pytest.raises(InvalidInput, match="dimensions"):
+            Truncated(*given)
+    with pytest.raises(InvalidInput, match="embedder: str is not callable"):
+        Truncated("small")  # type: ignore[arg-type]
 
 
 OLD, NEW = Model("old"), Model("new")
