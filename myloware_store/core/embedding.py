@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
+import traceback
 import unicodedata
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMON_WORDS", "Embedder", "HashingEmbedder", "Truncated", "embed", "fold", "read_embedder"]
 
+_MAX_REASON = 200
 _Hashes: TypeAlias = NDArray[np.uint64]
 _Weights: TypeAlias = NDArray[np.float64]
 
@@ -145,7 +147,7 @@ def embed(embedder: Embedder, texts: Sequence[str]) -> Embeddings:
 
     Raises:
         InvalidVector: It returned something else, or a vector that cannot be compared.
-        StoreError: It raised an error, which is the cause (`__cause__`).
+        StoreError: It raised an error, which is the cause (`__cause__`); the message has its type and first line.
     """
     _, dimensions = read_embedder(embedder)
     try:
@@ -153,7 +155,8 @@ def embed(embedder: Embedder, texts: Sequence[str]) -> Embeddings:
     except StoreError:
         raise
     except Exception as error:
-        raise StoreError(f"the embedder failed: {type(error).__name__}") from error
+        (reason, *_) = "".join(traceback.format_exception_only(error)).splitlines()
+        raise StoreError(f"the embedder failed: {reason[:_MAX_REASON]}") from error
     if inspect.iscoroutine(given):
         given.close()
         raise InvalidVector("the embedder is an async function: use a plain one")

@@ -251,7 +251,7 @@ class Memory(Repository):
         return self._docs(_sql("get"), values, reads=True)
 
     def chunks(self, doc_id: UUID | str | MemoryDoc, *, with_embedding: bool = False) -> list[MemoryDoc]:
-        """Return the chunks of a document, in their order; none if it is not stored in chunks.
+        """Return the chunks of a document, in their order; none if it is not stored in chunks, or not there.
 
         Args:
             doc_id: The document.
