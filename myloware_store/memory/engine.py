@@ -630,6 +630,7 @@ class Memory(Repository):
         lam: float = 0.5,
         filter: Mapping[Any, Any] | None = None,  # noqa: A002  the settled name
         model: str | None = _OWN,
+        per: Literal["chunk", "document"] = "chunk",
     ) -> list[Hit]:
         """Return k documents that are similar to a vector and unlike each other, in the order they were chosen.
 
@@ -644,6 +645,7 @@ class Memory(Repository):
             lam: From 0 (as unlike each other as possible) to 1 (as similar to the vector as possible).
             filter: Which documents to search, in the language of filters.
             model: The model of the vector, as for `similar`.
+            per: Whether to choose among chunks, or among documents by their best chunks.
 
         Raises:
             InvalidVector: The vector cannot be compared.
@@ -653,7 +655,7 @@ class Memory(Repository):
         most = search.MAX_HITS
         fetched = max(4 * count, 20) if fetch_k is None else as_count(fetch_k, "fetch_k", least=count, most=most)
         weight = as_number(lam, "lam", least=0, most=1)
-        hits = self.similar(vector, k=fetched, filter=filter, with_embedding=True, model=model)
+        hits = self.similar(vector, k=fetched, filter=filter, with_embedding=True, model=model, per=per)
         if not hits:
             return []
         embeddings = np.stack([hit.embedding for hit in hits if hit.embedding is not None])

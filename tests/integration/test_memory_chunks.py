@@ -86,6 +86,7 @@ def test_a_search_returns_chunks_or_documents(store: Store) -> None:
     memory = store.memory
     searches: list[Any] = [
         lambda **given: memory.similar(vector, **given),
+        lambda **given: memory.mmr(vector, lam=1, **given),
         lambda **given: memory.search_text("late fee", **given),
         lambda **given: memory.hybrid(vector, "late fee", **given),
     ]
