@@ -109,7 +109,8 @@ def _recall(report: IndexStatus) -> str:
     if report.recall is None:
         return f"not measured; provisional {parameter}: {tuned}" if tuned else "not measured"
     return (
-        f"{report.recall:.3f} of the exact answer for {report.sample} queries on {_at(report.measured_at)}, target"
+        f"{'' if report.used else 'if searches used the index, '}{report.recall:.3f} of the exact answer for"
+        f" {report.sample} queries on {_at(report.measured_at)}, target"
         f" {report.target_recall:g}{f'; {parameter}: {tuned}' if tuned else ''}"
     )
 

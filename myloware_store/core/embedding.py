@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
+import traceback
 import unicodedata
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMON_WORDS", "Embedder", "HashingEmbedder", "Truncated", "embed", "fold", "read_embedder"]
 
+_MAX_REASON = 200
 _Hashes: TypeAlias = NDArray[np.uint64]
 _Weights: TypeAlias = NDArray[np.float64]
 
@@ -94,19 +96,24 @@ class Truncated:
 
     Args:
         embedder: The other embedder.
-        dimensions: How many numbers to keep, 1 to 1536.
+        dimensions: How many numbers to keep, 1 to 1536, and no more than there are.
 
     Attributes:
         name: The other's name, if it has one, with the number of dimensions: its whole vectors cannot be compared.
         dimensions: How many numbers are kept.
 
     Raises:
-        InvalidInput: `dimensions` is out of bounds, or the embedder's name is not a name.
+        InvalidInput: The embedder is not callable, its name is not a name, or `dimensions` is out of bounds.
     """
 
     def __init__(self, embedder: Callable[[Sequence[str]], Any], dimensions: int = DIMENSIONS) -> None:
+        if not callable(embedder):
+            raise InvalidInput(f"embedder: {type(embedder).__name__} is not callable")
         self._embedder = embedder
         self.dimensions = as_count(dimensions, "dimensions", most=DIMENSIONS)
+        there = getattr(embedder, "dimensions", None)
+        if isinstance(there, int) and there < dimensions:
+            raise InvalidInput(f"dimensions: {dimensions} numbers cannot be kept of the embedder's {there}")
         name = getattr(embedder, "name", None)
         self.name = None if name is None else as_name(f"{as_name(name, 'name')}:{dimensions}", "name")
 
@@ -140,7 +147,7 @@ def embed(embedder: Embedder, texts: Sequence[str]) -> Embeddings:
 
     Raises:
         InvalidVector: It returned something else, or a vector that cannot be compared.
-        StoreError: It raised an error, which is the cause (`__cause__`).
+        StoreError: It raised an error, which is the cause (`__cause__`); the message has its type and first line.
     """
     _, dimensions = read_embedder(embedder)
     try:
@@ -148,7 +155,8 @@ def embed(embedder: Embedder, texts: Sequence[str]) -> Embeddings:
     except StoreError:
         raise
     except Exception as error:
-        raise StoreError(f"the embedder failed: {type(error).__name__}") from error
+        (reason, *_) = "".join(traceback.format_exception_only(error)).splitlines()
+        raise StoreError(f"the embedder failed: {reason[:_MAX_REASON]}") from error
     if inspect.iscoroutine(given):
         given.close()
         raise InvalidVector("the embedder is an async function: use a plain one")

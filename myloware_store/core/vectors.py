@@ -79,7 +79,7 @@ def as_embedding(value: Any, name: str = "embedding", dimensions: int = DIMENSIO
     if raw.dtype.kind not in "iuf":
         raise InvalidVector(f"{name}: {type(value).__name__} is not a sequence of real numbers")
     if raw.shape not in {(DIMENSIONS,), (dimensions,)}:
-        raise InvalidVector(f"{name}: the shape is {raw.shape}, not ({DIMENSIONS},){_remedy(raw.shape)}")
+        raise InvalidVector(f"{name}: {_mistake(raw.shape, dimensions)}")
     raw = _padded(raw)
     with np.errstate(over="ignore"):
         vector: Embedding = np.ascontiguousarray(raw, dtype=np.float32)
@@ -194,10 +194,14 @@ def _padded(raw: NDArray[Any]) -> NDArray[Any]:
     return np.pad(raw, [(0, 0)] * (raw.ndim - 1) + [(0, missing)]) if missing else raw
 
 
-def _remedy(shape: tuple[int, ...]) -> str:
-    """Return how vectors of another length can be stored, for an error message."""
-    if len(shape) != 1 or not shape[0]:
-        return ""
+def _mistake(shape: tuple[int, ...], dimensions: int) -> str:
+    """Return what is wrong with a shape, and how such a vector can be stored, for an error message."""
+    if len(shape) != 1:
+        return f"the shape is {shape}, which is not one vector; of several, pass one, such as vectors[0]"
+    accepted = f"{DIMENSIONS}" if dimensions == DIMENSIONS else f"{DIMENSIONS} or the embedder's {dimensions}"
+    wrong = f"it has {shape[0]} numbers, not {accepted}"
+    if not shape[0]:
+        return wrong
     if shape[0] < DIMENSIONS:
-        return f"; open the store with an embedder that has `dimensions = {shape[0]}`, and zeros are appended"
-    return f"; {SHORTEN}"
+        return f"{wrong}; open the store with an embedder that has `dimensions = {shape[0]}`, and zeros are appended"
+    return f"{wrong}; {SHORTEN}"

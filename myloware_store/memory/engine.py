@@ -30,7 +30,6 @@ from myloware_store.core.embedding import read_embedder
 from myloware_store.core.enums import MemDocType
 from myloware_store.core.errors import ConstraintViolation, InvalidInput, MemoryConflict, NotFound, StoreError
 from myloware_store.core.results import MemoryDoc, NewDoc
-from myloware_store.core.splitting import split_text
 from myloware_store.core.sql import queries_beside
 from myloware_store.core.values import MAX_TEXT_BYTES, dump_json, read_label, require_text, shown
 from myloware_store.core.vectors import as_embeddings, decode_binary, encode_literal, encode_text, encode_texts
@@ -138,9 +137,11 @@ class Memory(Repository):
                 the same tenant, type and work item, whose embedding is at least this similar (cosine, 0 to 1) to that
                 of a new document. None (the default) looks for none. Each new document with an embedding costs a
                 search as by `similar`, which finds as many as the index's recall if it uses the index; batches of one
-                tenant wait for each other as with `content_hash`.
+                tenant wait for each other as with `content_hash`. Documents that are cut into chunks are neither
+                compared nor found.
             on_similar: For a document that has a near-duplicate: `skip` does not store it, `update` replaces the
-                most similar one by it (only with `on_conflict="update"`), `keep` stores both.
+                most similar one by it (only with `on_conflict="update"`), under the id of that one, even if the new
+                document has an id, `keep` stores both. Needs `min_similarity`.
             model: The model of the given embeddings, a name or None; by default the embedder's `name`.
             chunk: Whether to store long documents in chunks: True cuts them with `split_text`, a callable returns the
                 chunks of a text. The document keeps the whole content, the chunks have the embeddings. A document that
@@ -162,6 +163,8 @@ class Memory(Repository):
         by_content = as_choice(dedupe, ("id", "content_hash"), "dedupe") == "content_hash"
         near: NearDuplicates | None = None
         as_choice(on_similar, ("skip", "update", "keep"), "on_similar")
+        if min_similarity is None and on_similar != "skip":
+            raise InvalidInput(f"on_similar: {on_similar} needs min_similarity, from which on documents are similar")
         if min_similarity is not None:
             least = as_number(min_similarity, "min_similarity", least=0, most=1)
             if on_similar == "update" and on_conflict != "update":
@@ -248,7 +251,7 @@ class Memory(Repository):
         return self._docs(_sql("get"), values, reads=True)
 
     def chunks(self, doc_id: UUID | str | MemoryDoc, *, with_embedding: bool = False) -> list[MemoryDoc]:
-        """Return the chunks of a document, in their order; none if it is not stored in chunks.
+        """Return the chunks of a document, in their order; none if it is not stored in chunks, or not there.
 
         Args:
             doc_id: The document.
@@ -272,7 +275,7 @@ class Memory(Repository):
         work_item_id: UUID | str | None = _UNCHANGED,
         expires_at: datetime | str | None = _UNCHANGED,
         if_unmodified_since: datetime | None = None,
-        chunk: Chunker = split_text,
+        chunk: Literal[True] | Chunker = True,
     ) -> MemoryDoc:
         """Change the given values of one document; the others stay as they are.
 
@@ -292,7 +295,8 @@ class Memory(Repository):
             expires_at: The time from which it is not found any more; None if it stays.
             if_unmodified_since: The `updated_at` of the document as it was read. Every change makes `updated_at` later,
                 so of two callers that read the same version only one changes it.
-            chunk: Cuts the new content of a document that is stored in chunks.
+            chunk: How to cut the new content of a document that is stored in chunks: a callable as for `upsert`, or
+                True for `split_text`. To store it whole again, `upsert` it.
 
         Returns:
             The document as it is now, without its vector.
@@ -306,7 +310,9 @@ class Memory(Repository):
         """
         wanted = as_uuid(doc_id, "doc_id")
         since = None if if_unmodified_since is None else as_time(if_unmodified_since, "if_unmodified_since")
-        chunker = as_chunker(chunk) or split_text
+        chunker = as_chunker(chunk)
+        if chunker is None:
+            raise InvalidInput("chunk: update cuts a document in chunks again; to store it whole, upsert it by its id")
         given = {
             "content": content,
             "type": type,
@@ -431,7 +437,8 @@ class Memory(Repository):
         wanted = self._named_model(model)
         statement = _sql("missing_embeddings" if wanted is None else "missing_of_model")
         values = {"limit": most, "share": number, "shares": shares, "model": wanted}
-        sql = statement.format(doc_columns=_sql("doc_columns"), visible=_sql("visible"), in_share=_sql("in_share"))
+        pieces = {name: _sql(name) for name in ("doc_columns", "visible", "in_share")}
+        sql = statement.format(**pieces, models=_sql("models").format(condition="TRUE"))
         # The planner thinks that few documents are in a share, and that finding them takes long enough to compile.
         rows = self._db.execute_tuned({"jit": "off"}, sql, {"tenant": current_tenant(), **values})
         names = [column.name for column in rows.description]
@@ -543,6 +550,7 @@ class Memory(Repository):
             with_embedding: Whether to read the vectors of the hits, 6 KB each.
             model: The model of the vector: only embeddings of this model are compared with it, or only those without
                 a model's name (None). By default the embedder's `name`. Without a name, all embeddings are compared.
+                If there are embeddings of other models only, a `UserWarning` names these.
             per: Whether each chunk of a document is a hit, or only its best one: k documents then.
             worth: How much more new and important documents count. It ranks the 4 * k most similar, at least 50.
 
@@ -557,6 +565,23 @@ class Memory(Repository):
             return self._by_worth(worth, k, lambda n: self.similar(vector, k=n, per=per, **rest))
         if as_choice(per, _PER, "per") == "document":
             return search.per_document(k, lambda n: self.similar(vector, k=n, **rest))
+        hits = self._similar(vector, k=k, **rest)
+        if not hits:
+            self._warn_of_model(self._asked_model(model))
+        return hits or self._nothing(filter)
+
+    def _similar(
+        self,
+        vector: Any,
+        *,
+        k: int,
+        filter: Mapping[Any, Any] | None,  # noqa: A002  the settled name
+        min_similarity: float | None,
+        model: str | None,
+        mode: Literal["auto", "exact", "ann"] = "auto",
+        with_embedding: bool = False,
+    ) -> list[Hit]:
+        """Return the hits of `similar`, each chunk by itself."""
         count, condition = as_count(k, "k", most=search.MAX_HITS), _condition(filter)
         asked = self._asked_model(model)
         least = -1.0 if min_similarity is None else as_number(min_similarity, "min_similarity", least=-1, most=1)
@@ -594,8 +619,7 @@ class Memory(Repository):
                 similarity="1 - r.distance",
                 with_embedding=with_vectors,
             )
-        hits = search.find(self._db, statement, {**near.parameters, "furthest": furthest}, near.settings)
-        return _of_one_model(hits) or self._nothing(filter)
+        return _of_one_model(search.find(self._db, statement, {**near.parameters, "furthest": furthest}, near.settings))
 
     def mmr(
         self,
@@ -606,6 +630,7 @@ class Memory(Repository):
         lam: float = 0.5,
         filter: Mapping[Any, Any] | None = None,  # noqa: A002  the settled name
         model: str | None = _OWN,
+        per: Literal["chunk", "document"] = "chunk",
     ) -> list[Hit]:
         """Return k documents that are similar to a vector and unlike each other, in the order they were chosen.
 
@@ -620,6 +645,7 @@ class Memory(Repository):
             lam: From 0 (as unlike each other as possible) to 1 (as similar to the vector as possible).
             filter: Which documents to search, in the language of filters.
             model: The model of the vector, as for `similar`.
+            per: Whether to choose among chunks, or among documents by their best chunks.
 
         Raises:
             InvalidVector: The vector cannot be compared.
@@ -629,7 +655,7 @@ class Memory(Repository):
         most = search.MAX_HITS
         fetched = max(4 * count, 20) if fetch_k is None else as_count(fetch_k, "fetch_k", least=count, most=most)
         weight = as_number(lam, "lam", least=0, most=1)
-        hits = self.similar(vector, k=fetched, filter=filter, with_embedding=True, model=model)
+        hits = self.similar(vector, k=fetched, filter=filter, with_embedding=True, model=model, per=per)
         if not hits:
             return []
         embeddings = np.stack([hit.embedding for hit in hits if hit.embedding is not None])
@@ -811,8 +837,10 @@ class Memory(Repository):
             "k1": text.K1,
             "b": text.B,
         }
-        hits = search.find(self._db, statement, values, near.settings)
-        return _of_one_model(hits) or self._nothing(filter)
+        hits = _of_one_model(search.find(self._db, statement, values, near.settings))
+        if vector_weight and all(hit.similarity is None for hit in hits):
+            self._warn_of_model(asked)
+        return hits or self._nothing(filter)
 
     def _by_worth(self, worth: Any, k: int, find: Callable[[int], list[Hit]]) -> list[Hit]:
         """Return the k hits that are worth most among more of them."""
@@ -950,7 +978,8 @@ class Memory(Repository):
     def _nearest(self, row: Row, vector: Any, least: float) -> UUID | None:
         """Return the most similar document of a row's tenant, type, item and model, if it is at least so similar."""
         same = {"tenant_id": row.tenant_id, "type": row.type, "work_item_id": row.item_id}
-        hits = self.similar(vector, k=_NEAREST, filter=same, min_similarity=least, model=row.model, per="document")
+        rest: dict[str, Any] = {"filter": same, "min_similarity": least, "model": row.model}
+        hits = search.per_document(_NEAREST, lambda n: self._similar(vector, k=n, **rest))
         return next((hit.id for hit in hits if hit.document_id is None), None)
 
     def _nothing(self, filter: Mapping[Any, Any] | None) -> builtins.list[Any]:  # noqa: A002  the settled name
@@ -966,6 +995,27 @@ class Memory(Repository):
                     stacklevel=3,
                 )
         return []
+
+    def _warn_of_model(self, asked: Any) -> None:
+        """Warn if there are no embeddings of the model that was searched for, but of others."""
+        if asked is ...:
+            return
+        every = _condition(None)
+        wanted = search.of_model(every, asked)
+        ((there,),) = self._rows(_sql("has_model").format(condition=wanted.sql), wanted.parameters, reads=True)
+        if there:
+            return
+        models = _sql("models").format(condition=every.sql)
+        others = self._rows(
+            _sql("some_models").format(models=models, condition=every.sql), every.parameters, reads=True
+        )
+        if others:
+            wrong = "without a model's name" if asked is None else f"of the model {asked!r}"
+            warnings.warn(
+                f"there is no embedding {wrong}, only of {_named(name for (name,) in others)}: pass the model of the"
+                " vector, model=..., or embed the documents again, memory.reembed()",
+                stacklevel=3,
+            )
 
     def _read_content(self, doc_id: UUID, values: dict[str, Any], chunker: Chunker) -> tuple[Row, Embeddings] | None:
         """Embed a new content, before the transaction: return its chunks if the document has any, else set its vector.
@@ -1016,9 +1066,14 @@ def _of_one_model(hits: list[Hit]) -> list[Hit]:
     """Return hits whose similarities can be compared, or raise InvalidInput."""
     models = {hit.embedding_model for hit in hits if hit.similarity is not None}
     if len(models) > 1:
-        named = ", ".join(sorted("one without a name" if model is None else repr(model) for model in models))
-        raise InvalidInput(f"model: the hits have embeddings of several models ({named}): name the vector's, model=...")
+        raise InvalidInput(
+            f"model: the hits have embeddings of several models ({_named(models)}): name the vector's, model=..."
+        )
     return hits
+
+
+def _named(models: Iterable[str | None]) -> str:
+    return ", ".join(sorted("one without a name" if model is None else repr(model) for model in models))
 
 
 def _as_doc(

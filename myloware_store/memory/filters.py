@@ -2,11 +2,12 @@
 
 A filter maps keys to conditions, all of which must hold: `{"type": "CONTEXT", "metadata.amount": {"gt": 10}}`.
 
-- Keys: `type`, `work_item_id`, `created_at`, `tenant_id` and `metadata.<path>`, whose path consists of object keys. If
-  one of them holds a dot, the path is a tuple: `("metadata", "dc.title")`.
+- Keys: `type`, `work_item_id`, `created_at`, `updated_at`, `expires_at`, `embedding_model`, `tenant_id` and
+  `metadata.<path>`, whose path consists of object keys. If one of them holds a dot, the path is a tuple:
+  `("metadata", "dc.title")`.
 - Conditions: a value (`eq`), a list (`in`), or a mapping of operators that must all hold: `eq`, `ne`, `gt`, `gte`,
-  `lt`, `lte`, `in`, `exists`, and on metadata `contains`, `any`, `all`. `created_at` takes aware datetimes or ISO texts
-  with an offset; `type`, `work_item_id` and `tenant_id` have no order.
+  `lt`, `lte`, `in`, `exists`, and on metadata `contains`, `any`, `all`. The times are compared with aware datetimes or
+  ISO texts with an offset; the other columns have no order. A time in the metadata is text.
 - `and` and `or` take a list of filters, `not` takes one.
 
 Every filter is true or false for every document, and `not` is its complement. So `ne` is exactly not `eq`, and true if
@@ -20,6 +21,7 @@ value, `any` if it holds one of the values, `all` if it holds all of them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any
 
 import attrs
@@ -43,8 +45,16 @@ TEXT_CHARS = 200
 _TRUE, _FALSE = "TRUE", "FALSE"
 _ORDERS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 _OPERATORS = ("eq", "ne", *_ORDERS, "in", "exists", "contains", "any", "all")
-# The types of the columns. Only work_item_id can be null.
-_COLUMNS = {"type": "mem_doc_type", "work_item_id": "uuid", "created_at": "timestamptz", "tenant_id": "text"}
+# The types of the columns.
+_COLUMNS = {
+    "type": "mem_doc_type",
+    "work_item_id": "uuid",
+    "created_at": "timestamptz",
+    "updated_at": "timestamptz",
+    "expires_at": "timestamptz",
+    "embedding_model": "text",
+    "tenant_id": "text",
+}
 _METADATA = "metadata."
 
 
@@ -159,7 +169,8 @@ class _Compiler:
             target = _Path(self, key, key[1:], name)
         else:
             known = ", ".join((*_COLUMNS, "metadata.<path>", "(metadata, key, ...)", "and", "or", "not"))
-            raise InvalidInput(f"{name}: unknown key {shown(key)}; the keys are {known}")
+            way = '; write metadata.a for {"metadata": {"a": ...}}' if key == "metadata" else ""
+            raise InvalidInput(f"{name}: unknown key {shown(key)}; the keys are {known}{way}")
         parts = [
             _negated(part) if negate is not negated else part
             for part, negate in (self._operation(target, *one) for one in _operations(target.name, value))
@@ -228,7 +239,7 @@ class _Column:
         return [f"{self._sql} = ANY ({self._compiler.bind(sent)}::{kind}[])"]
 
     def ordered(self, operator: str, value: Any) -> str:
-        if self._key != "created_at":
+        if _COLUMNS[self._key] != "timestamptz":
             raise InvalidInput(f"{self.name}: it has no order; its operators are eq, ne, in and exists")
         self._compiler.spend(1)
         return f"{self._sql} {operator} {self._compiler.bind(self._value(value))}::timestamptz"
@@ -242,7 +253,7 @@ class _Column:
             return as_enum(value, MemDocType, self.name).value
         if self._key == "work_item_id":
             return str(as_uuid(value, self.name))
-        if self._key == "tenant_id":
+        if _COLUMNS[self._key] == "text":
             return require_text(value, self.name, max_chars=MAX_NAME_CHARS)
         return as_time(value, self.name)
 
@@ -300,7 +311,8 @@ class _Path:
 
     def _scalar(self, value: Any) -> str:
         if not isinstance(value, str | int | float):
-            raise InvalidInput(f"{self.name}: {shown(value)} is neither text, a number nor a boolean")
+            way = "; write a time as the ISO text that is stored" if isinstance(value, date) else ""
+            raise InvalidInput(f"{self.name}: {shown(value)} is neither text, a number nor a boolean{way}")
         return dump_json(value, self.name, max_bytes=_MAX_BYTES)
 
 
@@ -310,7 +322,8 @@ def _operations(name: str, value: Any) -> list[tuple[str, Any]]:
         unknown = [shown(operator) for operator in value if operator not in _OPERATORS]
         if unknown or not value:
             wrong = f"unknown operator {', '.join(unknown)}" if unknown else "no operator"
-            raise InvalidInput(f"{name}: {wrong}; the operators are {', '.join(_OPERATORS)}")
+            way = '; for {"metadata.a": {"b": ...}} write metadata.a.b' if "metadata" in name else ""
+            raise InvalidInput(f"{name}: {wrong}; the operators are {', '.join(_OPERATORS)}{way}")
         return list(value.items())
     if isinstance(value, list | tuple | set | frozenset):
         return [("in", value)]

@@ -87,17 +87,32 @@ WHERE m.embedding IS NULL AND m.chunk_no IS DISTINCT FROM 0 AND {visible} AND {i
 ORDER BY m.created_at, m.id
 LIMIT %(limit)s
 
--- name: missing_of_model
--- Indexes: mem_docs_missing_embedding_idx, and mem_docs_embedding_model_idx, which also finds each next model, so that a
--- million documents of the asked one are not read.
-WITH RECURSIVE models (name) AS (
-    SELECT min(embedding_model)::text FROM mem_docs WHERE embedding IS NOT NULL
+-- name: models
+-- Index: mem_docs_embedding_model_idx finds each next model, so that a million documents of one are not read.
+models (name) AS (
+    SELECT min(m.embedding_model)::text FROM mem_docs AS m WHERE m.embedding IS NOT NULL AND {condition}
     UNION ALL
     SELECT (
-        SELECT min(embedding_model)::text FROM mem_docs WHERE embedding IS NOT NULL AND embedding_model > models.name
+        SELECT min(m.embedding_model)::text FROM mem_docs AS m
+        WHERE m.embedding IS NOT NULL AND m.embedding_model > models.name AND {condition}
     )
     FROM models WHERE models.name IS NOT NULL
-),
+)
+
+-- name: has_model
+-- Index: mem_docs_embedding_model_idx.
+SELECT EXISTS (SELECT FROM mem_docs AS m WHERE m.embedding IS NOT NULL AND {condition})
+
+-- name: some_models
+WITH RECURSIVE {models}
+(SELECT name FROM models WHERE name IS NOT NULL LIMIT 10)
+UNION ALL
+SELECT NULL
+WHERE EXISTS (SELECT FROM mem_docs AS m WHERE m.embedding IS NOT NULL AND m.embedding_model IS NULL AND {condition})
+
+-- name: missing_of_model
+-- Indexes: mem_docs_missing_embedding_idx and mem_docs_embedding_model_idx.
+WITH RECURSIVE {models},
 missing AS MATERIALIZED (
     (
         SELECT m.id, m.created_at FROM mem_docs AS m

@@ -26,7 +26,8 @@ class Worth:
 
     The score of a hit is multiplied by `1 + recency * 0.5 ** (age / half_life)`, where `age` is the number of days
     since the document was created, and by `1 + importance * n`, where n is `metadata["importance"]`: a number from 0
-    to 1, and 0 if it is missing or something else. A similarity below 0 is divided by them.
+    to 1 (one beyond counts as the nearer bound), and 0 if it is missing or something else. A similarity below 0 is
+    divided by them.
 
     Attributes:
         half_life: Days after which recency counts half as much; 30 by default.

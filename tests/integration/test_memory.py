@@ -203,10 +203,10 @@ def test_an_embedder_that_fails_stores_nothing(myloware_dsn: str) -> None:
     """Its error is the cause of one typed error; one of the library's own comes as it is."""
 
     def fails(_: Any) -> Any:
-        raise TimeoutError("the model did not answer")
+        raise TimeoutError(f"the model did not answer: {'x' * 1_000}\nand more")
 
     with Store.open(myloware_dsn, embedder=fails) as store:
-        with pytest.raises(StoreError, match="TimeoutError") as caught:
+        with pytest.raises(StoreError, match=r"TimeoutError: the model did not answer: x{100,180}$") as caught:
             store.memory.upsert([{"type": "CONTEXT", "content": "x"}])
         assert isinstance(caught.value.__cause__, TimeoutError)
         assert MemDoc.select().count() == 0

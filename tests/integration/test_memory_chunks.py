@@ -86,6 +86,7 @@ def test_a_search_returns_chunks_or_documents(store: Store) -> None:
     memory = store.memory
     searches: list[Any] = [
         lambda **given: memory.similar(vector, **given),
+        lambda **given: memory.mmr(vector, lam=1, **given),
         lambda **given: memory.search_text("late fee", **given),
         lambda **given: memory.hybrid(vector, "late fee", **given),
     ]
@@ -132,7 +133,7 @@ def test_a_document_stored_or_updated_again_gets_other_chunks(store: Store) -> N
     changed = memory.update(long, content="One thing. Another thing.", chunk=partial(split_text, size=14, overlap=0))
     assert (0, ["One thing.", "Another thing."]) == (changed.chunk_no, texts(store, long))
     assert [] == memory.missing_embeddings()
-    memory.update(long, content=SHORT)
+    memory.update(long, content=SHORT, chunk=True)
     assert [SHORT] == texts(store, long)
     memory.upsert([doc(id=long)])
     (plain,) = memory.get(long)
@@ -165,6 +166,7 @@ def test_a_chunk_is_only_its_documents(store: Store) -> None:
         lambda: memory.update(chunk, content="other"),
         lambda: memory.update(long, embedding=vector),
         lambda: memory.update(long, content="x", embedding=vector),
+        lambda: memory.update(long, content="x", chunk=False),  # type: ignore[arg-type]
         lambda: memory.upsert([doc("other", id=chunk.id)]),
         lambda: memory.upsert([doc("other", id=chunk.id)], on_conflict="ignore"),
         lambda: memory.upsert([doc(embedding=vector)], chunk=by_sentence),

@@ -16,11 +16,16 @@ from myloware_store.memory.filters import Condition, compile_filter, scope
 from tests.conftest import ROUNDS
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-TENANTS = ("acme", "globex")
+TENANTS, MODELS = ("acme", "globex"), ("small", "large")
 _MISSING = object()
 INSERT = """
-INSERT INTO mem_docs (content, type, tenant_id, work_item_id, created_at, metadata)
-VALUES (%(content)s, %(type)s, %(tenant_id)s, %(work_item_id)s, %(created_at)s, %(metadata)s::jsonb)
+INSERT INTO mem_docs (
+    content, type, tenant_id, work_item_id, created_at, updated_at, expires_at, embedding_model, metadata
+)
+VALUES (
+    %(content)s, %(type)s, %(tenant_id)s, %(work_item_id)s, %(created_at)s, %(updated_at)s, %(expires_at)s,
+    %(embedding_model)s, %(metadata)s::jsonb
+)
 """
 
 
@@ -138,7 +143,9 @@ leaves = st.one_of(
     st.fixed_dictionaries({"type": plain(st.sampled_from([None, *(str(kind) for kind in MemDocType)]))}),
     st.fixed_dictionaries({"tenant_id": plain(st.sampled_from([None, *TENANTS]))}),
     st.fixed_dictionaries({"work_item_id": plain(st.sampled_from([None, *items]))}),
-    st.fixed_dictionaries({"created_at": plain(moments) | ordered(moments)}),
+    st.fixed_dictionaries({"embedding_model": plain(st.sampled_from([None, *MODELS]))}),
+    st.dictionaries(st.sampled_from(["created_at", "updated_at"]), plain(moments) | ordered(moments), min_size=1),
+    st.fixed_dictionaries({"expires_at": plain(moments | st.none()) | ordered(moments)}),
     st.dictionaries(paths, plain(scalars) | ordered(comparable) | listed(values), min_size=1, max_size=2),
 )
 filters = st.recursive(
@@ -157,6 +164,9 @@ documents = st.lists(
             "tenant_id": st.sampled_from(TENANTS),
             "work_item_id": st.sampled_from([None, *items]),
             "created_at": moments,
+            "updated_at": moments,
+            "expires_at": moments | st.none(),
+            "embedding_model": st.sampled_from([None, *MODELS]),
             "metadata": metadata,
         }
     ),
@@ -309,6 +319,11 @@ def holding_itself() -> dict[str, Any]:
         {"created_at": "yesterday"},
         {"created_at": {"gt": 5}},
         {"created_at": {"gt": None}},
+        {"expires_at": {"gt": None}},
+        {"updated_at": "yesterday"},
+        {"embedding_model": 5},
+        {"embedding_model": {"gt": "a"}},
+        {"embedding_model": {"contains": "a"}},
         {"and": {"type": "CONTEXT"}},
         {"or": "type"},
         {"or": [None]},
@@ -325,6 +340,21 @@ def test_what_is_no_filter_is_refused(bad: Any) -> None:
     """By one typed error."""
     with pytest.raises(InvalidInput, match=r"^filter\b"):
         compile_filter(bad)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "way"),
+    [
+        ({"metadata": {"a": 1}}, r"write metadata\.a"),
+        ({"metadata.a": {"b": 1}}, r"write metadata\.a\.b"),
+        ({"metadata.due": NOON}, "ISO"),
+        ({"metadata.due": {"gt": NOON.date()}}, "ISO"),
+    ],
+)
+def test_what_people_write_first_is_refused_with_the_way(wrong: Any, way: str) -> None:
+    """How a key inside an object and a time are written."""
+    with pytest.raises(InvalidInput, match=way):
+        compile_filter(wrong)
 
 
 def test_filters_up_to_the_bounds_compile() -> None:

@@ -86,8 +86,12 @@ def test_longer_vectors_are_truncated_when_asked(myloware_dsn: str) -> None:
             (stored,) = store.memory.get(store.memory.upsert([doc("a text")]), with_embedding=True)
             assert np.array_equal(long.of("a text")[:kept], np.asarray(stored.embedding)[:kept])
             assert stored.id == store.memory.similar(model(["a text"])[0])[0].id
-    with pytest.raises(InvalidInput, match="dimensions"):
-        Truncated(long, 3072)
+    wrong: list[Any] = [(long, 3072), (Model(dimensions=384), 768), (Model(dimensions=384),)]
+    for given in wrong:
+        with pytest.raises(InvalidInput, match="dimensions"):
+            Truncated(*given)
+    with pytest.raises(InvalidInput, match="embedder: str is not callable"):
+        Truncated("small")  # type: ignore[arg-type]
 
 
 OLD, NEW = Model("old"), Model("new")
@@ -156,7 +160,6 @@ def test_searches_compare_vectors_of_one_model(mixed: Store) -> None:
                 ):
                     assert {model} == {hit.embedding_model for hit in hits}
                     assert (min(k, 30), f"{model} 7") == (len(hits), hits[0].content)
-    assert [] == memory.similar(NEW.of("x"), model="none such") == memory.similar(NEW.of("x"), model=None)
     assert {"new"} == {hit.embedding_model for hit in memory.mmr(NEW.of("x"), k=40)}
 
 
@@ -166,6 +169,31 @@ def test_hybrid_finds_documents_of_other_models_by_their_text(mixed: Store) -> N
     assert {"new": False, "old": True} == {str(hit.embedding_model): hit.similarity is None for hit in hits}
     assert 30 == sum(hit.vector_rank is not None for hit in hits)
     assert "old 7" in {hit.content for hit in hits[:2]}
+
+
+def test_a_model_that_no_embedding_has_is_told(mixed: Store) -> None:
+    """With those that there are, whatever the search; text hits are still found."""
+    memory, vector = mixed.memory, NEW.of("new 7")
+    searches: list[Any] = [
+        lambda **given: memory.similar(vector, **given),
+        lambda **given: memory.similar(vector, per="document", **given),
+        lambda **given: memory.mmr(vector, **given),
+        lambda **given: memory.hybrid(vector, "old", **given),
+    ]
+    for search in searches:
+        for model in ("mew", None):
+            with pytest.warns(UserWarning, match=r"('mew'|model's name), only of 'new', 'old':"):
+                assert {None} >= {hit.similarity for hit in search(model=model)}
+        # What finds nothing for another reason says nothing.
+        assert [] == search(filter={"metadata.a": 1})
+        with mixed.tenant("acme"):
+            assert [] == search(model="mew")
+    assert [] != memory.hybrid(vector, "old", model="mew", weights=(0, 1))
+    with mixed.tenant("acme"):
+        memory.upsert([doc("unnamed", embedding=vector)], model=None, min_similarity=0.9)
+        memory.upsert([doc("of a third", embedding=vector)], model="third", min_similarity=0.9)
+        with pytest.warns(UserWarning, match="only of 'third', one without a name:"):
+            assert [] == memory.similar(vector)
 
 
 def test_nothing_mixes_silently_where_no_model_is_named(mixed: Store, myloware_dsn: str) -> None:

@@ -54,7 +54,8 @@ def test_a_near_duplicate_is_skipped_updated_or_kept(myloware: Store) -> None:
     ids = memory.upsert([near, far, bare], min_similarity=CLOSE)
     assert {"first": first, "far": ids[1], "bare": ids[2]} == stored()
     assert first == ids[0]
-    assert [first] == memory.upsert([{**near, "metadata": {"n": 1}}], min_similarity=CLOSE, on_similar="update")
+    named = {**near, "id": uuid.uuid4(), "metadata": {"n": 1}}
+    assert [first] == memory.upsert([named], min_similarity=CLOSE, on_similar="update")
     (now,) = memory.get(first, with_embedding=True)
     assert ("near", {"n": 1}) == (now.content, now.metadata)
     assert np.array_equal(turned(10), np.asarray(now.embedding))
@@ -168,6 +169,8 @@ def test_two_processes_store_one_of_two_near_duplicates(myloware: Store) -> None
         {"min_similarity": -0.1},
         {"min_similarity": True},
         {"on_similar": "ask"},
+        {"on_similar": "update"},
+        {"on_similar": "keep"},
         {"min_similarity": 0.9, "on_similar": "update", "on_conflict": "ignore"},
     ],
 )

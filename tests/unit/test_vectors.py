@@ -73,6 +73,23 @@ def test_a_vector_that_cannot_be_compared_is_refused(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("shape", "dimensions", "message"),
+    [
+        (384, 1536, r"384 numbers, not 1536; .*`dimensions = 384`"),
+        (384, 768, r"384 numbers, not 1536 or the embedder's 768; .*`dimensions = 384`"),
+        (3072, 768, r"3072 numbers, not 1536 or the embedder's 768; .*`Truncated"),
+        (0, 1536, r"0 numbers, not 1536$"),
+        ((1, 1536), 1536, r"the shape is \(1, 1536\).* one vector.*\[0\]"),
+        ((), 1536, r"the shape is \(\).* one vector"),
+    ],
+)
+def test_a_wrong_length_is_told_with_the_right_ones(shape: Any, dimensions: int, message: str) -> None:
+    """And with the way to store such a vector."""
+    with pytest.raises(InvalidVector, match=rf"^vector: .*{message}"):
+        as_embedding(np.ones(shape), "vector", dimensions)
+
+
+@pytest.mark.parametrize(
     "value",
     [[1] * DIMENSIONS, (1.0,) * DIMENSIONS, ONES.astype(np.float16), ONES.astype(np.int8), Vector(ONES), ONES[::-1]],
 )

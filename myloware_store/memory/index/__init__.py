@@ -132,8 +132,9 @@ class MemoryIndex:
         return self._made(method, f"{method} was asked for", "swap", progress)
 
     def measure_recall(self, sample: int | None = None, *, progress: Progress | None = None) -> RecallMeasurement:
-        """Measure the recall of searches for the 10 nearest rows, and store it with the index.
+        """Measure the recall of searches for the 10 nearest rows through the index, and store it with the index.
 
+        It may be low if no search uses the index (`status().used`), as in a small memory: searches are exact then.
         Queries are stored vectors with noise added. The exact answers take one pass over the table.
 
         Args:
@@ -251,7 +252,8 @@ class MemoryIndex:
         )
         record(session, measured)
         self._states.refresh()
-        tuned = f" with {PARAMETERS[state.method or '']} = {tunings[0][1]}" if met else ", below the target"
+        missed = ", below the target: searches stay exact"
+        tuned = f" with {PARAMETERS[state.method or '']} = {tunings[0][1]}" if met else missed
         actions.append(f"measured a recall of {recall:.3f} at k = {KS[0]}{tuned}")
         return met
 

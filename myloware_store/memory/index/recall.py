@@ -123,8 +123,9 @@ def calibrate(
 
     The target is met if the recall of every group is above it with a confidence of 95 % (one-sided). With a larger
     tuning a search finds no less, so a query that found everything is not asked again. The others are asked in the
-    order of how little they found, until the target is out of reach even if the rest found everything. Half of the
-    queries are enough for k above 10, where they differ less.
+    order of how little they found, until the target is out of reach even if the rest found everything. If the largest
+    tuning misses it, all are asked again for the recall. Half of the queries are enough for k above 10, where they
+    differ less.
 
     Args:
         database: The database, outside of a transaction.
@@ -163,11 +164,13 @@ def calibrate(
                 if not all(reaches(*one, k, done) for one, done in zip(asked, fresh, strict=True)):
                     break
                 met[k] = tuning
-        if KS[0] not in met or met[KS[0]] == tuning:
+        if met.get(KS[0]) == tuning:
             recall = min(_score([_share(*one, KS[0]) for one in zip(*two, strict=True)]).recall for two in asked)
         if len(met) == len(KS):
             break
-    return tuple(met.items()), recall
+    alone = attrs.evolve(state, fresh_since=None)
+    missed = (score(database, alone, group, tuning, KS[0]).recall for group, _ in asked)
+    return tuple(met.items()), recall if met else min(missed)
 
 
 def score(database: StoreDatabase, state: IndexState, queries: Sequence[Query], tuning: int, k: int) -> Score:

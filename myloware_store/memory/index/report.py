@@ -86,7 +86,7 @@ class IndexChange:
 
 @attrs.frozen(slots=False)
 class RecallMeasurement:
-    """The share of the exact answers that searches through the index find.
+    """The share of the exact answers that searches through the index find, whether searches use it or not.
 
     Attributes:
         k: How many rows were searched for.

@@ -13,7 +13,7 @@ from myloware_store.core.sql import queries_beside
 from myloware_store.core.vectors import decode_text
 from myloware_store.memory.index import recall
 from myloware_store.memory.index.build import find_leftovers, record
-from myloware_store.memory.index.state import METHODS, IndexStates, read_state
+from myloware_store.memory.index.state import METHODS, IndexStates, most_probes, read_state
 
 if TYPE_CHECKING:
     from myloware_store.memory.index.state import Method
@@ -94,6 +94,19 @@ def test_queries_to_measure_with_lie_where_documents_do(myloware: Store, corpus:
     unit = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
     true = np.sort(1 - unit @ (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).T, axis=1)[:, :10]
     np.testing.assert_allclose([query.nearest for query in queries], true, atol=1e-6)
+
+
+def test_a_missed_target_comes_with_the_recall_of_all_queries(myloware: Store, corpus: Corpus) -> None:
+    """Also of those that were not asked any more when the target was out of reach: they did not find nothing."""
+    corpus.load(myloware.db, corpus.clustered(50))
+    myloware.memory.index.rebuild()
+    state = read_state(myloware.db)
+    (queries,) = recall.draw(myloware.db, 20, lambda _: None)
+
+    tunings, measured = recall.calibrate(myloware.db, state, [queries], 1.0)
+    assert tunings == ()
+    most = most_probes(state.lists or 0)
+    assert recall.score(myloware.db, state, queries, most, recall.KS[0]).recall == pytest.approx(measured)
 
 
 @pytest.mark.parametrize("filter_", [None, {"type": "CONTEXT"}])
