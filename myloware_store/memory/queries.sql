@@ -100,8 +100,10 @@ models (name) AS (
 )
 
 -- name: has_model
--- Index: mem_docs_embedding_model_idx.
-SELECT EXISTS (SELECT FROM mem_docs AS m WHERE m.embedding IS NOT NULL AND {condition})
+-- Index: mem_docs_embedding_model_idx, or one of the tenant. It is read as far as its first row, but planned as if it were
+-- read whole, so that a tenant without documents is not looked for among those of all.
+WITH of_model AS MATERIALIZED (SELECT FROM mem_docs AS m WHERE m.embedding IS NOT NULL AND {condition})
+SELECT EXISTS (SELECT FROM of_model)
 
 -- name: some_models
 WITH RECURSIVE {models}
