@@ -48,6 +48,27 @@ class Raw:
         return found[1] if found else "none"
 
 
+class Steps:
+    """Is the `progress` of a call, and tells how long each of its steps took."""
+
+    def __init__(self) -> None:
+        self._begun: list[tuple[str, float]] = []
+
+    def __call__(self, what: str, *_: object) -> None:
+        """Note that a step goes on, or that another one begins."""
+        step = what.partition(":")[0]
+        if not self._begun or self._begun[-1][0] != step:
+            self._begun.append((step, time.monotonic()))
+
+    def seconds(self) -> dict[str, float]:
+        """Return the seconds of each step until now, in the order in which they began."""
+        ends = [moment for _, moment in self._begun[1:]] + [time.monotonic()]
+        taken: dict[str, float] = {}
+        for (step, begin), end in zip(self._begun, ends, strict=True):
+            taken[step] = taken.get(step, 0.0) + end - begin
+        return taken
+
+
 @dataclass(frozen=True)
 class Bench:
     """What every part of a run needs.

@@ -45,7 +45,8 @@ WITH near AS MATERIALIZED (
 SELECT {COLUMNS}, 1 - distance FROM near ORDER BY distance + 0, id
 """
 
-# What holds all the words, ranked by any of them and by how long a text is: what `search_text` ranks by.
+# What holds all the words, ranked by any of them and by how long a text is: what the server has itself. `hybrid` ranks
+# by BM25.
 TEXT_LEG = """
 SELECT id, ts_rank(search, to_tsquery('english', %(any_word)s), 33) AS rank
 FROM mem_docs

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.memory.bench import Bench, timed
+from benchmarks.memory.bench import Bench, Steps, timed
 from benchmarks.memory.corpus import TOPICS, VOCABULARY, Corpus, Vectors, draw, row_id, row_number
 from benchmarks.memory.unasked import STATE_KEPT
 from myloware_store import Store
@@ -100,25 +100,18 @@ def million(bench: Bench, rows: int) -> dict[str, Any]:
 
 def _index(store: Store, method: Method, nearest: NDArray[np.int64], queries: Vectors) -> dict[str, Any]:
     """Build an index and search through it."""
-    memory, begin = store.memory, time.monotonic()
-    steps: list[tuple[str, float]] = []
+    memory, begin, steps = store.memory, time.monotonic(), Steps()
 
-    def progress(what: str, *_: object) -> None:
-        now, step = time.monotonic(), what.partition(":")[0]
-        if not steps or steps[-1][0] != step:
-            steps.append((step, now))
-        if now > begin + _PATIENCE:
+    def progress(what: str, *rest: object) -> None:
+        steps(what, *rest)
+        if time.monotonic() > begin + _PATIENCE:
             raise TimeoutError
 
     try:
         memory.index.swap(method, progress=progress)
     except TimeoutError:
-        return {"method": method, "given_up_s": time.monotonic() - begin, "at": steps[-1][0]}
-    status, end = memory.index.status(), time.monotonic()
-    times = [moment for _, moment in steps[1:]] + [end]
-    parts: dict[str, float] = {}
-    for (what, start), stop in zip(steps, times, strict=True):
-        parts[what] = parts.get(what, 0.0) + stop - start
+        return {"method": method, "given_up_s": time.monotonic() - begin, "at": [*steps.seconds()][-1]}
+    end, parts, status = time.monotonic(), steps.seconds(), memory.index.status()
     time.sleep(STATE_KEPT)
     for query in queries:  # the index comes into the cache
         memory.similar(query)

@@ -12,7 +12,7 @@ from unittest import mock
 
 import numpy as np
 
-from benchmarks.memory.bench import Bench, paired
+from benchmarks.memory.bench import Bench, Steps, paired
 from benchmarks.memory.corpus import TOPICS, Corpus, Truth, draw, row_number
 from myloware_store import Store
 from myloware_store.db.database import StoreDatabase
@@ -45,9 +45,9 @@ def unasked(_bench: Bench, rows: int) -> dict[str, Any]:
             while store.memory.index.status().stale and time.monotonic() < loaded + _PATIENCE:
                 time.sleep(0.5)
             found["seconds"] = time.monotonic() - loaded
-            steps: list[tuple[str, float]] = []
-            large.index.ensure(progress=lambda what, *_: steps.append((what.split(":")[0], time.monotonic())))
-            found["measuring"] = _measuring(steps, time.monotonic())
+            steps = Steps()
+            large.index.ensure(progress=steps)
+            found["measuring"] = _measuring(steps.seconds())
             time.sleep(STATE_KEPT)
             found["later"] = paired(store.memory.similar, large.similar, list(queries))
             truth = Truth(corpus.vectors, queries)
@@ -59,13 +59,10 @@ def unasked(_bench: Bench, rows: int) -> dict[str, Any]:
     return found
 
 
-def _measuring(steps: list[tuple[str, float]], end: float) -> float:
+def _measuring(seconds: dict[str, float]) -> float:
     """Return how much longer everything else took than building."""
-    times = [moment for _, moment in steps[1:]] + [end]
-    building = sum(
-        until - begin for (what, begin), until in zip(steps, times, strict=True) if what.startswith("Building")
-    )
-    return (end - steps[0][1] - building) / building
+    building = sum(taken for step, taken in seconds.items() if step.startswith("Building"))
+    return sum(seconds.values()) / building - 1
 
 
 @contextmanager
