@@ -442,7 +442,7 @@ FUNCTIONS = (
                 ERRCODE = 'foreign_key_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = 'mem_docs_document_id_fkey',
                 MESSAGE = 'the document of a chunk does not exist in its tenant';
         END IF;
-        RETURN NEW;
+        RETURN NULL;
     END
     $$
     """,
@@ -1595,7 +1595,7 @@ TRIGGERS = (
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()
     """,
     """
-    CREATE TRIGGER mem_docs_guard BEFORE INSERT OR UPDATE OF tenant_id, document_id ON mem_docs
+    CREATE TRIGGER mem_docs_guard AFTER INSERT OR UPDATE OF tenant_id, document_id ON mem_docs
     FOR EACH ROW WHEN (NEW.document_id IS NOT NULL) EXECUTE FUNCTION mem_docs_guard()
     """,
 )
