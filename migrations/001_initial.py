@@ -1253,7 +1253,7 @@ TABLES = (
         chunk_no integer,
         content_hash bytea GENERATED ALWAYS AS (content_sha256(content)) STORED,
         search tsvector GENERATED ALWAYS AS (content_search(content)) STORED,
-        updated_at timestamptz NOT NULL DEFAULT now(),
+        updated_at timestamptz NOT NULL DEFAULT statement_timestamp(),
         CONSTRAINT mem_docs_work_item_id_fkey FOREIGN KEY (tenant_id, work_item_id)
             REFERENCES work_items (tenant_id, id) ON DELETE CASCADE,
         CONSTRAINT mem_docs_document_id_fkey FOREIGN KEY (document_id)
