@@ -1002,7 +1002,8 @@ class Memory(Repository):
         if mode == "exact":
             return None
         state = self._index_states.get()
-        return state if state.usable or (mode == "ann" and state.valid) else None
+        good = state.usable and not state.row_security
+        return state if good or (mode == "ann" and state.valid) else None
 
 
 def _condition(filter: Mapping[Any, Any] | None) -> Condition:  # noqa: A002  the settled name

@@ -249,6 +249,9 @@ DROP TABLE pg_temp.copied_mem_docs
 -- name: may_create_tables
 SELECT has_database_privilege(current_database(), 'TEMPORARY')
 
+-- name: row_security
+SELECT row_security_active('mem_docs')
+
 -- name: item_tenants
 -- Index: the primary key.
 SELECT id, tenant_id FROM work_items

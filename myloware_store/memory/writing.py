@@ -51,7 +51,7 @@ class Writing(Repository):
         self._assign_tenants(batch.rows)
         columns = _sql("stored_columns")
         try:
-            if may_copy():
+            if may_copy() and not self._is("row_security"):  # under which a table has no COPY FROM
                 self._db.copy(_sql("copy").format(table="mem_docs", stored_columns=columns), BytesIO(pack(batch)))
             else:
                 insert = _sql("load").format(stored_columns=columns, given=_sql("given"))
@@ -195,7 +195,7 @@ class Writing(Repository):
         """Insert or update the documents, and return which were written, and whether they have, or had, chunks."""
         action = _sql("on_conflict_update") + ("" if on_conflict == "update" else f"\n{_sql('on_conflict_keep')}")
         columns = _sql("stored_columns")
-        if len(batch.rows) < COPY_ROWS or not may_copy() or not self._may_create_tables():
+        if len(batch.rows) < COPY_ROWS or not may_copy() or not self._is("may_create_tables"):
             sql = _sql("upsert").format(stored_columns=columns, source=_sql("given"), action=action)
             return {row_id: chunked for part in cut(batch) for row_id, chunked in self._rows(sql, part.arrays())}
         self._db.execute_sql(_sql("create_copied").format(stored_columns=columns))
@@ -208,9 +208,9 @@ class Writing(Repository):
         self._db.execute_sql(_sql("drop_copied"))
         return dict(written)
 
-    def _may_create_tables(self) -> bool:
-        ((may,),) = self._rows(_sql("may_create_tables"), {})
-        return bool(may)
+    def _is(self, question: str) -> bool:
+        ((answer,),) = self._rows(_sql(question), {})
+        return bool(answer)
 
 
 def _taken(batch: Batch, error: ConstraintViolation) -> str:

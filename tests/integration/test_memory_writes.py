@@ -315,6 +315,18 @@ def test_a_role_without_temporary_tables_stores_large_batches_too(
         assert found[-1].embedding is None
 
 
+def test_documents_load_under_row_level_security_too(myloware_dsn: str, limited_url: str) -> None:
+    """By parameters, because it allows no COPY."""
+    settings = Settings.load(myloware_dsn, environ={}, dotenv=None)
+    with closing(psycopg2.connect(settings.libpq_url)) as connection, connection.cursor() as run:
+        connection.autocommit = True
+        run.execute(
+            "ALTER TABLE mem_docs ENABLE ROW LEVEL SECURITY; CREATE POLICY own ON mem_docs USING (tenant_id = 'acme')"
+        )
+    with Store.open(limited_url) as store, store.tenant("acme"):
+        assert MANY == store.memory.bulk_load(docs(MANY)) == store.memory.count()
+
+
 def test_two_processes_store_the_same_content_once(myloware: Store) -> None:
     """Whoever comes second gets the first one's ids, in batches of either kind, in any order."""
     start = threading.Barrier(4)
