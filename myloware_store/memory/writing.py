@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
+from psycopg2.errorcodes import SERIALIZATION_FAILURE
 
-from myloware_store.core.errors import ConstraintViolation, InvalidInput, MemoryConflict, NotFound
+from myloware_store.core.errors import (
+    ConstraintViolation,
+    InvalidInput,
+    MemoryConflict,
+    NotFound,
+    TransactionConflict,
+)
 from myloware_store.core.sql import queries_beside
 from myloware_store.memory.rows import Batch, Row, cut, may_copy, pack
 from myloware_store.orm.repository import Repository, writer
@@ -89,7 +96,8 @@ class Writing(Repository):
         if by_content or near:
             for owner in sorted({row.tenant_id for row in batch.rows}):
                 self._rows(_sql("lock_contents"), {"owner": owner})
-        stands = self._same_contents(batch.rows, on_conflict) if by_content else {}
+        same = self._same_contents(batch.rows) if by_content else {}
+        stands = self._stands(batch.rows, same, on_conflict) if by_content else {}
         alike = self._alike(batch, stands, near) if near else {}
         if alike:
             stands = {row_id: stands.get(row_id, row_id) for row_id in given}
@@ -97,7 +105,7 @@ class Writing(Repository):
                 batch = batch.part([row for row in batch.rows if stands[row.id] not in alike])
             stands = {row_id: alike.get(stand, stand) for row_id, stand in stands.items()}
         if batch.rows:
-            self._store(batch, stands, on_conflict, alike.values())
+            self._store(batch, stands, on_conflict, alike.values(), {*same.values()} - {*alike.values()})
         return [stands.get(row_id, row_id) for row_id in given]
 
     def tenants_of(self, items: set[UUID]) -> dict[UUID, str]:
@@ -118,8 +126,8 @@ class Writing(Repository):
                 raise NotFound(f"{row.place}: there is no work item {row.item_id}")
             row.tenant_id = owner
 
-    def _same_contents(self, rows: list[Row], on_conflict: str) -> dict[UUID, UUID]:
-        """Return the ids that stand for documents with a content that exists already, or comes earlier in the batch."""
+    def _same_contents(self, rows: list[Row]) -> dict[UUID, UUID]:
+        """Return the ids of stored documents that stand for those of the same content."""
         values = {
             "tenants": [row.tenant_id for row in rows],
             "hashes": [hashlib.sha256(row.content.encode()).digest() for row in rows],
@@ -127,7 +135,12 @@ class Writing(Repository):
             "items": [None if row.item_id is None else str(row.item_id) for row in rows],
         }
         same = _sql("same_contents").format(visible=_sql("visible"))
-        stands = {rows[n - 1].id: row_id for n, row_id in self._rows(same, values)}
+        return {rows[n - 1].id: row_id for n, row_id in self._rows(same, values)}
+
+    @staticmethod
+    def _stands(rows: list[Row], same: Mapping[UUID, UUID], on_conflict: str) -> dict[UUID, UUID]:
+        """Return the ids that stand for documents with a content that exists already, or comes earlier in the batch."""
+        stands = dict(same)
         first: dict[tuple[Any, ...], UUID] = {}
         for row in rows:
             stand = first.setdefault(_key(row), stands.get(row.id, row.id))
@@ -163,7 +176,14 @@ class Writing(Repository):
                     alike[row.id] = stand
         return alike
 
-    def _store(self, batch: Batch, stands: Mapping[UUID, UUID], on_conflict: str, replaced: Collection[UUID]) -> None:
+    def _store(
+        self,
+        batch: Batch,
+        stands: Mapping[UUID, UUID],
+        on_conflict: str,
+        replaced: Collection[UUID],
+        same: Collection[UUID],
+    ) -> None:
         chosen: dict[UUID, Row] = {}
         for row in batch.rows:
             stand = stands.get(row.id, row.id)
@@ -176,7 +196,7 @@ class Writing(Repository):
                 embedded = earlier if row.vector is None else row
                 chosen[stand] = attrs.evolve(row, id=stand, vector=embedded.vector, model=embedded.model)
         ordered = Batch([chosen[row_id] for row_id in sorted(chosen)], batch.vectors)
-        written = self._insert(ordered, on_conflict)
+        written = self._insert(ordered, on_conflict, {"same": [*map(str, same)]})
         chunked = [row for row in ordered.rows if written.get(row.id)]
         if chunked:
             self.replace_chunks(chunked, batch.chunk_vectors)
@@ -190,21 +210,27 @@ class Writing(Repository):
             raise InvalidInput(f"{place}: the id {min(foreign)} is taken by another tenant's document or by a chunk")
         if on_conflict == "error":
             raise MemoryConflict(f"{chosen[min(left)].place}: there is a document {min(left)} already")
+        if on_conflict == "update":
+            raise TransactionConflict(
+                f"the document {min(left)} was found by its content, and has another one now; run it again",
+                sqlstate=SERIALIZATION_FAILURE,
+            )
 
-    def _insert(self, batch: Batch, on_conflict: str) -> dict[UUID, bool]:
+    def _insert(self, batch: Batch, on_conflict: str, values: dict[str, Any]) -> dict[UUID, bool]:
         """Insert or update the documents, and return which were written, and whether they have, or had, chunks."""
         action = _sql("on_conflict_update") + ("" if on_conflict == "update" else f"\n{_sql('on_conflict_keep')}")
         columns = _sql("stored_columns")
         if len(batch.rows) < COPY_ROWS or not may_copy() or not self._is("may_create_tables"):
             sql = _sql("upsert").format(stored_columns=columns, source=_sql("given"), action=action)
-            return {row_id: chunked for part in cut(batch) for row_id, chunked in self._rows(sql, part.arrays())}
+            parts = (self._rows(sql, {**part.arrays(), **values}) for part in cut(batch))
+            return {row_id: chunked for part in parts for row_id, chunked in part}
         self._db.execute_sql(_sql("create_copied").format(stored_columns=columns))
         self._db.execute_sql(_sql("store_plain"))
         copy = _sql("copy").format(table="pg_temp.copied_mem_docs", stored_columns=columns)
         for part in cut(batch):
             self._db.copy(copy, BytesIO(pack(part)))
         sql = _sql("upsert").format(stored_columns=columns, source=_sql("copied"), action=action)
-        written = self._rows(sql, {})
+        written = self._rows(sql, values)
         self._db.execute_sql(_sql("drop_copied"))
         return dict(written)
 

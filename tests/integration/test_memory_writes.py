@@ -28,6 +28,7 @@ from myloware_store.memory import rows
 from myloware_store.memory.writing import COPY_ROWS
 from myloware_store.ops.migrate import migrate
 from myloware_store.settings import Settings
+from tests.integration.conftest import until_blocked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -344,6 +345,19 @@ def test_two_processes_store_the_same_content_once(myloware: Store) -> None:
     stored = {doc.content: doc.id for doc in MemDoc.select()}
     assert MANY == MemDoc.select().count() == len(stored)
     assert all(stored[content] == row_id for answer in answers for content, row_id in answer.items())
+
+
+def test_a_document_whose_content_changes_meanwhile_stands_for_no_other(myloware: Store) -> None:
+    """The change stays, and the content is stored as a new document."""
+    memory = myloware.memory
+    (old,) = memory.upsert([{"type": "CONTEXT", "content": "fact"}])
+    with ThreadPoolExecutor() as pool:
+        with myloware.db.atomic():
+            memory.update(old, content="correction")
+            again = pool.submit(memory.upsert, [{"type": "CONTEXT", "content": "fact"}], dedupe="content_hash")
+            until_blocked(myloware, again)
+        (new,) = again.result()
+    assert [(old, "correction"), (new, "fact")] == [(doc.id, doc.content) for doc in memory.list()]
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
