@@ -78,7 +78,7 @@ _KEPT_EMBEDDING = (
 )
 
 _MAX_SHARES = 1_024
-_NEAREST = 10  # documents, of which some may be stored in chunks
+_NEAREST = 10  # documents; more if all of them are stored in chunks
 _MOST = 1_000_000
 _ORDERS = ("created_at", "-created_at", "updated_at", "-updated_at")
 _UNCHANGED: Any = ...
@@ -947,8 +947,12 @@ class Memory(Repository):
     def _nearest(self, row: Row, vector: Any, least: float) -> UUID | None:
         """Return the most similar document of a row's tenant, type, item and model, if it is at least so similar."""
         same = {"tenant_id": row.tenant_id, "type": row.type, "work_item_id": row.item_id}
-        hits = self.similar(vector, k=_NEAREST, filter=same, min_similarity=least, model=row.model, per="document")
-        return next((hit.id for hit in hits if hit.document_id is None), None)
+        for k in (_NEAREST, search.MAX_HITS):
+            hits = self.similar(vector, k=k, filter=same, min_similarity=least, model=row.model, per="document")
+            found = next((hit.id for hit in hits if hit.document_id is None), None)
+            if found is not None or len(hits) < k:
+                return found
+        return None
 
     def _nothing(self, filter: Mapping[Any, Any] | None) -> builtins.list[Any]:  # noqa: A002  the settled name
         """Return an empty answer; warn if equality in its filter finds nothing because the values are in lists."""

@@ -79,6 +79,15 @@ def test_a_near_duplicate_left_out_takes_no_chunks_of_others_along(myloware_dsn:
             assert np.allclose(embed([chunk.content])[0], np.asarray(chunk.embedding), atol=1e-6)
 
 
+def test_a_near_duplicate_is_found_behind_many_chunks(myloware_dsn: str) -> None:
+    """They are nearer, and stand for nothing."""
+    with Store.open(myloware_dsn, embedder=HashingEmbedder()) as store:
+        letters = [{"type": "CONTEXT", "content": f"Yours sincerely\nLetter {n}"} for n in range(12)]
+        store.memory.upsert(letters, chunk=str.splitlines)
+        (first,) = store.memory.upsert([{"type": "CONTEXT", "content": "Yours sincerely"}], min_similarity=0.9)
+        assert [first] == store.memory.upsert([{"type": "CONTEXT", "content": "sincerely yours"}], min_similarity=0.9)
+
+
 def test_tenant_type_and_item_belong_to_what_is_alike(myloware: Store) -> None:
     """As for equal contents. An expired document stands for none."""
     order = myloware.work.submit([{"type": "TICKET", "content": "x"}])
