@@ -32,6 +32,8 @@ __all__ = ["COPY_ROWS", "NearDuplicates", "Writing"]
 COPY_ROWS = 40
 """From so many documents on, COPY into a temporary table beats parameters of the statement (measured with vectors)."""
 
+_ROUNDING = 1e-12  # of the similarity of a vector to itself
+
 _sql = queries_beside(__file__)
 
 
@@ -170,7 +172,7 @@ class Writing(Repository):
                 if stand is None and kept.any():
                     similarity = np.where(kept[:n], unit[:n] @ unit[n], -np.inf)
                     best = int(np.argmax(similarity))
-                    stand = rows[best].id if similarity[best] >= near.least else None
+                    stand = rows[best].id if similarity[best] >= near.least - _ROUNDING else None
                 kept[n] = stand is None
                 if stand is not None:
                     alike[row.id] = stand

@@ -185,3 +185,11 @@ def test_bad_options_are_refused(myloware: Store, bad: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
         myloware.memory.upsert([doc("x", 0)], **bad)
     assert {} == stored()
+
+
+def test_equal_vectors_are_alike_to_the_last_digit(myloware: Store) -> None:
+    """With a least similarity of 1, in one batch and after it."""
+    vectors = np.random.default_rng(3).normal(size=(20, DIMENSIONS))
+    batch = [{"type": "CONTEXT", "content": f"{n}", "embedding": vectors[n % 20]} for n in range(40)]
+    ids = myloware.memory.upsert(batch, min_similarity=1)
+    assert ids[:20] == ids[20:] == myloware.memory.upsert(batch[20:], min_similarity=1)
