@@ -944,12 +944,12 @@ class Memory(Repository):
         )
         return [_as_doc(**row) for row in rows]
 
-    def _nearest(self, row: Row, vector: Any, least: float) -> UUID | None:
+    def _nearest(self, row: Row, vector: Any, least: float) -> Hit | None:
         """Return the most similar document of a row's tenant, type, item and model, if it is at least so similar."""
         same = {"tenant_id": row.tenant_id, "type": row.type, "work_item_id": row.item_id}
         for k in (_NEAREST, search.MAX_HITS):
             hits = self.similar(vector, k=k, filter=same, min_similarity=least, model=row.model, per="document")
-            found = next((hit.id for hit in hits if hit.document_id is None), None)
+            found = next((hit for hit in hits if hit.document_id is None), None)
             if found is not None or len(hits) < k:
                 return found
         return None

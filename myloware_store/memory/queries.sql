@@ -178,8 +178,8 @@ RETURNING m.id, m.chunk_no IS NOT NULL AS chunked
 
 -- name: on_conflict_update
 -- An embedding describes a content: it is kept if the content is the same and no other embedding is given. The chunks that
--- a document had are replaced by later statements, which see them all, because the document is locked by then. Of documents
--- that were found by their content (`same`), one that has another content by now is not touched.
+-- a document had are replaced by later statements, which see them all, because the document is locked by then. A document
+-- that was found to stand for another one (`found`), and has another content by now, is not touched.
 SET work_item_id = EXCLUDED.work_item_id, type = EXCLUDED.type, content = EXCLUDED.content,
     metadata = EXCLUDED.metadata, expires_at = EXCLUDED.expires_at,
     embedding = COALESCE(
@@ -192,7 +192,10 @@ SET work_item_id = EXCLUDED.work_item_id, type = EXCLUDED.type, content = EXCLUD
     chunk_no = COALESCE(EXCLUDED.chunk_no, m.chunk_no),
     updated_at = GREATEST(statement_timestamp(), m.updated_at + interval '1 microsecond')
 WHERE m.tenant_id = EXCLUDED.tenant_id AND m.document_id IS NULL
-    AND (m.content = EXCLUDED.content OR m.id <> ALL (%(same)s::uuid[]))
+    AND (m.content = EXCLUDED.content OR NOT EXISTS (
+        SELECT FROM unnest(%(found)s::uuid[], %(hashes)s::bytea[]) AS found (id, content_hash)
+        WHERE found.id = m.id AND found.content_hash <> m.content_hash
+    ))
 
 -- name: on_conflict_keep
 -- Added to `on_conflict_update`: an expired document is none that exists already.

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from uuid import UUID
 
+    from myloware_store.core.results import Hit
     from myloware_store.core.vectors import Embeddings
 
 __all__ = ["COPY_ROWS", "NearDuplicates", "Writing"]
@@ -44,12 +45,12 @@ class NearDuplicates:
     Attributes:
         least: The least similarity.
         update: Whether the new document replaces the one that it is similar to; else it is not stored.
-        nearest: Returns the stored document that is most similar to a row with this vector, and at least so similar.
+        nearest: Returns the hit that is most similar to a row with this vector, and at least so similar.
     """
 
     least: float
     update: bool
-    nearest: Callable[[Row, Any, float], UUID | None]
+    nearest: Callable[[Row, Any, float], Hit | None]
 
 
 class Writing(Repository):
@@ -100,14 +101,15 @@ class Writing(Repository):
                 self._rows(_sql("lock_contents"), {"owner": owner})
         same = self._same_contents(batch.rows) if by_content else {}
         stands = self._stands(batch.rows, same, on_conflict) if by_content else {}
-        alike = self._alike(batch, stands, near) if near else {}
+        found = {same[row.id]: row.content for row in batch.rows if row.id in same}
+        alike = self._alike(batch, stands, near, found) if near else {}
         if alike:
             stands = {row_id: stands.get(row_id, row_id) for row_id in given}
             if near and not near.update:
                 batch = batch.part([row for row in batch.rows if stands[row.id] not in alike])
             stands = {row_id: alike.get(stand, stand) for row_id, stand in stands.items()}
         if batch.rows:
-            self._store(batch, stands, on_conflict, alike.values(), {*same.values()} - {*alike.values()})
+            self._store(batch, stands, on_conflict, alike.values(), found)
         return [stands.get(row_id, row_id) for row_id in given]
 
     def tenants_of(self, items: set[UUID]) -> dict[UUID, str]:
@@ -132,7 +134,7 @@ class Writing(Repository):
         """Return the ids of stored documents that stand for those of the same content."""
         values = {
             "tenants": [row.tenant_id for row in rows],
-            "hashes": [hashlib.sha256(row.content.encode()).digest() for row in rows],
+            "hashes": [_hash(row.content) for row in rows],
             "types": [row.type for row in rows],
             "items": [None if row.item_id is None else str(row.item_id) for row in rows],
         }
@@ -153,8 +155,13 @@ class Writing(Repository):
             raise MemoryConflict(f"{row.place}: there is a document {stands[row.id]} of the same content")
         return stands
 
-    def _alike(self, batch: Batch, stands: Mapping[UUID, UUID], near: NearDuplicates) -> dict[UUID, UUID]:
-        """Return the near-duplicates of new documents: stored ones, or else such as come earlier in the batch."""
+    def _alike(
+        self, batch: Batch, stands: Mapping[UUID, UUID], near: NearDuplicates, found: dict[UUID, str]
+    ) -> dict[UUID, UUID]:
+        """Return the near-duplicates of new documents: stored ones, or else such as come earlier in the batch.
+
+        The contents of the stored ones are added to `found`.
+        """
         there = dict(self._rows(_sql("doc_tenants"), {"ids": [str(row.id) for row in batch.rows]}))
         groups: dict[tuple[Any, ...], Batch] = {}
         for row in batch.rows:
@@ -166,10 +173,11 @@ class Writing(Repository):
             unit = vectors / np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
             kept = np.zeros(len(rows), dtype=bool)
             for n, row in enumerate(rows):
-                stand = near.nearest(row, vectors[n], near.least)
-                if stand in there:  # the batch changes it
-                    stand = None
-                if stand is None and kept.any():
+                hit, stand = near.nearest(row, vectors[n], near.least), None
+                if hit is not None and hit.id not in there:  # else the batch changes it
+                    stand = hit.id
+                    found[stand] = hit.content
+                elif kept.any():
                     similarity = np.where(kept[:n], unit[:n] @ unit[n], -np.inf)
                     best = int(np.argmax(similarity))
                     stand = rows[best].id if similarity[best] >= near.least - _ROUNDING else None
@@ -184,7 +192,7 @@ class Writing(Repository):
         stands: Mapping[UUID, UUID],
         on_conflict: str,
         replaced: Collection[UUID],
-        same: Collection[UUID],
+        found: Mapping[UUID, str],
     ) -> None:
         chosen: dict[UUID, Row] = {}
         for row in batch.rows:
@@ -198,7 +206,8 @@ class Writing(Repository):
                 embedded = earlier if row.vector is None else row
                 chosen[stand] = attrs.evolve(row, id=stand, vector=embedded.vector, model=embedded.model)
         ordered = Batch([chosen[row_id] for row_id in sorted(chosen)], batch.vectors)
-        written = self._insert(ordered, on_conflict, {"same": [*map(str, same)]})
+        values = {"found": [*map(str, found)], "hashes": [*map(_hash, found.values())]}
+        written = self._insert(ordered, on_conflict, values)
         chunked = [row for row in ordered.rows if written.get(row.id)]
         if chunked:
             self.replace_chunks(chunked, batch.chunk_vectors)
@@ -214,7 +223,7 @@ class Writing(Repository):
             raise MemoryConflict(f"{chosen[min(left)].place}: there is a document {min(left)} already")
         if on_conflict == "update":
             raise TransactionConflict(
-                f"the document {min(left)} was found by its content, and has another one now; run it again",
+                f"the document {min(left)} stood for another one, and has another content now; run it again",
                 sqlstate=SERIALIZATION_FAILURE,
             )
 
@@ -247,6 +256,10 @@ def _taken(batch: Batch, error: ConstraintViolation) -> str:
     taken = (row for row in batch.rows if str(row.id) in detail)
     named = (f"{row.place}: the id {row.id} is there already, or comes twice" for row in taken)
     return next(named, "bulk_load: an id is there already, or comes twice")
+
+
+def _hash(content: str) -> bytes:
+    return hashlib.sha256(content.encode()).digest()
 
 
 def _key(row: Row) -> tuple[Any, ...]:

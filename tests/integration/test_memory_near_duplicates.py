@@ -12,6 +12,7 @@ import pytest
 
 from myloware_store import DIMENSIONS, HashingEmbedder, InvalidInput, MemDoc, Store
 from myloware_store.memory.writing import COPY_ROWS
+from tests.integration.conftest import until_blocked
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -86,6 +87,19 @@ def test_a_near_duplicate_is_found_behind_many_chunks(myloware_dsn: str) -> None
         store.memory.upsert(letters, chunk=str.splitlines)
         (first,) = store.memory.upsert([{"type": "CONTEXT", "content": "Yours sincerely"}], min_similarity=0.9)
         assert [first] == store.memory.upsert([{"type": "CONTEXT", "content": "sincerely yours"}], min_similarity=0.9)
+
+
+def test_a_near_duplicate_that_changes_meanwhile_is_not_replaced(myloware: Store) -> None:
+    """The change stays, and the new document is stored."""
+    memory = myloware.memory
+    (old,) = memory.upsert([doc("old", 0)])
+    with ThreadPoolExecutor() as pool:
+        with myloware.db.atomic():
+            memory.update(old, content="other", embedding=turned(90))
+            near = pool.submit(memory.upsert, [doc("near", 10)], min_similarity=CLOSE, on_similar="update")
+            until_blocked(myloware, near)
+        (new,) = near.result()
+    assert {"other": old, "near": new} == stored()
 
 
 def test_tenant_type_and_item_belong_to_what_is_alike(myloware: Store) -> None:
