@@ -276,13 +276,14 @@ SET TRANSACTION ISOLATION LEVEL READ COMMITTED
 SELECT pg_advisory_xact_lock(hashtextextended('myloware_store mem_docs ' || %(owner)s, 0))
 
 -- name: same_contents
--- Index: mem_docs_tenant_id_content_hash_idx.
+-- Index: mem_docs_tenant_id_content_hash_idx. Before the table is analyzed, the planner takes one that begins with the tenant
+-- and the type for as good, if it can.
 SELECT given.n, m.id
 FROM unnest(%(tenants)s::text[], %(hashes)s::bytea[], %(types)s::mem_doc_type[], %(items)s::uuid[]) WITH ORDINALITY
     AS given (tenant_id, content_hash, type, work_item_id, n)
 CROSS JOIN LATERAL (
     SELECT id FROM mem_docs AS m
-    WHERE tenant_id = given.tenant_id AND content_hash = given.content_hash AND type = given.type
+    WHERE tenant_id = given.tenant_id AND content_hash = given.content_hash AND (type = given.type) IS TRUE
         AND work_item_id IS NOT DISTINCT FROM given.work_item_id AND document_id IS NULL AND {visible}
     ORDER BY created_at, id
     LIMIT 1

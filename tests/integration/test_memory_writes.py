@@ -347,6 +347,22 @@ def test_two_processes_store_the_same_content_once(myloware: Store) -> None:
     assert all(stored[content] == row_id for answer in answers for content, row_id in answer.items())
 
 
+def test_equal_contents_are_found_by_their_index(myloware: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a table that was never analyzed, too: others would read all documents of a type for each content."""
+    myloware.memory.upsert(docs(MANY))
+    plans: list[str] = []
+    execute = myloware.db.execute_sql
+
+    def explained(sql: str, values: Any = None, **options: Any) -> Any:
+        if "given.content_hash" in sql:
+            plans.extend(line for (line,) in execute(f"EXPLAIN {sql}", values))
+        return execute(sql, values, **options)
+
+    monkeypatch.setattr(myloware.db, "execute_sql", explained)
+    myloware.memory.upsert(docs(MANY), dedupe="content_hash")
+    assert "mem_docs_tenant_id_content_hash_idx" in str(plans)
+
+
 def test_a_document_whose_content_changes_meanwhile_stands_for_no_other(myloware: Store) -> None:
     """The change stays, and the content is stored as a new document."""
     memory = myloware.memory
