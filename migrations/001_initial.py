@@ -505,7 +505,7 @@ FUNCTIONS = (
                 ERRCODE = 'foreign_key_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = 'mem_docs_document_id_fkey',
                 MESSAGE = 'the document of a chunk does not exist in its tenant';
         END IF;
-        RETURN NEW;
+        RETURN NULL;
     END
     $$
     """,
@@ -1316,7 +1316,7 @@ TABLES = (
         chunk_no integer,
         content_hash bytea GENERATED ALWAYS AS (content_sha256(content)) STORED,
         search tsvector GENERATED ALWAYS AS (content_search(content)) STORED,
-        updated_at timestamptz NOT NULL DEFAULT now(),
+        updated_at timestamptz NOT NULL DEFAULT statement_timestamp(),
         CONSTRAINT mem_docs_work_item_id_fkey FOREIGN KEY (tenant_id, work_item_id)
             REFERENCES work_items (tenant_id, id) ON DELETE CASCADE,
         CONSTRAINT mem_docs_document_id_fkey FOREIGN KEY (document_id)
@@ -1658,7 +1658,7 @@ TRIGGERS = (
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()
     """,
     """
-    CREATE TRIGGER mem_docs_guard BEFORE INSERT OR UPDATE OF tenant_id, document_id ON mem_docs
+    CREATE TRIGGER mem_docs_guard AFTER INSERT OR UPDATE OF tenant_id, document_id ON mem_docs
     FOR EACH ROW WHEN (NEW.document_id IS NOT NULL) EXECUTE FUNCTION mem_docs_guard()
     """,
 )

@@ -77,7 +77,7 @@ _KEPT_EMBEDDING = (
 )
 
 _MAX_SHARES = 1_024
-_NEAREST = 10  # documents, of which some may be stored in chunks
+_NEAREST = 10  # documents; more if all of them are stored in chunks
 _MOST = 1_000_000
 _ORDERS = ("created_at", "-created_at", "updated_at", "-updated_at")
 _UNCHANGED: Any = ...
@@ -975,12 +975,16 @@ class Memory(Repository):
         )
         return [_as_doc(**row) for row in rows]
 
-    def _nearest(self, row: Row, vector: Any, least: float) -> UUID | None:
+    def _nearest(self, row: Row, vector: Any, least: float) -> Hit | None:
         """Return the most similar document of a row's tenant, type, item and model, if it is at least so similar."""
         same = {"tenant_id": row.tenant_id, "type": row.type, "work_item_id": row.item_id}
         rest: dict[str, Any] = {"filter": same, "min_similarity": least, "model": row.model}
-        hits = search.per_document(_NEAREST, lambda n: self._similar(vector, k=n, **rest))
-        return next((hit.id for hit in hits if hit.document_id is None), None)
+        for k in (_NEAREST, search.MAX_HITS):
+            hits = search.per_document(k, lambda n: self._similar(vector, k=n, **rest))
+            found = next((hit for hit in hits if hit.document_id is None), None)
+            if found is not None or len(hits) < k:
+                return found
+        return None
 
     def _nothing(self, filter: Mapping[Any, Any] | None) -> builtins.list[Any]:  # noqa: A002  the settled name
         """Return an empty answer; warn if equality in its filter finds nothing because the values are in lists."""
@@ -1055,7 +1059,8 @@ class Memory(Repository):
         if mode == "exact":
             return None
         state = self._index_states.get()
-        return state if state.usable or (mode == "ann" and state.valid) else None
+        good = state.usable and not state.row_security
+        return state if good or (mode == "ann" and state.valid) else None
 
 
 def _condition(filter: Mapping[Any, Any] | None) -> Condition:  # noqa: A002  the settled name

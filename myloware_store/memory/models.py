@@ -52,7 +52,8 @@ class MemDoc(TenantEntity):
     chunk_no = CheckedIntegerField(null=True)
     content_hash = BytesField(null=True, constraints=[SQL("GENERATED ALWAYS AS (content_sha256(content)) STORED")])
     search = SearchField(null=True, constraints=[SQL("GENERATED ALWAYS AS (content_search(content)) STORED")])
-    updated_at = TimestampField(constraints=[ServerDefault("now()")])
+    # Not the transaction's time: searches compare exactly what was written since the index was built or measured.
+    updated_at = TimestampField(constraints=[ServerDefault("statement_timestamp()")])
 
     class Meta:
         table_name = "mem_docs"

@@ -195,7 +195,8 @@ RETURNING m.id, m.chunk_no IS NOT NULL AS chunked
 
 -- name: on_conflict_update
 -- An embedding describes a content: it is kept if the content is the same and no other embedding is given. The chunks that
--- a document had are replaced by later statements, which see them all, because the document is locked by then.
+-- a document had are replaced by later statements, which see them all, because the document is locked by then. A document
+-- that was found to stand for another one (`found`), and has another content by now, is not touched.
 SET work_item_id = EXCLUDED.work_item_id, type = EXCLUDED.type, content = EXCLUDED.content,
     metadata = EXCLUDED.metadata, expires_at = EXCLUDED.expires_at,
     embedding = COALESCE(
@@ -208,6 +209,10 @@ SET work_item_id = EXCLUDED.work_item_id, type = EXCLUDED.type, content = EXCLUD
     chunk_no = COALESCE(EXCLUDED.chunk_no, m.chunk_no),
     updated_at = GREATEST(statement_timestamp(), m.updated_at + interval '1 microsecond')
 WHERE m.tenant_id = EXCLUDED.tenant_id AND m.document_id IS NULL
+    AND (m.content = EXCLUDED.content OR NOT EXISTS (
+        SELECT FROM unnest(%(found)s::uuid[], %(hashes)s::bytea[]) AS found (id, content_hash)
+        WHERE found.id = m.id AND found.content_hash <> m.content_hash
+    ))
 
 -- name: on_conflict_keep
 -- Added to `on_conflict_update`: an expired document is none that exists already.
@@ -266,6 +271,9 @@ DROP TABLE pg_temp.copied_mem_docs
 -- name: may_create_tables
 SELECT has_database_privilege(current_database(), 'TEMPORARY')
 
+-- name: row_security
+SELECT row_security_active('mem_docs')
+
 -- name: item_tenants
 -- Index: the primary key.
 SELECT id, tenant_id FROM work_items
@@ -285,13 +293,14 @@ SET TRANSACTION ISOLATION LEVEL READ COMMITTED
 SELECT pg_advisory_xact_lock(hashtextextended('myloware_store mem_docs ' || %(owner)s, 0))
 
 -- name: same_contents
--- Index: mem_docs_tenant_id_content_hash_idx.
+-- Index: mem_docs_tenant_id_content_hash_idx. Before the table is analyzed, the planner takes one that begins with the tenant
+-- and the type for as good, if it can.
 SELECT given.n, m.id
 FROM unnest(%(tenants)s::text[], %(hashes)s::bytea[], %(types)s::mem_doc_type[], %(items)s::uuid[]) WITH ORDINALITY
     AS given (tenant_id, content_hash, type, work_item_id, n)
 CROSS JOIN LATERAL (
     SELECT id FROM mem_docs AS m
-    WHERE tenant_id = given.tenant_id AND content_hash = given.content_hash AND type = given.type
+    WHERE tenant_id = given.tenant_id AND content_hash = given.content_hash AND (type = given.type) IS TRUE
         AND work_item_id IS NOT DISTINCT FROM given.work_item_id AND document_id IS NULL AND {visible}
     ORDER BY created_at, id
     LIMIT 1

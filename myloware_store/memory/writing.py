@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
+from psycopg2.errorcodes import SERIALIZATION_FAILURE
 
-from myloware_store.core.errors import ConstraintViolation, InvalidInput, MemoryConflict, NotFound
+from myloware_store.core.errors import (
+    ConstraintViolation,
+    InvalidInput,
+    MemoryConflict,
+    NotFound,
+    TransactionConflict,
+)
 from myloware_store.core.sql import queries_beside
 from myloware_store.memory.rows import Batch, Row, cut, may_copy, pack
 from myloware_store.orm.repository import Repository, writer
@@ -18,12 +25,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from uuid import UUID
 
+    from myloware_store.core.results import Hit
     from myloware_store.core.vectors import Embeddings
 
 __all__ = ["COPY_ROWS", "NearDuplicates", "Writing"]
 
 COPY_ROWS = 40
 """From so many documents on, COPY into a temporary table beats parameters of the statement (measured with vectors)."""
+
+_ROUNDING = 1e-12  # of the similarity of a vector to itself
 
 _sql = queries_beside(__file__)
 
@@ -35,12 +45,12 @@ class NearDuplicates:
     Attributes:
         least: The least similarity.
         update: Whether the new document replaces the one that it is similar to; else it is not stored.
-        nearest: Returns the stored document that is most similar to a row with this vector, and at least so similar.
+        nearest: Returns the hit that is most similar to a row with this vector, and at least so similar.
     """
 
     least: float
     update: bool
-    nearest: Callable[[Row, Any, float], UUID | None]
+    nearest: Callable[[Row, Any, float], Hit | None]
 
 
 class Writing(Repository):
@@ -51,7 +61,7 @@ class Writing(Repository):
         self._assign_tenants(batch.rows)
         columns = _sql("stored_columns")
         try:
-            if may_copy():
+            if may_copy() and not self._is("row_security"):  # under which a table has no COPY FROM
                 self._db.copy(_sql("copy").format(table="mem_docs", stored_columns=columns), BytesIO(pack(batch)))
             else:
                 insert = _sql("load").format(stored_columns=columns, given=_sql("given"))
@@ -89,15 +99,17 @@ class Writing(Repository):
         if by_content or near:
             for owner in sorted({row.tenant_id for row in batch.rows}):
                 self._rows(_sql("lock_contents"), {"owner": owner})
-        stands = self._same_contents(batch.rows, on_conflict) if by_content else {}
-        alike = self._alike(batch, stands, near) if near else {}
+        same = self._same_contents(batch.rows) if by_content else {}
+        stands = self._stands(batch.rows, same, on_conflict) if by_content else {}
+        found = {same[row.id]: row.content for row in batch.rows if row.id in same}
+        alike = self._alike(batch, stands, near, found) if near else {}
         if alike:
             stands = {row_id: stands.get(row_id, row_id) for row_id in given}
             if near and not near.update:
                 batch = batch.part([row for row in batch.rows if stands[row.id] not in alike])
             stands = {row_id: alike.get(stand, stand) for row_id, stand in stands.items()}
         if batch.rows:
-            self._store(batch, stands, on_conflict, alike.values())
+            self._store(batch, stands, on_conflict, alike.values(), found)
         return [stands.get(row_id, row_id) for row_id in given]
 
     def tenants_of(self, items: set[UUID]) -> dict[UUID, str]:
@@ -118,16 +130,21 @@ class Writing(Repository):
                 raise NotFound(f"{row.place}: there is no work item {row.item_id}")
             row.tenant_id = owner
 
-    def _same_contents(self, rows: list[Row], on_conflict: str) -> dict[UUID, UUID]:
-        """Return the ids that stand for documents with a content that exists already, or comes earlier in the batch."""
+    def _same_contents(self, rows: list[Row]) -> dict[UUID, UUID]:
+        """Return the ids of stored documents that stand for those of the same content."""
         values = {
             "tenants": [row.tenant_id for row in rows],
-            "hashes": [hashlib.sha256(row.content.encode()).digest() for row in rows],
+            "hashes": [_hash(row.content) for row in rows],
             "types": [row.type for row in rows],
             "items": [None if row.item_id is None else str(row.item_id) for row in rows],
         }
         same = _sql("same_contents").format(visible=_sql("visible"))
-        stands = {rows[n - 1].id: row_id for n, row_id in self._rows(same, values)}
+        return {rows[n - 1].id: row_id for n, row_id in self._rows(same, values)}
+
+    @staticmethod
+    def _stands(rows: list[Row], same: Mapping[UUID, UUID], on_conflict: str) -> dict[UUID, UUID]:
+        """Return the ids that stand for documents with a content that exists already, or comes earlier in the batch."""
+        stands = dict(same)
         first: dict[tuple[Any, ...], UUID] = {}
         for row in rows:
             stand = first.setdefault(_key(row), stands.get(row.id, row.id))
@@ -138,8 +155,13 @@ class Writing(Repository):
             raise MemoryConflict(f"{row.place}: there is a document {stands[row.id]} of the same content")
         return stands
 
-    def _alike(self, batch: Batch, stands: Mapping[UUID, UUID], near: NearDuplicates) -> dict[UUID, UUID]:
-        """Return the near-duplicates of new documents: stored ones, or else such as come earlier in the batch."""
+    def _alike(
+        self, batch: Batch, stands: Mapping[UUID, UUID], near: NearDuplicates, found: dict[UUID, str]
+    ) -> dict[UUID, UUID]:
+        """Return the near-duplicates of new documents: stored ones, or else such as come earlier in the batch.
+
+        The contents of the stored ones are added to `found`.
+        """
         there = dict(self._rows(_sql("doc_tenants"), {"ids": [str(row.id) for row in batch.rows]}))
         groups: dict[tuple[Any, ...], Batch] = {}
         for row in batch.rows:
@@ -151,19 +173,27 @@ class Writing(Repository):
             unit = vectors / np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
             kept = np.zeros(len(rows), dtype=bool)
             for n, row in enumerate(rows):
-                stand = near.nearest(row, vectors[n], near.least)
-                if stand in there:  # the batch changes it
-                    stand = None
-                if stand is None and kept.any():
+                hit, stand = near.nearest(row, vectors[n], near.least), None
+                if hit is not None and hit.id not in there:  # else the batch changes it
+                    stand = hit.id
+                    found[stand] = hit.content
+                elif kept.any():
                     similarity = np.where(kept[:n], unit[:n] @ unit[n], -np.inf)
                     best = int(np.argmax(similarity))
-                    stand = rows[best].id if similarity[best] >= near.least else None
+                    stand = rows[best].id if similarity[best] >= near.least - _ROUNDING else None
                 kept[n] = stand is None
                 if stand is not None:
                     alike[row.id] = stand
         return alike
 
-    def _store(self, batch: Batch, stands: Mapping[UUID, UUID], on_conflict: str, replaced: Collection[UUID]) -> None:
+    def _store(
+        self,
+        batch: Batch,
+        stands: Mapping[UUID, UUID],
+        on_conflict: str,
+        replaced: Collection[UUID],
+        found: Mapping[UUID, str],
+    ) -> None:
         chosen: dict[UUID, Row] = {}
         for row in batch.rows:
             stand = stands.get(row.id, row.id)
@@ -176,7 +206,8 @@ class Writing(Repository):
                 embedded = earlier if row.vector is None else row
                 chosen[stand] = attrs.evolve(row, id=stand, vector=embedded.vector, model=embedded.model)
         ordered = Batch([chosen[row_id] for row_id in sorted(chosen)], batch.vectors)
-        written = self._insert(ordered, on_conflict)
+        values = {"found": [*map(str, found)], "hashes": [*map(_hash, found.values())]}
+        written = self._insert(ordered, on_conflict, values)
         chunked = [row for row in ordered.rows if written.get(row.id)]
         if chunked:
             self.replace_chunks(chunked, batch.chunk_vectors)
@@ -190,27 +221,33 @@ class Writing(Repository):
             raise InvalidInput(f"{place}: the id {min(foreign)} is taken by another tenant's document or by a chunk")
         if on_conflict == "error":
             raise MemoryConflict(f"{chosen[min(left)].place}: there is a document {min(left)} already")
+        if on_conflict == "update":
+            raise TransactionConflict(
+                f"the document {min(left)} stood for another one, and has another content now; run it again",
+                sqlstate=SERIALIZATION_FAILURE,
+            )
 
-    def _insert(self, batch: Batch, on_conflict: str) -> dict[UUID, bool]:
+    def _insert(self, batch: Batch, on_conflict: str, values: dict[str, Any]) -> dict[UUID, bool]:
         """Insert or update the documents, and return which were written, and whether they have, or had, chunks."""
         action = _sql("on_conflict_update") + ("" if on_conflict == "update" else f"\n{_sql('on_conflict_keep')}")
         columns = _sql("stored_columns")
-        if len(batch.rows) < COPY_ROWS or not may_copy() or not self._may_create_tables():
+        if len(batch.rows) < COPY_ROWS or not may_copy() or not self._is("may_create_tables"):
             sql = _sql("upsert").format(stored_columns=columns, source=_sql("given"), action=action)
-            return {row_id: chunked for part in cut(batch) for row_id, chunked in self._rows(sql, part.arrays())}
+            parts = (self._rows(sql, {**part.arrays(), **values}) for part in cut(batch))
+            return {row_id: chunked for part in parts for row_id, chunked in part}
         self._db.execute_sql(_sql("create_copied").format(stored_columns=columns))
         self._db.execute_sql(_sql("store_plain"))
         copy = _sql("copy").format(table="pg_temp.copied_mem_docs", stored_columns=columns)
         for part in cut(batch):
             self._db.copy(copy, BytesIO(pack(part)))
         sql = _sql("upsert").format(stored_columns=columns, source=_sql("copied"), action=action)
-        written = self._rows(sql, {})
+        written = self._rows(sql, values)
         self._db.execute_sql(_sql("drop_copied"))
         return dict(written)
 
-    def _may_create_tables(self) -> bool:
-        ((may,),) = self._rows(_sql("may_create_tables"), {})
-        return bool(may)
+    def _is(self, question: str) -> bool:
+        ((answer,),) = self._rows(_sql(question), {})
+        return bool(answer)
 
 
 def _taken(batch: Batch, error: ConstraintViolation) -> str:
@@ -219,6 +256,10 @@ def _taken(batch: Batch, error: ConstraintViolation) -> str:
     taken = (row for row in batch.rows if str(row.id) in detail)
     named = (f"{row.place}: the id {row.id} is there already, or comes twice" for row in taken)
     return next(named, "bulk_load: an id is there already, or comes twice")
+
+
+def _hash(content: str) -> bytes:
+    return hashlib.sha256(content.encode()).digest()
 
 
 def _key(row: Row) -> tuple[Any, ...]:

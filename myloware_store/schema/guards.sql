@@ -125,7 +125,7 @@ BEGIN
 END
 $$;
 
--- A chunk belongs to the tenant of its document.
+-- A chunk belongs to the tenant of its document, which may come later in the same statement, as in the COPY of a dump.
 CREATE FUNCTION mem_docs_guard() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF NOT EXISTS (SELECT FROM mem_docs WHERE id = NEW.document_id AND tenant_id = NEW.tenant_id) THEN
@@ -133,6 +133,6 @@ BEGIN
             ERRCODE = 'foreign_key_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = 'mem_docs_document_id_fkey',
             MESSAGE = 'the document of a chunk does not exist in its tenant';
     END IF;
-    RETURN NEW;
+    RETURN NULL;
 END
 $$;

@@ -74,5 +74,5 @@ FOR EACH STATEMENT WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION refuse_change(
 CREATE TRIGGER audit_logs_append_only BEFORE UPDATE OR DELETE ON audit_logs
 FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
-CREATE TRIGGER mem_docs_guard BEFORE INSERT OR UPDATE OF tenant_id, document_id ON mem_docs
+CREATE TRIGGER mem_docs_guard AFTER INSERT OR UPDATE OF tenant_id, document_id ON mem_docs
 FOR EACH ROW WHEN (NEW.document_id IS NOT NULL) EXECUTE FUNCTION mem_docs_guard();

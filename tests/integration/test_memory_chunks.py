@@ -245,3 +245,13 @@ def test_a_chunk_stays_in_the_tenant_of_its_document(store: Store) -> None:
             store.db.execute_sql(insert, (tenant, parent))
     with pytest.raises(ConstraintViolation, match="mem_docs_document_id_fkey"):
         store.db.execute_sql("UPDATE mem_docs SET tenant_id = 'globex' WHERE chunk_no = 1")
+
+
+def test_a_chunk_may_stand_before_its_document_in_a_dump(store: Store) -> None:
+    """Rows are dumped in the order of the file, where a changed chunk may have taken an earlier place."""
+    store.db.execute_sql(
+        "INSERT INTO mem_docs (id, tenant_id, type, content, document_id, chunk_no)"
+        " VALUES (%s, 'acme', 'CONTEXT', 'x', %s, 1), (%s, 'acme', 'CONTEXT', 'x y', NULL, 0)",
+        (str(UUID(int=1)), str(UUID(int=2)), str(UUID(int=2))),
+    )
+    assert ["x"] == texts(store, UUID(int=2))

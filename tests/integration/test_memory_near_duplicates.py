@@ -12,6 +12,7 @@ import pytest
 
 from myloware_store import DIMENSIONS, HashingEmbedder, InvalidInput, MemDoc, Store
 from myloware_store.memory.writing import COPY_ROWS
+from tests.integration.conftest import until_blocked
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -78,6 +79,28 @@ def test_a_near_duplicate_left_out_takes_no_chunks_of_others_along(myloware_dsn:
         assert len(chunks) > 1
         for chunk in chunks:
             assert np.allclose(embed([chunk.content])[0], np.asarray(chunk.embedding), atol=1e-6)
+
+
+def test_a_near_duplicate_is_found_behind_many_chunks(myloware_dsn: str) -> None:
+    """They are nearer, and stand for nothing."""
+    with Store.open(myloware_dsn, embedder=HashingEmbedder()) as store:
+        letters = [{"type": "CONTEXT", "content": f"Yours sincerely\nLetter {n}"} for n in range(12)]
+        store.memory.upsert(letters, chunk=str.splitlines)
+        (first,) = store.memory.upsert([{"type": "CONTEXT", "content": "Yours sincerely"}], min_similarity=0.9)
+        assert [first] == store.memory.upsert([{"type": "CONTEXT", "content": "sincerely yours"}], min_similarity=0.9)
+
+
+def test_a_near_duplicate_that_changes_meanwhile_is_not_replaced(myloware: Store) -> None:
+    """The change stays, and the new document is stored."""
+    memory = myloware.memory
+    (old,) = memory.upsert([doc("old", 0)])
+    with ThreadPoolExecutor() as pool:
+        with myloware.db.atomic():
+            memory.update(old, content="other", embedding=turned(90))
+            near = pool.submit(memory.upsert, [doc("near", 10)], min_similarity=CLOSE, on_similar="update")
+            until_blocked(myloware, near)
+        (new,) = near.result()
+    assert {"other": old, "near": new} == stored()
 
 
 def test_tenant_type_and_item_belong_to_what_is_alike(myloware: Store) -> None:
@@ -179,3 +202,11 @@ def test_bad_options_are_refused(myloware: Store, bad: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
         myloware.memory.upsert([doc("x", 0)], **bad)
     assert {} == stored()
+
+
+def test_equal_vectors_are_alike_to_the_last_digit(myloware: Store) -> None:
+    """With a least similarity of 1, in one batch and after it."""
+    vectors = np.random.default_rng(3).normal(size=(20, DIMENSIONS))
+    batch = [{"type": "CONTEXT", "content": f"{n}", "embedding": vectors[n % 20]} for n in range(40)]
+    ids = myloware.memory.upsert(batch, min_similarity=1)
+    assert ids[:20] == ids[20:] == myloware.memory.upsert(batch[20:], min_similarity=1)

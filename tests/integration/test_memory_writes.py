@@ -28,6 +28,7 @@ from myloware_store.memory import rows
 from myloware_store.memory.writing import COPY_ROWS
 from myloware_store.ops.migrate import migrate
 from myloware_store.settings import Settings
+from tests.integration.conftest import until_blocked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -315,6 +316,18 @@ def test_a_role_without_temporary_tables_stores_large_batches_too(
         assert found[-1].embedding is None
 
 
+def test_documents_load_under_row_level_security_too(myloware_dsn: str, limited_url: str) -> None:
+    """By parameters, because it allows no COPY."""
+    settings = Settings.load(myloware_dsn, environ={}, dotenv=None)
+    with closing(psycopg2.connect(settings.libpq_url)) as connection, connection.cursor() as run:
+        connection.autocommit = True
+        run.execute(
+            "ALTER TABLE mem_docs ENABLE ROW LEVEL SECURITY; CREATE POLICY own ON mem_docs USING (tenant_id = 'acme')"
+        )
+    with Store.open(limited_url) as store, store.tenant("acme"):
+        assert MANY == store.memory.bulk_load(docs(MANY)) == store.memory.count()
+
+
 def test_two_processes_store_the_same_content_once(myloware: Store) -> None:
     """Whoever comes second gets the first one's ids, in batches of either kind, in any order."""
     start = threading.Barrier(4)
@@ -332,6 +345,35 @@ def test_two_processes_store_the_same_content_once(myloware: Store) -> None:
     stored = {doc.content: doc.id for doc in MemDoc.select()}
     assert MANY == MemDoc.select().count() == len(stored)
     assert all(stored[content] == row_id for answer in answers for content, row_id in answer.items())
+
+
+def test_equal_contents_are_found_by_their_index(myloware: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a table that was never analyzed, too: others would read all documents of a type for each content."""
+    myloware.memory.upsert(docs(MANY))
+    plans: list[str] = []
+    execute = myloware.db.execute_sql
+
+    def explained(sql: str, values: Any = None, **options: Any) -> Any:
+        if "given.content_hash" in sql:
+            plans.extend(line for (line,) in execute(f"EXPLAIN {sql}", values))
+        return execute(sql, values, **options)
+
+    monkeypatch.setattr(myloware.db, "execute_sql", explained)
+    myloware.memory.upsert(docs(MANY), dedupe="content_hash")
+    assert "mem_docs_tenant_id_content_hash_idx" in str(plans)
+
+
+def test_a_document_whose_content_changes_meanwhile_stands_for_no_other(myloware: Store) -> None:
+    """The change stays, and the content is stored as a new document."""
+    memory = myloware.memory
+    (old,) = memory.upsert([{"type": "CONTEXT", "content": "fact"}])
+    with ThreadPoolExecutor() as pool:
+        with myloware.db.atomic():
+            memory.update(old, content="correction")
+            again = pool.submit(memory.upsert, [{"type": "CONTEXT", "content": "fact"}], dedupe="content_hash")
+            until_blocked(myloware, again)
+        (new,) = again.result()
+    assert [(old, "correction"), (new, "fact")] == [(doc.id, doc.content) for doc in memory.list()]
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])

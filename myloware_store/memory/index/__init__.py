@@ -216,9 +216,11 @@ class MemoryIndex:
     def _tuned(self, session: IndexSession, state: IndexState, target: float, actions: list[str]) -> bool:
         """Measure and tune the index alone: it has to find rows added since the last time as well as the others.
 
-        From then on, searches through ivfflat compare only newer rows exactly.
+        From then on, searches through ivfflat compare only newer rows exactly. So it waits for what was written before
+        and cannot be seen yet.
         """
         (now,) = session.execute_sql("SELECT clock_timestamp()").fetchone()
+        session.wait_for_writers()
         groups = self._drawn(session, state.measured_at or state.built_at)
         moved = attrs.evolve(state, fresh_since=now if state.method == "ivfflat" else None)
         return self._measured(session, moved, groups, target, actions, keep=False)

@@ -45,10 +45,13 @@ def read_status(database: StoreDatabase, state: IndexState, least_rows: int) -> 
     leftovers = () if builder else find_leftovers(database)
     size, _ = database.execute_sql(_sql("size"), (INDEX_NAME,)).fetchone()
     stale = plan is not None or bool(leftovers)
+    hidden = (
+        "row-level security hides rows from this role, of which the index knows nothing" if state.row_security else None
+    )
     return IndexStatus(
         **{field.name: getattr(state, field.name) for field in attrs.fields(IndexFacts)},
-        used=state.usable,
-        problem=state.problem if plan or state.usable else reason,
+        used=state.usable and not state.row_security,
+        problem=(state.problem if plan or state.usable else reason) or hidden,
         remedy=COMMAND if stale else None,
         stale=stale,
         rows_at_build=state.rows,

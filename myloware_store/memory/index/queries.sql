@@ -19,7 +19,8 @@ SELECT am.amname,
         SELECT bool_or(indisvalid) FROM pg_index
         WHERE indrelid = t.oid
             AND indexrelid IN (to_regclass('mem_docs_embedding_idx_new'), to_regclass('mem_docs_embedding_idx_old'))
-    )
+    ),
+    row_security_active(t.oid)
 FROM (SELECT to_regclass('mem_docs') AS oid) AS our
 LEFT JOIN pg_class AS t ON t.oid = our.oid
 LEFT JOIN LATERAL (SELECT pg_relation_size(t.oid) / current_setting('block_size')::bigint AS n) AS pages ON true

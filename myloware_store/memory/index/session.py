@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from myloware_store.settings import Settings
 
-__all__ = ["IndexBusy", "IndexSession", "Progress", "find_builder", "may_build", "open_session"]
+__all__ = ["IndexBusy", "IndexSession", "Progress", "find_builder", "find_writers", "may_build", "open_session"]
 
 _sql = queries_beside(__file__)
 
@@ -86,6 +86,13 @@ class IndexSession(StoreDatabase):
             )
             time.sleep(_POLL)
 
+    def wait_for_writers(self) -> None:
+        """Wait for the end of the transactions that have written documents, as a build does."""
+        writers = find_writers(self)
+        while writers & find_writers(self):
+            self.tell("Waiting for transactions that write documents", 0, None)
+            time.sleep(_POLL)
+
     def command(self, sql: str, what: str) -> None:
         """Run a long statement outside of a transaction; cancel it if the caller is interrupted.
 
@@ -136,6 +143,11 @@ def find_builder(database: StoreDatabase) -> int | None:
     """Return the server process that is working on the index, or None."""
     row = database.execute_sql(_sql("builder")).fetchone()
     return row[0] if row else None
+
+
+def find_writers(database: StoreDatabase) -> set[str]:
+    """Return the transactions that have written documents and are open."""
+    return {name for (name,) in database.execute_sql(_sql("writers")).fetchall()}
 
 
 def may_build(database: StoreDatabase) -> bool:

@@ -101,6 +101,8 @@ class IndexState(IndexFacts):
         pgvector: The version of pgvector, such as (0, 8, 5).
         beside: Whether an index that is to take the place of this one, or had it before, is valid, so that the planner
             may choose it; None if there is none.
+        row_security: Whether row-level security applies to this role: a filter that the index knows nothing of, under
+            which a search is exact in any case.
     """
 
     filenode: int
@@ -110,6 +112,7 @@ class IndexState(IndexFacts):
     live_rows: int
     pgvector: tuple[int, ...]
     beside: bool | None
+    row_security: bool
 
     @property
     def iterative(self) -> bool:
@@ -197,7 +200,7 @@ def read_state(database: StoreDatabase) -> IndexState:
 
 def _decode_state(row: tuple[Any, ...]) -> IndexState:
     """Return the state from a row of the query `state`; a comment of somebody else's is ignored."""
-    method, valid, options, filenode, comment, live_rows, version, beside = row
+    method, valid, options, filenode, comment, live_rows, version, beside, row_security = row
     known = method if method in METHODS else None
     given = dict(option.split("=", 1) for option in options or ())
     record = _read_record(comment, filenode) if known else {}
@@ -211,6 +214,7 @@ def _decode_state(row: tuple[Any, ...]) -> IndexState:
         live_rows=live_rows or 0,
         pgvector=tuple(map(int, re.findall(r"\d+", version or ""))),
         beside=beside,
+        row_security=bool(row_security),
         rows=record.get("rows", 0),
         built_at=record.get("built_at"),
         tunings=record.get("tunings", ()),

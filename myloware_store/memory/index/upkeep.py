@@ -12,7 +12,7 @@ import attrs
 from myloware_store.core.sql import queries_beside
 from myloware_store.db.database import StoreDatabase
 from myloware_store.memory.index import MemoryIndex
-from myloware_store.memory.index.session import IndexBusy, may_build
+from myloware_store.memory.index.session import IndexBusy, find_writers, may_build
 from myloware_store.memory.index.state import IndexStates
 
 if TYPE_CHECKING:
@@ -80,14 +80,10 @@ class Upkeep:
         (pages,) = database.execute_sql(_sql("pages")).fetchone()
         if pages < index.least_rows or database.shares_sessions() or not may_build(database):
             return
-        if (writers := self._writers(database)) and not self._stopped.wait(LOAD) and writers & self._writers(database):
+        if (writers := find_writers(database)) and not self._stopped.wait(LOAD) and writers & find_writers(database):
             return
         for action in index.tend(progress=self._go_on).actions:
             _logger.info("the vector index: %s", action)
-
-    @staticmethod
-    def _writers(database: StoreDatabase) -> set[str]:
-        return {name for (name,) in database.execute_sql(_sql("writers")).fetchall()}
 
     def _go_on(self, *_progress: object) -> None:
         if self._stopped.is_set():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -16,6 +18,8 @@ from myloware_store.memory.index.build import find_leftovers, record
 from myloware_store.memory.index.state import METHODS, IndexStates, most_probes, read_state
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from myloware_store.memory.index.state import Method
     from tests.integration.memory_index.conftest import Corpus
 
@@ -159,6 +163,39 @@ def test_unseen_topics_make_a_new_index(loaded: Store, corpus: Corpus) -> None:
     assert change.status.used
     assert not change.status.stale
     assert index.measure_recall(50).high >= 0.95
+
+
+def test_a_load_that_a_measurement_cannot_see_is_waited_for(loaded: Store, corpus: Corpus) -> None:
+    """Else its documents would count as known to the index. Those of a transaction that writes later count as new."""
+    memory, index, half, ending = loaded.memory, loaded.memory.index, threading.Event(), threading.Event()
+    index.ensure()
+    corpus.load(loaded.db, corpus.clustered(150))
+    topics = corpus.clustered(90, topics=3, first=100)
+
+    def docs() -> Iterator[dict[str, Any]]:
+        for n, vector in enumerate(topics):
+            yield {"type": "KNOWLEDGE", "content": "x", "embedding": vector}
+            if n == 60:
+                half.set()
+                ending.wait(60)
+
+    with ThreadPoolExecutor() as pool:
+        load = pool.submit(memory.bulk_load, docs(), batch_size=50)
+        half.wait(60)
+        change = index.ensure(progress=lambda what, *_: ending.set() if what.startswith("Waiting") else None)
+        ending.set()
+        load.result()
+    assert change.actions
+    memory._index_states.forget()
+    found = [
+        len({hit.id for hit in memory.similar(topic)} & {hit.id for hit in memory.similar(topic, mode="exact")})
+        for topic in topics[:20]
+    ]
+    assert sum(found) > 0.8 * 10 * 20
+    with loaded.db.atomic():
+        (begun,) = loaded.db.execute_sql("SELECT clock_timestamp()").fetchone()
+        (doc_id,) = memory.upsert([{"type": "KNOWLEDGE", "content": "x"}])
+    assert memory.get(doc_id)[0].updated_at > begun
 
 
 def test_an_index_that_was_measured_under_its_target_is_tuned(loaded: Store) -> None:

@@ -252,6 +252,28 @@ def test_only_the_owner_builds(loaded: Store) -> None:
         loaded.db.execute_sql("DROP ROLE index_reader")
 
 
+def test_under_row_level_security_everything_visible_is_compared(loaded: Store, corpus: Corpus) -> None:
+    """The index knows nothing of what it hides, and would find few of the nearest of the rest."""
+    loaded.memory.index.ensure()
+    loaded.db.execute_sql(
+        "CREATE ROLE index_tenant LOGIN; GRANT SELECT ON mem_docs TO index_tenant;"
+        " ALTER TABLE mem_docs ENABLE ROW LEVEL SECURITY;"
+        " CREATE POLICY few ON mem_docs TO index_tenant USING (mod(uuid_hash(id), 10) = 0)"
+    )
+    plain = StoreDatabase(attrs.evolve(loaded.settings, user="index_tenant"))
+    try:
+        memory = Memory(plain)
+        for query in corpus.clustered(20):
+            assert memory.similar(query, mode="exact") == memory.similar(query)
+        status = memory.index.status()
+        assert (False, False) == (status.used, status.stale)
+        assert "row-level security" in (status.problem or "")
+        assert loaded.memory.index.status().used
+    finally:
+        plain.close_all()
+        loaded.db.execute_sql("DROP OWNED BY index_tenant; DROP ROLE index_tenant")
+
+
 def test_where_everything_is_read_only_nothing_is_built(loaded: Store) -> None:
     """By one typed error before anything is measured; searches and the status are right."""
     loaded.db.execute_sql(f"ALTER DATABASE {loaded.settings.dbname} SET default_transaction_read_only = on")
