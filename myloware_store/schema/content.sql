@@ -108,7 +108,7 @@ BEGIN
         END IF;
     END IF;
     IF words ~ (codes || '|' || humps) THEN
-        SELECT string_agg(DISTINCT code[1], ' ') INTO found
+        SELECT string_agg(DISTINCT code[1] COLLATE "C", ' ') INTO found
         FROM regexp_matches(words, inside || '(?:' || codes || '|' || humps || ')' || inside, 'g') AS code;
         IF found ~ humps THEN
             forms := forms || ' ' || regexp_replace(
