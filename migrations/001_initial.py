@@ -144,6 +144,7 @@ FUNCTIONS = (
         forms text := '';
         letters text[];
         found text;
+        parts text;
     BEGIN
         IF octet_length(words) > length(words) THEN
             letters := content_letters(words);
@@ -158,19 +159,21 @@ FUNCTIONS = (
         IF words ~ (codes || '|' || humps) THEN
             SELECT string_agg(DISTINCT code[1] COLLATE "C", ' ') INTO found
             FROM regexp_matches(words, inside || '(?:' || codes || '|' || humps || ')' || inside, 'g') AS code;
-            IF found ~ humps THEN
-                forms := forms || ' ' || regexp_replace(
-                    regexp_replace(found, '[-+,./:_]+|([A-Z])(?=[A-Z][a-z]{2})', '\1 ', 'g'),
-                    '([a-z])(?=[A-Z])', '\1 ', 'g'
-                );
+            parts := regexp_replace(found, '[-+,./:_]+', ' ', 'g');
+            IF parts ~ '[0-9][A-Za-z]|[A-Za-z][0-9]' THEN
+                -- No sums and keys of letters and digits by turns.
+                parts := regexp_replace(parts, '[^ ]*[0-9][A-Za-z]+[0-9]+[A-Za-z]+[0-9]+[A-Za-z][^ ]*', '', 'g');
+                parts := regexp_replace(parts, '([0-9])(?=[A-Za-z])|([A-Za-z])(?=[0-9])', '\1\2 ', 'g');
+                forms := forms || ' ' || parts;
+            END IF;
+            IF parts ~ humps THEN
+                parts := regexp_replace(parts, '([A-Z])(?=[A-Z][a-z]{2})|([a-z])(?=[A-Z])', '\1\2 ', 'g');
+                forms := forms || ' ' || parts;
             END IF;
             found := regexp_replace(found, '[-+,./:_]+', '', 'g');
             IF found ~ '[0-9]' THEN
                 -- 1.5 is not found by 15.
                 found := regexp_replace(found, '(?<![^ ])[0-9]{1,3}(?![^ ])', '', 'g');
-                forms := forms || ' ' || regexp_replace(
-                    found, '(?<![^ ])(?:([A-Za-z]+)(?=[0-9]+(?![^ ]))|([0-9]+)(?=[A-Za-z]+(?![^ ])))', '\1\2 ', 'g'
-                );
             END IF;
             forms := lower(forms || ' ' || found COLLATE "C");
         END IF;
@@ -261,31 +264,37 @@ FUNCTIONS = (
     $$
     """,
     """
-    CREATE FUNCTION query_terms(typed text) RETURNS SETOF tsquery LANGUAGE plpgsql IMMUTABLE STRICT AS $$
-    DECLARE
-        unspaced CONSTANT text := '[' || unspaced_scripts() || ']';
-    BEGIN
-        RETURN QUERY
-        SELECT (quote_literal(lexeme) || CASE WHEN lexeme ~ ('^' || unspaced || '$') THEN ':*' ELSE '' END)::tsquery
-        FROM unnest(to_tsvector('pg_catalog.english', query_words(typed)));
-    END
+    CREATE FUNCTION query_terms(typed text) RETURNS TABLE (term tsquery, word text) LANGUAGE sql IMMUTABLE STRICT AS $$
+        SELECT
+            (quote_literal(stem) || CASE WHEN stem ~ unspaced THEN ':*' ELSE '' END)::tsquery AS term,
+            min(lexeme) AS word
+        FROM (SELECT '^[' || unspaced_scripts() || ']$') AS alone (unspaced),
+            unnest(to_tsvector('pg_catalog.simple', query_words(typed))),
+            unnest(tsvector_to_array(to_tsvector('pg_catalog.english', lexeme))) AS stem
+        GROUP BY stem, unspaced
     $$
     """,
     """
     CREATE FUNCTION query_beginnings(typed text) RETURNS SETOF text LANGUAGE sql IMMUTABLE STRICT AS $$
-        SELECT lexeme FROM unnest(to_tsvector('pg_catalog.simple', query_words(typed)))
-        WHERE to_tsvector('pg_catalog.english', lexeme) <> ''
+        SELECT DISTINCT lexeme
+        FROM (
+            SELECT lexeme, place, max(place) OVER () AS last
+            FROM unnest(to_tsvector('pg_catalog.simple', query_words(typed))), LATERAL unnest(positions) AS place
+        ) AS words
+        WHERE to_tsvector('pg_catalog.english', lexeme) <> '' OR place = last
     $$
     """,
     """
-    CREATE FUNCTION query_stems(beginning text) RETURNS text[] LANGUAGE sql IMMUTABLE STRICT AS $$
-        SELECT COALESCE(array_agg(lexeme), '{}')
-        FROM unnest(to_tsvector('pg_catalog.english', (
-            SELECT string_agg(beginning || ending, ' ') FROM unnest(string_to_array(
+    CREATE FUNCTION query_stems(beginning text, inside bool) RETURNS text[] LANGUAGE sql IMMUTABLE STRICT AS $$
+        SELECT COALESCE(array_agg(DISTINCT stem), '{}')
+        FROM (SELECT CASE WHEN inside THEN 'bababa' ELSE '' END) AS other (before),
+        LATERAL unnest(to_tsvector('pg_catalog.english', (
+            SELECT string_agg(before || beginning || ending, ' ') FROM unnest(string_to_array(
                 ',ble,e,g,ng,n,y,ted,ling,d,ed,r,s,nt,ent,ty,on,tion,ion,us,ity,lity,ss,ess,ul,ve,tive,ive', ','
             )) AS ending
-        )))
-        WHERE beginning ~ '^[a-z]{2,30}$' AND NOT starts_with(lexeme, beginning)
+        ))),
+        LATERAL substr(lexeme, length(before) + 1) AS stem
+        WHERE beginning ~ '^[a-z]{2,30}$' AND NOT starts_with(stem, beginning) AND length(stem) > inside::int * 2
     $$
     """,
     """
@@ -293,22 +302,25 @@ FUNCTIONS = (
         SELECT string_agg(word, ' | ')::tsquery
         FROM (
             SELECT quote_literal(beginning) || ':*' AS word
-            UNION ALL SELECT quote_literal(stem) FROM unnest(query_stems(beginning)) AS stem
+            UNION ALL SELECT quote_literal(stem) FROM unnest(query_stems(beginning, false)) AS stem
         ) AS words
     $$
     """,
     """
     CREATE FUNCTION query_spellings(word text) RETURNS text[] LANGUAGE sql IMMUTABLE STRICT AS $$
-        SELECT array_agg(DISTINCT spelling)
-        FROM generate_series(0, length(word)) AS at,
-        LATERAL (SELECT left(word, at), substr(word, at + 1)) AS cut (head, tail),
-        LATERAL (
-            SELECT head || substr(tail, 2)
-            UNION ALL SELECT head || substr(tail, 2, 1) || left(tail, 1) || substr(tail, 3)
-            UNION ALL SELECT head || letter || substr(tail, n)
-            FROM unnest(string_to_array('abcdefghijklmnopqrstuvwxyz', NULL)) AS letter, generate_series(1, 2) AS n
-        ) AS s (spelling)
-        WHERE word ~ '^[a-z]{4,30}$' AND spelling <> word
+        SELECT array_agg(lexeme)
+        FROM unnest(to_tsvector('pg_catalog.english', (
+            SELECT string_agg(spelling, ' ')
+            FROM generate_series(0, length(word)) AS at,
+            LATERAL (SELECT left(word, at), substr(word, at + 1)) AS cut (head, tail),
+            LATERAL (
+                SELECT head || substr(tail, 2)
+                UNION ALL SELECT head || substr(tail, 2, 1) || left(tail, 1) || substr(tail, 3)
+                UNION ALL SELECT head || letter || substr(tail, n)
+                FROM unnest(string_to_array('abcdefghijklmnopqrstuvwxyz', NULL)) AS letter, generate_series(1, 2) AS n
+            ) AS s (spelling)
+        )))
+        WHERE word ~ '^[a-z]{4,30}$' AND lexeme <> ALL (tsvector_to_array(to_tsvector('pg_catalog.english', word)))
     $$
     """,
     """
@@ -331,7 +343,7 @@ FUNCTIONS = (
         words text := regexp_replace((content_words(typed))[1], '(' || unspaced || '{2}) ' || unspaced || '\s*$', '\1');
         asked tsquery := query_row(words, beginnings);
     BEGIN
-        IF typed ~ '[0-9]|[A-Za-z][-_]+[A-Za-z]|[a-z][A-Z]' THEN
+        IF typed ~ '[0-9]|[A-Za-z][-_]+[A-Za-z]|[a-z][A-Z]|[A-Z]{2}[a-z]{2}' THEN
             asked := asked || query_row(replace(words, ' ', ''), beginnings)
                 || query_row(regexp_replace(words, '([0-9]+|[a-z]+)', ' \1 ', 'g'), beginnings)
                 || query_row((content_words(
@@ -1711,7 +1723,7 @@ ROLLBACK = (
     "DROP FUNCTION query_row(text, boolean)",
     "DROP FUNCTION query_spellings(text)",
     "DROP FUNCTION query_beginning(text)",
-    "DROP FUNCTION query_stems(text)",
+    "DROP FUNCTION query_stems(text, boolean)",
     "DROP FUNCTION query_beginnings(text)",
     "DROP FUNCTION query_terms(text)",
     "DROP FUNCTION query_words(text)",

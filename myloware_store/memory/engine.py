@@ -816,7 +816,7 @@ class Memory(Repository):
         visible = f"{_sql('visible')} AND {search.of_passages(condition).sql}"
         legs = text.text_legs(query, visible, of_tenant="tenant" in condition.parameters)
         statement = search.hits_of(
-            ",\n".join([near.sql, legs, _sql("fused")]),
+            ",\n".join([near.sql, legs, _sql("fused").format(kept=query.kept)]),
             "fused",
             order="r.score DESC, r.id",
             score="r.score",

@@ -2,9 +2,9 @@
 
 A filter maps keys to conditions, all of which must hold: `{"type": "CONTEXT", "metadata.amount": {"gt": 10}}`.
 
-- Keys: `type`, `work_item_id`, `created_at`, `updated_at`, `expires_at`, `embedding_model`, `tenant_id` and
-  `metadata.<path>`, whose path consists of object keys. If one of them holds a dot, the path is a tuple:
-  `("metadata", "dc.title")`.
+- Keys: `type`, `work_item_id`, `created_at`, `updated_at`, `expires_at`, `embedding_model`, `document_id` (of chunks),
+  `tenant_id` and `metadata.<path>`, whose path consists of object keys. If one of them holds a dot, the path is a
+  tuple: `("metadata", "dc.title")`.
 - Conditions: a value (`eq`), a list (`in`), or a mapping of operators that must all hold: `eq`, `ne`, `gt`, `gte`,
   `lt`, `lte`, `in`, `exists`, and on metadata `contains`, `any`, `all`. The times are compared with aware datetimes or
   ISO texts with an offset; the other columns have no order. A time in the metadata is text.
@@ -53,6 +53,7 @@ _COLUMNS = {
     "updated_at": "timestamptz",
     "expires_at": "timestamptz",
     "embedding_model": "text",
+    "document_id": "uuid",
     "tenant_id": "text",
 }
 _METADATA = "metadata."
@@ -251,7 +252,7 @@ class _Column:
     def _value(self, value: Any) -> str:
         if self._key == "type":
             return as_enum(value, MemDocType, self.name).value
-        if self._key == "work_item_id":
+        if _COLUMNS[self._key] == "uuid":
             return str(as_uuid(value, self.name))
         if _COLUMNS[self._key] == "text":
             return require_text(value, self.name, max_chars=MAX_NAME_CHARS)

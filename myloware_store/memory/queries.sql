@@ -391,14 +391,14 @@ terms AS MATERIALIZED (
                 WITH held AS MATERIALIZED (SELECT FROM mem_docs AS m WHERE m.search @@ term AND {condition})
                 SELECT EXISTS (SELECT FROM held)
             )
-            THEN query_spellings(substring(term::text FROM '^''(.*)''$'))
+            THEN query_spellings(word)
         END) AS spelling
         WHERE (
             WITH held AS MATERIALIZED (SELECT FROM mem_docs WHERE search @@ quote_literal(spelling)::tsquery)
             SELECT EXISTS (SELECT FROM held)
         )
     ), term) AS term
-    FROM query_terms(%(words)s) AS term
+    FROM query_terms(%(words)s)
 )
 
 -- name: prefix_terms
@@ -407,15 +407,20 @@ terms AS MATERIALIZED (
 )
 
 -- name: part_terms
--- All words of all documents are compared with those of the query.
+-- All words of all documents are compared with those of the query. Of each, the shortest words that have it count.
 terms AS MATERIALIZED (
-    SELECT string_agg(DISTINCT quote_literal(word), ' | ')::tsquery AS term
-    FROM query_beginnings(%(words)s) AS part
-    CROSS JOIN LATERAL (
-        SELECT '%%' || part || '%%' AS wanted UNION ALL SELECT '%%' || stem FROM unnest(query_stems(part)) AS stem
-    ) AS patterns
-    JOIN mem_docs AS m ON {condition}
-    JOIN LATERAL unnest(tsvector_to_array(m.search)) AS word ON word LIKE wanted
+    SELECT string_agg(quote_literal(word), ' | ')::tsquery AS term
+    FROM (
+        SELECT part, word, row_number() OVER (PARTITION BY part ORDER BY length(word), word) AS place
+        FROM query_beginnings(%(words)s) AS part
+        CROSS JOIN LATERAL (
+            SELECT '%%' || part || '%%' AS wanted UNION ALL SELECT '%%' || stem FROM unnest(query_stems(part, true)) AS stem
+        ) AS patterns
+        JOIN mem_docs AS m ON {condition}
+        JOIN LATERAL unnest(tsvector_to_array(m.search)) AS word ON word LIKE wanted
+        GROUP BY part, word
+    ) AS found
+    WHERE place <= {parts}
     GROUP BY part
 )
 
@@ -560,13 +565,20 @@ fused AS MATERIALIZED (
         COALESCE(%(vector_weight)s::float8 / (%(rrf_k)s + n.place), 0)
             + COALESCE(%(text_weight)s::float8 * (1 + %(text_boost)s * f.score) / (%(rrf_k)s + f.place), 0) AS score
     FROM (
-        SELECT id, distance, row_number() OVER (ORDER BY distance, id) AS place FROM near WHERE %(vector_weight)s > 0
+        SELECT id, distance, row_number() OVER (ORDER BY distance, id) AS place FROM near
+        WHERE %(vector_weight)s > 0 AND {kept}
     ) AS n
     FULL JOIN (
         SELECT id, score, row_number() OVER (ORDER BY score DESC, id) AS place FROM found WHERE %(text_weight)s > 0
     ) AS f USING (id)
     ORDER BY score DESC, id
     LIMIT %(k)s
+)
+
+-- name: not_excluded
+EXISTS (
+    SELECT FROM mem_docs AS m
+    WHERE m.id = near.id AND m.search @@ query_all('{}', '{}', %(excluded)s::text[], %(beginnings)s)
 )
 
 -- name: fused_similarity

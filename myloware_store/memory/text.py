@@ -38,6 +38,9 @@ MOST, MORE = 5_000, 2_000
 """Most documents that are ranked, in the order of storage: if even the rarest word is in more, only those with all the
 words are; and most with the next words, if those with the rarest are fewer than was asked for."""
 
+PARTS = 1_000
+"""How many words count as those that have a part of the query inside, the shortest."""
+
 LATEST = 1_000
 """How many of the documents changed last are read for a query of excluded words only, which no index serves."""
 
@@ -48,6 +51,8 @@ UNSPACED = re.compile(
 """A character of a script without blanks between words: as `unspaced_scripts()` of the database."""
 
 _ALL_WORDS = dict.fromkeys(("web", "prefix"), "(c.search @@ (SELECT every FROM whole))::int") | {"phrase": "1"}
+_QUOTES = str.maketrans(dict.fromkeys("“”„‟«»", '"'))
+_SHORT = 2  # letters of what a minus does not exclude, as in `rm -rf` and `-5`
 _PHRASE = re.compile(r'(?P<minus>(?<!\S)-)?(?:(?<!\w)"(?P<quoted>[^"]*)"(?!\w)|(?P<word>[^\s"]+))')
 
 
@@ -82,6 +87,11 @@ class Typed:
         """The tsquery that a document with all the words, or with the phrase, meets."""
         return _sql("every")
 
+    @property
+    def kept(self) -> str:
+        """The condition that a document `near` has no excluded words."""
+        return _sql("not_excluded") if self.parameters["excluded"] else "TRUE"
+
 
 def typed(q: Any, match: Any, matches: tuple[str, ...] = MATCHES) -> Typed:
     """Take a query apart.
@@ -95,7 +105,7 @@ def typed(q: Any, match: Any, matches: tuple[str, ...] = MATCHES) -> Typed:
         InvalidInput: `q` is not text, or `match` is not one of the ways.
     """
     as_choice(match, matches, "match")
-    text = " ".join(require_text(q, "q", max_bytes=None)[:MAX_CHARS].split()[:MAX_WORDS])
+    text = " ".join(require_text(q, "q", max_bytes=None)[:MAX_CHARS].translate(_QUOTES).split()[:MAX_WORDS])
     unspaced = [found.end() for found in UNSPACED.finditer(text)]
     if len(unspaced) > MAX_UNSPACED:
         text = text[: unspaced[MAX_UNSPACED - 1]]
@@ -138,6 +148,7 @@ def text_legs(query: Typed, condition: str, *, of_tenant: bool) -> str:
         "most": MOST,
         "more": MORE,
         "latest": LATEST,
+        "parts": PARTS,
         "all_words": _ALL_WORDS.get(query.match, "0"),
     }
     legs = [
@@ -160,6 +171,7 @@ def _phrases(text: str, *, any_of_them: bool) -> Iterator[_Phrase]:
         if found["word"] and found["word"].lower() == "or" and not found["minus"]:
             option += 1
         else:
-            excluded = bool(found["minus"]) and not phrase.startswith("-")
+            option_of_a_command = found["quoted"] is None and phrase.isascii() and len(phrase) <= _SHORT
+            excluded = bool(found["minus"]) and not phrase.startswith("-") and not option_of_a_command
             yield _Phrase(phrase, option, excluded=excluded, quoted=found["quoted"] is not None)
             option += any_of_them

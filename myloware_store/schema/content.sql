@@ -96,6 +96,7 @@ DECLARE
     forms text := '';
     letters text[];
     found text;
+    parts text;
 BEGIN
     IF octet_length(words) > length(words) THEN
         letters := content_letters(words);
@@ -110,19 +111,21 @@ BEGIN
     IF words ~ (codes || '|' || humps) THEN
         SELECT string_agg(DISTINCT code[1] COLLATE "C", ' ') INTO found
         FROM regexp_matches(words, inside || '(?:' || codes || '|' || humps || ')' || inside, 'g') AS code;
-        IF found ~ humps THEN
-            forms := forms || ' ' || regexp_replace(
-                regexp_replace(found, '[-+,./:_]+|([A-Z])(?=[A-Z][a-z]{2})', '\1 ', 'g'),
-                '([a-z])(?=[A-Z])', '\1 ', 'g'
-            );
+        parts := regexp_replace(found, '[-+,./:_]+', ' ', 'g');
+        IF parts ~ '[0-9][A-Za-z]|[A-Za-z][0-9]' THEN
+            -- No sums and keys of letters and digits by turns.
+            parts := regexp_replace(parts, '[^ ]*[0-9][A-Za-z]+[0-9]+[A-Za-z]+[0-9]+[A-Za-z][^ ]*', '', 'g');
+            parts := regexp_replace(parts, '([0-9])(?=[A-Za-z])|([A-Za-z])(?=[0-9])', '\1\2 ', 'g');
+            forms := forms || ' ' || parts;
+        END IF;
+        IF parts ~ humps THEN
+            parts := regexp_replace(parts, '([A-Z])(?=[A-Z][a-z]{2})|([a-z])(?=[A-Z])', '\1\2 ', 'g');
+            forms := forms || ' ' || parts;
         END IF;
         found := regexp_replace(found, '[-+,./:_]+', '', 'g');
         IF found ~ '[0-9]' THEN
             -- 1.5 is not found by 15.
             found := regexp_replace(found, '(?<![^ ])[0-9]{1,3}(?![^ ])', '', 'g');
-            forms := forms || ' ' || regexp_replace(
-                found, '(?<![^ ])(?:([A-Za-z]+)(?=[0-9]+(?![^ ]))|([0-9]+)(?=[A-Za-z]+(?![^ ])))', '\1\2 ', 'g'
-            );
         END IF;
         forms := lower(forms || ' ' || found COLLATE "C");
     END IF;
@@ -214,34 +217,41 @@ BEGIN
 END
 $$;
 
--- The words of a query that count in a score, each as a query of its own. ABC is asked for as AB BC: C is there to be found
--- alone, and then as the beginning of a pair, too.
-CREATE FUNCTION query_terms(typed text) RETURNS SETOF tsquery LANGUAGE plpgsql IMMUTABLE STRICT AS $$
-DECLARE
-    unspaced CONSTANT text := '[' || unspaced_scripts() || ']';
-BEGIN
-    RETURN QUERY
-    SELECT (quote_literal(lexeme) || CASE WHEN lexeme ~ ('^' || unspaced || '$') THEN ':*' ELSE '' END)::tsquery
-    FROM unnest(to_tsvector('pg_catalog.english', query_words(typed)));
-END
+-- The words of a query that count in a score, each as a query of its own, and as it is typed. ABC is asked for as AB BC: C
+-- is there to be found alone, and then as the beginning of a pair, too.
+CREATE FUNCTION query_terms(typed text) RETURNS TABLE (term tsquery, word text) LANGUAGE sql IMMUTABLE STRICT AS $$
+    SELECT
+        (quote_literal(stem) || CASE WHEN stem ~ unspaced THEN ':*' ELSE '' END)::tsquery AS term,
+        min(lexeme) AS word
+    FROM (SELECT '^[' || unspaced_scripts() || ']$') AS alone (unspaced),
+        unnest(to_tsvector('pg_catalog.simple', query_words(typed))),
+        unnest(tsvector_to_array(to_tsvector('pg_catalog.english', lexeme))) AS stem
+    GROUP BY stem, unspaced
 $$;
 
--- The words of a query as they are typed, without stop words.
+-- The words of a query as they are typed, without stop words, but for the last word, which may be the beginning of another.
 CREATE FUNCTION query_beginnings(typed text) RETURNS SETOF text LANGUAGE sql IMMUTABLE STRICT AS $$
-    SELECT lexeme FROM unnest(to_tsvector('pg_catalog.simple', query_words(typed)))
-    WHERE to_tsvector('pg_catalog.english', lexeme) <> ''
+    SELECT DISTINCT lexeme
+    FROM (
+        SELECT lexeme, place, max(place) OVER () AS last
+        FROM unnest(to_tsvector('pg_catalog.simple', query_words(typed))), LATERAL unnest(positions) AS place
+    ) AS words
+    WHERE to_tsvector('pg_catalog.english', lexeme) <> '' OR place = last
 $$;
 
 -- The stems of words that begin with a text, if they do not begin with it themselves: of gardeni, garden; of universi,
--- univers. These ends complete nearly all of 20,000 beginnings of English words to words of the same stem.
-CREATE FUNCTION query_stems(beginning text) RETURNS text[] LANGUAGE sql IMMUTABLE STRICT AS $$
-    SELECT COALESCE(array_agg(lexeme), '{}')
-    FROM unnest(to_tsvector('pg_catalog.english', (
-        SELECT string_agg(beginning || ending, ' ') FROM unnest(string_to_array(
+-- univers. These ends complete nearly all of 20,000 beginnings of English words to words of the same stem. Or the ends of
+-- stems of words that have the text inside: the stemmer cuts more of longer words (transaction, transact).
+CREATE FUNCTION query_stems(beginning text, inside bool) RETURNS text[] LANGUAGE sql IMMUTABLE STRICT AS $$
+    SELECT COALESCE(array_agg(DISTINCT stem), '{}')
+    FROM (SELECT CASE WHEN inside THEN 'bababa' ELSE '' END) AS other (before),
+    LATERAL unnest(to_tsvector('pg_catalog.english', (
+        SELECT string_agg(before || beginning || ending, ' ') FROM unnest(string_to_array(
             ',ble,e,g,ng,n,y,ted,ling,d,ed,r,s,nt,ent,ty,on,tion,ion,us,ity,lity,ss,ess,ul,ve,tive,ive', ','
         )) AS ending
-    )))
-    WHERE beginning ~ '^[a-z]{2,30}$' AND NOT starts_with(lexeme, beginning)
+    ))),
+    LATERAL substr(lexeme, length(before) + 1) AS stem
+    WHERE beginning ~ '^[a-z]{2,30}$' AND NOT starts_with(stem, beginning) AND length(stem) > inside::int * 2
 $$;
 
 -- A word that begins with a text.
@@ -249,23 +259,26 @@ CREATE FUNCTION query_beginning(beginning text) RETURNS tsquery LANGUAGE sql IMM
     SELECT string_agg(word, ' | ')::tsquery
     FROM (
         SELECT quote_literal(beginning) || ':*' AS word
-        UNION ALL SELECT quote_literal(stem) FROM unnest(query_stems(beginning)) AS stem
+        UNION ALL SELECT quote_literal(stem) FROM unnest(query_stems(beginning, false)) AS stem
     ) AS words
 $$;
 
--- The words that differ from a word by one letter more, one less, another one, or two that changed places; none for words of
--- fewer than four letters, or of others than the Latin ones.
+-- The stems of what differs from a word by one letter more, one less, another one, or two that changed places; none for words
+-- of fewer than four letters, or of others than the Latin ones.
 CREATE FUNCTION query_spellings(word text) RETURNS text[] LANGUAGE sql IMMUTABLE STRICT AS $$
-    SELECT array_agg(DISTINCT spelling)
-    FROM generate_series(0, length(word)) AS at,
-    LATERAL (SELECT left(word, at), substr(word, at + 1)) AS cut (head, tail),
-    LATERAL (
-        SELECT head || substr(tail, 2)
-        UNION ALL SELECT head || substr(tail, 2, 1) || left(tail, 1) || substr(tail, 3)
-        UNION ALL SELECT head || letter || substr(tail, n)
-        FROM unnest(string_to_array('abcdefghijklmnopqrstuvwxyz', NULL)) AS letter, generate_series(1, 2) AS n
-    ) AS s (spelling)
-    WHERE word ~ '^[a-z]{4,30}$' AND spelling <> word
+    SELECT array_agg(lexeme)
+    FROM unnest(to_tsvector('pg_catalog.english', (
+        SELECT string_agg(spelling, ' ')
+        FROM generate_series(0, length(word)) AS at,
+        LATERAL (SELECT left(word, at), substr(word, at + 1)) AS cut (head, tail),
+        LATERAL (
+            SELECT head || substr(tail, 2)
+            UNION ALL SELECT head || substr(tail, 2, 1) || left(tail, 1) || substr(tail, 3)
+            UNION ALL SELECT head || letter || substr(tail, n)
+            FROM unnest(string_to_array('abcdefghijklmnopqrstuvwxyz', NULL)) AS letter, generate_series(1, 2) AS n
+        ) AS s (spelling)
+    )))
+    WHERE word ~ '^[a-z]{4,30}$' AND lexeme <> ALL (tsvector_to_array(to_tsvector('pg_catalog.english', word)))
 $$;
 
 -- Words in a row; or words that begin like these, in a row.
@@ -288,7 +301,7 @@ DECLARE
     words text := regexp_replace((content_words(typed))[1], '(' || unspaced || '{2}) ' || unspaced || '\s*$', '\1');
     asked tsquery := query_row(words, beginnings);
 BEGIN
-    IF typed ~ '[0-9]|[A-Za-z][-_]+[A-Za-z]|[a-z][A-Z]' THEN
+    IF typed ~ '[0-9]|[A-Za-z][-_]+[A-Za-z]|[a-z][A-Z]|[A-Z]{2}[a-z]{2}' THEN
         asked := asked || query_row(replace(words, ' ', ''), beginnings)
             || query_row(regexp_replace(words, '([0-9]+|[a-z]+)', ' \1 ', 'g'), beginnings)
             || query_row((content_words(

@@ -101,6 +101,7 @@ def test_a_search_returns_chunks_or_documents(store: Store) -> None:
         for hit in hits:
             first.setdefault(hit.document_id or hit.id, hit.id)
         assert [*first.values()] == [hit.id for hit in documents]
+        assert {long} == {hit.document_id for hit in search(k=20, filter={"document_id": long})}
         assert [*first.values()][:2] == [hit.id for hit in search(k=2, per="document")]
     (best, *_) = memory.similar(vector)
     assert (SENTENCES[0], long, 1) == (best.content, best.document_id, best.chunk_no)

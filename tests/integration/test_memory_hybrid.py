@@ -100,6 +100,16 @@ def test_an_identifier_comes_before_what_is_only_similar(myloware: Store) -> Non
     assert [ids[-1]] == [hit.id for hit in myloware.memory.hybrid(query, "hp2025 0142", weights=(0, 1))]
 
 
+def test_excluded_words_leave_out_what_is_only_similar(myloware: Store) -> None:
+    """Although quotations do not."""
+    query = vectors(1, 2)[0]
+    docs = [{"type": "CONTEXT", "content": text, "embedding": query} for text in ("late fee", "late goods", "goods")]
+    ids = myloware.memory.upsert(docs)
+    assert ids[1:] == [hit.id for hit in myloware.memory.hybrid(query, "late -fee")]
+    assert [ids[1]] == [hit.id for hit in myloware.memory.hybrid(query, "late -fee", k=1)]
+    assert ids == sorted(hit.id for hit in myloware.memory.hybrid(query, '"late fee"'))
+
+
 def test_documents_of_one_side_are_found_too(myloware: Store) -> None:
     """Without a vector by their text, without the words by their vector; one tie goes by the ids."""
     query = vectors(1, 2)[0]

@@ -324,7 +324,7 @@ def test_searches_are_exact_under_work(myloware: Store) -> None:
         try:
             until(lambda: in_index(myloware))
             for _ in range(6 * ROUNDS):
-                for q in ("printer", "fax or 2", "burns -2", "-printer", '"1 burns"'):
+                for q in ("printer", "fax or 2", 'burns -"2"', "-printer", '"1 burns"'):
                     with myloware.db.atomic():
                         myloware.db.execute_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
                         expected = [row_id for (row_id,) in myloware.db.execute_sql(SCAN, (q,))]
