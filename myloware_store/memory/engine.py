@@ -691,7 +691,7 @@ class Memory(Repository):
             k: Most documents to return (1 to 10,000).
             filter: Which documents to search, in the language of filters.
             match: `web` returns documents with all the words first; documents with some of them follow, unless they
-                have only words that nearly all documents have. A `"quoted phrase"` must be there; `or` separates
+                have only words that nearly all documents have. A `"quoted phrase"` is one of the words, `or` separates
                 alternatives, `-excluded` leaves documents out. `any` returns documents with any of the words, `phrase`
                 documents with the words in a row. `prefix` is `web` for words that begin like those of the query: it
                 reads the index entries of all of them. `part` finds words that contain those of the query (`Gebühr` in
@@ -751,7 +751,7 @@ class Memory(Repository):
         filter: Mapping[Any, Any] | None = None,  # noqa: A002  the settled name
         rrf_k: float = 60,
         weights: Sequence[float] = (1, 1),
-        text_boost: float = 3,
+        text_boost: float = 6,
         pool: int | None = None,
         model: str | None = _OWN,
         per: Literal["chunk", "document"] = "chunk",

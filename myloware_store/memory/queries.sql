@@ -380,6 +380,9 @@ near AS MATERIALIZED (
 -- name: every
 query_all(%(phrases)s::text[], %(options)s::int[], %(excluded)s::text[], %(beginnings)s)
 
+-- name: kept
+query_all('{{}}', '{{}}', %(excluded)s::text[], %(beginnings)s)
+
 -- name: terms
 -- A word that no document has is taken for a typing error, and for those that differ from it by one letter. Words that
 -- several of the sample hold are none. The CTEs are read as far as their first row, but planned as if they were read whole.
@@ -479,16 +482,15 @@ words AS MATERIALIZED (
 -- Candidates hold one of the rarest words; if even the rarest is common, all of the words. If these are too few, others hold
 -- the next words, as many as it takes by the estimates.
 whole AS MATERIALIZED (
-    SELECT {every} AS every,
-        query_all(%(required)s::text[], %(of_options)s::int[], %(excluded)s::text[], %(beginnings)s) AS required,
+    SELECT {every} AS every, {kept} AS kept,
         string_agg(term::text, ' | ') FILTER (WHERE place = 1 OR so_far <= {few})::tsquery AS rare_words,
         string_agg(term::text, ' | ') FILTER (WHERE so_far - held_by < greatest({few}, %(depth)s))::tsquery AS more_words,
         min(held_by) > {most} AS common
     FROM words
 ),
 queries AS MATERIALIZED (
-    SELECT CASE WHEN common THEN COALESCE(every, rare_words) ELSE rare_words END && required AS rare,
-        more_words && required AS more
+    SELECT CASE WHEN common THEN COALESCE(every, rare_words) ELSE rare_words END && kept AS rare,
+        more_words && kept AS more
     FROM whole
 )
 
@@ -576,10 +578,7 @@ fused AS MATERIALIZED (
 )
 
 -- name: not_excluded
-EXISTS (
-    SELECT FROM mem_docs AS m
-    WHERE m.id = near.id AND m.search @@ query_all('{}', '{}', %(excluded)s::text[], %(beginnings)s)
-)
+EXISTS (SELECT FROM mem_docs AS m WHERE m.id = near.id AND m.search @@ {kept})
 
 -- name: fused_similarity
 -- A document outside of the vector's pool has no distance yet: it is NULL without a vector, and NaN for a zero vector.

@@ -67,7 +67,6 @@ class _Phrase:
     text: str
     option: int
     excluded: bool = False
-    quoted: bool = False
 
 
 @attrs.frozen
@@ -90,7 +89,7 @@ class Typed:
     @property
     def kept(self) -> str:
         """The condition that a document `near` has no excluded words."""
-        return _sql("not_excluded") if self.parameters["excluded"] else "TRUE"
+        return _sql("not_excluded").format(kept=_sql("kept").format()) if self.parameters["excluded"] else "TRUE"
 
 
 def typed(q: Any, match: Any, matches: tuple[str, ...] = MATCHES) -> Typed:
@@ -111,15 +110,10 @@ def typed(q: Any, match: Any, matches: tuple[str, ...] = MATCHES) -> Typed:
         text = text[: unspaced[MAX_UNSPACED - 1]]
     given = [_Phrase(text, 0)] if match == "phrase" else [*_phrases(text, any_of_them=match == "any")]
     kept = [phrase for phrase in given if not phrase.excluded]
-    quoted = [phrase for phrase in kept if phrase.quoted]
-    if match in ("any", "part") or {phrase.option for phrase in quoted} != {phrase.option for phrase in kept}:
-        quoted = []  # there is a way to match without it
     values = {
         "phrases": [phrase.text for phrase in kept],
         "options": [phrase.option for phrase in kept],
         "excluded": [phrase.text for phrase in given if phrase.excluded],
-        "required": [phrase.text for phrase in quoted],
-        "of_options": [phrase.option for phrase in quoted],
         "words": " ".join(phrase.text for phrase in kept),
         "beginnings": match == "prefix",
     }
@@ -140,6 +134,7 @@ def text_legs(query: Typed, condition: str, *, of_tenant: bool) -> str:
     excludes = bool(query.parameters["excluded"])
     names = {
         "condition": condition,
+        "kept": _sql("kept").format(),
         "every": "NULL::tsquery" if query.match in ("any", "part") else query.every,
         "excluding": query.every,
         "found": "ranked" if excludes else "found",
@@ -173,5 +168,5 @@ def _phrases(text: str, *, any_of_them: bool) -> Iterator[_Phrase]:
         else:
             option_of_a_command = found["quoted"] is None and phrase.isascii() and len(phrase) <= _SHORT
             excluded = bool(found["minus"]) and not phrase.startswith("-") and not option_of_a_command
-            yield _Phrase(phrase, option, excluded=excluded, quoted=found["quoted"] is not None)
+            yield _Phrase(phrase, option, excluded=excluded)
             option += any_of_them
