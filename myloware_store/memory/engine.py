@@ -772,9 +772,9 @@ class Memory(Repository):
             filter: Which documents to search, in the language of filters.
             rrf_k: 0 or more; the larger it is, the less the first ranks count. 60 is the paper's.
             weights: The weights of the vector and of the text, two numbers of 0 or more, not both 0.
-            text_boost: How much more the text counts the better it matches; 0 is plain reciprocal rank fusion. With 3,
-                on 8,000 descriptions of packages embedded by all-MiniLM-L6-v2, the mean reciprocal rank of identifiers
-                was .74 (plain .46, text alone .75), of titles .81 (plain .78, the better search alone .78).
+            text_boost: How much more the text counts the better it matches; 0 is plain reciprocal rank fusion. With 6,
+                on 6,535 docstrings embedded by all-MiniLM-L6-v2, the mean reciprocal rank of identifiers was .97 (plain
+                .60, text alone .98), of titles .62 (plain .67, the better search alone .58).
             pool: How many documents of each search to rank, from k to 10,000; by default 4 * k, at least 50.
             model: The model of the vector, as for `similar`. Documents of other models are found by their text alone.
             per: Whether each chunk of a document is a hit, or only its best one: k documents then.
