@@ -72,7 +72,7 @@ BEGIN
         bare := replace(replace(replace(translate(bare, 'ðøđħıłŧς', 'dodhiltσ'), 'ß', 'ss'), 'æ', 'ae'), 'œ', 'oe');
     END IF;
     IF bare <> accented THEN
-        SELECT normalize(string_agg(word[1], ' '), NFC) INTO forms
+        SELECT normalize(lower(string_agg(word[1], ' ') COLLATE "C"), NFC) INTO forms
         FROM regexp_matches(accented, '[^ ]*(?:' || accents || '|' || special || ')[^ ]*', 'g') AS word;
     END IF;
     RETURN ARRAY[normalize(bare, NFC), forms];

@@ -476,6 +476,13 @@ def test_an_identifier_without_digits_is_found_in_every_spelling(myloware: Store
         myloware.memory.delete(doc)
 
 
+def test_accented_forms_are_small_whatever_the_locale(myloware: Store) -> None:
+    """Where LC_CTYPE is C, the dictionary makes no letter beyond ASCII small."""
+    for content in ("École", "École HP-12"):
+        ((forms,),) = myloware.db.execute_sql("SELECT (content_words(%s))[2]", (content,))
+        assert "école" in forms.split()
+
+
 def test_what_is_no_identifier_is_not_joined_or_cut(myloware: Store) -> None:
     """Short numbers with a decimal point, and the plural of an abbreviation."""
     myloware.memory.upsert([{"type": "KNOWLEDGE", "content": "1.5 litres, 2,5 kg and the URLs"}])
