@@ -682,9 +682,9 @@ class Memory(Repository):
         counts the more, the fewer documents have it. Words are compared by their English stems, without stop words,
         whatever their case, their accents and the punctuation around them. Identifiers, that is words with digits, `_`
         or capitals inside, are found in every spelling: HP-2025-0142 also as `hp2025 0142` or `0142`, MAX_SIZE also
-        as `maxSize`. Text in scripts without blanks between words (Chinese, Japanese,
-        Thai; also Korean) is compared by pairs of characters. A word that no document has stands for those that differ
-        by one letter. Every text that a person can type is accepted; a text without words finds nothing.
+        as `maxSize`. Text in scripts without blanks between words (Chinese, Japanese, Thai; also Korean) is compared by
+        pairs of characters. A word that no document has stands for those that differ by one letter. Every text that a
+        person can type is accepted; a text without words finds nothing.
 
         Args:
             q: The query; only the first 32 words, 64 unspaced characters and 2,000 characters count.
@@ -816,7 +816,7 @@ class Memory(Repository):
         visible = f"{_sql('visible')} AND {search.of_passages(condition).sql}"
         legs = text.text_legs(query, visible, of_tenant="tenant" in condition.parameters)
         statement = search.hits_of(
-            ",\n".join([near.sql, legs, _sql("fused").format(kept=query.kept)]),
+            ",\n".join([near.sql, legs, _sql("fused").format(not_excluded=query.not_excluded)]),
             "fused",
             order="r.score DESC, r.id",
             score="r.score",
@@ -1059,8 +1059,7 @@ class Memory(Repository):
         if mode == "exact":
             return None
         state = self._index_states.get()
-        good = state.usable and not state.row_security
-        return state if good or (mode == "ann" and state.valid) else None
+        return state if state.used or (mode == "ann" and state.valid) else None
 
 
 def _condition(filter: Mapping[Any, Any] | None) -> Condition:  # noqa: A002  the settled name

@@ -381,7 +381,7 @@ near AS MATERIALIZED (
 query_all(%(phrases)s::text[], %(options)s::int[], %(excluded)s::text[], %(beginnings)s)
 
 -- name: kept
-query_all('{{}}', '{{}}', %(excluded)s::text[], %(beginnings)s)
+query_all(ARRAY[]::text[], ARRAY[]::int[], %(excluded)s::text[], %(beginnings)s)
 
 -- name: terms
 -- A word that no document has is taken for a typing error, and for those that differ from it by one letter. Words that
@@ -568,7 +568,7 @@ fused AS MATERIALIZED (
             + COALESCE(%(text_weight)s::float8 * (1 + %(text_boost)s * f.score) / (%(rrf_k)s + f.place), 0) AS score
     FROM (
         SELECT id, distance, row_number() OVER (ORDER BY distance, id) AS place FROM near
-        WHERE %(vector_weight)s > 0 AND {kept}
+        WHERE %(vector_weight)s > 0 AND {not_excluded}
     ) AS n
     FULL JOIN (
         SELECT id, score, row_number() OVER (ORDER BY score DESC, id) AS place FROM found WHERE %(text_weight)s > 0

@@ -87,9 +87,9 @@ class Typed:
         return _sql("every")
 
     @property
-    def kept(self) -> str:
+    def not_excluded(self) -> str:
         """The condition that a document `near` has no excluded words."""
-        return _sql("not_excluded").format(kept=_sql("kept").format()) if self.parameters["excluded"] else "TRUE"
+        return _sql("not_excluded").format(kept=_sql("kept")) if self.parameters["excluded"] else "TRUE"
 
 
 def typed(q: Any, match: Any, matches: tuple[str, ...] = MATCHES) -> Typed:
@@ -134,7 +134,7 @@ def text_legs(query: Typed, condition: str, *, of_tenant: bool) -> str:
     excludes = bool(query.parameters["excluded"])
     names = {
         "condition": condition,
-        "kept": _sql("kept").format(),
+        "kept": _sql("kept"),
         "every": "NULL::tsquery" if query.match in ("any", "part") else query.every,
         "excluding": query.every,
         "found": "ranked" if excludes else "found",

@@ -50,7 +50,7 @@ def read_status(database: StoreDatabase, state: IndexState, least_rows: int) -> 
     )
     return IndexStatus(
         **{field.name: getattr(state, field.name) for field in attrs.fields(IndexFacts)},
-        used=state.usable and not state.row_security,
+        used=state.used,
         problem=(state.problem if plan or state.usable else reason) or hidden,
         remedy=COMMAND if stale else None,
         stale=stale,

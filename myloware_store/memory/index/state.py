@@ -125,6 +125,11 @@ class IndexState(IndexFacts):
         return self.problem is None
 
     @property
+    def used(self) -> bool:
+        """Whether the searches of this role use the index."""
+        return self.usable and not self.row_security
+
+    @property
     def outgrown(self) -> bool:
         """Whether the table has grown so much since the measurement that this no longer counts."""
         return self.method is not None and self.live_rows > _GROWTH[self.method] * max(1, self.measured_rows)
