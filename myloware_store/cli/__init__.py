@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from myloware_store.cli.index import index
+from myloware_store.cli.makemigration import makemigration
 from myloware_store.cli.options import Given, example, json_option, name_option, pass_given, where_options, yes_option
 
 if TYPE_CHECKING:
@@ -329,6 +330,7 @@ def reset(given: Given, *, sample_data: bool, yes: bool, database: str | None) -
 
 
 cli.add_command(index)
+cli.add_command(makemigration)
 
 
 def _embedded(settings: Settings) -> Store:

@@ -40,6 +40,7 @@ COMMANDS = [
         "reset",
     ),
     "index",
+    "makemigration",
 ]
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
 SECRET = "s3cr3t%21"
