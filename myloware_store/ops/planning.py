@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -65,7 +66,7 @@ class _Recorder(peewee.PostgresqlDatabase):
         self.read = False
 
     def execute_sql(self, sql: str, params: Any = None, *_: object, **__: object) -> _NoRows:
-        self.statements.append((sql % tuple(map(_literal, params or ()))).strip().rstrip(";"))
+        self.statements.append(dedent(sql % tuple(map(_literal, params or ()))).strip().rstrip(";"))
         return _NoRows(self)
 
     def atomic(self, *_: object, **__: object) -> Any:

@@ -193,8 +193,16 @@ def _check_migrations(found: MigrationStatus) -> Iterator[Finding]:
             "applied by a newer version",
             "Upgrade myloware-store to the version that migrated the database.",
         )
-    if found.pending:
-        yield Finding("migration", ", ".join(found.pending), "applied", None, "myloware-store migrate")
+    if on_time := [name for name in found.pending if name not in found.late]:
+        yield Finding("migration", ", ".join(on_time), "applied", None, "myloware-store migrate")
+    if found.late:
+        yield Finding(
+            "migration",
+            ", ".join(found.late),
+            f"applied before {max(found.applied)}",
+            None,
+            "Give the new files higher numbers than the applied ones.",
+        )
     if found.edited:
         yield Finding(
             "migration",
