@@ -86,7 +86,8 @@ class ValidationReport:
 def validate(database: StoreDatabase) -> ValidationReport:
     """Compare a database with the schema that this version expects, without writing anything.
 
-    Harmless additions by others are not reported: tables, views, types, functions, plain indexes and triggers.
+    Harmless additions by others are not reported: tables, views, types, functions, plain indexes and triggers; nor are
+    comments.
     These are reported: columns, constraints and unique indexes added to our tables, which can refuse the library's
     writes; rules and second copies of our triggers, which change them; child tables, which add to its reads; and
     invalid indexes, which only cost. Any valid cosine index named `mem_docs_embedding_idx` is accepted, and a build
@@ -253,7 +254,7 @@ def _check_expected(live: Mapping[str, str]) -> Iterator[Finding]:
         wanted, actual = definition, live.get(key)
         if key == EMBEDDING_INDEX and _COSINE_INDEX.fullmatch((actual or "").removesuffix(" INVALID")):
             wanted = (actual or "").removesuffix(" INVALID")
-        if wanted == actual or table in missing:
+        if wanted == actual or table in missing or kind == "comment":
             continue
         if kind == "table" and not (actual or "").startswith(("TABLE", "UNLOGGED TABLE")):
             missing.add(table)
