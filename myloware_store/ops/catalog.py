@@ -35,7 +35,7 @@ __all__ = [
 
 CATALOG_FILE = Path(__file__).with_name("catalog.json")
 
-_KINDS = ("enum", "domain", "function", "table", "column", "constraint", "index", "trigger", "rule", "child")
+_KINDS = ("enum", "domain", "function", "table", "column", "constraint", "index", "trigger", "rule", "child", "comment")
 _NAMED = {"enum", "domain", "function", "table"}
 """The kinds that belong to no table."""
 _sql = queries_beside(__file__)
@@ -75,8 +75,8 @@ def read_catalog(database: StoreDatabase) -> dict[str, str]:
 
     Returns:
         The definitions by kind and name (`column work_items.content`): enums, domains, functions, tables, columns,
-        constraints, indexes, triggers, rules, child tables, each in the order of creation. Empty if the schema does not
-        exist.
+        constraints, indexes, triggers, rules, child tables, comments, each in the order of creation. Empty if the
+        schema does not exist.
     """
     found: dict[str, str] = {}
     with database.unit():

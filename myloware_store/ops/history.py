@@ -31,6 +31,7 @@ __all__ = [
     "migrations_path",
     "require_current",
     "require_database",
+    "require_named",
     "status",
     "target_settings",
 ]
@@ -55,17 +56,31 @@ class MigrationStatus:
         pending: Those that it lacks.
         unknown: Those that it has but this version does not know: it is newer, or the file was deleted.
         edited: Those whose file changed after it was applied.
+        late: The pending ones that sort before one that is applied.
     """
 
     applied: tuple[str, ...]
     pending: tuple[str, ...]
     unknown: tuple[str, ...]
     edited: tuple[str, ...]
+    late: tuple[str, ...] = ()
 
     @property
     def current(self) -> bool:
         """Whether the database has exactly this version's migrations."""
-        return not (self.pending or self.unknown or self.edited)
+        return not (self.pending or self.unknown or self.edited)  # late ones are pending
+
+    def pending_to(self, name: str | None) -> tuple[str, ...]:
+        """Return the pending migrations up to one of them, by default all.
+
+        Raises:
+            MigrationError: Later ones than that are applied.
+        """
+        if name is None:
+            return self.pending
+        if later := [applied for applied in self.applied if applied > name]:
+            raise MigrationError(f"{', '.join(later)} is applied already: `migrate` does not undo it, `rollback` does")
+        return tuple(pending for pending in self.pending if pending <= name)
 
     def require_known(self) -> None:
         """Raise SchemaMismatch if the database has migrations that this version does not know."""
@@ -76,12 +91,17 @@ class MigrationStatus:
             )
 
     def require_sound(self) -> None:
-        """Raise SchemaMismatch as `require_known` does, and MigrationError if an applied migration was edited."""
+        """Raise SchemaMismatch as `require_known` does, and MigrationError if a file was edited or comes too late."""
         self.require_known()
         if self.edited:
             raise MigrationError(
                 f"{', '.join(self.edited)} changed after it was applied: restore the original file and write a new"
                 " migration, or, if you don't need the data, run `myloware-store reset`"
+            )
+        if self.late:
+            raise MigrationError(
+                f"{', '.join(self.late)} would run after {max(self.applied)}, which sorts behind: elsewhere they ran in"
+                " the other order; give the new files higher numbers"
             )
 
 
@@ -110,6 +130,13 @@ def migrations_folder(directory: Path | str | None) -> Path:
     except (OSError, ValueError) as error:
         reason = f": {error.strerror if isinstance(error, OSError) else error}"
     raise MigrationError(f"there is no migration in {str(folder)[-255:]!r}{reason}")
+
+
+def require_named(directory: Path, name: object) -> None:
+    """Raise InvalidInput if that is neither None nor a migration of the folder."""
+    known = available_migrations(directory)
+    if name is not None and name not in known:
+        raise InvalidInput(f"there is no migration {name!s:.255} in {directory}; there are: {', '.join(known)}")
 
 
 def target_settings(target: Settings | StoreDatabase) -> Settings:
@@ -194,15 +221,17 @@ def make_status(history: Iterable[tuple[str, str | None]], directory: Path) -> M
     rows = list(history)
     known = available_migrations(directory)
     applied = tuple(name for name, _ in rows)
+    pending = tuple(name for name in known if name not in applied)
     return MigrationStatus(
         applied=applied,
-        pending=tuple(name for name in known if name not in applied),
+        pending=pending,
         unknown=tuple(name for name in applied if name not in known),
         edited=tuple(
             name
             for name, digest in rows
             if digest is not None and name in known and digest != file_digest(directory / f"{name}.py")
         ),
+        late=tuple(name for name in pending if name < max(applied, default="")),
     )
 
 

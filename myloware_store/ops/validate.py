@@ -86,7 +86,8 @@ class ValidationReport:
 def validate(database: StoreDatabase) -> ValidationReport:
     """Compare a database with the schema that this version expects, without writing anything.
 
-    Harmless additions by others are not reported: tables, views, types, functions, plain indexes and triggers.
+    Harmless additions by others are not reported: tables, views, types, functions, plain indexes and triggers; nor are
+    comments.
     These are reported: columns, constraints and unique indexes added to our tables, which can refuse the library's
     writes; rules and second copies of our triggers, which change them; child tables, which add to its reads; and
     invalid indexes, which only cost. Any valid cosine index named `mem_docs_embedding_idx` is accepted, and a build
@@ -193,8 +194,16 @@ def _check_migrations(found: MigrationStatus) -> Iterator[Finding]:
             "applied by a newer version",
             "Upgrade myloware-store to the version that migrated the database.",
         )
-    if found.pending:
-        yield Finding("migration", ", ".join(found.pending), "applied", None, "myloware-store migrate")
+    if on_time := [name for name in found.pending if name not in found.late]:
+        yield Finding("migration", ", ".join(on_time), "applied", None, "myloware-store migrate")
+    if found.late:
+        yield Finding(
+            "migration",
+            ", ".join(found.late),
+            f"applied before {max(found.applied)}",
+            None,
+            "Give the new files higher numbers than the applied ones.",
+        )
     if found.edited:
         yield Finding(
             "migration",
@@ -245,7 +254,7 @@ def _check_expected(live: Mapping[str, str]) -> Iterator[Finding]:
         wanted, actual = definition, live.get(key)
         if key == EMBEDDING_INDEX and _COSINE_INDEX.fullmatch((actual or "").removesuffix(" INVALID")):
             wanted = (actual or "").removesuffix(" INVALID")
-        if wanted == actual or table in missing:
+        if wanted == actual or table in missing or kind == "comment":
             continue
         if kind == "table" and not (actual or "").startswith(("TABLE", "UNLOGGED TABLE")):
             missing.add(table)

@@ -101,6 +101,7 @@ class _Comparison:
         yield from self._altered()
         yield from self._constrained(waiting=False)
         yield from self._triggered()
+        yield from self._commented()
         yield from self._gone()
         yield from self._indexed()
         yield from self._finished()
@@ -244,6 +245,31 @@ class _Comparison:
                 yield f"ALTER TABLE {self._name(table)} ALTER COLUMN {objects.columns[key].name} SET STORAGE {storage}"
         for key in objects.of_table("index", table):
             yield objects.indexes[key]
+        for key in objects.of_table("comment", table):
+            yield self._comment(objects, key)
+
+    def _comment(self, objects: Objects, key: str) -> str:
+        _, table, column = split_key(key)
+        what = f"COLUMN {self._name(table)}.{self._name(column)}" if "." in key else f"TABLE {self._name(table)}"
+        return f"COMMENT ON {what} IS {_literal(objects.catalog[key]) if key in objects.catalog else 'NULL'}"
+
+    def _commented(self) -> Iterator[Step]:
+        """The comments that do not come or go with their table or column."""
+        moved = {key.replace("column ", "comment ", 1) for key in {*self.added, *self.gone}}
+        for key in [*self.added, *self.removed, *self.changed]:
+            if key.startswith("comment ") and key not in moved and self._both(key):
+                yield Step(Phase.MAIN, (self._comment(self.new, key),), (self._comment(self.old, key),))
+
+    def _column(self, objects: Objects, key: str) -> tuple[str, ...]:
+        """Return the statements that add a column."""
+        table, column = self._name(split_key(key)[1]), objects.columns[key]
+        comment = key.replace("column ", "comment ", 1)
+        statements = [f"ALTER TABLE {table} ADD COLUMN {column.sql}"]
+        if column.storage:
+            statements.append(f"ALTER TABLE {table} ALTER COLUMN {column.name} SET STORAGE {column.storage}")
+        if comment in objects.catalog:
+            statements.append(self._comment(objects, comment))
+        return tuple(statements)
 
     def _altered(self) -> Iterator[Step]:
         for key in self.changed:
@@ -282,29 +308,26 @@ class _Comparison:
             ):
                 old = self.old.columns[other].name
                 review.append(f"if {column.name} is {old} renamed, its data would be lost: see {_EXPAND}")
-        up = [f"ALTER TABLE {table} ADD COLUMN {column.sql}"]
-        if column.storage:
-            up.append(f"ALTER TABLE {table} ALTER COLUMN {column.name} SET STORAGE {column.storage}")
-        return Step(Phase.MAIN, tuple(up), (f"ALTER TABLE {table} DROP COLUMN {column.name}",), tuple(review))
+        drop = f"ALTER TABLE {table} DROP COLUMN {column.name}"
+        return Step(Phase.MAIN, self._column(self.new, key), (drop,), tuple(review))
 
     def _change_column(self, key: str) -> Iterator[Step]:
         before, after = self.old.columns[key], self.new.columns[key]
         _, raw, _ = split_key(key)
         alter = f"ALTER TABLE {self._name(raw)} ALTER COLUMN {after.name}"
         if key in self.made_anew:
-            drop, add = (
-                f"ALTER TABLE {self._name(raw)} {what}" for what in (f"DROP COLUMN {after.name}", "ADD COLUMN ")
-            )
+            drop = f"ALTER TABLE {self._name(raw)} DROP COLUMN {after.name}"
             review = f"{raw}.{after.name} is computed again: that rewrites the table, and nobody reads it meanwhile"
-            yield Step(Phase.MAIN, (drop, add + after.sql), (drop, add + before.sql), (review,))
+            up, down = ((drop, *self._column(objects, key)) for objects in (self.new, self.old))
+            yield Step(Phase.MAIN, up, down, (review,))
             return
         if key in self.retyped:
             yield self._retype(alter, raw, before, after)
         elif before.default != after.default:
             yield Step(Phase.MAIN, (alter + _default(after),), (alter + _default(before),))
         if before.storage != after.storage:
-            up, down = (f"{alter} SET STORAGE {column.storage or 'EXTERNAL'}" for column in (after, before))
-            yield Step(Phase.MAIN, (up,), (down,), ("rows move to the new storage when they are next written",))
+            move, back = (f"{alter} SET STORAGE {column.storage or 'EXTERNAL'}" for column in (after, before))
+            yield Step(Phase.MAIN, (move,), (back,), ("rows move to the new storage when they are next written",))
         if before.not_null and not after.not_null:
             yield Step(Phase.MAIN, (f"{alter} DROP NOT NULL",), (f"{alter} SET NOT NULL",))
         elif after.not_null and not before.not_null:
@@ -396,22 +419,12 @@ class _Comparison:
         for key in reversed(self.removed):
             if key.startswith("column ") and self._both(key):
                 _, raw, _ = split_key(key)
-                column = self.old.columns[key]
-                down = [f"ALTER TABLE {self._name(raw)} ADD COLUMN {column.sql}"]
-                if column.storage:
-                    down.append(
-                        f"ALTER TABLE {self._name(raw)} ALTER COLUMN {column.name} SET STORAGE {column.storage}"
-                    )
+                drop = f"ALTER TABLE {self._name(raw)} DROP COLUMN {self.old.columns[key].name}"
                 note = (
-                    f"the data of {raw}.{column.name} are lost, and a rollback does not bring them back: first deploy"
-                    " code that does not use it"
+                    f"the data of {raw}.{self.old.columns[key].name} are lost, and a rollback does not bring them back:"
+                    " first deploy code that does not use it"
                 )
-                yield Step(
-                    Phase.MAIN,
-                    (f"ALTER TABLE {self._name(raw)} DROP COLUMN {column.name}",),
-                    tuple(down),
-                    (note,),
-                )
+                yield Step(Phase.MAIN, (drop,), self._column(self.old, key), (note,))
         removed = set(self.removed)
         order = [key for key in reversed(self.old.order) if key in removed and key not in self.dropped_early]
         for kind in ("table", "function", "domain", "enum"):
@@ -494,15 +507,17 @@ def _inexpressible(old: Objects, new: Objects) -> Iterator[tuple[str, str]]:
     """Return the differences that need a hand, each with the reason."""
     for key in [*new.catalog, *(key for key in old.catalog if key not in new.catalog)]:
         before, after = old.catalog.get(key), new.catalog.get(key)
-        if before == after:
-            continue
-        kind = split_key(key)[0]
-        if (kind == "table" and (reason := _why_not_table(before, after))) or (
-            before and after and (reason := _why_not(kind, key, old, new))
-        ):
+        if before != after and (reason := _why_not(key, before, after, old, new)):
             yield key, reason
-        elif kind in {"rule", "child"} or re.search(r" (DISABLED|ENABLED \w|INVALID)$", after or before or ""):
-            yield key, "rules, child tables, and what is disabled or invalid are not written"
+
+
+def _why_not(key: str, before: str | None, after: str | None, old: Objects, new: Objects) -> str | None:
+    kind = split_key(key)[0]
+    if kind == "table":
+        return _why_not_table(before, after)
+    if kind in {"rule", "child"} or re.search(r" (DISABLED|ENABLED \w|INVALID)$", after or before or ""):
+        return "rules, child tables, and what is disabled or invalid are not written"
+    return _why_not_change(kind, key, old, new) if before and after else None
 
 
 def _why_not_table(before: str | None, after: str | None) -> str | None:
@@ -512,7 +527,7 @@ def _why_not_table(before: str | None, after: str | None) -> str | None:
     return "a table becomes logged or unlogged: ALTER TABLE ... SET rewrites it" if len(kinds) > 1 else None
 
 
-def _why_not(kind: str, key: str, old: Objects, new: Objects) -> str | None:
+def _why_not_change(kind: str, key: str, old: Objects, new: Objects) -> str | None:
     if kind == "domain":
         return "a domain changed: ALTER DOMAIN, with NOT VALID and VALIDATE CONSTRAINT"
     if kind == "enum" and [label for label in new.enums[key] if label in old.enums[key]] != old.enums[key]:

@@ -31,6 +31,8 @@ COMMANDS = [
         "demo",
         "ping",
         "migrate",
+        "rollback",
+        "lint",
         "migrations-path",
         "status",
         "validate",
