@@ -44,6 +44,7 @@ _THEIR_HISTORY = "migratehistory"
 """The table of peewee-migrate, which services use."""
 _MOST = 999
 _logger = logging.getLogger(__name__)
+_logger.propagate = False  # peewee-migrate logs failures with a traceback; we raise them, with the file
 _logger.addHandler(logging.NullHandler())
 
 

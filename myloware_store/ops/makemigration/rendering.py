@@ -150,13 +150,16 @@ def _body(constant: str, constants: dict[str, _Rows]) -> str:
     return body + (_LOOP.format(name=constant) if constant in constants else "")
 
 
-def _constant(name: str, rows: Iterable[tuple[str, Sequence[str]]]) -> str:
-    lines = [f"{name} = ("]
+def _constant(name: str, rows: Sequence[tuple[str, Sequence[str]]]) -> str:
+    lines = []
     for statement, review in rows:
         for note in review:
             lines += _commented(f"REVIEW: {note}.")
         lines.append(f"    {_quoted(statement.replace('%', '%%'))},")
-    return "\n".join([*lines, ")", ""])
+    short = f"{name} = ({lines[0].strip()})"
+    if len(lines) == 1 and "\n" not in short and len(short) <= _WIDTH:  # as ruff has it
+        return short + "\n"
+    return "\n".join([f"{name} = (", *lines, ")", ""])
 
 
 def _commented(text: str) -> list[str]:

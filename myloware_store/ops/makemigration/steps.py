@@ -80,9 +80,12 @@ class _Comparison:
         self.old_tables = {split_key(key)[1] for key in self.removed if key.startswith("table ")}
         columns = [key for key in self.changed if key.startswith("column ")]
         self.retyped = {key for key in columns if old.columns[key].full_type != new.columns[key].full_type}
-        self.made_anew = {key for key in columns if new.columns[key].generated}
-        self.retyped -= self.made_anew
-        self.gone = {key for key in self.removed if key.startswith("column ")} | self.made_anew
+        self.retyped = {key for key in self.retyped if not new.columns[key].generated}
+        computed = [
+            key for key in old.catalog if key in new.catalog and key in old.columns and old.columns[key].generated
+        ]
+        self.made_anew = [key for key in computed if key in columns or old.uses.get(key, frozenset()) & self.retyped]
+        self.gone = {*self.made_anew, *(key for key in self.removed if key.startswith("column "))}
         self.replaced = {key for key in self.changed if key.startswith("function ") and self._needs_drop(key)}
         # Of tables in both: what is dropped at first, and made again later if it is still wanted.
         self.dropped = [key for key in old.catalog if self._is_in_the_way(key)]
@@ -97,6 +100,7 @@ class _Comparison:
         yield from self._labels()
         for kind in ("trigger", "constraint", "index"):
             yield from (self._drop(key) for key in reversed(self.dropped) if key.startswith(f"{kind} "))
+        yield from (Step(Phase.MAIN, (self._drop_column(key),), self._column(self.old, key)) for key in self.made_anew)
         yield from self._made()
         yield from self._altered()
         yield from self._constrained(waiting=False)
@@ -260,6 +264,10 @@ class _Comparison:
             if key.startswith("comment ") and key not in moved and self._both(key):
                 yield Step(Phase.MAIN, (self._comment(self.new, key),), (self._comment(self.old, key),))
 
+    def _drop_column(self, key: str) -> str:
+        _, table, column = split_key(key)
+        return f"ALTER TABLE {self._name(table)} DROP COLUMN {self._name(column)}"
+
     def _column(self, objects: Objects, key: str) -> tuple[str, ...]:
         """Return the statements that add a column."""
         table, column = self._name(split_key(key)[1]), objects.columns[key]
@@ -279,8 +287,12 @@ class _Comparison:
             if key.startswith("column ") and self._both(key):
                 yield self._add_column(key)
         for key in self.changed:
-            if key.startswith("column "):
+            if key.startswith("column ") and key not in self.made_anew:
                 yield from self._change_column(key)
+        for key in self.made_anew:
+            _, table, column = split_key(key)
+            review = f"{table}.{column} is computed again: that rewrites the table, and nobody reads it meanwhile"
+            yield Step(Phase.MAIN, self._column(self.new, key), (self._drop_column(key),), (review,))
 
     def _change_options(self, key: str) -> Step:
         def statement(objects: Objects) -> str:
@@ -291,7 +303,7 @@ class _Comparison:
 
     def _add_column(self, key: str) -> Step:
         _, raw, _ = split_key(key)
-        table, column = self._name(raw), self.new.columns[key]
+        column = self.new.columns[key]
         review = []
         if column.not_null and column.default is None and not column.identity:
             review.append(
@@ -308,19 +320,12 @@ class _Comparison:
             ):
                 old = self.old.columns[other].name
                 review.append(f"if {column.name} is {old} renamed, its data would be lost: see {_EXPAND}")
-        drop = f"ALTER TABLE {table} DROP COLUMN {column.name}"
-        return Step(Phase.MAIN, self._column(self.new, key), (drop,), tuple(review))
+        return Step(Phase.MAIN, self._column(self.new, key), (self._drop_column(key),), tuple(review))
 
     def _change_column(self, key: str) -> Iterator[Step]:
         before, after = self.old.columns[key], self.new.columns[key]
         _, raw, _ = split_key(key)
         alter = f"ALTER TABLE {self._name(raw)} ALTER COLUMN {after.name}"
-        if key in self.made_anew:
-            drop = f"ALTER TABLE {self._name(raw)} DROP COLUMN {after.name}"
-            review = f"{raw}.{after.name} is computed again: that rewrites the table, and nobody reads it meanwhile"
-            up, down = ((drop, *self._column(objects, key)) for objects in (self.new, self.old))
-            yield Step(Phase.MAIN, up, down, (review,))
-            return
         if key in self.retyped:
             yield self._retype(alter, raw, before, after)
         elif before.default != after.default:
@@ -418,13 +423,11 @@ class _Comparison:
     def _gone(self) -> Iterator[Step]:
         for key in reversed(self.removed):
             if key.startswith("column ") and self._both(key):
-                _, raw, _ = split_key(key)
-                drop = f"ALTER TABLE {self._name(raw)} DROP COLUMN {self.old.columns[key].name}"
                 note = (
-                    f"the data of {raw}.{self.old.columns[key].name} are lost, and a rollback does not bring them back:"
+                    f"the data of {key.removeprefix('column ')} are lost, and a rollback does not bring them back:"
                     " first deploy code that does not use it"
                 )
-                yield Step(Phase.MAIN, (drop,), self._column(self.old, key), (note,))
+                yield Step(Phase.MAIN, (self._drop_column(key),), self._column(self.old, key), (note,))
         removed = set(self.removed)
         order = [key for key in reversed(self.old.order) if key in removed and key not in self.dropped_early]
         for kind in ("table", "function", "domain", "enum"):
