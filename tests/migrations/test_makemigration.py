@@ -20,6 +20,7 @@ from myloware_store.core.errors import InvalidInput, MigrationError
 from myloware_store.db.database import StoreDatabase
 from myloware_store.ops.catalog import read_catalog
 from myloware_store.ops.ddl import create_all
+from myloware_store.ops.lint import lint
 from myloware_store.ops.makemigration import Draft, _written, makemigration
 from myloware_store.ops.makemigration.scratch import PREFIX
 from myloware_store.ops.migrate import migrate, rollback
@@ -223,6 +224,7 @@ def test_the_stores_own_migrations_are_written(
     draft = makemigration("due_dates", directory=place, server=server)
     assert ["002_due_dates_labels", "003_due_dates", "004_due_dates_indexes"] == names(draft)
     assert Draft((), (), {}) == makemigration("again", directory=place, server=server)
+    assert [] == [(hazard.rule, hazard.statement) for hazard in lint(names(draft), directory=place)]
 
     seed(database)
     migrate(settings, directory=place, to="003_due_dates")
@@ -368,7 +370,7 @@ def test_a_scan_does_not_run_under_the_lock_of_its_change(service: Service) -> N
         "ALTER TABLE notes VALIDATE CONSTRAINT notes_note_check",
         "ALTER TABLE notes VALIDATE CONSTRAINT notes_m_is_set",
         "ALTER TABLE notes ALTER COLUMN m SET NOT NULL",
-        "ALTER TABLE notes DROP CONSTRAINT notes_m_is_set",
+        "-- squawk-ignore ban-drop-constraint ALTER TABLE notes DROP CONSTRAINT notes_m_is_set",
     ] == statements(second)
 
 

@@ -478,7 +478,8 @@ class _Comparison:
             yield _validate(Phase.INDEXES, *self._is_set(key), *step.up)
         for key, step in checks.items():
             alter = f"ALTER TABLE {self._is_set(key)[0]} ALTER COLUMN {self.new.columns[key].name}"
-            yield Step(Phase.INDEXES, (f"{alter} SET NOT NULL", *step.down), (f"{alter} DROP NOT NULL", *step.up))
+            drop = f"-- squawk-ignore ban-drop-constraint\n{step.down[0]}"  # it has done its work
+            yield Step(Phase.INDEXES, (f"{alter} SET NOT NULL", drop), (f"{alter} DROP NOT NULL", *step.up))
         for key in self._added_again("constraint"):
             if not self._both(key) or not self._is_late(key):
                 continue
