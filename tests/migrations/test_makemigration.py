@@ -530,6 +530,17 @@ def test_a_broken_migration_is_named(service: Service) -> None:
     with pytest.raises(MigrationError, match="creating what the models describe failed: "):
         service.draft("NO")
 
+
+@on_one_server
+@pytest.mark.parametrize(
+    ("error", "raised"), [("ValueError", MigrationError), ("KeyboardInterrupt", KeyboardInterrupt)]
+)
+def test_no_scratch_database_is_left(service: Service, error: str, raised: type[BaseException]) -> None:
+    """However it ends, the database is dropped."""
+    models = service.module(f"def create_all(database):\n    raise {error}\n")
+    with pytest.raises(raised):
+        makemigration("change", models=models, directory=service.folder, server=service.server)
+
     assert [] == scratch_databases(service.server)
 
 

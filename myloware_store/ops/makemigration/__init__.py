@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from myloware_store.core.errors import InvalidInput, MigrationError, StoreError
+from myloware_store.core.errors import InvalidInput, MigrationError
 from myloware_store.models import MODELS
 from myloware_store.ops.catalog import split_key
 from myloware_store.ops.ddl import create_all
@@ -73,7 +73,8 @@ def makemigration(
     """Write the migrations that lead from the last file of a folder to the models.
 
     Both are created in a scratch database and compared there. Before they are written, the new migrations are applied
-    to it, compared with the models, and rolled back.
+    to it, compared with the models, and rolled back. A service's migrations run as `pw_migrate` runs them, which mocks
+    Peewee in the whole process for moments: let other threads rest.
 
     Args:
         name: What the migrations do, in small letters, digits and underscores; the file's name, after its number.
@@ -188,13 +189,10 @@ class _Service:
 
 
 def _described(project: _Store | _Service, database: StoreDatabase) -> Objects:
-    try:
-        with database.atomic() as block:
-            project.describe(database)
-            new = project.own(read_objects(database))
-            block.rollback()
-    except StoreError as error:
-        raise MigrationError(f"creating what the models describe failed: {error}") from None
+    with database.atomic() as block:
+        _told("creating what the models describe", partial(project.describe, database))
+        new = project.own(read_objects(database))
+        block.rollback()
     return new
 
 

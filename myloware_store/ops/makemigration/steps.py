@@ -89,12 +89,8 @@ class _Comparison:
         self.replaced = {key for key in self.changed if key.startswith("function ") and self._needs_drop(key)}
         # Of tables in both: what is dropped at first, and made again later if it is still wanted.
         self.dropped = [key for key in old.catalog if self._is_in_the_way(key)]
-        self.late_keys = {
-            table
-            for key in [*self.added, *self.changed]
-            if key.startswith("constraint ") and self._is_late(key)
-            for table in [split_key(key)[1]]
-        }
+        different = [key for key in [*self.added, *self.changed] if key.startswith("constraint ")]
+        self.late_keys = {split_key(key)[1] for key in different if self._is_late(key)}
 
     def steps(self) -> Iterator[Step]:
         yield from self._labels()
