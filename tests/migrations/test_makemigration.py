@@ -383,7 +383,7 @@ def test_an_index_on_an_existing_table_is_built_beside_its_writers(service: Serv
     assert ["CREATE TABLE fresh ( id integer )", "CREATE INDEX f ON fresh USING btree (id)"] == statements(first)
     assert [
         "DROP INDEX CONCURRENTLY IF EXISTS i",
-        "CREATE INDEX CONCURRENTLY i ON notes USING btree (n)",
+        "CREATE INDEX CONCURRENTLY IF NOT EXISTS i ON notes USING btree (n)",
     ] == statements(second)
 
 
@@ -475,7 +475,7 @@ class Page(Base):
         f"ALTER TABLE notes ADD CONSTRAINT notes_item_id_fkey {key} NOT VALID",
         "ALTER TABLE notes DROP COLUMN gone",
     ] == more
-    assert "CREATE INDEX CONCURRENTLY note_item_id ON notes USING btree (item_id)" in statements(second)
+    assert "CREATE INDEX CONCURRENTLY IF NOT EXISTS note_item_id ON notes USING btree (item_id)" in statements(second)
     again = makemigration("again", models=models, directory=service.folder, server=service.server)
     assert Draft((), (), {}) == again
 

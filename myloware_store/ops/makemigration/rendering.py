@@ -141,7 +141,7 @@ def _made_again(rows: _Rows) -> _Rows:
         found = _CONCURRENT.match(statement)
         if found and found[1].startswith("CREATE"):
             again.setdefault(f"DROP INDEX CONCURRENTLY IF EXISTS {found[2]}", ())
-        again.setdefault(statement.replace(" IF NOT EXISTS", "", 1), review)
+        again.setdefault(statement, review)
     return [*again.items()]
 
 

@@ -1,0 +1,71 @@
+"""The steps of `docs/schema-evolution.md`, one after the other, in a copy of the sample service."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import uuid
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg2
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CHECKOUT = Path(__file__).parents[2]
+PAGE = (CHECKOUT / "docs" / "schema-evolution.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def development(myloware_server: Any) -> Iterator[str]:
+    """Yield the URL of an empty database."""
+    name = f"evolution_{uuid.uuid4().hex[:12]}"
+    with closing(psycopg2.connect(**myloware_server.connect_kwargs("postgres"))) as connection:
+        connection.autocommit = True
+        with connection.cursor() as run:
+            run.execute(f"CREATE DATABASE {name}")
+            yield myloware_server.url(name)
+            run.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_every_step_of_the_page_runs(tmp_path: Path, development: str) -> None:
+    """Files are written as they stand there, or were generated so; commands succeed and print what is shown."""
+    service = tmp_path / "invoices"
+    shutil.copytree(CHECKOUT / "examples" / "invoices", service, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    printed = ""
+    for language, text in BLOCKS:
+        if language == "bash":
+            printed = bash(text, service, development)
+        elif language == "text":
+            assert text == printed
+        else:
+            name, contents = re.fullmatch(r"# (\S+)\n(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
+            if name.startswith("migrations/"):
+                assert contents == (service / name).read_text(encoding="utf-8")
+            else:
+                (service / name).write_text(contents, encoding="utf-8")
+    assert ["004_round_amounts.py"] == [path.name for path in (service / "migrations").glob("004*")]
+
+
+def bash(script: str, folder: Path, url: str) -> str:
+    """Run lines of the page as a reader would, and return what they print."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DATABASE_", "PG", "PYTEST"))}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=folder,
+        env={**kept, "PATH": path, "DATABASE_URL": url},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
