@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -14,7 +15,6 @@ from myloware_store.cli.console import Screen, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
-    from pathlib import Path
     from uuid import UUID
 
     from myloware_store.demo.report import DemoItem, DemoReport
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "demo",
+    "docs",
     "down",
     "lint",
     "migrate",
@@ -190,6 +191,18 @@ def lint(hazards: Sequence[Hazard], *, as_json: bool) -> None:
             screen.verbatim(hazard.statement)
         screen.line(f"{hazard.message} {hazard.help or ''}".rstrip() + "\n")
     screen.line(f"{len(hazards)} hazard{'s' if len(hazards) > 1 else ''}" if hazards else "No hazard found.")
+
+
+def docs(text: str, file: str | None, *, as_json: bool) -> None:
+    """Write the data dictionary to a file, else print it."""
+    if file is not None:
+        Path(file).write_text(text, encoding="utf-8")
+    if as_json:
+        print_json({"file": file} if file else {"markdown": text})
+    elif file is None:
+        sys.stdout.write(text)
+    else:
+        Screen().verbatim(f"written: {file}")
 
 
 def path(folder: Path, *, as_json: bool) -> None:
