@@ -217,7 +217,9 @@ def status(settings: Settings, report: ValidationReport, *, as_json: bool) -> No
     """Report the migrations, and the number of differences from the expected schema."""
     found = report.migrations
     if as_json:
-        states = {name: getattr(found, name) for name in ("applied", "pending", "edited", "unknown", "late")}
+        states = {
+            name: getattr(found, name) for name in ("applied", "pending", "edited", "unknown", "late", "compatible")
+        }
         drifted = sum(finding.kind != "migration" for finding in report.findings)
         print_json({"url": name_of(settings), "current": report.valid, **states, "drifted": drifted})
         return
@@ -230,6 +232,7 @@ def status(settings: Settings, report: ValidationReport, *, as_json: bool) -> No
         **dict.fromkeys(found.late, "pending, and sorts before an applied one"),
         **dict.fromkeys(found.edited, "edited since it was applied"),
         **dict.fromkeys(found.unknown, "applied by a newer version"),
+        **dict.fromkeys(found.compatible, "applied by a newer version, backward compatible"),
     }
     screen.table(("migration", "state"), states.items())
     _list(screen, [finding for finding in report.findings if finding.kind in {"server", "setting", "extension"}])
