@@ -107,7 +107,8 @@ def _require_none(unknown: Sequence[str]) -> None:
     if unknown:
         raise SchemaMismatch(
             f"the database has migrations that this version of myloware-store does not know"
-            f" ({', '.join(unknown)}): it was migrated by a newer version, or their files were deleted; upgrade myloware-store"
+            f" ({', '.join(unknown)}): it was migrated by a newer version, or their files were deleted;"
+            " upgrade myloware-store"
         )
 
 
