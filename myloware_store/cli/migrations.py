@@ -144,5 +144,22 @@ def validate(given: Given) -> int:
     return DONE if report.valid else FINDING
 
 
-COMMANDS = (migrate, rollback, lint, migrations_path, status, validate)
+@click.command(epilog=example("myloware-store docs", "myloware-store docs docs/data-dictionary.md"))
+@json_option
+@click.argument("file", type=click.Path(dir_okay=False, writable=True), required=False)
+@pass_given
+def docs(given: Given, *, file: str | None) -> int:
+    """Write the data dictionary, with diagrams.
+
+    It has every table with its columns, keys, indexes and triggers, as Markdown with Mermaid diagrams; needs no
+    database. Without FILE it is printed.
+    """
+    from myloware_store.cli import reports
+    from myloware_store.ops.dictionary import data_dictionary
+
+    reports.docs(data_dictionary(), file, as_json=given.json)
+    return DONE
+
+
+COMMANDS = (migrate, rollback, lint, migrations_path, status, validate, docs)
 """In the order of their use."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -14,7 +15,6 @@ from myloware_store.cli.console import Screen, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
-    from pathlib import Path
     from uuid import UUID
 
     from myloware_store.demo.report import DemoItem, DemoReport
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "demo",
+    "docs",
     "down",
     "lint",
     "migrate",
@@ -192,6 +193,18 @@ def lint(hazards: Sequence[Hazard], *, as_json: bool) -> None:
     screen.line(f"{len(hazards)} hazard{'s' if len(hazards) > 1 else ''}" if hazards else "No hazard found.")
 
 
+def docs(text: str, file: str | None, *, as_json: bool) -> None:
+    """Write the data dictionary to a file, else print it."""
+    if file is not None:
+        Path(file).write_text(text, encoding="utf-8")
+    if as_json:
+        print_json({"file": file} if file else {"markdown": text})
+    elif file is None:
+        sys.stdout.write(text)
+    else:
+        Screen().verbatim(f"written: {file}")
+
+
 def path(folder: Path, *, as_json: bool) -> None:
     """Print a path verbatim, for `$(...)`."""
     if as_json:
@@ -204,7 +217,9 @@ def status(settings: Settings, report: ValidationReport, *, as_json: bool) -> No
     """Report the migrations, and the number of differences from the expected schema."""
     found = report.migrations
     if as_json:
-        states = {name: getattr(found, name) for name in ("applied", "pending", "edited", "unknown", "late")}
+        states = {
+            name: getattr(found, name) for name in ("applied", "pending", "edited", "unknown", "late", "compatible")
+        }
         drifted = sum(finding.kind != "migration" for finding in report.findings)
         print_json({"url": name_of(settings), "current": report.valid, **states, "drifted": drifted})
         return
@@ -217,6 +232,7 @@ def status(settings: Settings, report: ValidationReport, *, as_json: bool) -> No
         **dict.fromkeys(found.late, "pending, and sorts before an applied one"),
         **dict.fromkeys(found.edited, "edited since it was applied"),
         **dict.fromkeys(found.unknown, "applied by a newer version"),
+        **dict.fromkeys(found.compatible, "applied by a newer version, backward compatible"),
     }
     screen.table(("migration", "state"), states.items())
     _list(screen, [finding for finding in report.findings if finding.kind in {"server", "setting", "extension"}])

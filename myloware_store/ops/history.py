@@ -16,7 +16,7 @@ from myloware_store.ops.target import opened
 from myloware_store.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 __all__ = [
     "ENCODING",
@@ -57,6 +57,7 @@ class MigrationStatus:
         unknown: Those that it has but this version does not know: it is newer, or the file was deleted.
         edited: Those whose file changed after it was applied.
         late: The pending ones that sort before one that is applied.
+        compatible: Those of `unknown` that say that this version works on, by `BACKWARD_COMPATIBLE = True`.
     """
 
     applied: tuple[str, ...]
@@ -64,6 +65,7 @@ class MigrationStatus:
     unknown: tuple[str, ...]
     edited: tuple[str, ...]
     late: tuple[str, ...] = ()
+    compatible: tuple[str, ...] = ()
 
     @property
     def current(self) -> bool:
@@ -84,11 +86,7 @@ class MigrationStatus:
 
     def require_known(self) -> None:
         """Raise SchemaMismatch if the database has migrations that this version does not know."""
-        if self.unknown:
-            raise SchemaMismatch(
-                f"the database has migrations that this version of myloware-store does not know"
-                f" ({', '.join(self.unknown)}): it was migrated by a newer version; upgrade myloware-store"
-            )
+        _require_none(self.unknown)
 
     def require_sound(self) -> None:
         """Raise SchemaMismatch as `require_known` does, and MigrationError if a file was edited or comes too late."""
@@ -103,6 +101,15 @@ class MigrationStatus:
                 f"{', '.join(self.late)} would run after {max(self.applied)}, which sorts behind: elsewhere they ran in"
                 " the other order; give the new files higher numbers"
             )
+
+
+def _require_none(unknown: Sequence[str]) -> None:
+    if unknown:
+        raise SchemaMismatch(
+            f"the database has migrations that this version of myloware-store does not know"
+            f" ({', '.join(unknown)}): it was migrated by a newer version, or their files were deleted;"
+            " upgrade myloware-store"
+        )
 
 
 def migrations_path() -> Path:
@@ -182,20 +189,24 @@ def status(target: Settings | StoreDatabase, *, directory: Path | str | None = N
 
 
 def require_current(database: StoreDatabase, *, directory: Path | str | None = None) -> None:
-    """Raise SchemaMismatch unless the database has exactly this version's migrations; takes one small query.
+    """Raise SchemaMismatch unless the database has this version's migrations; takes one small query.
+
+    It may also have those of newer versions that are backward compatible, so that services of this version can be
+    restarted until all are of the new one.
 
     Args:
         database: The database.
         directory: The folder of migrations, by default the installed one.
 
     Raises:
-        SchemaMismatch: It is not migrated, lacks migrations, is newer than this version, or is not UTF-8.
+        SchemaMismatch: It is not migrated, lacks migrations, has others of a newer version, or is not UTF-8.
         ConnectionFailed: The server cannot be reached.
     """
     known = available_migrations(migrations_folder(directory))
-    applied = {name for name, _ in _history(database)}
+    history = _history(database)
+    applied = {name for name, _, _ in history}
     pending = [name for name in known if name not in applied]
-    MigrationStatus((), (), tuple(sorted(applied.difference(known))), ()).require_known()
+    _require_none([name for name, _, compatible in history if name not in known and not compatible])
     if pending:
         lacks = f"lacks {', '.join(pending)}" if applied else "is not migrated"
         raise SchemaMismatch(f"the database {database.settings.target} {lacks}: run `myloware-store migrate`")
@@ -211,16 +222,16 @@ def history_table(settings: Settings) -> str:
 
 
 def history_query(settings: Settings) -> str:
-    """Return the SELECT of (name, digest) of the applied migrations, in their order; run it with parameters."""
+    """Return the SELECT of name, digest and compatibility of the applied migrations; run it with parameters."""
     table = history_table(settings).replace("%", "%%")  # the driver would read % as a placeholder
-    return f"SELECT name, digest FROM {table} ORDER BY id"  # noqa: S608  a quoted identifier
+    return f"SELECT name, digest, backward_compatible FROM {table} ORDER BY id"  # noqa: S608  a quoted identifier
 
 
-def make_status(history: Iterable[tuple[str, str | None]], directory: Path) -> MigrationStatus:
+def make_status(history: Iterable[tuple[str, str | None, bool]], directory: Path) -> MigrationStatus:
     """Compare the rows of `history_query` with a folder of migrations."""
     rows = list(history)
     known = available_migrations(directory)
-    applied = tuple(name for name, _ in rows)
+    applied = tuple(name for name, _, _ in rows)
     pending = tuple(name for name in known if name not in applied)
     return MigrationStatus(
         applied=applied,
@@ -228,16 +239,19 @@ def make_status(history: Iterable[tuple[str, str | None]], directory: Path) -> M
         unknown=tuple(name for name in applied if name not in known),
         edited=tuple(
             name
-            for name, digest in rows
+            for name, digest, _ in rows
             if digest is not None and name in known and digest != file_digest(directory / f"{name}.py")
         ),
         late=tuple(name for name in pending if name < max(applied, default="")),
+        compatible=tuple(name for name, _, compatible in rows if compatible and name not in known),
     )
 
 
-def _history(database: StoreDatabase) -> list[tuple[str, Any]]:
+def _history(database: StoreDatabase) -> list[tuple[str, Any, bool]]:
     try:
-        rows: list[tuple[str, Any]] = database.execute_sql(history_query(database.settings), reads=True).fetchall()
+        rows: list[tuple[str, Any, bool]] = database.execute_sql(
+            history_query(database.settings), reads=True
+        ).fetchall()
     except MissingObject as fault:
         if fault.sqlstate not in {"42P01", "3F000"}:
             raise

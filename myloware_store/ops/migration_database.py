@@ -84,6 +84,7 @@ POOLED = (
     " cannot hold their lock: connect to the PostgreSQL server itself, without pgbouncer=true"
 )
 _STANDBY = "the server is a read-only standby: migrate its primary"
+_COMPATIBLE = re.compile(r"^BACKWARD_COMPATIBLE = True$", re.MULTILINE)
 _EXTENSION = re.compile(r"\s*CREATE EXTENSION (?:IF NOT EXISTS )?\"?([\w-]+)", re.IGNORECASE)
 
 _HOLDERS = """
@@ -127,7 +128,8 @@ CREATE TABLE IF NOT EXISTS {HISTORY_TABLE} (
     id serial PRIMARY KEY,
     name varchar(255) NOT NULL UNIQUE,
     migrated_at timestamp NOT NULL,
-    digest text
+    digest text,
+    backward_compatible boolean NOT NULL DEFAULT false
 )
 """
 
@@ -173,7 +175,8 @@ class Limits:
 class MigrationDatabase(StoreDatabase):
     """A database on a single connection, which holds the migration lock from its first statement until it is closed.
 
-    Every commit records the digests of the migration files that were applied in it.
+    Every commit records the digests of the migration files that were applied in it, and whether they are backward
+    compatible: whether they contain the line `BACKWARD_COMPATIBLE = True`.
 
     Args:
         settings: The database; the server must be reached directly, not through PgBouncer.
@@ -235,8 +238,11 @@ class MigrationDatabase(StoreDatabase):
         """Commit, with the digests of the migrations that the transaction has recorded."""
         rows = self.execute_sql(f"SELECT name FROM {HISTORY_TABLE} WHERE digest IS NULL").fetchall()  # noqa: S608
         for name in {name for (name,) in rows}.intersection(available_migrations(self.directory)):
-            digest = file_digest(self.directory / f"{name}.py")
-            self.execute_sql(f"UPDATE {HISTORY_TABLE} SET digest = %s WHERE name = %s", (digest, name))  # noqa: S608
+            file = self.directory / f"{name}.py"
+            self.execute_sql(
+                f"UPDATE {HISTORY_TABLE} SET digest = %s, backward_compatible = %s WHERE name = %s",  # noqa: S608
+                (file_digest(file), _COMPATIBLE.search(file.read_text(encoding="utf-8")) is not None, name),
+            )
         super().commit()
 
     def open_session(self) -> connection:

@@ -13,7 +13,17 @@ from myloware_store.memory.index.build import find_leftovers
 from myloware_store.memory.index.metadata import list_metadata_indexes
 from myloware_store.memory.index.plan import COMMAND
 from myloware_store.memory.index.session import find_builder
-from myloware_store.ops.catalog import Home, expected_catalog, find_home, read_catalog, split_key, taken_names
+from myloware_store.ops.catalog import (
+    EMBEDDING_INDEX,
+    Difference,
+    Home,
+    compare,
+    expected_catalog,
+    find_home,
+    read_catalog,
+    split_key,
+    taken_names,
+)
 from myloware_store.ops.history import ENCODING, HISTORY_TABLE, MigrationStatus, require_database, status
 from myloware_store.ops.migration_database import find_vector_obstacle
 
@@ -29,11 +39,6 @@ _sql = queries_beside(__file__)
 OLDEST_SERVER = (15,)
 OLDEST_VECTOR = (0, 5, 0)
 
-EMBEDDING_INDEX = "index mem_docs.mem_docs_embedding_idx"
-_COSINE_INDEX = re.compile(
-    r"CREATE INDEX mem_docs_embedding_idx ON mem_docs USING (ivfflat|hnsw) \(embedding vector_cosine_ops\)"
-    r"( WITH \([^()]*\))?"
-)
 _RESTORE = (
     "Restore the expected state: a migration in `myloware-store migrations-path` creates it, 001_initial unless a later"
     " one changed it."
@@ -236,43 +241,35 @@ def _check_unrecorded(database: StoreDatabase, found: MigrationStatus) -> Findin
 
 
 def _compare(database: StoreDatabase) -> Iterator[Finding]:
-    live = read_catalog(database)
-    yield from _check_expected(live)
     leftovers = dict.fromkeys(find_leftovers(database), COMMAND)
     leftovers |= {
         one.name: f"Run `myloware-store index metadata` for its path again, or DROP INDEX CONCURRENTLY {one.name};"
         for one in list_metadata_indexes(database)
         if not one.valid
     }
-    yield from _check_others(live, leftovers, building=find_builder(database) is not None)
-
-
-def _check_expected(live: Mapping[str, str]) -> Iterator[Finding]:
-    missing: set[str] = set()
-    for key, definition in expected_catalog().items():
-        kind, table, name = split_key(key)
-        wanted, actual = definition, live.get(key)
-        if key == EMBEDDING_INDEX and _COSINE_INDEX.fullmatch((actual or "").removesuffix(" INVALID")):
-            wanted = (actual or "").removesuffix(" INVALID")
-        if wanted == actual or table in missing or kind == "comment":
-            continue
-        if kind == "table" and not (actual or "").startswith(("TABLE", "UNLOGGED TABLE")):
-            missing.add(table)
-        remedy = _CREATE_INDEX if kind == "index" and actual is None else _RESTORE
-        if key == EMBEDDING_INDEX and actual in {None, f"{wanted} INVALID"}:
-            remedy = COMMAND
-        yield Finding(kind, _full(table, name), *_excerpts(wanted, actual), remedy)
-
-
-def _check_others(live: Mapping[str, str], leftovers: Mapping[str, str], *, building: bool) -> Iterator[Finding]:
-    expected = expected_catalog()
-    for key, actual in live.items():
-        kind, table, name = split_key(key)
-        if table == "mem_docs" and kind == "index" and name in leftovers:
+    building = find_builder(database) is not None
+    for difference in compare(expected_catalog(), read_catalog(database)):
+        if difference.table == "mem_docs" and difference.kind == "index" and difference.name in leftovers:
             if not building:
-                yield Finding(kind, _full(table, name), None, actual, leftovers[name])
-        elif key not in expected and f"table {table}" in expected and _stands_in_the_way(kind, actual):
-            yield Finding(kind, _full(table, name), None, actual, _FOREIGN)
+                yield _finding(difference, leftovers[difference.name])
+        elif difference.expected is not None:
+            yield _finding(difference, _how_to_restore(difference))
+        elif _stands_in_the_way(difference.kind, difference.actual or ""):
+            yield _finding(difference, _FOREIGN)
+
+
+def _how_to_restore(difference: Difference) -> str:
+    if f"{difference.kind} {difference.full_name}" == EMBEDDING_INDEX:
+        if difference.actual in {None, f"{difference.expected} INVALID"}:
+            return COMMAND
+    elif difference.kind == "index" and difference.actual is None:
+        return _CREATE_INDEX
+    return _RESTORE
+
+
+def _finding(difference: Difference, remedy: str) -> Finding:
+    expected, actual = _excerpts(difference.expected, difference.actual)
+    return Finding(difference.kind, difference.full_name, expected, actual, remedy)
 
 
 def _check_counts(database: StoreDatabase) -> Iterator[Finding]:
@@ -292,13 +289,9 @@ def _stands_in_the_way(kind: str, definition: str) -> bool:
     return kind in {"column", "constraint", "rule", "child"}
 
 
-def _full(table: str, name: str) -> str:
-    return f"{table}.{name}" if table and table != name else name
-
-
-def _excerpts(expected: str, actual: str | None) -> tuple[str, str | None]:
-    if actual is None:
-        return expected[:_SHOWN], None
+def _excerpts(expected: str | None, actual: str | None) -> tuple[str | None, str | None]:
+    if expected is None or actual is None:
+        return expected and expected[:_SHOWN], actual
     if max(len(expected), len(actual)) <= _SHOWN:
         return expected, actual
     same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(expected, actual, strict=False)))

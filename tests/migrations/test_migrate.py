@@ -106,6 +106,25 @@ def test_a_database_newer_than_the_code_is_refused(
     assert ["001_initial", "002_newer"] == history(database)
 
 
+def test_a_newer_database_that_is_compatible_is_opened(
+    settings: Settings, database: StoreDatabase, folder: Folder
+) -> None:
+    """While a new version is deployed, services of the old one can be restarted; only the new one migrates."""
+    place: Path = folder(_002_expands="migrator.sql('ALTER TABLE runs ADD COLUMN extra int')")
+    with (place / "002_expands.py").open("a") as file:
+        file.write("BACKWARD_COMPATIBLE = True\n")
+    migrate(settings, directory=place)
+
+    with Store.open(settings=settings) as store:
+        store.work.submit([{"type": "INVOICE", "content": "text"}])
+    assert (("002_expands",), ("002_expands",)) == (status(database).unknown, status(database).compatible)
+    with pytest.raises(SchemaMismatch, match=r"002_expands.*upgrade myloware-store"):
+        migrate(settings)
+    migrate(settings, directory=folder(_003_contracts="migrator.sql('ALTER TABLE runs DROP COLUMN error')"))
+    with pytest.raises(SchemaMismatch, match=r"\(003_contracts\).*upgrade myloware-store"):
+        Store.open(settings=settings)
+
+
 def test_a_migration_edited_after_it_was_applied_is_refused(settings: Settings, folder: Folder) -> None:
     """Further migrations do not run after one that was edited."""
     place: Path = folder()
@@ -692,7 +711,8 @@ def test_a_database_of_another_encoding_is_refused(settings: Settings, database:
             with pytest.raises(MigrationError, match=r"encoding is LATIN1.*ENCODING 'UTF8'"):
                 migrate(latin.settings)
             latin.execute_sql(
-                "CREATE TABLE myloware_migratehistory AS SELECT 1 AS id, '001_initial' AS name, null AS digest"
+                "CREATE TABLE myloware_migratehistory AS"
+                " SELECT 1 AS id, '001_initial' AS name, null AS digest, false AS backward_compatible"
             )
             with pytest.raises(SchemaMismatch, match="encoding is LATIN1"):
                 require_current(latin)

@@ -36,6 +36,7 @@ COMMANDS = [
         "migrations-path",
         "status",
         "validate",
+        "docs",
         "recount",
         "prune",
         "seed",

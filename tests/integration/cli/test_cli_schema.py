@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from myloware_store import MemDoc
 from myloware_store.embedded import find_binaries
+from myloware_store.models import MODELS
+from myloware_store.ops.catalog import expected_catalog, split_key
 from myloware_store.ops.history import HISTORY_TABLE, available_migrations, migrations_path
 
 if TYPE_CHECKING:
@@ -78,6 +82,28 @@ def test_migrate_goes_as_far_as_told_and_rollback_back(shell: Shell, empty_url: 
     assert ["001_initial"] == shell.report("migrate", **here)["applied"]
     assert ["001_initial"] == shell.report("rollback", "--yes", **here)["undone"]
     assert "cannot undo 1 migrations: 0 are applied" in shell.run("rollback", "--yes", **here).stderr
+
+
+def test_the_data_dictionary_is_up_to_date(shell: Shell) -> None:
+    """If this fails: `myloware-store docs docs/data-dictionary.md` writes it again from the models."""
+    committed = (Path(__file__).parents[3] / "docs" / "data-dictionary.md").read_text(encoding="utf-8")
+
+    assert committed == shell.run("docs").stdout
+    assert {"file": "here.md"} == shell.report("docs", "here.md")
+    assert committed == (shell.folder / "here.md").read_text(encoding="utf-8")
+
+
+def test_the_data_dictionary_has_every_object(shell: Shell) -> None:
+    """Tables, columns, constraints, indexes, triggers, types; and diagrams with every table."""
+    written = shell.report("docs")["markdown"]
+    for key, definition in expected_catalog().items():
+        kind, _, name = split_key(key)
+        shown = {"column": f"| `{name}` | `", "table": f"### {name}\n", "comment": definition}.get(kind, f"`{name}`")
+        if kind == "index":
+            shown = definition.replace("|", "\\|")
+        assert kind == "function" or shown in written, key
+    diagrams = "".join(re.findall("```mermaid\n(.*?)```", written, re.DOTALL))
+    assert [f"    {model._meta.table_name} {{" in diagrams for model in MODELS] == [True] * len(MODELS)
 
 
 def test_lint_examines_what_is_pending_or_named(shell: Shell, myloware_dsn: str) -> None:
