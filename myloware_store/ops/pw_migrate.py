@@ -98,7 +98,7 @@ def _refuse_harm(command: str, options: Mapping[str, Any], directory: Path) -> N
         raise MigrationError("`merge` replaces the migrations with others that lose types, defaults and constraints")
     if command == "create":
         if options.get("auto"):
-            raise MigrationError("`--auto` loses types, defaults and constraints: write the migration by hand")
+            raise MigrationError("`--auto` loses types, defaults and constraints: use `myloware-store makemigration`")
         return
     known = available_migrations(directory)
     if not known:

@@ -47,11 +47,11 @@ def test_every_step_of_the_page_runs(tmp_path: Path, development: str) -> None:
             assert text == printed
         else:
             name, contents = re.fullmatch(r"# (\S+)\n(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
-            if name.startswith("migrations/"):
+            if (service / name).exists() and name.startswith("migrations/"):
                 assert contents == (service / name).read_text(encoding="utf-8")
             else:
                 (service / name).write_text(contents, encoding="utf-8")
-    assert ["004_round_amounts.py"] == [path.name for path in (service / "migrations").glob("004*")]
+    assert ["006_round_amounts.py"] == [path.name for path in (service / "migrations").glob("006*")]
 
 
 def bash(script: str, folder: Path, url: str) -> str:

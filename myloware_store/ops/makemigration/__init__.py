@@ -78,10 +78,10 @@ def makemigration(
 
     Args:
         name: What the migrations do, in small letters, digits and underscores; the file's name, after its number.
-        models: The module of a service's models, by default the store's own. It is imported. Its tables are those of
-            the Peewee models that the module, or a module inside a package, defines; models that others inherit from
-            have none. If the module has a function `create_all(database)`, that creates everything instead: also
-            types, functions and triggers, which are otherwise left alone.
+        models: The module of a service's models, by default the store's own. It is imported, with the modules inside
+            if it is a package. Each Peewee model that it defines has a table, unless others inherit from it. If the
+            module has a function `create_all(database)`, that creates everything instead: also types, functions and
+            triggers, which are otherwise left alone.
         directory: The folder of migrations, by default that of the store, or `migrations` for a service.
         server: A database on a server where the role may create databases, by default an embedded server that lives
             as long.
