@@ -174,6 +174,7 @@ def test_every_kind_of_change_is_applied_and_undone(
         router = Router(theirs, migrate_dir=service.folder)
         router.run("001_base")
         before = read_catalog(database)
+        database.execute_sql("CREATE INDEX parents_code_key ON parents (id)")  # as if a killed run had left it
         router.run()
         after = read_catalog(database)
         for name in reversed(router.done[1:]):
@@ -478,6 +479,17 @@ class Page(Base):
     assert "CREATE INDEX CONCURRENTLY IF NOT EXISTS note_item_id ON notes USING btree (item_id)" in statements(second)
     again = makemigration("again", models=models, directory=service.folder, server=service.server)
     assert Draft((), (), {}) == again
+
+
+@on_one_server
+def test_models_with_types_of_their_own_need_create_all(service: Service) -> None:
+    """The message says so."""
+    models = service.module(
+        "import peewee\n\nclass Mood(peewee.Field):\n    field_type = 'mood'\n\n"
+        "class Note(peewee.Model):\n    mood = Mood()\n"
+    )
+    with pytest.raises(MigrationError, match="types or functions are made by `create_all`"):
+        makemigration("change", models=models, directory=service.folder, server=service.server)
 
 
 @on_one_server

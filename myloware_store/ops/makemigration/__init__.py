@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from myloware_store.core.errors import InvalidInput, MigrationError
+from myloware_store.core.errors import InvalidInput, MigrationError, MissingObject
 from myloware_store.models import MODELS
 from myloware_store.ops.catalog import split_key
 from myloware_store.ops.ddl import create_all
@@ -273,9 +273,12 @@ def _models(module: ModuleType) -> list[type[peewee.Model]]:
 
 
 def _create_tables(models: list[type[peewee.Model]], database: peewee.Database) -> None:
-    with database.bind_ctx(models, bind_refs=False, bind_backrefs=False):
-        for model in models:
-            model.create_table(safe=False)
+    try:
+        with database.bind_ctx(models, bind_refs=False, bind_backrefs=False):
+            for model in models:
+                model.create_table(safe=False)
+    except MissingObject as fault:
+        raise MissingObject(f"{fault}; tables that need types or functions are made by `create_all`") from None
 
 
 @contextmanager

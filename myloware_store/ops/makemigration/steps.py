@@ -81,10 +81,12 @@ class _Comparison:
         columns = [key for key in self.changed if key.startswith("column ")]
         self.retyped = {key for key in columns if old.columns[key].full_type != new.columns[key].full_type}
         self.retyped = {key for key in self.retyped if not new.columns[key].generated}
-        computed = [
-            key for key in old.catalog if key in new.catalog and key in old.columns and old.columns[key].generated
+        computed = [key for key, column in old.columns.items() if column.generated and key in new.catalog]
+        self.made_anew = [
+            key
+            for key in computed
+            if key in columns or (key in self.keys and old.uses.get(key, frozenset()) & self.retyped)
         ]
-        self.made_anew = [key for key in computed if key in columns or old.uses.get(key, frozenset()) & self.retyped]
         self.gone = {*self.made_anew, *(key for key in self.removed if key.startswith("column "))}
         self.replaced = {key for key in self.changed if key.startswith("function ") and self._needs_drop(key)}
         # Of tables in both: what is dropped at first, and made again later if it is still wanted.
@@ -515,8 +517,9 @@ def _why_not(key: str, before: str | None, after: str | None, old: Objects, new:
     kind = split_key(key)[0]
     if kind == "table":
         return _why_not_table(before, after)
-    if kind in {"rule", "child"} or re.search(r" (DISABLED|ENABLED \w|INVALID)$", after or before or ""):
-        return "rules, child tables, and what is disabled or invalid are not written"
+    switched = kind in {"constraint", "trigger"} and re.search(r" (DISABLED|ENABLED \w)$", after or before or "")
+    if kind in {"rule", "child"} or switched:
+        return "rules, child tables, and triggers and constraints that are switched off are not written"
     return _why_not_change(kind, key, old, new) if before and after else None
 
 
