@@ -46,6 +46,7 @@ CREATE TABLE "Order" ("user" integer PRIMARY KEY);
 COMMENT ON COLUMN notes.double IS 'twice';
 CREATE INDEX notes_note_idx ON notes (note);
 CREATE INDEX notes_double_idx ON notes (double);
+CREATE INDEX parents_code_idx ON parents (lower(code));
 CREATE TRIGGER touched BEFORE INSERT ON notes FOR EACH ROW EXECUTE FUNCTION touch();
 """
 ROWS = """
@@ -283,6 +284,7 @@ NOTES = {
     "ALTER TABLE notes ADD EXCLUDE (n WITH =)": "notes.notes_n_excl builds an index",
     "ALTER TABLE notes DROP CONSTRAINT notes_pkey, ADD PRIMARY KEY (id, s)": "notes.s becomes NOT NULL",
     "ALTER TABLE notes DROP double, ADD double integer GENERATED ALWAYS AS (n * 3) STORED": "double is computed again",
+    "DROP INDEX parents_code_idx": "index parents.parents_code_idx is dropped",
     "CREATE INDEX notes_n_idx ON notes (n)": None,
     "ALTER TABLE notes ADD d timestamptz NOT NULL DEFAULT now()": None,
     "ALTER TABLE parents ADD b boolean DEFAULT false": None,

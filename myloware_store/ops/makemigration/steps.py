@@ -460,8 +460,12 @@ class _Comparison:
             if was and not is_gone:
                 up.append(drop)
                 down.append(_concurrently(self.old.indexes[key]))
-                if wanted:
-                    review.append(f"until {split_key(key)[2]} is built again, queries do without it")
+                name = key.removeprefix("index ")
+                review.append(
+                    f"until {name} is built again, queries do without it"
+                    if wanted
+                    else f"index {name} is dropped: no query should need it any more, nor an ON CONFLICT"
+                )
             if wanted:
                 up.append(_concurrently(self.new.indexes[key]))
                 down.insert(0, drop)

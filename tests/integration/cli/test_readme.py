@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 BLOCKS: list[tuple[str, str]] = BLOCK.findall(README)
-NAMED = re.compile(r"# \w+\.py\n")  # run by tests/integration/test_docs.py
+NAMED = re.compile(r"# [\w/]+\.py\n")  # run by test_docs.py, or in its folder by test_schema_evolution.py
 PROGRAMS = [
     pytest.param(code, id=f"{path.stem}-{place}")
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
