@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from myloware_store.cli.doctor import doctor
 from myloware_store.cli.index import index
 from myloware_store.cli.options import Given, example, json_option, name_option, pass_given, where_options, yes_option
 
@@ -328,6 +329,7 @@ def reset(given: Given, *, sample_data: bool, yes: bool, database: str | None) -
     return DONE
 
 
+cli.add_command(doctor)
 cli.add_command(index)
 
 

@@ -39,6 +39,7 @@ COMMANDS = [
         "seed",
         "reset",
     ),
+    "doctor",
     "index",
 ]
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
