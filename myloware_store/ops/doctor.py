@@ -40,6 +40,7 @@ LIMITS: Mapping[str, float] = {
     "prepared": 300,  # seconds; a coordinator decides within moments
     "wal": 1024 * _MIB,  # bytes that a slot or a standby may be behind; more fills disks
     "lag": 60,  # seconds that a standby may be behind
+    "behind": 16 * _MIB,  # bytes that a standby may have received and not replayed: a segment of WAL
     "xids": 1_000_000_000,  # five times the age at which autovacuum freezes by itself; half of the possible ones
     "dead": 10_000,  # rows; fewer cost nothing
     "vacuumed": 600,  # seconds since the last vacuum; autovacuum looks every minute

@@ -190,11 +190,13 @@ SELECT 'unseen', 'replication', 'the state of the standbys is hidden from this r
 FROM pg_stat_replication WHERE state IS NULL
 HAVING count(*) > 0
 UNION ALL
-SELECT 'warning', 'this standby', harm || format('; its last transaction is of %%s ago', date_trunc('second', age)), remedy
+SELECT 'warning', 'this standby',
+    harm || format('; its last transaction is of %%s ago', COALESCE(date_trunc('second', age)::text, 'an unknown time')),
+    remedy
 FROM (
     SELECT
         CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() END AS paused,
-        pg_last_wal_receive_lsn() <> pg_last_wal_replay_lsn() AS behind,
+        pg_wal_lsn_diff(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) AS behind,
         EXISTS (SELECT FROM pg_stat_wal_receiver) AS receives,
         clock_timestamp() - pg_last_xact_replay_timestamp() AS age
 ) AS standby
@@ -203,11 +205,12 @@ CROSS JOIN LATERAL (
     (paused, 'it does not replay what it receives, because it was paused', 'SELECT pg_wal_replay_resume();'),
     (NOT paused AND NOT receives, 'it receives nothing from its primary', 'Look at the log of the standby, and at primary_conninfo.'),
     (
-        NOT paused AND receives AND behind, 'it replays more slowly than it receives',
+        NOT paused AND receives AND behind > %(behind)s,
+        format('it has not replayed %%s of what it has received', pg_size_pretty(behind)),
         'Look at its load and disk, and at long queries there: SELECT * FROM pg_stat_activity;'
     )
 ) AS states (holds, harm, remedy)
-WHERE holds AND age > %(lag)s * interval '1 second'
+WHERE holds AND (age > %(lag)s * interval '1 second') IS NOT FALSE
 
 -- name: wraparound
 SELECT CASE WHEN age > 1.5 * %(xids)s THEN 'critical' ELSE 'warning' END, format('database %%I', datname),

@@ -20,6 +20,8 @@ from myloware_store.memory.index.build import record
 from myloware_store.memory.index.state import read_state
 from myloware_store.ops import doctor
 from myloware_store.ops.doctor import Finding, examine
+from myloware_store.ops.migrate import migrate
+from myloware_store.ops.target import opened
 from myloware_store.settings import Settings
 from tests.integration.conftest import until
 
@@ -511,23 +513,43 @@ def test_a_locked_table_does_not_stop_the_doctor(
     assert before == after
 
 
-def test_a_database_that_is_not_migrated(postgres: EmbeddedServer) -> None:
-    """The server is examined, the locale too, and `migrate` is named."""
+def test_before_and_after_migrating(postgres: EmbeddedServer) -> None:
+    """Of an empty database, the server and the locale are examined, and `migrate` is named; after it, everything is."""
     name = f"bare_{uuid.uuid4().hex[:8]}"
     with closing(psycopg2.connect(**postgres.connect_kwargs("postgres"))) as connection, connection.cursor() as run:
         connection.autocommit = True
         run.execute(f"CREATE DATABASE {name} TEMPLATE template0 LC_CTYPE 'C'")
-        database = StoreDatabase(Settings.load(postgres.url(name), environ={}, dotenv=None))
-        report = examine(database)
-        database.close_all()
+        settings = Settings.load(postgres.url(name), environ={}, dotenv=None)
+        with opened(settings) as database:
+            bare = examine(database)
+            migrate(settings)
+            migrated = examine(database)
         run.execute(f"DROP DATABASE {name}")
 
-    (schema,) = [finding for finding in report.findings if finding.check == "schema"]
+    (schema,) = [finding for finding in bare.findings if finding.check == "schema"]
     assert ("critical", "tables") == (schema.severity, schema.subject)
     assert schema.remedy.startswith("myloware-store migrate")
-    (locale,) = [finding for finding in report.findings if finding.check == "locale"]
+    (locale,) = [finding for finding in bare.findings if finding.check == "locale"]
     assert ("info", "LC_CTYPE", "it is C:") == (locale.severity, locale.subject, locale.evidence[:8])
-    assert () == report.unseen
+    assert {"settings", "locale"} == {finding.check for finding in migrated.findings}
+    assert () == bare.unseen + migrated.unseen
+
+
+@pytest.mark.myloware_db(mode="clone")
+def test_a_schema_of_its_own(myloware_dsn: str) -> None:
+    """With ?schema=, that schema is examined, and no other."""
+    settings = attrs.evolve(Settings.load(myloware_dsn, environ={}, dotenv=None), schema="Jobs %")
+    migrate(settings)
+    with opened(settings) as jobs, opened(attrs.evolve(settings, schema="public")) as public:
+        jobs.execute_sql(
+            "INSERT INTO dead_letters (tenant_id, source, event_type, payload, error) VALUES ('a', 's', 'e', '{}', 'e')"
+        )
+        jobs.execute_sql("ALTER TABLE dead_letters SET (autovacuum_enabled = off)")
+
+        assert ["dead_letters"] == [finding.subject for finding in found(jobs, "dead_letters")]
+        assert ["dead_letters"] == [finding.subject for finding in found(jobs, "vacuum")]
+        assert () == examine(jobs).unseen
+        assert [] == found(public, "dead_letters") + found(public, "vacuum")
 
 
 def test_only_a_database_can_be_examined() -> None:
