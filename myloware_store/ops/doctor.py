@@ -59,8 +59,12 @@ LIMITS: Mapping[str, float] = {
 }
 """From which values on the checks report something."""
 
-_LIMIT = "SET LOCAL statement_timeout = '5s'; SET LOCAL lock_timeout = '1s'; SET LOCAL jit = off"
-"""No check runs longer, or waits longer for a lock, such as a migration's."""
+_LIMIT = """
+SET LOCAL statement_timeout = '5s'; SET LOCAL lock_timeout = '1s';
+SET LOCAL jit = off; SET LOCAL work_mem = '64MB'
+"""
+"""No check runs longer, or waits longer for a lock, such as a migration's. In memory, a million items are counted in half
+a second; with 4 MB, the planner joins them in 1.7."""
 
 _OF_SERVER = (
     "extension",
@@ -94,7 +98,10 @@ _OF_TABLES = (
 _DENIED = "42501"
 _FAULTS = {
     "55P03": ("somebody has held a lock on a table for a second", "see the findings of `locks`, or look again"),
-    "57014": ("it did not end within five seconds", "look again when the server is less busy"),
+    "57014": (
+        "it did not end within five seconds",
+        "look again when the server is less busy; myloware-store recount takes all the time that it needs",
+    ),
 }
 _MIGRATE = "myloware-store migrate; if it refuses, myloware-store validate says why"
 _SHOWN = 5  # names of differences

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -550,6 +551,15 @@ def test_a_schema_of_its_own(myloware_dsn: str) -> None:
         assert ["dead_letters"] == [finding.subject for finding in found(jobs, "vacuum")]
         assert () == examine(jobs).unseen
         assert [] == found(public, "dead_letters") + found(public, "vacuum")
+
+
+def test_the_documentation_lists_every_check(myloware_db: StoreDatabase) -> None:
+    """But for the one that finds nothing."""
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+    report = examine(myloware_db)
+
+    checks = {*report.sound, *(finding.check for finding in report.findings)}
+    assert checks - {"row_security"} == {*re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)}
 
 
 def test_only_a_database_can_be_examined() -> None:
