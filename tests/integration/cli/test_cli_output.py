@@ -42,6 +42,7 @@ COMMANDS = [
         "seed",
         "reset",
     ),
+    "doctor",
     "index",
 ]
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
