@@ -63,8 +63,8 @@ _LIMIT = """
 SET LOCAL statement_timeout = '5s'; SET LOCAL lock_timeout = '1s';
 SET LOCAL jit = off; SET LOCAL work_mem = '64MB'
 """
-"""No check runs longer, or waits longer for a lock, such as a migration's. In memory, a million items are counted in half
-a second; with 4 MB, the planner joins them in 1.7."""
+"""No check runs longer, or waits longer for a lock, such as a migration's. In memory, a million items are counted in
+half a second; with 4 MB, the planner joins them in 1.7."""
 
 _OF_SERVER = (
     "extension",
