@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from myloware_store.cli.backup import backup, restore, verify_backup
 from myloware_store.cli.index import index
 from myloware_store.cli.options import Given, example, json_option, name_option, pass_given, where_options, yes_option
 
@@ -329,6 +330,9 @@ def reset(given: Given, *, sample_data: bool, yes: bool, database: str | None) -
 
 
 cli.add_command(index)
+cli.add_command(backup)
+cli.add_command(verify_backup)
+cli.add_command(restore)
 
 
 def _embedded(settings: Settings) -> Store:

@@ -40,6 +40,9 @@ COMMANDS = [
         "reset",
     ),
     "index",
+    "backup",
+    "verify-backup",
+    "restore",
 ]
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
 SECRET = "s3cr3t%21"
