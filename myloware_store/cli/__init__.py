@@ -10,6 +10,7 @@ import click
 from myloware_store.cli.backup import backup, restore, verify_backup
 from myloware_store.cli.index import index
 from myloware_store.cli.options import Given, example, json_option, name_option, pass_given, where_options, yes_option
+from myloware_store.cli.wait import wait
 
 if TYPE_CHECKING:
     from myloware_store import Settings, Store
@@ -333,6 +334,7 @@ cli.add_command(index)
 cli.add_command(backup)
 cli.add_command(verify_backup)
 cli.add_command(restore)
+cli.add_command(wait)
 
 
 def _embedded(settings: Settings) -> Store:

@@ -43,6 +43,7 @@ COMMANDS = [
     "backup",
     "verify-backup",
     "restore",
+    "wait",
 ]
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
 SECRET = "s3cr3t%21"
