@@ -277,6 +277,24 @@ def test_a_result_that_differs_is_not_kept(
     assert before == databases(postgres)
 
 
+@on_one_server
+@pytest.mark.parametrize("step", ["Reading the backup", "Creating", "Restoring", "Building", "Computing"])
+def test_a_restore_that_is_interrupted_leaves_nothing(
+    postgres: EmbeddedServer, made: Path, new_url: Callable[[str], str], step: str
+) -> None:
+    """By Ctrl-C at any step."""
+    before = databases(postgres)
+
+    def interrupt(what: str, *_: object) -> None:
+        if what.startswith(step):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        restore(settings_of(new_url("stopped")), made, progress=interrupt)
+
+    assert before == databases(postgres)
+
+
 def test_a_database_with_data_is_replaced_on_request(
     postgres: EmbeddedServer, source: str, made: Path, new_url: Callable[[str], str]
 ) -> None:

@@ -308,7 +308,13 @@ def _copy_tables(database: StoreDatabase, output: IO[bytes], total: int, progres
             between.clear()
             table = copied[1].decode().partition(" (")[0]
             rows = _Rows(output, partial(progress, f"Restoring {table}"), done, total)
-            database.copy(line.decode().rstrip(";\n"), rows)
+            try:
+                database.copy(line.decode().rstrip(";\n"), rows)
+            except DatabaseFault as fault:
+                # The driver catches what is raised in read(), by the progress or by a signal before its first line.
+                if ".read() call" in str(fault.driver_error):
+                    raise (rows.error or KeyboardInterrupt()) from None
+                raise
             done = rows.done
         elif line not in {b"BEGIN;\n", b"COMMIT;\n"} and not line.startswith((b"--", b"\\")):
             between.append(line)
@@ -324,6 +330,7 @@ class _Rows:
         self._total = total
         self._ended = False
         self.done = done
+        self.error: BaseException | None = None
 
     def read(self, _: int = -1) -> bytes:
         """Return the next rows, nothing after the last."""
@@ -331,14 +338,16 @@ class _Rows:
         size = 0
         while not self._ended and size < _BLOCK:
             line = self._lines.readline()
-            if not line:
-                raise BackupError("pg_restore ended within a table")
-            self._ended = line == b"\\.\n"
+            self._ended = line in {b"\\.\n", b""}  # it ends early if pg_restore has failed, which is noticed later
             if not self._ended:
                 block.append(line)
                 size += len(line)
         self.done += len(block)
-        self._progress(self.done, self._total)
+        try:
+            self._progress(self.done, self._total)
+        except BaseException as error:
+            self.error = error
+            raise
         return b"".join(block)
 
 
