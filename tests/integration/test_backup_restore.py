@@ -363,6 +363,15 @@ def test_a_backup_is_verified_on_a_server(postgres: EmbeddedServer, source: str,
     assert before == databases(postgres)
 
 
+@pytest.mark.parametrize("postgres", ["15"], indirect=True)
+def test_a_newer_server_holds_the_same(postgres: EmbeddedServer, made: Path) -> None:
+    """Definitions and checksums do not depend on the version; without a server, a temporary one is started."""
+    report = verify_backup(made, target=settings_of("embedded:/nowhere"))
+
+    assert (True, ()) == (report.restored, report.differences)
+    assert "15" == report.manifest.server_version[:2]
+
+
 @on_one_server
 def test_a_schema_of_its_own_and_prismas_parameters_are_no_obstacle(
     postgres: EmbeddedServer, new_url: Callable[[str], str], tmp_path: Path

@@ -365,10 +365,9 @@ def _create(settings: Settings, name: str) -> None:
         except ConnectionFailed:
             raise
         except DatabaseFault as fault:
-            raise BackupError(
-                f"the database {name} cannot be created: {fault}; have an administrator create an empty one, and"
-                " restore to that"
-            ) from None
+            hint = "; have an administrator create an empty one, and restore to that"
+            refused = f"the database {name} cannot be created: {fault}{hint if fault.sqlstate == '42501' else ''}"
+            raise BackupError(refused) from None
 
 
 def _drop(settings: Settings, name: str) -> None:
