@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from myloware_store.cli.backup import backup, restore, verify_backup
 from myloware_store.cli.doctor import doctor
 from myloware_store.cli.index import index
 from myloware_store.cli.migrations import COMMANDS
 from myloware_store.cli.options import Given, example, name_option, pass_given, where_options, yes_option
+from myloware_store.cli.wait import wait
 
 if TYPE_CHECKING:
     from myloware_store import Settings, Store
@@ -262,6 +264,10 @@ def reset(given: Given, *, sample_data: bool, yes: bool, database: str | None) -
 
 cli.add_command(doctor)
 cli.add_command(index)
+cli.add_command(backup)
+cli.add_command(verify_backup)
+cli.add_command(restore)
+cli.add_command(wait)
 
 
 def _embedded(settings: Settings) -> Store:

@@ -44,6 +44,10 @@ COMMANDS = [
     ),
     "doctor",
     "index",
+    "backup",
+    "verify-backup",
+    "restore",
+    "wait",
 ]
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
 SECRET = "s3cr3t%21"
