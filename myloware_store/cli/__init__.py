@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from myloware_store.cli.backup import backup, restore, verify_backup
+from myloware_store.cli.doctor import doctor
 from myloware_store.cli.index import index
 from myloware_store.cli.makemigration import makemigration
 from myloware_store.cli.migrations import COMMANDS
 from myloware_store.cli.options import Given, example, name_option, pass_given, where_options, yes_option
+from myloware_store.cli.wait import wait
 
 if TYPE_CHECKING:
     from myloware_store import Settings, Store
@@ -260,7 +263,12 @@ def reset(given: Given, *, sample_data: bool, yes: bool, database: str | None) -
     return DONE
 
 
+cli.add_command(doctor)
 cli.add_command(index)
+cli.add_command(backup)
+cli.add_command(verify_backup)
+cli.add_command(restore)
+cli.add_command(wait)
 cli.add_command(makemigration)
 
 

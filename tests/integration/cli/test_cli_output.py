@@ -42,7 +42,12 @@ COMMANDS = [
         "seed",
         "reset",
     ),
+    "doctor",
     "index",
+    "backup",
+    "verify-backup",
+    "restore",
+    "wait",
     "makemigration",
 ]
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
