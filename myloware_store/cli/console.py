@@ -48,9 +48,9 @@ class Screen:
         """Print a sentence, wrapped at the terminal's width."""
         self.console.print(Text(_harmless(text), style=style))
 
-    def verbatim(self, text: str) -> None:
+    def verbatim(self, text: str, style: str = "") -> None:
         """Print text to be copied, without adding line breaks."""
-        self.console.print(Text(_harmless(text)), soft_wrap=True)
+        self.console.print(Text(_harmless(text), style=style), soft_wrap=True)
 
     def facts(self, rows: Mapping[str, object]) -> None:
         """Print names and values in two columns, without wrapping the values."""

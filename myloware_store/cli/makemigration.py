@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from myloware_store.cli.options import Given, example, json_option, pass_given
+from myloware_store.cli.options import Given, example, json_option, pass_given, server_option, server_settings
 
 if TYPE_CHECKING:
     from myloware_store.ops.makemigration import Draft
@@ -30,11 +30,7 @@ DONE, FINDING = 0, 1
     metavar="FOLDER",
     help="The folder of migrations, by default that of the store, or `migrations` with --models.",
 )
-@click.option(
-    "--server",
-    metavar="URL",
-    help="A server on which the role may create databases, by default an embedded one that lives as long.",
-)
+@server_option
 @json_option
 @pass_given
 def makemigration(given: Given, *, name: str, models: str | None, directory: str | None, server: str | None) -> int:
@@ -45,13 +41,11 @@ def makemigration(given: Given, *, name: str, models: str | None, directory: str
     """
     from myloware_store.cli.console import progress
     from myloware_store.ops import makemigration as work
-    from myloware_store.settings import Settings
 
     sys.path.insert(0, "")  # as for `python -m`
     with progress() as show:
         show("Comparing in a scratch database")
-        settings = None if server is None else Settings.load(server)
-        draft = work.makemigration(name, models=models, directory=directory, server=settings)
+        draft = work.makemigration(name, models=models, directory=directory, server=server_settings(server))
     _report(draft, own=models is None, as_json=given.json)
     return FINDING if draft.unexpressed else DONE
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import click
 
-from myloware_store.cli.options import Given, example, json_option, name_option, pass_given, where_options, yes_option
+from myloware_store.cli.options import (
+    Given,
+    example,
+    json_option,
+    name_option,
+    pass_given,
+    server_option,
+    server_settings,
+    where_options,
+    yes_option,
+)
 
 __all__ = ["COMMANDS"]
 
@@ -69,6 +79,27 @@ def rollback(given: Given, *, count: int, yes: bool, database: str | None) -> in
     return DONE
 
 
+@click.command(epilog=example("myloware-store baseline", "myloware-store baseline --to 001_initial"))
+@where_options
+@click.option("--to", metavar="NAME", help="The last migration to record; by default the last one.")
+@server_option
+@pass_given
+def baseline(given: Given, *, to: str | None, server: str | None) -> int:
+    """Record migrations of a database that exists.
+
+    Nothing is run. The schema must be what the migrations create: exit 1 if it differs, and nothing is recorded.
+    """
+    from myloware_store.cli import reports
+    from myloware_store.ops.drift import baseline
+    from myloware_store.ops.target import reach
+
+    with reach(given.settings()) as target:
+        reports.baseline(
+            target.settings, baseline(target.settings, to=to, server=server_settings(server)), as_json=given.json
+        )
+    return DONE
+
+
 @click.command(
     epilog=example("myloware-store lint", "myloware-store lint --all", "myloware-store lint 002_add_owner --json")
 )
@@ -126,6 +157,28 @@ def status(given: Given) -> int:
     return DONE if report.valid else FINDING
 
 
+@click.command(
+    epilog=example("myloware-store drift", "myloware-store drift --to 001_initial --server postgresql:///postgres")
+)
+@where_options
+@click.option("--to", metavar="NAME", help="Compare with what this migration leads to; by default the last applied.")
+@server_option
+@pass_given
+def drift(given: Given, *, to: str | None, server: str | None) -> int:
+    """Show a diff from what its migrations create.
+
+    Exit 1 if a definition differs. `validate` says how to fix it.
+    """
+    from myloware_store.cli import reports
+    from myloware_store.ops import drift as work
+    from myloware_store.ops.target import opened, reach
+
+    with reach(given.settings()) as target, opened(target.settings) as database:
+        differences = work.drift(database, to=to, server=server_settings(server))
+    reports.drift(target.settings, differences, as_json=given.json)
+    return FINDING if differences else DONE
+
+
 @click.command(epilog=example("myloware-store validate"))
 @where_options
 @pass_given
@@ -161,5 +214,5 @@ def docs(given: Given, *, file: str | None) -> int:
     return DONE
 
 
-COMMANDS = (migrate, rollback, lint, migrations_path, status, validate, docs)
+COMMANDS = (migrate, rollback, baseline, lint, migrations_path, status, drift, validate, docs)
 """In the order of their use."""

@@ -14,7 +14,17 @@ if TYPE_CHECKING:
 
     from myloware_store.settings import Settings
 
-__all__ = ["Given", "example", "json_option", "name_option", "pass_given", "where_options", "yes_option"]
+__all__ = [
+    "Given",
+    "example",
+    "json_option",
+    "name_option",
+    "pass_given",
+    "server_option",
+    "server_settings",
+    "where_options",
+    "yes_option",
+]
 
 
 @attrs.define
@@ -113,6 +123,20 @@ def where_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def example(*lines: str) -> str:
     """Return the end of a command's help."""
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)  # \b keeps click from wrapping the lines
+
+
+server_option = click.option(
+    "--server",
+    metavar="URL",
+    help="A server for scratch databases, where the role may create some; by default an embedded one.",
+)
+
+
+def server_settings(url: str | None) -> Settings | None:
+    """Return the settings of the server for scratch databases, if one is named."""
+    from myloware_store.settings import Settings
+
+    return None if url is None else Settings.load(url)
 
 
 pass_given = click.make_pass_decorator(Given, ensure=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 import shlex
 import sys
 import textwrap
@@ -19,15 +21,18 @@ if TYPE_CHECKING:
 
     from myloware_store.demo.report import DemoItem, DemoReport
     from myloware_store.ops.bring_up import Answer, UpReport
+    from myloware_store.ops.catalog import Difference
     from myloware_store.ops.lint import Hazard
     from myloware_store.ops.migrate import MigrationReport
     from myloware_store.ops.validate import Finding, ValidationReport
     from myloware_store.settings import Settings
 
 __all__ = [
+    "baseline",
     "demo",
     "docs",
     "down",
+    "drift",
     "lint",
     "migrate",
     "name_of",
@@ -43,6 +48,9 @@ __all__ = [
     "validate",
 ]
 
+_LINE_ENDS = re.compile(
+    r"(?<=;) | (?=(?:BEGIN|DECLARE|ELSE|FROM|WHERE|ORDER BY|CHECK|USING|AS) )|(?<= THEN) |(?<= LOOP) "
+)
 _SHORT = 240
 """How many characters of an answer are shown; the best is shown in full."""
 
@@ -249,6 +257,38 @@ def validate(settings: Settings, report: ValidationReport, *, as_json: bool) -> 
     screen = Screen()
     screen.facts({"Database": name_of(settings), "Schema": _verdict(report.findings)})
     _list(screen, report.findings)
+
+
+def drift(settings: Settings, differences: Sequence[Difference], *, as_json: bool) -> None:
+    """Report the differences from what the migrations create, as a diff."""
+    if as_json:
+        print_json({"url": name_of(settings), "differences": [attrs.asdict(one) for one in differences]})
+        return
+    screen = Screen()
+    told = f"{len(differences)} difference{'s' if len(differences) > 1 else ''}" if differences else "none"
+    screen.facts({"Database": name_of(settings), "Drift": told})
+    styles = {"-": "red", "+": "green"}
+    for one in differences:
+        screen.line(f"\n{one.kind} {one.full_name}", style="bold")
+        before, after = _in_lines(one.expected), _in_lines(one.actual)
+        for line in list(difflib.unified_diff(before, after, n=1, lineterm=""))[2:]:
+            screen.verbatim(line, styles.get(line[0], ""))
+
+
+def _in_lines(definition: str | None) -> list[str]:
+    """Return a definition, which has one line, as lines; it ends a line where a program usually does."""
+    return _LINE_ENDS.split(definition) if definition else []
+
+
+def baseline(settings: Settings, recorded: Sequence[str], *, as_json: bool) -> None:
+    """Report which migrations were recorded as applied."""
+    if as_json:
+        print_json({"url": name_of(settings), "recorded": recorded})
+        return
+    screen = Screen()
+    screen.facts({"Database": name_of(settings)})
+    for name in recorded:
+        screen.line(f"recorded {name}")
 
 
 def recount(settings: Settings, corrected: Collection[UUID], *, as_json: bool) -> None:

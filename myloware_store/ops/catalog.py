@@ -91,6 +91,18 @@ class Difference:
         """The name, after that of the table."""
         return f"{self.table}.{self.name}" if self.table and self.table != self.name else self.name
 
+    @property
+    def harmless(self) -> bool:
+        """Whether it is an addition of others that cannot make the library's statements fail or count twice."""
+        if self.expected is not None or self.actual is None:
+            return False
+        if self.kind == "index":
+            return not (self.actual.startswith("CREATE UNIQUE") or self.actual.endswith(" INVALID"))
+        if self.kind == "trigger":  # a second copy of ours would count items twice
+            ours = (split_key(key)[2] for key in expected_catalog() if key.startswith("function "))
+            return not any(f"EXECUTE FUNCTION {name}" in self.actual for name in ours)
+        return self.kind not in {"column", "constraint", "rule", "child"}
+
 
 def compare(expected: Mapping[str, str], live: Mapping[str, str]) -> Iterator[Difference]:
     """Yield the differences of a database's catalog from the expected one.

@@ -41,6 +41,7 @@ __all__ = [
     "MigrationReport",
     "MigrationStatus",
     "migrate",
+    "migration_session",
     "migrations_path",
     "require_current",
     "reset",
@@ -120,7 +121,7 @@ def migrate(
         before.require_sound()
         if not before.pending_to(to):
             return MigrationReport(settings.target)
-        with _session(settings, folder, limits, MigrationStatus.require_sound) as database:
+        with migration_session(settings, folder, limits, MigrationStatus.require_sound) as database:
             return MigrationReport(settings.target, applied=_apply_pending(database, to))
 
 
@@ -151,7 +152,7 @@ def rollback(
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise InvalidInput("count must be a whole number, 1 or more")
     folder = _checked(directory, limits)
-    with _session(target, folder, limits, MigrationStatus.require_known) as database:
+    with migration_session(target, folder, limits, MigrationStatus.require_known) as database:
         applied = database.status().applied
         if count > len(applied):
             raise MigrationError(f"cannot undo {count} migrations: {len(applied)} are applied")
@@ -181,11 +182,11 @@ def reset(
     from myloware_store.ops.catalog import drop_statements, taken_names
 
     folder = _checked(directory, limits)
-    with _session(target, folder, limits, lambda _: None) as database:
+    with migration_session(target, folder, limits, lambda _: None) as database:
         if not database.status().applied and (taken := taken_names(database)):
             raise MigrationError(
                 f"no migration is recorded, so these may belong to someone else: {', '.join(taken)}; drop"
-                " them by hand, or record the migrations first (`pw_migrate migrate --fake`)"
+                " them by hand, or record the migrations first (`myloware-store baseline`)"
             )
 
         def drop() -> None:
@@ -235,9 +236,10 @@ def _obstacle(database: StoreDatabase, found: MigrationStatus) -> str | None:
 
 
 @contextmanager
-def _session(
+def migration_session(
     target: Settings | StoreDatabase, directory: Path, limits: Limits | None, check: Callable[[MigrationStatus], None]
 ) -> Iterator[MigrationDatabase]:
+    """Yield a database that is locked against other migrations, once a check of its status has passed."""
     with reach(target_settings(target), create=True) as reached:
         database = MigrationDatabase(reached.settings, directory, limits=limits, check=check)
         try:

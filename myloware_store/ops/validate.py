@@ -21,7 +21,6 @@ from myloware_store.ops.catalog import (
     expected_catalog,
     find_home,
     read_catalog,
-    split_key,
     taken_names,
 )
 from myloware_store.ops.history import ENCODING, HISTORY_TABLE, MigrationStatus, require_database, status
@@ -228,8 +227,8 @@ def _check_unrecorded(database: StoreDatabase, found: MigrationStatus) -> Findin
         return Finding("migration", "all", "applied", None, "myloware-store migrate")
     different = [finding.name for finding in _compare(database)]
     if not different:
-        fake = 'pw_migrate migrate --fake --directory "$(myloware-store migrations-path)"'
-        return Finding("migration", names, "recorded as applied", "not recorded, although its tables exist", fake)
+        recorded = "not recorded, although its tables exist"
+        return Finding("migration", names, "recorded as applied", recorded, "myloware-store baseline")
     return Finding(
         "migration",
         names,
@@ -255,7 +254,7 @@ def _compare(database: StoreDatabase) -> Iterator[Finding]:
                 yield _finding(difference, leftovers[difference.name])
         elif difference.expected is not None:
             yield _finding(difference, _how_to_restore(difference))
-        elif _stands_in_the_way(difference.kind, difference.actual or ""):
+        elif not difference.harmless:
             yield _finding(difference, _FOREIGN)
 
 
@@ -279,15 +278,6 @@ def _check_counts(database: StoreDatabase) -> Iterator[Finding]:
             "1 order does not agree with its items" if wrong == 1 else f"{wrong} orders do not agree with their items"
         )
         yield Finding("order", order, counted, f"{stored}; {told}", "myloware-store recount")
-
-
-def _stands_in_the_way(kind: str, definition: str) -> bool:
-    if kind == "index":
-        return definition.startswith("CREATE UNIQUE") or definition.endswith(" INVALID")
-    if kind == "trigger":  # a second copy of ours would count items twice
-        ours = (split_key(key)[2] for key in expected_catalog() if key.startswith("function "))
-        return any(f"EXECUTE FUNCTION {name}" in definition for name in ours)
-    return kind in {"column", "constraint", "rule", "child"}
 
 
 def _excerpts(expected: str | None, actual: str | None) -> tuple[str | None, str | None]:

@@ -531,7 +531,7 @@ def test_a_lost_history_is_not_an_unmigrated_database(myloware_db: StoreDatabase
     (finding,) = validate(myloware_db).findings
 
     assert ("migration", "001_initial") == (finding.kind, finding.name)
-    assert "--fake" in finding.remedy
+    assert "myloware-store baseline" == finding.remedy
 
 
 def test_a_history_without_the_whole_schema_is_not_faked(myloware_db: StoreDatabase) -> None:

@@ -22,8 +22,8 @@ from myloware_store.ops.catalog import read_catalog
 from myloware_store.ops.ddl import create_all
 from myloware_store.ops.lint import lint
 from myloware_store.ops.makemigration import Draft, _written, makemigration
-from myloware_store.ops.makemigration.scratch import PREFIX
 from myloware_store.ops.migrate import migrate, rollback
+from myloware_store.ops.scratch import PREFIX
 from myloware_store.seed import seed
 from myloware_store.settings import Settings
 from tests.conftest import on_one_server

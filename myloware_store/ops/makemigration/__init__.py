@@ -23,9 +23,9 @@ from myloware_store.ops.ddl import create_all
 from myloware_store.ops.history import available_migrations, migrations_path
 from myloware_store.ops.makemigration.objects import Objects, read_objects
 from myloware_store.ops.makemigration.rendering import render
-from myloware_store.ops.makemigration.scratch import scratch_database
 from myloware_store.ops.makemigration.steps import compare
 from myloware_store.ops.migrate import migrate, rollback
+from myloware_store.ops.scratch import scratch_database
 from myloware_store.ops.target import opened
 
 if TYPE_CHECKING:

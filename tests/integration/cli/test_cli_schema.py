@@ -136,7 +136,11 @@ def test_tables_without_a_history_are_told(shell: Shell, myloware_dsn: str) -> N
 
     assert (1, 1) == (done.returncode, len(done.stderr.splitlines()))
     assert "`myloware-store validate` says whose they are, and how to record it" in done.stderr
-    assert "--fake" in shell.run("validate", "--url", myloware_dsn).stdout
+    assert "myloware-store baseline" in shell.run("validate", "--url", myloware_dsn).stdout
+    assert ["001_initial"] == shell.report("baseline", "--url", myloware_dsn)["recorded"]
+    assert shell.report("validate", "--url", myloware_dsn)["valid"]
+    again = shell.run("baseline", "--url", myloware_dsn)
+    assert (1, True) == (again.returncode, "001_initial is recorded already" in again.stderr)
 
 
 def test_status_and_validate_name_what_has_drifted(shell: Shell, myloware_dsn: str) -> None:
@@ -150,6 +154,23 @@ def test_status_and_validate_name_what_has_drifted(shell: Shell, myloware_dsn: s
     text = shell.run("validate", "--url", myloware_dsn)
     assert finding["remedy"] in text.stdout
     assert "1 finding" in shell.run("status", "--url", myloware_dsn).stdout
+
+
+def test_drift_is_a_diff(shell: Shell, myloware_dsn: str) -> None:
+    """What is expected and what is there, line by line; exit 1 if there is any."""
+    assert "none\n" in shell.run("drift", "--url", myloware_dsn).stdout
+    shell.ask(myloware_dsn, "ALTER TABLE runs ALTER COLUMN error SET DEFAULT 'none'")
+    shell.ask(
+        myloware_dsn,
+        "CREATE OR REPLACE FUNCTION content_sha256(content text) RETURNS bytea LANGUAGE sql AS 'SELECT NULL'",
+    )
+
+    shown = shell.run("drift", "--url", myloware_dsn)
+    assert 1 == shown.returncode
+    assert "column runs.error\n-text\n+text DEFAULT 'none'::text\n" in shown.stdout
+    assert "function content_sha256(content text)\n-" in shown.stdout
+    function, column = shell.report("drift", "--url", myloware_dsn, code=1)["differences"]
+    assert ("function", "column", "text") == (function["kind"], column["kind"], column["expected"])
 
 
 @pytest.mark.parametrize("command", ["migrate", "up --migrate", "seed --yes"])
