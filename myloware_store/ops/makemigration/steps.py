@@ -386,7 +386,8 @@ class _Comparison:
             _, table, name = split_key(key)
             drop = (f"ALTER TABLE {self._name(table)} DROP CONSTRAINT {self._name(name)}",)
             if self.new.constraints[key].kind in {"c", "f"}:
-                yield Step(phase, (self._create(self.new, key, valid=False),), drop)
+                review = (f"rows that break {table}.{name} make the next migration fail: find them before",)
+                yield Step(phase, (self._create(self.new, key, valid=False),), drop, review)
             else:  # an exclusion constraint: there is no other way
                 review = (f"{table}.{name} builds an index, and nobody writes to {table} meanwhile",)
                 yield Step(phase, (self._create(self.new, key),), drop, review)
