@@ -217,20 +217,13 @@ def _normal(definition: str, schema: str, vector: str) -> str:
 
 def _write(target: Path) -> None:
     """Write the catalog that the models describe, as read from a temporary server."""
-    import tempfile
-
-    from myloware_store.db.database import StoreDatabase
-    from myloware_store.embedded import EmbeddedServer
     from myloware_store.ops.ddl import create_all
-    from myloware_store.settings import Settings
+    from myloware_store.ops.makemigration.scratch import scratch_database
+    from myloware_store.ops.target import opened
 
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o711)  # as root, the server runs under another account
-        with EmbeddedServer(Path(folder, "server"), testing=True) as server:
-            database = StoreDatabase(Settings.load(server.url("postgres"), environ={}, dotenv=None))
-            create_all(database)
-            catalog = read_catalog(database)
-            database.close_all()
+    with scratch_database() as settings, opened(settings) as database:
+        create_all(database)
+        catalog = read_catalog(database)
     target.write_text(json.dumps(catalog, indent=1) + "\n", encoding="utf-8")
 
 

@@ -57,7 +57,11 @@ def test_every_step_of_the_page_runs(tmp_path: Path, development: str) -> None:
 def bash(script: str, folder: Path, url: str) -> str:
     """Run lines of the page as a reader would, and return what they print."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DATABASE_", "PG", "PYTEST"))}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("DATABASE_", "PG", "PYTEST", "COLUMNS"))
+    }
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=folder,

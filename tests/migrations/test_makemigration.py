@@ -281,6 +281,7 @@ NOTES = {
     "DROP FUNCTION touch": "touch() is dropped: code must not call it",
     "ALTER TABLE notes ALTER m SET NOT NULL": "notes.m becomes NOT NULL: fill the rows that lack it",
     "ALTER TABLE notes ADD UNIQUE (n)": "notes.notes_n_key fails if rows have equal values",
+    "ALTER TABLE notes ADD CHECK (s <> '')": "rows that break notes.notes_s_check make the next migration fail",
     "ALTER TABLE notes ADD EXCLUDE (n WITH =)": "notes.notes_n_excl builds an index",
     "ALTER TABLE notes DROP CONSTRAINT notes_pkey, ADD PRIMARY KEY (id, s)": "notes.s becomes NOT NULL",
     "ALTER TABLE notes DROP double, ADD double integer GENERATED ALWAYS AS (n * 3) STORED": "double is computed again",

@@ -98,7 +98,7 @@ def makemigration(
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidInput(f"name must be small letters, digits and underscores, not {str(name)[:255]!r}")
     folder = _folder(directory, models)
-    project = _Store(folder) if models is None else _Service(folder, _import(models))
+    project = _Store() if models is None else _Service(_import(models))
     known = available_migrations(folder)
     first = int(known[-1][:3]) + 1 if known else 1
     with scratch_database(server) as settings, opened(settings) as database:
@@ -130,8 +130,7 @@ def makemigration(
 class _Store:
     """The store's own models and migrations."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self) -> None:
         self.describe: Callable[[peewee.Database], None] = create_all
 
     def prepare(self, settings: Settings) -> None:
@@ -151,8 +150,7 @@ class _Store:
 class _Service:
     """A service's models and migrations, which come after the store's."""
 
-    def __init__(self, folder: Path, module: ModuleType) -> None:
-        self.folder = folder
+    def __init__(self, module: ModuleType) -> None:
         self.whole = hasattr(module, "create_all")
         self.describe: Callable[[peewee.Database], None] = (
             module.create_all if self.whole else partial(_create_tables, _models(module))

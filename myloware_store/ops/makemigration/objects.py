@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from myloware_store.db.database import StoreDatabase
 
-__all__ = ["Column", "Constraint", "Function", "Objects", "Trigger", "read_objects"]
+__all__ = ["Column", "Constraint", "Function", "Objects", "read_objects"]
 
 _sql = queries_beside(__file__)
 _PLAIN = {"quote_all_identifiers": "off"}
@@ -78,14 +78,6 @@ class Function:
 
 
 @attrs.frozen
-class Trigger:
-    """A trigger, and the name of its function."""
-
-    create: str
-    function: str
-
-
-@attrs.frozen
 class Objects:
     """What a schema consists of, by the keys of `ops.catalog`.
 
@@ -99,7 +91,7 @@ class Objects:
         columns: The columns.
         constraints: The constraints.
         indexes: The statements of the indexes.
-        triggers: The triggers.
+        triggers: The statements of the triggers.
         uses: The columns and functions that indexes, constraints, triggers and generated columns use.
     """
 
@@ -112,7 +104,7 @@ class Objects:
     columns: Mapping[str, Column]
     constraints: Mapping[str, Constraint]
     indexes: Mapping[str, str]
-    triggers: Mapping[str, Trigger]
+    triggers: Mapping[str, str]
     uses: Mapping[str, frozenset[str]]
 
     def only(self, keep: Callable[[str], bool]) -> Objects:
@@ -152,7 +144,7 @@ def read_objects(database: StoreDatabase) -> Objects:
             columns={key: Column(*rest) for key, *rest in rows("columns")},
             constraints={key: Constraint(*rest) for key, *rest in rows("constraints")},
             indexes=dict(rows("indexes")),
-            triggers={key: Trigger(*rest) for key, *rest in rows("triggers")},
+            triggers=dict(rows("triggers")),
             uses={user: frozenset(used) for user, used in uses.items()},
         )
 

@@ -84,10 +84,8 @@ JOIN pg_class AS c ON c.oid = x.indrelid
 WHERE c.relnamespace = %(schema)s
 
 -- name: triggers
-SELECT format('trigger %%s.%%s', c.relname, t.tgname), pg_get_triggerdef(t.oid, true), p.proname
-FROM pg_trigger AS t
-JOIN pg_class AS c ON c.oid = t.tgrelid
-JOIN pg_proc AS p ON p.oid = t.tgfoid
+SELECT format('trigger %%s.%%s', c.relname, t.tgname), pg_get_triggerdef(t.oid, true)
+FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid
 WHERE NOT t.tgisinternal AND c.relnamespace = %(schema)s
 
 -- name: uses

@@ -131,8 +131,8 @@ class _Comparison:
             return lost or (is_different and bool(uses & self.retyped))
         if kind == "trigger" and key in self.changed:
             return lost or "CONSTRAINT" in {
-                self.old.triggers[key].create.split()[1],
-                self.new.triggers[key].create.split()[1],
+                self.old.triggers[key].split()[1],
+                self.new.triggers[key].split()[1],
             }
         return lost or is_different
 
@@ -174,7 +174,7 @@ class _Comparison:
     def _create(self, objects: Objects, key: str, *, valid: bool = True) -> str:
         kind, table, name = split_key(key)
         if kind == "trigger":
-            return objects.triggers[key].create
+            return objects.triggers[key]
         if kind == "index":
             return objects.indexes[key]
         definition = objects.constraints[key].sql
@@ -386,7 +386,8 @@ class _Comparison:
             _, table, name = split_key(key)
             drop = (f"ALTER TABLE {self._name(table)} DROP CONSTRAINT {self._name(name)}",)
             if self.new.constraints[key].kind in {"c", "f"}:
-                yield Step(phase, (self._create(self.new, key, valid=False),), drop)
+                review = (f"rows that break {table}.{name} make the next migration fail: find them before",)
+                yield Step(phase, (self._create(self.new, key, valid=False),), drop, review)
             else:  # an exclusion constraint: there is no other way
                 review = (f"{table}.{name} builds an index, and nobody writes to {table} meanwhile",)
                 yield Step(phase, (self._create(self.new, key),), drop, review)
@@ -412,11 +413,11 @@ class _Comparison:
     def _triggered(self) -> Iterator[Step]:
         for key in self._added_again("trigger"):
             _, table, name = split_key(key)
-            create = self.new.triggers[key].create
+            create = self.new.triggers[key]
             if key in self.dropped or key in self.added:
                 yield Step(Phase.MAIN, (create,), (f"DROP TRIGGER {self._name(name)} ON {self._name(table)}",))
             else:
-                yield Step(Phase.MAIN, (_or_replace(create),), (_or_replace(self.old.triggers[key].create),))
+                yield Step(Phase.MAIN, (_or_replace(create),), (_or_replace(self.old.triggers[key]),))
 
     def _gone(self) -> Iterator[Step]:
         for key in reversed(self.removed):
@@ -443,7 +444,7 @@ class _Comparison:
         if kind == "enum":
             labels = ", ".join(map(_literal, self.old.enums[key]))
             return Step(Phase.MAIN, (f"DROP TYPE {name}",), (f"CREATE TYPE {name} AS ENUM ({labels})",))
-        triggers = [self.old.triggers[each].create for each in self.old.of_table("trigger", raw)]
+        triggers = [self.old.triggers[each] for each in self.old.of_table("trigger", raw)]
         note = f"the rows of {raw} are lost, and a rollback does not bring them back: first deploy code without it"
         return Step(Phase.MAIN, (f"DROP TABLE {name}",), (*self._table(self.old, raw), *triggers), (note,))
 
