@@ -225,6 +225,19 @@ FROM (
 ) AS d
 WHERE age > %(xids)s
 
+-- name: schema
+WITH histories AS (
+    SELECT relnamespace, relnamespace = %(home)s AS ours, has_schema_privilege(relnamespace, 'USAGE') AS usable
+    FROM pg_class WHERE relname = 'myloware_migratehistory' AND relkind = 'r'
+)
+SELECT 'unseen', 'tables', format('this role may not use the schema %%s', relnamespace::regnamespace),
+    format('GRANT USAGE ON SCHEMA %%s TO %%I;', relnamespace::regnamespace, current_user)
+FROM histories WHERE NOT usable AND (ours OR %(home)s = 0)
+UNION ALL
+SELECT 'critical', 'tables', format('there are none (search_path: %%s)', current_setting('search_path')),
+    'myloware-store migrate; if it refuses, myloware-store validate says why'
+WHERE NOT EXISTS (SELECT FROM histories WHERE ours OR (NOT usable AND %(home)s = 0))
+
 -- name: vacuum
 SELECT 'warning', s.relid::regclass::text,
     format(
@@ -292,7 +305,7 @@ WITH shapes AS (
         EXISTS (SELECT FROM pg_constraint WHERE conindid = i.oid AND contype IN ('p', 'u', 'x')) AS backs,
         i.relname = ANY (%(ours)s) AS ours,
         x.indkey::text AS columns, x.indclass::text AS classes, x.indcollation::text AS collations,
-        x.indoption::text AS options, x.indnatts = x.indnkeyatts AS plain,
+        x.indoption::text AS options, x.indnatts = x.indnkeyatts AS plain, x.indnullsnotdistinct, x.indimmediate,
         COALESCE(pg_get_expr(x.indexprs, x.indrelid), '') AS expressions,
         COALESCE(pg_get_expr(x.indpred, x.indrelid), '') AS condition
     FROM pg_index AS x JOIN pg_class AS i ON i.oid = x.indexrelid JOIN pg_am AS am ON am.oid = i.relam
@@ -300,8 +313,8 @@ WITH shapes AS (
 ),
 pairs AS (
     SELECT d.oid, d.name, k.name AS keeper,
-        (d.columns, d.classes, d.collations, d.options, d.expressions)
-            = (k.columns, k.classes, k.collations, k.options, k.expressions)
+        (d.columns, d.classes, d.collations, d.options, d.expressions, d.indnullsnotdistinct, d.indimmediate)
+            = (k.columns, k.classes, k.collations, k.options, k.expressions, k.indnullsnotdistinct, k.indimmediate)
             AND d.reloptions IS NOT DISTINCT FROM k.reloptions
             AND (k.ours, k.backs, k.indisunique, -k.oid::bigint) > (d.ours, d.backs, d.indisunique, -d.oid::bigint)
             AND (k.indisunique OR NOT d.indisunique) AS same,
@@ -484,9 +497,6 @@ SELECT 'critical', 'work_orders',
     ),
     'myloware-store doctor --fix'
 FROM miscounted_work_orders(NULL) LIMIT 1
-
--- name: migrated
-SELECT to_regclass(%s) IS NOT NULL, 'search_path: ' || current_setting('search_path')
 
 -- name: grants
 SELECT format(

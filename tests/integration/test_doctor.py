@@ -209,6 +209,10 @@ CAUSES = {
         ("critical", "work_orders", r"1 order\(s\) do not agree with their items; \S+ is stored as \w+, 7 open"),
     ),
     "vector_index": ("DROP INDEX mem_docs_embedding_idx", ("warning", "mem_docs_embedding_idx", "there is no index")),
+    "vector_index invalid": (
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'mem_docs_embedding_idx'::regclass",
+        ("warning", "mem_docs_embedding_idx", "it is invalid"),
+    ),
     "vector_index left": (
         "CREATE INDEX mem_docs_embedding_idx_new ON mem_docs USING ivfflat (embedding vector_cosine_ops)",
         ("warning", "mem_docs_embedding_idx_new", "a build that was killed left it behind"),
@@ -414,21 +418,34 @@ def test_counting_ends(myloware: Store, limits: dict[str, float], check: str) ->
     assert ("warning", "at least 1 ") == (finding.severity, finding.evidence[:11])
 
 
-@pytest.mark.parametrize(("tunings", "remedy"), [((), "index swap hnsw"), (((10, 5),), "index ensure")])
+BELOW = "its recall is 0.500, under the target of 0.95"
+
+
+@pytest.mark.parametrize(
+    ("recall", "tunings", "expected"),
+    [
+        (0.5, (), ("warning", f"searches compare all documents: {BELOW}", "myloware-store index swap hnsw")),
+        (0.5, ((10, 5),), ("warning", BELOW, "myloware-store index ensure")),
+        (None, ((10, 5),), ("info", "it was rebuilt and not measured", "myloware-store index ensure")),
+    ],
+)
 def test_an_index_with_a_low_recall(
-    myloware: Store, monkeypatch: pytest.MonkeyPatch, tunings: Any, remedy: str
+    myloware: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    recall: float | None,
+    tunings: Any,
+    expected: tuple[str, str, str],
 ) -> None:
-    """Searches do not use it, and read all vectors."""
+    """Searches do not use it, and read all vectors; one that was not measured yet is used."""
     monkeypatch.setattr(doctor, "LEAST_ROWS", 0)
     state = read_state(myloware.db)
     (now,) = myloware.db.execute_sql("SELECT now()").fetchone()
-    measured = {"rows": 1, "recall": 0.5, "target_recall": 0.95, "measured_at": now, "measured_rows": state.live_rows}
-    record(myloware.db, attrs.evolve(state, tunings=tunings, **measured))
+    measured = {"recall": recall, "tunings": tunings, "measured_at": now, "measured_rows": state.live_rows}
+    record(myloware.db, attrs.evolve(state, rows=1, target_recall=0.95, **measured))
 
     finding = one(myloware.db, "vector_index", "mem_docs_embedding_idx")
 
-    assert ("warning", f"myloware-store {remedy}") == (finding.severity, finding.remedy)
-    assert "its recall is 0.500, under the target of 0.95" in finding.evidence
+    assert expected == (finding.severity, finding.evidence.partition(", and nothing")[0], finding.remedy)
 
 
 def test_fix_recounts_and_says_which(myloware: Store) -> None:
@@ -483,6 +500,23 @@ def test_a_plain_role_sees_less_and_is_told(
             mend(myloware_db, remedy)
         assert () == examine(plain).unseen
         assert "transactions" in {finding.check for finding in examine(plain).findings}
+
+
+@pytest.mark.myloware_db(mode="clone")
+@pytest.mark.parametrize("schema", ["jobs", "public"])
+def test_a_role_without_any_right(myloware_db: StoreDatabase, schema: str) -> None:
+    """The server is examined, and the GRANT for the rest is named."""
+    role = f"plain_{uuid.uuid4().hex[:8]}"
+    settings = attrs.evolve(myloware_db.settings, schema=schema)
+    migrate(settings)
+    myloware_db.execute_sql(f"CREATE ROLE {role} LOGIN; REVOKE USAGE ON SCHEMA {schema} FROM public")
+    with opened(attrs.evolve(settings, user=role)) as plain:
+        report = examine(plain)
+    myloware_db.execute_sql(f"DROP ROLE {role}")
+
+    assert f"GRANT USAGE ON SCHEMA {schema} TO {role};" in {unseen.remedy for unseen in report.unseen}
+    assert "schema" not in {finding.check for finding in report.findings}
+    assert {"locks", "connections"} < set(report.sound)
 
 
 @pytest.mark.myloware_db(mode="clone")
