@@ -290,14 +290,18 @@ WHERE relnamespace = %(home)s AND relkind = 'r' AND NOT has_table_privilege(oid,
 HAVING count(*) > 0
 
 -- name: invalid_indexes
--- Not those of the embeddings, which have a check of their own.
+-- Not those of the embeddings, which have a check of their own, nor those being built. (Of another role's build only the
+-- process is shown, not the index.)
 SELECT 'warning', i.oid::regclass::text, 'its build failed: writers keep it up to date, and no query uses it',
     CASE WHEN i.relname ~ '_cc(new|old)[0-9]*$' THEN format('DROP INDEX CONCURRENTLY %%s;', i.oid::regclass)
         ELSE format('REINDEX INDEX CONCURRENTLY %%s;', i.oid::regclass) END
 FROM pg_index AS x JOIN pg_class AS i ON i.oid = x.indexrelid
 WHERE i.relnamespace = %(home)s AND i.relkind = 'i' AND NOT (x.indisvalid AND x.indisready)
     AND i.relname !~ '^mem_docs_embedding_idx'
-    AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index WHERE index_relid = i.oid)
+    AND NOT EXISTS (
+        SELECT FROM pg_stat_progress_create_index JOIN pg_locks USING (pid)
+        WHERE relation = x.indrelid AND mode = 'ShareUpdateExclusiveLock'
+    )
 
 -- name: duplicate_indexes
 WITH shapes AS (
@@ -334,7 +338,7 @@ FROM pairs WHERE same OR prefix
 ORDER BY oid, same DESC, keeper
 
 -- name: unused_indexes
--- Not those that the schema expects. Without a reset, the statistics count for as long as the server has run, or longer.
+-- Not those that the schema expects. Statistics that were never reset count since the server's start, or longer.
 SELECT 'info', i.oid::regclass::text,
     format(
         'no query on this server has used its %%s since %%s', pg_size_pretty(pg_relation_size(i.oid)),
@@ -376,7 +380,7 @@ WHERE f.connamespace = %(home)s AND f.contype = 'f' AND f.conparentid = 0
     )
 
 -- name: sequential_scans
--- Not mem_docs: exact searches read all of it on purpose.
+-- Not mem_docs: exact searches read all of it on purpose. Statistics that were never reset are no older than the tables.
 SELECT 'info', relid::regclass::text,
     format(
         'queries have read all of its %%s rows %%s times since %%s, and used an index %%s times', n_live_tup, seq_scan,
@@ -388,7 +392,7 @@ SELECT 'info', relid::regclass::text,
     )
 FROM pg_stat_all_tables
 CROSS JOIN (
-    SELECT COALESCE(stats_reset, pg_postmaster_start_time()) AS since FROM pg_stat_database
+    SELECT COALESCE(stats_reset, (SELECT min(migrated_at) FROM myloware_migratehistory)) AS since FROM pg_stat_database
     WHERE datname = current_database()
 ) AS statistics
 WHERE relid IN (SELECT oid FROM pg_class WHERE relnamespace = %(home)s) AND relname <> 'mem_docs'

@@ -350,6 +350,20 @@ def test_a_prepared_transaction_that_others_wait_for(myloware_db: StoreDatabase,
     assert [] == found(myloware_db, "prepared_transactions")
 
 
+@pytest.mark.myloware_db(mode="clone")
+def test_an_index_that_is_being_built(myloware_db: StoreDatabase, plain_role: str) -> None:
+    """It is invalid until it is complete, and no finding, whoever looks."""
+    invalid = "SELECT count(*) FROM pg_index WHERE NOT indisvalid"
+    with session(myloware_db) as writer, waiting(myloware_db) as run, as_role(myloware_db, plain_role) as plain:
+        writer.execute("INSERT INTO capabilities (name, scope) VALUES ('a', 'a')")
+        done = run("CREATE INDEX CONCURRENTLY slow ON capabilities (scope)")
+        until(lambda: myloware_db.execute_sql(invalid).fetchone()[0])
+
+        assert [] == found(myloware_db, "invalid_indexes") + found(plain, "invalid_indexes")
+        writer.connection.rollback()
+        until(done)
+
+
 def test_old_transaction_ids(myloware_db: StoreDatabase, limits: dict[str, float]) -> None:
     """Long before the server stops accepting writes."""
     limits["xids"] = 0
