@@ -183,26 +183,26 @@ CAUSES = {
     ),
     "leases": (
         "UPDATE attempts SET lease_expires_at = now() - interval '1 hour'",
-        ("warning", "attempts", r"1 attempt\(s\) hold items, and their leases have ended, the first 01:00:00 ago"),
+        ("warning", "attempts", r"1 attempt\(s\) hold items, and their leases have ended, the first 01:00:\d\d ago"),
     ),
     "queue": (
         "UPDATE work_items SET available_at = now() - interval '2 hours' WHERE status = 'QUEUED'",
         (
             "warning",
             "work_items",
-            r"1 item\(s\) can be claimed, .* INVOICE and priority MEDIUM, has waited for 02:00:00",
+            r"1 item\(s\) can be claimed, .* INVOICE and priority MEDIUM, has waited for 02:00:\d\d",
         ),
     ),
     "unindexed": (
         "UPDATE work_items SET processed_at = now() - interval '3 hours' WHERE status = 'COMPLETED'",
-        ("info", "work_items", r"1 ended item\(s\) are not in the full-text index, the first for 03:00:00"),
+        ("info", "work_items", r"1 ended item\(s\) are not in the full-text index, the first for 03:00:\d\d"),
     ),
     "expired": (
         """
         INSERT INTO mem_docs (tenant_id, type, content, expires_at)
         VALUES ('a', 'CONTEXT', 'a', now() - interval '2 hours')
         """,
-        ("info", "mem_docs", r"1 expired document\(s\) are not deleted, the first for 02:00:00"),
+        ("info", "mem_docs", r"1 expired document\(s\) are not deleted, the first for 02:00:\d\d"),
     ),
     "counters": (
         "SET session_replication_role = replica; UPDATE work_orders SET open_items = 7; RESET session_replication_role",
@@ -303,7 +303,7 @@ def test_a_forgotten_transaction(myloware_db: StoreDatabase, limits: dict[str, f
         (finding,) = found(myloware_db, "transactions")
 
         assert ("warning", f"server process {pid}") == (finding.severity, finding.subject)
-        assert "has had a transaction open for 00:00:00, idle for 00:00:00" in finding.evidence
+        assert re.search(r"has had a transaction open for 00:00:\d\d, idle for 00:00:\d\d", finding.evidence)
         mend(myloware_db, finding.remedy)
         until(lambda: not found(myloware_db, "transactions"))
 
@@ -324,7 +324,7 @@ def test_a_session_that_others_wait_for(myloware: Store, limits: dict[str, float
         (finding,) = found(db, "locks")
 
         assert ("warning", f"server process {pid}") == (finding.severity, finding.subject)
-        assert "1 session(s) wait for its locks, the first for 00:00:00" in finding.evidence
+        assert "1 session(s) wait for its locks, the first for 00:00:" in finding.evidence
         assert ", idle in transaction" in finding.evidence
         mend(db, finding.remedy)
         until(done)
