@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from myloware_store.core.errors import (
         AmbiguousCommit,
+        BackupError,
         ConnectionFailed,
         ConstraintViolation,
         DatabaseFault,
@@ -99,6 +100,7 @@ __all__ = [
     "Attempt",
     "AttemptStatus",
     "AuditLog",
+    "BackupError",
     "Capability",
     "Claim",
     "ConnectionFailed",

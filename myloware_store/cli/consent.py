@@ -13,10 +13,20 @@ from myloware_store.ops.target import opened, reach
 if TYPE_CHECKING:
     from myloware_store.settings import Settings
 
-__all__ = ["DESTRUCTION", "SAMPLE_DATA", "Declined", "Refused", "refuse_production", "require_consent"]
+__all__ = [
+    "DESTRUCTION",
+    "ROLLBACK",
+    "SAMPLE_DATA",
+    "Declined",
+    "Refused",
+    "refuse_production",
+    "require_consent",
+    "require_name",
+]
 
 SAMPLE_DATA = "add sample data to"
 EMBEDDED_DATABASE = "myloware"
+ROLLBACK = "undo migrations, with the data in everything that they made, of"
 DESTRUCTION = "destroy all of the store's data in"
 
 
@@ -65,6 +75,32 @@ def require_consent(settings: Settings, what: str, *, yes: bool, database: str |
             raise Declined(f"the database is {name}, not {answer}: nothing was changed")
     elif not yes and _ask(f"{what.capitalize()} {place}? [y/N]").lower() not in {"y", "yes"}:
         raise Declined("nothing was changed")
+
+
+def require_name(settings: Settings, what: str, *, yes: bool, database: str | None) -> None:
+    """Ask for the database's name, wherever its server is; production is not refused.
+
+    Args:
+        settings: The database.
+        what: The planned change.
+        yes: Continue without asking; the name must be given as an option.
+        database: The database's name, if given as an option.
+
+    Raises:
+        Declined: The answer is another name.
+        Refused: `yes` without the name, or the option has another name.
+        ConnectionFailed: The server cannot be reached.
+    """
+    name, _ = _identity(settings)
+    if database is None and yes:
+        raise Refused(f"add `--database {name}` to continue without a question")
+    if database is not None and database != name:
+        raise Refused(f"the database is {name}, not {database}: nothing was changed")
+    if database is None or not yes:
+        place = f"the embedded database in {settings.embedded_home}" if settings.embedded else settings.target
+        answer = _ask(f"{what.capitalize()} {place}? To continue, type the database's name ({name})")
+        if answer != name:
+            raise Declined(f"the database is {name}, not {answer}: nothing was changed")
 
 
 def _ask(question: str) -> str:

@@ -11,6 +11,7 @@ import peewee
 
 __all__ = [
     "AmbiguousCommit",
+    "BackupError",
     "ConnectionFailed",
     "ConstraintViolation",
     "DatabaseFault",
@@ -196,3 +197,7 @@ class VectorIndexError(StoreError):
 
 class MigrationError(StoreError):
     """A migration failed or was refused. The database is as it was before that migration."""
+
+
+class BackupError(StoreError):
+    """A backup could not be made, read or restored. A file or database of that name is as it was."""

@@ -16,9 +16,9 @@ from myloware_store.core.errors import ConnectionFailed, DatabaseFault
 from myloware_store.core.sql import queries_beside
 from myloware_store.memory.index.plan import COMMAND, LEAST_ROWS, make_plan, read_status
 from myloware_store.memory.index.state import INDEX_NAME, read_state
-from myloware_store.ops.catalog import expected_catalog, find_home, split_key
+from myloware_store.ops.catalog import EMBEDDING_INDEX, expected_catalog, find_home, split_key
 from myloware_store.ops.history import require_database
-from myloware_store.ops.validate import EMBEDDING_INDEX, validate
+from myloware_store.ops.validate import validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

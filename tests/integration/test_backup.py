@@ -20,6 +20,7 @@ from myloware_store.seed import seed
 from myloware_store.settings import Settings
 from myloware_store.store import Store
 from myloware_store.work.engine import Work
+from tests.conftest import on_one_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from myloware_store.embedded import EmbeddedServer
 
 CHECKOUT = Path(__file__).parents[2]
-DUMP, RESTORE, EMBEDDED_DUMP, EMBEDDED_RESTORE = re.findall(
+BACKUP, RECOVERY, DUMP, RESTORE, EMBEDDED_DUMP, EMBEDDED_RESTORE = re.findall(
     r"```bash\n(.*?)```", (CHECKOUT / "docs" / "backup.md").read_text(encoding="utf-8"), re.DOTALL
 )
 
@@ -35,8 +36,8 @@ DUMP, RESTORE, EMBEDDED_DUMP, EMBEDDED_RESTORE = re.findall(
 def test_the_readme_shows_the_same_lines() -> None:
     """Its commands for your own server are those that these tests run."""
     readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
-    (shown,) = re.findall(r"```bash\n(pg_dump .*?)```", readme, re.DOTALL)
-    tested = (DUMP + RESTORE).splitlines()
+    (shown,) = re.findall(r"```bash\n(myloware-store backup .*?)```", readme, re.DOTALL)
+    tested = (BACKUP + RECOVERY + DUMP + RESTORE).splitlines()
     assert [line for line in shown.splitlines() if line not in tested] == []
 
 
@@ -79,6 +80,22 @@ def myloware_server_database(postgres: EmbeddedServer) -> Iterator[StoreDatabase
         server.execute_sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
     server.execute_sql("DROP ROLE myloware")
     server.close_all()
+
+
+@on_one_server
+def test_the_commands_make_verify_and_restore_a_backup(
+    postgres: EmbeddedServer, myloware_server_database: StoreDatabase, tmp_path: Path
+) -> None:
+    """The documented lines leave a copy that is valid and holds every row."""
+    address = f"export DATABASE_URL='{postgres.url('myloware')}'\n"
+    printed = bash(address + BACKUP, tmp_path)
+    assert "its restored copy equal" in printed
+    recovery = RECOVERY.replace("@localhost/", f"@{quote(str(postgres.socket_dir), '')}/")
+
+    assert "equal to the backup" in bash(recovery, tmp_path)
+
+    (bins,) = myloware_server_database.execute_sql("SELECT setting FROM pg_config WHERE name = 'BINDIR'").fetchone()
+    assert contents(bins, postgres.url("myloware")) == contents(bins, postgres.url("restored"))
 
 
 def test_a_backup_of_a_server_restores_whole(

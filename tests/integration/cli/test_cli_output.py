@@ -31,9 +31,12 @@ COMMANDS = [
         "demo",
         "ping",
         "migrate",
+        "rollback",
+        "lint",
         "migrations-path",
         "status",
         "validate",
+        "docs",
         "recount",
         "prune",
         "seed",
@@ -41,6 +44,10 @@ COMMANDS = [
     ),
     "doctor",
     "index",
+    "backup",
+    "verify-backup",
+    "restore",
+    "wait",
 ]
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
 SECRET = "s3cr3t%21"

@@ -42,7 +42,7 @@ STARTS = [
     ("bash", "docker compose up -d"),  # checked by tests/packaging/test_compose.py
     ("bash", "export DATABASE_URL="),
     ("python", "def test_an_order_is_stored"),
-    ("bash", "pg_dump"),  # run by tests/integration/test_backup.py
+    ("bash", "myloware-store backup"),  # run by tests/integration/test_backup.py
 ]
 
 
