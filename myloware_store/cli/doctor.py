@@ -61,7 +61,8 @@ def _report(settings: Settings, report: Examination, *, fix: bool, as_json: bool
         }
     )
     for one in report.findings:
-        screen.line(f"\n{one.severity}: {one.check} {one.subject}", style=_STYLES[one.severity])
+        subject = "" if one.subject == one.check else f" {one.subject}"
+        screen.line(f"\n{one.severity}: {one.check}{subject}", style=_STYLES[one.severity])
         screen.line(f"{one.evidence}.")
         screen.verbatim(f"to fix: {one.remedy}")
     for hidden in report.unseen:

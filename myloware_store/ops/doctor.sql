@@ -225,6 +225,19 @@ FROM (
 ) AS d
 WHERE age > %(xids)s
 
+-- name: schema
+WITH histories AS (
+    SELECT relnamespace, relnamespace = %(home)s AS ours, has_schema_privilege(relnamespace, 'USAGE') AS usable
+    FROM pg_class WHERE relname = 'myloware_migratehistory' AND relkind = 'r'
+)
+SELECT 'unseen', 'tables', format('this role may not use the schema %%s', relnamespace::regnamespace),
+    format('GRANT USAGE ON SCHEMA %%s TO %%I;', relnamespace::regnamespace, current_user)
+FROM histories WHERE NOT usable AND (ours OR %(home)s = 0)
+UNION ALL
+SELECT 'critical', 'tables', format('there are none (search_path: %%s)', current_setting('search_path')),
+    'myloware-store migrate; if it refuses, myloware-store validate says why'
+WHERE NOT EXISTS (SELECT FROM histories WHERE ours OR (NOT usable AND %(home)s = 0))
+
 -- name: vacuum
 SELECT 'warning', s.relid::regclass::text,
     format(
@@ -277,14 +290,18 @@ WHERE relnamespace = %(home)s AND relkind = 'r' AND NOT has_table_privilege(oid,
 HAVING count(*) > 0
 
 -- name: invalid_indexes
--- Not those of the embeddings, which have a check of their own.
+-- Not those of the embeddings, which have a check of their own, nor those being built. (Of another role's build only the
+-- process is shown, not the index.)
 SELECT 'warning', i.oid::regclass::text, 'its build failed: writers keep it up to date, and no query uses it',
     CASE WHEN i.relname ~ '_cc(new|old)[0-9]*$' THEN format('DROP INDEX CONCURRENTLY %%s;', i.oid::regclass)
         ELSE format('REINDEX INDEX CONCURRENTLY %%s;', i.oid::regclass) END
 FROM pg_index AS x JOIN pg_class AS i ON i.oid = x.indexrelid
 WHERE i.relnamespace = %(home)s AND i.relkind = 'i' AND NOT (x.indisvalid AND x.indisready)
     AND i.relname !~ '^mem_docs_embedding_idx'
-    AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index WHERE index_relid = i.oid)
+    AND NOT EXISTS (
+        SELECT FROM pg_stat_progress_create_index JOIN pg_locks USING (pid)
+        WHERE relation = x.indrelid AND mode = 'ShareUpdateExclusiveLock'
+    )
 
 -- name: duplicate_indexes
 WITH shapes AS (
@@ -292,7 +309,7 @@ WITH shapes AS (
         EXISTS (SELECT FROM pg_constraint WHERE conindid = i.oid AND contype IN ('p', 'u', 'x')) AS backs,
         i.relname = ANY (%(ours)s) AS ours,
         x.indkey::text AS columns, x.indclass::text AS classes, x.indcollation::text AS collations,
-        x.indoption::text AS options, x.indnatts = x.indnkeyatts AS plain,
+        x.indoption::text AS options, x.indnatts = x.indnkeyatts AS plain, x.indnullsnotdistinct, x.indimmediate,
         COALESCE(pg_get_expr(x.indexprs, x.indrelid), '') AS expressions,
         COALESCE(pg_get_expr(x.indpred, x.indrelid), '') AS condition
     FROM pg_index AS x JOIN pg_class AS i ON i.oid = x.indexrelid JOIN pg_am AS am ON am.oid = i.relam
@@ -300,8 +317,8 @@ WITH shapes AS (
 ),
 pairs AS (
     SELECT d.oid, d.name, k.name AS keeper,
-        (d.columns, d.classes, d.collations, d.options, d.expressions)
-            = (k.columns, k.classes, k.collations, k.options, k.expressions)
+        (d.columns, d.classes, d.collations, d.options, d.expressions, d.indnullsnotdistinct, d.indimmediate)
+            = (k.columns, k.classes, k.collations, k.options, k.expressions, k.indnullsnotdistinct, k.indimmediate)
             AND d.reloptions IS NOT DISTINCT FROM k.reloptions
             AND (k.ours, k.backs, k.indisunique, -k.oid::bigint) > (d.ours, d.backs, d.indisunique, -d.oid::bigint)
             AND (k.indisunique OR NOT d.indisunique) AS same,
@@ -321,7 +338,7 @@ FROM pairs WHERE same OR prefix
 ORDER BY oid, same DESC, keeper
 
 -- name: unused_indexes
--- Not those that the schema expects. Without a reset, the statistics count for as long as the server has run, or longer.
+-- Not those that the schema expects. Statistics that were never reset count since the server's start, or longer.
 SELECT 'info', i.oid::regclass::text,
     format(
         'no query on this server has used its %%s since %%s', pg_size_pretty(pg_relation_size(i.oid)),
@@ -363,7 +380,7 @@ WHERE f.connamespace = %(home)s AND f.contype = 'f' AND f.conparentid = 0
     )
 
 -- name: sequential_scans
--- Not mem_docs: exact searches read all of it on purpose.
+-- Not mem_docs: exact searches read all of it on purpose. Statistics that were never reset are no older than the tables.
 SELECT 'info', relid::regclass::text,
     format(
         'queries have read all of its %%s rows %%s times since %%s, and used an index %%s times', n_live_tup, seq_scan,
@@ -375,7 +392,7 @@ SELECT 'info', relid::regclass::text,
     )
 FROM pg_stat_all_tables
 CROSS JOIN (
-    SELECT COALESCE(stats_reset, pg_postmaster_start_time()) AS since FROM pg_stat_database
+    SELECT COALESCE(stats_reset, (SELECT min(migrated_at) FROM myloware_migratehistory)) AS since FROM pg_stat_database
     WHERE datname = current_database()
 ) AS statistics
 WHERE relid IN (SELECT oid FROM pg_class WHERE relnamespace = %(home)s) AND relname <> 'mem_docs'
@@ -484,9 +501,6 @@ SELECT 'critical', 'work_orders',
     ),
     'myloware-store doctor --fix'
 FROM miscounted_work_orders(NULL) LIMIT 1
-
--- name: migrated
-SELECT to_regclass(%s) IS NOT NULL, 'search_path: ' || current_setting('search_path')
 
 -- name: grants
 SELECT format(

@@ -168,6 +168,26 @@ def test_a_forgotten_slot(pair: Pair, limits: dict[str, float]) -> None:
     assert [] == found(pair.primary, "replication_slots")
 
 
+def test_a_slot_that_has_lost_wal(pair: Pair) -> None:
+    """Its reader cannot go on."""
+    slots = "SELECT wal_status FROM pg_replication_slots WHERE slot_name = 'lost'"
+    pair.primary.execute_sql("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
+    pair.primary.execute_sql("SELECT pg_reload_conf(), pg_create_physical_replication_slot('lost', true)")
+    for _ in range(3):
+        pair.primary.execute_sql("SELECT pg_logical_emit_message(true, 'test', ''), pg_switch_wal()")
+    pair.caught_up()  # the standby has no slot, and must not lose the same
+    pair.primary.execute_sql("CHECKPOINT")
+    pair.primary.execute_sql("ALTER SYSTEM RESET max_slot_wal_keep_size")
+    assert [("lost",)] == pair.primary.execute_sql(slots).fetchall()
+
+    (finding,) = found(pair.primary, "replication_slots")
+
+    assert ("warning", "lost") == (finding.severity, finding.subject)
+    assert finding.evidence.startswith("it has lost WAL")
+    mend(pair.primary, finding)
+    assert [] == found(pair.primary, "replication_slots")
+
+
 def test_autovacuum_is_off(pair: Pair) -> None:
     """The remedy turns it on again."""
     pair.primary.execute_sql("ALTER SYSTEM SET autovacuum = off")
