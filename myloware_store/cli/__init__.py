@@ -9,7 +9,8 @@ import click
 
 from myloware_store.cli.backup import backup, restore, verify_backup
 from myloware_store.cli.index import index
-from myloware_store.cli.options import Given, example, json_option, name_option, pass_given, where_options, yes_option
+from myloware_store.cli.migrations import COMMANDS
+from myloware_store.cli.options import Given, example, name_option, pass_given, where_options, yes_option
 from myloware_store.cli.wait import wait
 
 if TYPE_CHECKING:
@@ -162,78 +163,8 @@ def ping(given: Given) -> int:
     return DONE
 
 
-@cli.command(epilog=example("myloware-store migrate --plan", "myloware-store migrate"))
-@where_options
-@click.option("--plan", is_flag=True, help="Only list pending migrations and obstacles; exit 1 if there are any.")
-@pass_given
-def migrate(given: Given, *, plan: bool) -> int:
-    """Apply the pending migrations.
-
-    One process at a time migrates, under a lock and with time-outs; each migration runs in its own transaction.
-    """
-    from myloware_store.cli import reports
-    from myloware_store.cli.console import progress
-    from myloware_store.ops import migrate as work
-    from myloware_store.ops.target import reach
-
-    settings = given.settings()
-    if plan:
-        report = work.migrate(settings, plan=True)
-        reports.migrate(settings, report, as_json=given.json)
-        return FINDING if report.pending else DONE
-    with reach(settings, create=True) as target, progress() as show:
-        show("Migrating")
-        report = work.migrate(target.settings)
-    reports.migrate(target.settings, report, as_json=given.json)
-    return DONE
-
-
-@cli.command("migrations-path", epilog=example('pw_migrate migrate --directory "$(myloware-store migrations-path)"'))
-@json_option
-@pass_given
-def migrations_path(given: Given) -> int:
-    """Print the folder of the migrations, for pw_migrate."""
-    from myloware_store.cli import reports
-    from myloware_store.ops import migrate as work
-
-    reports.path(work.migrations_path(), as_json=given.json)
-    return DONE
-
-
-@cli.command(epilog=example("myloware-store status"))
-@where_options
-@pass_given
-def status(given: Given) -> int:
-    """Show which migrations are applied.
-
-    Exit 1 if one is pending, was edited later, or is unknown to this version, or if the schema has drifted.
-    """
-    from myloware_store.cli import reports
-    from myloware_store.ops import validate as work
-    from myloware_store.ops.target import opened, reach
-
-    with reach(given.settings()) as target, opened(target.settings) as database:
-        report = work.validate(database)
-    reports.status(target.settings, report, as_json=given.json)
-    return DONE if report.valid else FINDING
-
-
-@cli.command(epilog=example("myloware-store validate"))
-@where_options
-@pass_given
-def validate(given: Given) -> int:
-    """Compare the database with the expected schema.
-
-    Exit 1 with a list of differences, and how to fix them.
-    """
-    from myloware_store.cli import reports
-    from myloware_store.ops import validate as work
-    from myloware_store.ops.target import opened, reach
-
-    with reach(given.settings()) as target, opened(target.settings) as database:
-        report = work.validate(database)
-    reports.validate(target.settings, report, as_json=given.json)
-    return DONE if report.valid else FINDING
+for _command in COMMANDS:
+    cli.add_command(_command)
 
 
 @cli.command(epilog=example("myloware-store recount"))

@@ -13,10 +13,20 @@ from myloware_store.ops.target import opened, reach
 if TYPE_CHECKING:
     from myloware_store.settings import Settings
 
-__all__ = ["DESTRUCTION", "SAMPLE_DATA", "Declined", "Refused", "refuse_production", "require_consent", "require_name"]
+__all__ = [
+    "DESTRUCTION",
+    "ROLLBACK",
+    "SAMPLE_DATA",
+    "Declined",
+    "Refused",
+    "refuse_production",
+    "require_consent",
+    "require_name",
+]
 
 SAMPLE_DATA = "add sample data to"
 EMBEDDED_DATABASE = "myloware"
+ROLLBACK = "undo migrations, with the data in everything that they made, of"
 DESTRUCTION = "destroy all of the store's data in"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -14,18 +15,20 @@ from myloware_store.cli.console import Screen, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
-    from pathlib import Path
     from uuid import UUID
 
     from myloware_store.demo.report import DemoItem, DemoReport
     from myloware_store.ops.bring_up import Answer, UpReport
+    from myloware_store.ops.lint import Hazard
     from myloware_store.ops.migrate import MigrationReport
     from myloware_store.ops.validate import Finding, ValidationReport
     from myloware_store.settings import Settings
 
 __all__ = [
     "demo",
+    "docs",
     "down",
+    "lint",
     "migrate",
     "name_of",
     "path",
@@ -33,6 +36,7 @@ __all__ = [
     "prune",
     "recount",
     "reset",
+    "rollback",
     "seed",
     "status",
     "up",
@@ -145,7 +149,8 @@ def migrate(settings: Settings, report: MigrationReport, *, as_json: bool) -> No
     """Report which migrations were applied, or would be."""
     if as_json:
         facts = {"applied": report.applied, "pending": report.pending, "obstacle": report.obstacle}
-        print_json({"url": name_of(settings), **facts})
+        planned = [attrs.asdict(plan) for plan in report.planned]
+        print_json({"url": name_of(settings), **facts, "planned": planned})
         return
     screen = Screen()
     screen.facts({"Database": name_of(settings)})
@@ -157,6 +162,47 @@ def migrate(settings: Settings, report: MigrationReport, *, as_json: bool) -> No
         screen.line(f"They cannot be applied yet: {obstacle}.")
     if not report.applied and not report.pending:
         screen.line("Nothing is pending.")
+    for plan in report.planned:
+        screen.line(f"\n-- {plan.name}{f': {plan.note}' if plan.note else ''}", style="bold")
+        for statement in plan.statements:
+            screen.verbatim(f"{statement}\n;" if "--" in statement.splitlines()[-1] else f"{statement};")
+
+
+def rollback(settings: Settings, undone: Sequence[str], *, as_json: bool) -> None:
+    """Report which migrations were undone."""
+    if as_json:
+        print_json({"url": name_of(settings), "undone": undone})
+        return
+    screen = Screen()
+    screen.facts({"Database": name_of(settings)})
+    for name in undone:
+        screen.line(f"undone {name}")
+
+
+def lint(hazards: Sequence[Hazard], *, as_json: bool) -> None:
+    """Report the statements of migrations that may hurt."""
+    if as_json:
+        print_json({"hazards": [attrs.asdict(hazard) for hazard in hazards]})
+        return
+    screen = Screen()
+    for hazard in hazards:
+        screen.line(f"{hazard.migration}: {hazard.rule}", style="bold")
+        if hazard.statement:
+            screen.verbatim(hazard.statement)
+        screen.line(f"{hazard.message} {hazard.help or ''}".rstrip() + "\n")
+    screen.line(f"{len(hazards)} hazard{'s' if len(hazards) > 1 else ''}" if hazards else "No hazard found.")
+
+
+def docs(text: str, file: str | None, *, as_json: bool) -> None:
+    """Write the data dictionary to a file, else print it."""
+    if file is not None:
+        Path(file).write_text(text, encoding="utf-8")
+    if as_json:
+        print_json({"file": file} if file else {"markdown": text})
+    elif file is None:
+        sys.stdout.write(text)
+    else:
+        Screen().verbatim(f"written: {file}")
 
 
 def path(folder: Path, *, as_json: bool) -> None:
@@ -171,7 +217,9 @@ def status(settings: Settings, report: ValidationReport, *, as_json: bool) -> No
     """Report the migrations, and the number of differences from the expected schema."""
     found = report.migrations
     if as_json:
-        states = {name: getattr(found, name) for name in ("applied", "pending", "edited", "unknown")}
+        states = {
+            name: getattr(found, name) for name in ("applied", "pending", "edited", "unknown", "late", "compatible")
+        }
         drifted = sum(finding.kind != "migration" for finding in report.findings)
         print_json({"url": name_of(settings), "current": report.valid, **states, "drifted": drifted})
         return
@@ -181,8 +229,10 @@ def status(settings: Settings, report: ValidationReport, *, as_json: bool) -> No
     states = {
         **dict.fromkeys(found.applied, "applied"),
         **dict.fromkeys(found.pending, "pending"),
+        **dict.fromkeys(found.late, "pending, and sorts before an applied one"),
         **dict.fromkeys(found.edited, "edited since it was applied"),
         **dict.fromkeys(found.unknown, "applied by a newer version"),
+        **dict.fromkeys(found.compatible, "applied by a newer version, backward compatible"),
     }
     screen.table(("migration", "state"), states.items())
     _list(screen, [finding for finding in report.findings if finding.kind in {"server", "setting", "extension"}])

@@ -36,24 +36,39 @@ class MemDoc(TenantEntity):
         document_id: UuidField[UUID | None]
         chunks: Select[Any]
 
-    work_item = TenantForeignKey(WorkItem, backref="mem_docs", null=True)
-    type = EnumField(MemDocType)
-    content = CheckedTextField(blank=False)
-    embedding = EmbeddingField(null=True)
-    embedding_model = NameField(null=True)
-    metadata = JsonField(kind=dict, default=dict)
-    expires_at = TimestampField(null=True)
+    work_item = TenantForeignKey(WorkItem, backref="mem_docs", null=True, help_text="The item that it was made for.")
+    type = EnumField(MemDocType, help_text="Context of a task, general knowledge, or a template.")
+    content = CheckedTextField(blank=False, help_text="The text.")
+    embedding = EmbeddingField(null=True, help_text="Its vector; one of another length is padded with zeros.")
+    embedding_model = NameField(null=True, help_text="The model that made the vector.")
+    metadata = JsonField(kind=dict, default=dict, help_text="Data of the caller's, an object.")
+    expires_at = TimestampField(null=True, help_text="Searches do not find it afterwards, and workers delete it.")
     # A long document has chunk_no 0 and no embedding; its chunks are numbered from 1. The trigger mem_docs_guard keeps
     # them in its tenant. A key over both columns would need a second unique index: an upsert that meets another one of
     # the same id fails on the index that it does not name.
     document: ParentKey[MemDoc | None] = ParentKey(  # type: ignore[call-overload]
-        "self", backref="chunks", null=True, constraint_name="mem_docs_document_id_fkey"
+        "self",
+        backref="chunks",
+        null=True,
+        constraint_name="mem_docs_document_id_fkey",
+        help_text="The long document that this is a chunk of.",
     )
-    chunk_no = CheckedIntegerField(null=True)
-    content_hash = BytesField(null=True, constraints=[SQL("GENERATED ALWAYS AS (content_sha256(content)) STORED")])
-    search = SearchField(null=True, constraints=[SQL("GENERATED ALWAYS AS (content_search(content)) STORED")])
+    chunk_no = CheckedIntegerField(null=True, help_text="0 for a long document, from 1 for its chunks.")
+    content_hash = BytesField(
+        null=True,
+        constraints=[SQL("GENERATED ALWAYS AS (content_sha256(content)) STORED")],
+        help_text="SHA-256 of the text.",
+    )
+    search = SearchField(
+        null=True,
+        constraints=[SQL("GENERATED ALWAYS AS (content_search(content)) STORED")],
+        help_text="The words of the text, for searches.",
+    )
     # Not the transaction's time: searches compare exactly what was written since the index was built or measured.
-    updated_at = TimestampField(constraints=[ServerDefault("statement_timestamp()")])
+    updated_at = TimestampField(
+        constraints=[ServerDefault("statement_timestamp()")],
+        help_text="When the row was last written, by the time of the statement.",
+    )
 
     class Meta:
         table_name = "mem_docs"

@@ -18,13 +18,16 @@ from myloware_store.core.sql import queries_beside
 from myloware_store.ops.history import HISTORY_TABLE, history_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from myloware_store.db.database import StoreDatabase
 
 __all__ = [
     "CATALOG_FILE",
+    "EMBEDDING_INDEX",
+    "Difference",
     "Home",
+    "compare",
     "drop_statements",
     "expected_catalog",
     "find_home",
@@ -35,10 +38,16 @@ __all__ = [
 
 CATALOG_FILE = Path(__file__).with_name("catalog.json")
 
-_KINDS = ("enum", "domain", "function", "table", "column", "constraint", "index", "trigger", "rule", "child")
+_KINDS = ("enum", "domain", "function", "table", "column", "constraint", "index", "trigger", "rule", "child", "comment")
 _NAMED = {"enum", "domain", "function", "table"}
 """The kinds that belong to no table."""
 _sql = queries_beside(__file__)
+
+EMBEDDING_INDEX = "index mem_docs.mem_docs_embedding_idx"
+_COSINE_INDEX = re.compile(
+    r"CREATE INDEX mem_docs_embedding_idx ON mem_docs USING (ivfflat|hnsw) \(embedding vector_cosine_ops\)"
+    r"( WITH \([^()]*\))?"
+)
 
 _PLAIN = {"quote_all_identifiers": "off"}
 """The setting under which definitions are compared."""
@@ -59,6 +68,54 @@ class Home:
     leads: bool
 
 
+@attrs.frozen
+class Difference:
+    """An object that is not as expected.
+
+    Attributes:
+        kind: enum, domain, function, table, column, constraint, index, trigger, rule or child.
+        table: Its table; empty for types and functions.
+        name: Its name, a function's with the types of its arguments.
+        expected: The expected definition, None if nothing of that name is expected.
+        actual: The definition in the database, None if it is missing.
+    """
+
+    kind: str
+    table: str
+    name: str
+    expected: str | None
+    actual: str | None
+
+    @property
+    def full_name(self) -> str:
+        """The name, after that of the table."""
+        return f"{self.table}.{self.name}" if self.table and self.table != self.name else self.name
+
+
+def compare(expected: Mapping[str, str], live: Mapping[str, str]) -> Iterator[Difference]:
+    """Yield the differences of a database's catalog from the expected one.
+
+    Objects of others are left out, unless they are on an expected table. So are comments, the parts of a missing table,
+    and the method of the vector index, any valid one of which is accepted.
+    """
+    missing: set[str] = set()
+    for key, definition in expected.items():
+        kind, table, name = split_key(key)
+        actual = live.get(key)
+        wanted = definition
+        if key == EMBEDDING_INDEX and _COSINE_INDEX.fullmatch((actual or "").removesuffix(" INVALID")):
+            wanted = (actual or "").removesuffix(" INVALID")
+        if wanted == actual or table in missing or kind == "comment":
+            continue
+        if kind == "table" and not (actual or "").startswith(("TABLE", "UNLOGGED TABLE")):
+            missing.add(table)
+        yield Difference(kind, table, name, wanted, actual)
+    for key, actual in live.items():
+        kind, table, name = split_key(key)
+        if key not in expected and f"table {table}" in expected and kind != "comment":
+            yield Difference(kind, table, name, None, actual)
+
+
 def find_home(database: StoreDatabase) -> Home | None:
     """Return the schema that the settings name, else that of the history of migrations, else the current one.
 
@@ -75,8 +132,8 @@ def read_catalog(database: StoreDatabase) -> dict[str, str]:
 
     Returns:
         The definitions by kind and name (`column work_items.content`): enums, domains, functions, tables, columns,
-        constraints, indexes, triggers, rules, child tables, each in the order of creation. Empty if the schema does not
-        exist.
+        constraints, indexes, triggers, rules, child tables, comments, each in the order of creation. Empty if the
+        schema does not exist.
     """
     found: dict[str, str] = {}
     with database.unit():

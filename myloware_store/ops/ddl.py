@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from myloware_store.core.enums import ENUM_TYPES
@@ -9,13 +10,15 @@ from myloware_store.models import MODELS
 from myloware_store.schema import FUNCTIONS, TRIGGERS, read_sql
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import peewee
 
-__all__ = ["create_all"]
+__all__ = ["comments", "create_all"]
 
 
 def create_all(database: peewee.Database) -> None:
-    """Create extensions, enum types, functions, tables, indexes and triggers in the current schema of a database.
+    """Create extensions, types, functions, tables, indexes, triggers and comments in the current schema of a database.
 
     Real databases are migrated instead. This is for the test that compares both, and for the catalog that `validate`
     compares with.
@@ -43,3 +46,27 @@ def create_all(database: peewee.Database) -> None:
         for (statement,) in database.execute_sql(alter).fetchall():
             database.execute_sql(statement)
         database.execute_sql(read_sql(TRIGGERS))
+        for statement in comments(MODELS):
+            database.execute_sql(statement.replace("%", "%%"))
+
+
+def comments(models: Iterable[type[peewee.Model]]) -> list[str]:
+    """Return a COMMENT ON for the docstring of each model and the `help_text` of each of its fields.
+
+    A model without a docstring gets no comment, and neither does a field without a `help_text`.
+    """
+    found: list[str] = []
+    for model in models:
+        table = model._meta.table_name
+        texts = {f"TABLE {_quoted(table)}": model.__doc__}
+        for field in model._meta.sorted_fields:
+            texts[f"COLUMN {_quoted(table)}.{_quoted(field.column_name)}"] = field.help_text
+        for what, text in texts.items():
+            if text:
+                escaped = " ".join(text.split()).replace("'", "''")
+                found.append(f"COMMENT ON {what} IS '{escaped}'")
+    return found
+
+
+def _quoted(name: str) -> str:
+    return name if re.fullmatch("[a-z_][a-z0-9_]*", name) else '"{}"'.format(name.replace('"', '""'))

@@ -16,7 +16,7 @@ from myloware_store.ops.target import opened
 from myloware_store.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 __all__ = [
     "ENCODING",
@@ -31,6 +31,7 @@ __all__ = [
     "migrations_path",
     "require_current",
     "require_database",
+    "require_named",
     "status",
     "target_settings",
 ]
@@ -55,34 +56,60 @@ class MigrationStatus:
         pending: Those that it lacks.
         unknown: Those that it has but this version does not know: it is newer, or the file was deleted.
         edited: Those whose file changed after it was applied.
+        late: The pending ones that sort before one that is applied.
+        compatible: Those of `unknown` that say that this version works on, by `BACKWARD_COMPATIBLE = True`.
     """
 
     applied: tuple[str, ...]
     pending: tuple[str, ...]
     unknown: tuple[str, ...]
     edited: tuple[str, ...]
+    late: tuple[str, ...] = ()
+    compatible: tuple[str, ...] = ()
 
     @property
     def current(self) -> bool:
         """Whether the database has exactly this version's migrations."""
-        return not (self.pending or self.unknown or self.edited)
+        return not (self.pending or self.unknown or self.edited)  # late ones are pending
+
+    def pending_to(self, name: str | None) -> tuple[str, ...]:
+        """Return the pending migrations up to one of them, by default all.
+
+        Raises:
+            MigrationError: Later ones than that are applied.
+        """
+        if name is None:
+            return self.pending
+        if later := [applied for applied in self.applied if applied > name]:
+            raise MigrationError(f"{', '.join(later)} is applied already: `migrate` does not undo it, `rollback` does")
+        return tuple(pending for pending in self.pending if pending <= name)
 
     def require_known(self) -> None:
         """Raise SchemaMismatch if the database has migrations that this version does not know."""
-        if self.unknown:
-            raise SchemaMismatch(
-                f"the database has migrations that this version of myloware-store does not know"
-                f" ({', '.join(self.unknown)}): it was migrated by a newer version; upgrade myloware-store"
-            )
+        _require_none(self.unknown)
 
     def require_sound(self) -> None:
-        """Raise SchemaMismatch as `require_known` does, and MigrationError if an applied migration was edited."""
+        """Raise SchemaMismatch as `require_known` does, and MigrationError if a file was edited or comes too late."""
         self.require_known()
         if self.edited:
             raise MigrationError(
                 f"{', '.join(self.edited)} changed after it was applied: restore the original file and write a new"
                 " migration, or, if you don't need the data, run `myloware-store reset`"
             )
+        if self.late:
+            raise MigrationError(
+                f"{', '.join(self.late)} would run after {max(self.applied)}, which sorts behind: elsewhere they ran in"
+                " the other order; give the new files higher numbers"
+            )
+
+
+def _require_none(unknown: Sequence[str]) -> None:
+    if unknown:
+        raise SchemaMismatch(
+            f"the database has migrations that this version of myloware-store does not know"
+            f" ({', '.join(unknown)}): it was migrated by a newer version, or their files were deleted;"
+            " upgrade myloware-store"
+        )
 
 
 def migrations_path() -> Path:
@@ -110,6 +137,13 @@ def migrations_folder(directory: Path | str | None) -> Path:
     except (OSError, ValueError) as error:
         reason = f": {error.strerror if isinstance(error, OSError) else error}"
     raise MigrationError(f"there is no migration in {str(folder)[-255:]!r}{reason}")
+
+
+def require_named(directory: Path, name: object) -> None:
+    """Raise InvalidInput if that is neither None nor a migration of the folder."""
+    known = available_migrations(directory)
+    if name is not None and name not in known:
+        raise InvalidInput(f"there is no migration {name!s:.255} in {directory}; there are: {', '.join(known)}")
 
 
 def target_settings(target: Settings | StoreDatabase) -> Settings:
@@ -155,20 +189,24 @@ def status(target: Settings | StoreDatabase, *, directory: Path | str | None = N
 
 
 def require_current(database: StoreDatabase, *, directory: Path | str | None = None) -> None:
-    """Raise SchemaMismatch unless the database has exactly this version's migrations; takes one small query.
+    """Raise SchemaMismatch unless the database has this version's migrations; takes one small query.
+
+    It may also have those of newer versions that are backward compatible, so that services of this version can be
+    restarted until all are of the new one.
 
     Args:
         database: The database.
         directory: The folder of migrations, by default the installed one.
 
     Raises:
-        SchemaMismatch: It is not migrated, lacks migrations, is newer than this version, or is not UTF-8.
+        SchemaMismatch: It is not migrated, lacks migrations, has others of a newer version, or is not UTF-8.
         ConnectionFailed: The server cannot be reached.
     """
     known = available_migrations(migrations_folder(directory))
-    applied = {name for name, _ in _history(database)}
+    history = _history(database)
+    applied = {name for name, _, _ in history}
     pending = [name for name in known if name not in applied]
-    MigrationStatus((), (), tuple(sorted(applied.difference(known))), ()).require_known()
+    _require_none([name for name, _, compatible in history if name not in known and not compatible])
     if pending:
         lacks = f"lacks {', '.join(pending)}" if applied else "is not migrated"
         raise SchemaMismatch(f"the database {database.settings.target} {lacks}: run `myloware-store migrate`")
@@ -184,31 +222,36 @@ def history_table(settings: Settings) -> str:
 
 
 def history_query(settings: Settings) -> str:
-    """Return the SELECT of (name, digest) of the applied migrations, in their order; run it with parameters."""
+    """Return the SELECT of name, digest and compatibility of the applied migrations; run it with parameters."""
     table = history_table(settings).replace("%", "%%")  # the driver would read % as a placeholder
-    return f"SELECT name, digest FROM {table} ORDER BY id"  # noqa: S608  a quoted identifier
+    return f"SELECT name, digest, backward_compatible FROM {table} ORDER BY id"  # noqa: S608  a quoted identifier
 
 
-def make_status(history: Iterable[tuple[str, str | None]], directory: Path) -> MigrationStatus:
+def make_status(history: Iterable[tuple[str, str | None, bool]], directory: Path) -> MigrationStatus:
     """Compare the rows of `history_query` with a folder of migrations."""
     rows = list(history)
     known = available_migrations(directory)
-    applied = tuple(name for name, _ in rows)
+    applied = tuple(name for name, _, _ in rows)
+    pending = tuple(name for name in known if name not in applied)
     return MigrationStatus(
         applied=applied,
-        pending=tuple(name for name in known if name not in applied),
+        pending=pending,
         unknown=tuple(name for name in applied if name not in known),
         edited=tuple(
             name
-            for name, digest in rows
+            for name, digest, _ in rows
             if digest is not None and name in known and digest != file_digest(directory / f"{name}.py")
         ),
+        late=tuple(name for name in pending if name < max(applied, default="")),
+        compatible=tuple(name for name, _, compatible in rows if compatible and name not in known),
     )
 
 
-def _history(database: StoreDatabase) -> list[tuple[str, Any]]:
+def _history(database: StoreDatabase) -> list[tuple[str, Any, bool]]:
     try:
-        rows: list[tuple[str, Any]] = database.execute_sql(history_query(database.settings), reads=True).fetchall()
+        rows: list[tuple[str, Any, bool]] = database.execute_sql(
+            history_query(database.settings), reads=True
+        ).fetchall()
     except MissingObject as fault:
         if fault.sqlstate not in {"42P01", "3F000"}:
             raise

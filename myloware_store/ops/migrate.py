@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,10 +20,12 @@ from myloware_store.ops.history import (
     migrations_folder,
     migrations_path,
     require_current,
+    require_named,
     status,
     target_settings,
 )
 from myloware_store.ops.migration_database import Limits, MigrationDatabase, explain, find_obstacles, require_direct
+from myloware_store.ops.planning import PlannedMigration, read_plan, require_rollbacks
 from myloware_store.ops.target import opened, reach
 
 if TYPE_CHECKING:
@@ -45,6 +48,8 @@ __all__ = [
     "status",
 ]
 
+_LOCKED = {"55P03", "40P01"}  # lock not available in time, deadlock
+_LONGEST_PAUSE = 4.0  # seconds
 _logger = logging.getLogger(__name__)
 _logger.addHandler(logging.NullHandler())
 
@@ -56,13 +61,15 @@ class MigrationReport:
     Attributes:
         database: The database, without secrets.
         applied: The migrations that were applied now.
-        pending: Those that are not applied; only a plan leaves any.
+        pending: Those that a plan would apply.
+        planned: Their SQL.
         obstacle: The obstacles that a plan found, one per line, and how to remove them.
     """
 
     database: str
     applied: tuple[str, ...] = ()
     pending: tuple[str, ...] = ()
+    planned: tuple[PlannedMigration, ...] = ()
     obstacle: str | None = None
 
 
@@ -70,17 +77,20 @@ def migrate(
     target: Settings | StoreDatabase,
     *,
     plan: bool = False,
+    to: str | None = None,
     directory: Path | str | None = None,
     limits: Limits | None = None,
 ) -> MigrationReport:
     """Apply the pending migrations, each in its own transaction, under a lock against other migrations.
 
     If nothing is pending, nothing is locked or written. An embedded server is started if necessary, and a schema that
-    the settings name is created. A plan creates nothing.
+    the settings name is created. A migration that does not get a lock on a table in time is rolled back, and tried
+    again for as long as the limits say. A plan creates nothing.
 
     Args:
         target: The database, or its settings.
-        plan: Only list the pending migrations.
+        plan: Only list the pending migrations, with their SQL.
+        to: The name of the last migration to apply, by default the last one of the folder.
         directory: The folder of migrations, by default the installed one.
         limits: How long to wait, by default as the environment says.
 
@@ -89,14 +99,16 @@ def migrate(
 
     Raises:
         MissingExtension: The server does not offer `vector`, or the role may not create it.
-        MigrationError: A migration failed, an applied one was edited, the lock was not free in time, or the
-            connection goes through PgBouncer.
+        MigrationError: A migration failed, an applied one was edited, a new one sorts before an applied one, the lock
+            was not free in time, the server is a standby, or the connection goes through PgBouncer.
         SchemaMismatch: The database is newer than this version.
+        InvalidInput: There is no migration `to`.
         ConnectionFailed: The server cannot be reached.
     """
     folder = _checked(directory, limits)
+    require_named(folder, to)
     if plan:
-        return _plan(target, folder)
+        return _plan(target, folder, to)
     with reach(target_settings(target), create=True) as reached:
         settings = reached.settings
         # Raise it now, not only when something is pending.
@@ -106,10 +118,10 @@ def migrate(
         except DatabaseFault as fault:
             raise explain(fault) from None
         before.require_sound()
-        if not before.pending:
+        if not before.pending_to(to):
             return MigrationReport(settings.target)
         with _session(settings, folder, limits, MigrationStatus.require_sound) as database:
-            return MigrationReport(settings.target, applied=_apply_pending(database))
+            return MigrationReport(settings.target, applied=_apply_pending(database, to))
 
 
 def rollback(
@@ -136,8 +148,6 @@ def rollback(
         SchemaMismatch: The database is newer than this version.
         ConnectionFailed: The server cannot be reached.
     """
-    from peewee_migrate.router import void
-
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise InvalidInput("count must be a whole number, 1 or more")
     folder = _checked(directory, limits)
@@ -145,13 +155,11 @@ def rollback(
         applied = database.status().applied
         if count > len(applied):
             raise MigrationError(f"cannot undo {count} migrations: {len(applied)} are applied")
-        router = _router(database)
         undone = tuple(reversed(applied))[:count]
+        require_rollbacks(folder, undone)
+        router = _router(database)
         for name in undone:
-            if router.read(name)[1] is void:
-                raise MigrationError(f"{name} has no rollback()")
-            undo = partial(router.run_one, name, router.migrator, fake=False, downgrade=True)
-            _run(undo, f"undoing {name}")
+            _run(partial(_again_while_locked, database, router, name, downgrade=True), f"undoing {name}")
         return undone
 
 
@@ -192,12 +200,13 @@ def reset(
         return MigrationReport(database.settings.target, applied=_apply_pending(database))
 
 
-def _plan(target: Settings | StoreDatabase, folder: Path) -> MigrationReport:
+def _plan(target: Settings | StoreDatabase, folder: Path, to: str | None) -> MigrationReport:
     from myloware_store.embedded import EmbeddedServer
 
     settings = target_settings(target)
+    nothing = MigrationStatus((), available_migrations(folder), (), ())
     if settings.embedded and not settings.host and not EmbeddedServer.made(settings.embedded_home):
-        return MigrationReport(settings.target, pending=available_migrations(folder))
+        return _planned(settings.target, nothing.pending_to(to), folder)
     with reach(settings, create=True) as reached, opened(reached.settings) as database:
         place = reached.settings.target
         try:
@@ -206,10 +215,15 @@ def _plan(target: Settings | StoreDatabase, folder: Path) -> MigrationReport:
             if fault.sqlstate != "42501":
                 raise
             reasons = find_obstacles(database) or [str(explain(fault))]
-            return MigrationReport(place, pending=available_migrations(folder), obstacle="\n".join(reasons))
+            return _planned(place, nothing.pending_to(to), folder, obstacle="\n".join(reasons))
         found.require_sound()
-        obstacle = _obstacle(database, found) if found.pending else None
-        return MigrationReport(place, pending=found.pending, obstacle=obstacle)
+        pending = found.pending_to(to)
+        return _planned(place, pending, folder, obstacle=_obstacle(database, found) if pending else None)
+
+
+def _planned(place: str, pending: tuple[str, ...], folder: Path, *, obstacle: str | None = None) -> MigrationReport:
+    planned = tuple(read_plan(folder, name) for name in pending)
+    return MigrationReport(place, pending=pending, planned=planned, obstacle=obstacle)
 
 
 def _obstacle(database: StoreDatabase, found: MigrationStatus) -> str | None:
@@ -227,20 +241,44 @@ def _session(
     with reach(target_settings(target), create=True) as reached:
         database = MigrationDatabase(reached.settings, directory, limits=limits, check=check)
         try:
-            _run(database.connect, "connecting")
+            try:
+                database.connect()
+            except DatabaseFault as fault:
+                raise explain(fault) from None
             yield database
         finally:
             database.close_all()
 
 
-def _apply_pending(database: MigrationDatabase) -> tuple[str, ...]:
+def _apply_pending(database: MigrationDatabase, to: str | None = None) -> tuple[str, ...]:
     router = _router(database)
     applied: list[str] = []
-    for name in database.status().pending:
+    for name in database.status().pending_to(to):
         before = f"; {', '.join(applied)} was applied before it" if applied else ""
-        _run(partial(router.run_one, name, router.migrator, fake=False), name, before)
+        _run(partial(_again_while_locked, database, router, name), name, before)
         applied.append(name)
     return tuple(applied)
+
+
+def _again_while_locked(database: MigrationDatabase, router: Router, name: str, *, downgrade: bool = False) -> None:
+    """Run a migration; if a table is in use, let everyone else at it for a while, and try again until the deadline."""
+    from peewee_migrate.migrator import Migrator
+
+    deadline = time.monotonic() + database.limits.wait
+    pause = 0.25  # seconds, at first
+    while True:
+        try:
+            router.run_one(name, Migrator(database), fake=False, downgrade=downgrade)
+        except DatabaseFault as fault:
+            if fault.sqlstate not in _LOCKED:
+                raise
+            if time.monotonic() + pause > deadline:
+                oldest = database.oldest_transaction()
+                raise MigrationError(f"{explain(fault)}{f'; the oldest is {oldest}' if oldest else ''}") from None
+        else:
+            return
+        time.sleep(pause)
+        pause = min(pause * 2, _LONGEST_PAUSE)
 
 
 def _run(action: Callable[[], object], what: str, before: str = "") -> None:
@@ -248,7 +286,7 @@ def _run(action: Callable[[], object], what: str, before: str = "") -> None:
         action()
     except StoreError as error:
         explained = explain(error)
-        if isinstance(explained, MigrationError) and explained is not error:
+        if isinstance(explained, MigrationError):
             explained = MigrationError(f"{what} failed: {explained}{before}")
         raise explained from None
     except Exception as error:
@@ -257,7 +295,6 @@ def _run(action: Callable[[], object], what: str, before: str = "") -> None:
 
 def _router(database: MigrationDatabase) -> Router:
     """Make a router without side effects on the rest of the process."""
-    from peewee_migrate.migrator import Migrator
     from peewee_migrate.models import MigrateHistory
     from peewee_migrate.router import Router
 
@@ -276,10 +313,6 @@ def _router(database: MigrationDatabase) -> Router:
 
             History._meta.set_database(database)
             return History
-
-        @cached_property
-        def migrator(self) -> Migrator:
-            return Migrator(database)
 
     return PrivateRouter(database, migrate_dir=database.directory, migrate_table=HISTORY_TABLE, logger=_logger)
 

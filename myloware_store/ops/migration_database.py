@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -21,7 +21,8 @@ from myloware_store.core.errors import (
     StoreError,
 )
 from myloware_store.db.database import StoreDatabase
-from myloware_store.db.statements import LIFT_DEADLINES
+from myloware_store.db.statements import LIFT_DEADLINES, Rows
+from myloware_store.ops.concurrently import is_concurrent, run_concurrently
 from myloware_store.ops.history import (
     ENCODING,
     HISTORY_TABLE,
@@ -71,7 +72,8 @@ _RECORD = "its objects exist already: `myloware-store validate` says whose they 
 _HINTS = {
     "42710": _RECORD,
     "42P07": _RECORD,
-    "55P03": "a table is in use: try again when it is quieter, or raise MYLOWARE_LOCK_TIMEOUT (seconds)",
+    "55P03": "a table is in use: try again when it is quieter, or raise MYLOWARE_MIGRATION_WAIT or"
+    " MYLOWARE_LOCK_TIMEOUT (seconds)",
     "57014": "raise MYLOWARE_STATEMENT_TIMEOUT (seconds) if it only needs more time",
     "42501": "migrate as the role that owns the database, or GRANT the role CREATE and USAGE on the schema",
     "25006": "migrate the primary of a read-only standby, or set default_transaction_read_only to off",
@@ -81,15 +83,22 @@ POOLED = (
     "migrations need a direct connection, but this one goes through a pooler in transaction mode (PgBouncer), which"
     " cannot hold their lock: connect to the PostgreSQL server itself, without pgbouncer=true"
 )
+_STANDBY = "the server is a read-only standby: migrate its primary"
+_COMPATIBLE = re.compile(r"^BACKWARD_COMPATIBLE = True$", re.MULTILINE)
 _EXTENSION = re.compile(r"\s*CREATE EXTENSION (?:IF NOT EXISTS )?\"?([\w-]+)", re.IGNORECASE)
 
 _HOLDERS = """
-SELECT l.pid, a.usename, a.application_name, a.client_addr, a.backend_start
+SELECT l.pid, a.usename, a.application_name, a.client_addr, a.backend_start, 'connected'
 FROM pg_locks AS l
 LEFT JOIN pg_stat_activity AS a USING (pid)
 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
     AND l.classid = %s AND l.objid = hashtext(%s)::oid
+"""
+_OLDEST = """
+SELECT pid, usename, application_name, client_addr, xact_start, 'in a transaction'
+FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
+ORDER BY xact_start LIMIT 1
 """
 _CIRCUMSTANCES = """
 SELECT current_setting('server_version_num'), current_setting('server_encoding'), pg_is_in_recovery(),
@@ -119,7 +128,8 @@ CREATE TABLE IF NOT EXISTS {HISTORY_TABLE} (
     id serial PRIMARY KEY,
     name varchar(255) NOT NULL UNIQUE,
     migrated_at timestamp NOT NULL,
-    digest text
+    digest text,
+    backward_compatible boolean NOT NULL DEFAULT false
 )
 """
 
@@ -134,13 +144,14 @@ class Limits:
     """How long a migration waits and runs, in seconds.
 
     Attributes:
-        wait: For another migration of the same database to end, before giving up.
-        lock_timeout: For a lock on a table; 0 waits forever.
+        wait: For another migration of the same database to end, before giving up; and how long a migration is tried
+            again that did not get a lock on a table.
+        lock_timeout: For a lock on a table, for which everyone else then waits, too; 0 waits forever.
         statement_timeout: For one statement; 0 sets no limit. A migration that needs more sets its own.
     """
 
     wait: float = attrs.field(default=60.0, validator=_seconds)
-    lock_timeout: float = attrs.field(default=5.0, validator=_seconds)
+    lock_timeout: float = attrs.field(default=2.0, validator=_seconds)
     statement_timeout: float = attrs.field(default=900.0, validator=_seconds)
 
     @classmethod
@@ -164,7 +175,8 @@ class Limits:
 class MigrationDatabase(StoreDatabase):
     """A database on a single connection, which holds the migration lock from its first statement until it is closed.
 
-    Every commit records the digests of the migration files that were applied in it.
+    Every commit records the digests of the migration files that were applied in it, and whether they are backward
+    compatible: whether they contain the line `BACKWARD_COMPATIBLE = True`.
 
     Args:
         settings: The database; the server must be reached directly, not through PgBouncer.
@@ -190,13 +202,21 @@ class MigrationDatabase(StoreDatabase):
         """Return how the database's migrations compare with the folder's."""
         return make_status(self.execute_sql(history_query(self.settings)).fetchall(), self.directory)
 
+    def oldest_transaction(self) -> str | None:
+        """Return the session whose transaction has been open for the longest time, if another one has any."""
+        row = self.execute_sql(_OLDEST).fetchone()
+        return _session(row) if row else None
+
     def execute_sql(self, sql: str, params: Any = None, named_cursor: object = None, *, reads: bool = False) -> Any:
-        """Run one statement.
+        """Run one statement; one with CONCURRENTLY outside of the transaction.
 
         Raises:
             MissingExtension: It creates an extension that the server does not offer or the role may not create.
+            MigrationError: It has CONCURRENTLY, and is not the first of its migration.
         """
         try:
+            if is_concurrent(sql):
+                return self._execute_concurrently(sql, params or ())
             return super().execute_sql(sql, params, named_cursor, reads=reads)
         except DatabaseFault as fault:
             created = _EXTENSION.match(sql)
@@ -204,12 +224,25 @@ class MigrationDatabase(StoreDatabase):
                 raise
             raise _missing_extension(created[1], fault, self.settings) from None
 
+    def _execute_concurrently(self, sql: str, params: Any) -> Rows:
+        # A second connection: the first keeps its transaction, which has no snapshot to wait for.
+        with closing(super().open_session()) as opened, opened.cursor() as outside, self.cursor() as transaction:
+            try:
+                run_concurrently(sql, params, transaction, outside)
+                return Rows(outside)
+            except psycopg2.Error as error:
+                fault = self._fault(error, opened, committing=False)
+        raise fault
+
     def commit(self) -> None:
         """Commit, with the digests of the migrations that the transaction has recorded."""
         rows = self.execute_sql(f"SELECT name FROM {HISTORY_TABLE} WHERE digest IS NULL").fetchall()  # noqa: S608
         for name in {name for (name,) in rows}.intersection(available_migrations(self.directory)):
-            digest = file_digest(self.directory / f"{name}.py")
-            self.execute_sql(f"UPDATE {HISTORY_TABLE} SET digest = %s WHERE name = %s", (digest, name))  # noqa: S608
+            file = self.directory / f"{name}.py"
+            self.execute_sql(
+                f"UPDATE {HISTORY_TABLE} SET digest = %s, backward_compatible = %s WHERE name = %s",  # noqa: S608
+                (file_digest(file), _COMPATIBLE.search(file.read_text(encoding="utf-8")) is not None, name),
+            )
         super().commit()
 
     def open_session(self) -> connection:
@@ -235,11 +268,15 @@ class MigrationDatabase(StoreDatabase):
 
     def _prepare(self, opened: connection, run: cursor) -> None:
         require_supported(opened.server_version)
+        run.execute("SELECT pg_is_in_recovery()")
+        if run.fetchone() == (True,):
+            raise MigrationError(_STANDBY)
         if self.server_encoding != "UTF8":
             raise MigrationError(ENCODING.format(self.server_encoding))
         run.execute(LIFT_DEADLINES, (False,))
         run.execute(
             "SELECT set_config('application_name', 'myloware-store migrate', false),"
+            " set_config('default_transaction_isolation', 'read committed', false),"
             " set_config('lock_timeout', %s, false), set_config('statement_timeout', %s, false)",
             (f"{self.limits.lock_timeout * 1000:.0f}ms", f"{self.limits.statement_timeout * 1000:.0f}ms"),
         )
@@ -277,7 +314,7 @@ class MigrationDatabase(StoreDatabase):
                 return
             if time.monotonic() >= deadline:
                 run.execute(_HOLDERS, key)
-                holders = "; ".join(_holder(*row) for row in run.fetchall()) or "it has just ended"
+                holders = "; ".join(f"{_session(row)} holds the lock" for row in run.fetchall()) or "it has just ended"
                 raise MigrationError(
                     f"another migration of {self.settings.target} did not end within {self.limits.wait:g} s: {holders}."
                     " Try again, or raise MYLOWARE_MIGRATION_WAIT (seconds)"
@@ -313,7 +350,7 @@ def find_obstacles(database: StoreDatabase) -> list[str]:
     if database.shares_sessions():
         obstacles.append(POOLED)
     if standby:
-        obstacles.append("the server is a read-only standby: migrate its primary")
+        obstacles.append(_STANDBY)
     elif read_only:
         obstacles.append("the connection is read-only: set default_transaction_read_only to off for this role")
     if place is None and schema == "public":
@@ -350,11 +387,12 @@ def explain(error: StoreError) -> StoreError:
     return MigrationError("; ".join([str(error), *filter(None, hints)]))
 
 
-def _holder(pid: int, role: str | None, application: str | None, address: str | None, since: Any) -> str:
+def _session(row: tuple[int, str | None, str | None, str | None, Any, str]) -> str:
+    pid, role, application, address, since, doing = row
     of = f" of {role}" if role else ""
     place = f" from {address}" if address else ""
-    started = f", connected since {since:%Y-%m-%d %H:%M:%S %Z}" if since else ""
-    return f"server process {pid}{of}{place} ({application or 'unnamed'}{started}) holds the lock"
+    started = f", {doing} since {since:%Y-%m-%d %H:%M:%S %Z}" if since else ""
+    return f"server process {pid}{of}{place} ({application or 'unnamed'}{started})"
 
 
 def _no_schema(schema: str) -> str:

@@ -13,6 +13,7 @@ from peewee_migrate.logs import logger
 from myloware_store.core.errors import MigrationError, StoreError
 from myloware_store.ops.history import MigrationStatus, available_migrations, migrations_path
 from myloware_store.ops.migration_database import Limits, MigrationDatabase, explain
+from myloware_store.ops.planning import require_rollbacks
 from myloware_store.ops.target import reach
 from myloware_store.settings import Settings
 
@@ -45,7 +46,7 @@ def command_database() -> MigrationDatabase:
             raise MigrationError(
                 "MYLOWARE_ENV is production: a rollback drops tables with their data; unset it to continue"
             )
-        return _CommandDatabase(settings, directory, limits=Limits.load(), check=_check(command, options))
+        return _CommandDatabase(settings, directory, limits=Limits.load(), check=_check(command, options, directory))
 
 
 class _CommandDatabase(MigrationDatabase):
@@ -109,7 +110,7 @@ def _refuse_harm(command: str, options: Mapping[str, Any], directory: Path) -> N
         raise MigrationError(f"there is no migration {options['name']} in {directory}; there are: {', '.join(known)}")
 
 
-def _check(command: str, options: Mapping[str, Any]) -> Callable[[MigrationStatus], None]:
+def _check(command: str, options: Mapping[str, Any], directory: Path) -> Callable[[MigrationStatus], None]:
     def check(found: MigrationStatus) -> None:
         if command == "migrate":
             found.require_sound()
@@ -117,5 +118,6 @@ def _check(command: str, options: Mapping[str, Any]) -> Callable[[MigrationStatu
             found.require_known()
             if not 0 < options["count"] <= len(found.applied):
                 raise MigrationError(f"cannot undo {options['count']} migrations: {len(found.applied)} are applied")
+            require_rollbacks(directory, found.applied[-options["count"] :])
 
     return check

@@ -131,6 +131,15 @@ FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhparent
 WHERE c.relnamespace = %(schema)s AND c.relkind = 'r'
 ORDER BY c.oid, i.inhrelid
 
+-- name: catalog_comment
+SELECT concat_ws('.', c.relname, a.attname), d.description
+FROM pg_description AS d
+JOIN pg_class AS c ON c.oid = d.objoid
+LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = d.objsubid AND d.objsubid > 0
+WHERE d.classoid = 'pg_class'::regclass
+    AND c.relnamespace = %(schema)s AND c.relkind IN ('r', 'p') AND c.relname <> %(history)s
+ORDER BY c.oid, d.objsubid
+
 -- name: home
 SELECT oid, quote_ident(nspname), nspname IS NOT DISTINCT FROM current_schema()
 FROM pg_namespace

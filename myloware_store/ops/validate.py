@@ -13,7 +13,17 @@ from myloware_store.memory.index.build import find_leftovers
 from myloware_store.memory.index.metadata import list_metadata_indexes
 from myloware_store.memory.index.plan import COMMAND
 from myloware_store.memory.index.session import find_builder
-from myloware_store.ops.catalog import Home, expected_catalog, find_home, read_catalog, split_key, taken_names
+from myloware_store.ops.catalog import (
+    EMBEDDING_INDEX,
+    Difference,
+    Home,
+    compare,
+    expected_catalog,
+    find_home,
+    read_catalog,
+    split_key,
+    taken_names,
+)
 from myloware_store.ops.history import ENCODING, HISTORY_TABLE, MigrationStatus, require_database, status
 from myloware_store.ops.migration_database import find_vector_obstacle
 
@@ -29,11 +39,6 @@ _sql = queries_beside(__file__)
 OLDEST_SERVER = (15,)
 OLDEST_VECTOR = (0, 5, 0)
 
-EMBEDDING_INDEX = "index mem_docs.mem_docs_embedding_idx"
-_COSINE_INDEX = re.compile(
-    r"CREATE INDEX mem_docs_embedding_idx ON mem_docs USING (ivfflat|hnsw) \(embedding vector_cosine_ops\)"
-    r"( WITH \([^()]*\))?"
-)
 _RESTORE = (
     "Restore the expected state: a migration in `myloware-store migrations-path` creates it, 001_initial unless a later"
     " one changed it."
@@ -86,7 +91,8 @@ class ValidationReport:
 def validate(database: StoreDatabase) -> ValidationReport:
     """Compare a database with the schema that this version expects, without writing anything.
 
-    Harmless additions by others are not reported: tables, views, types, functions, plain indexes and triggers.
+    Harmless additions by others are not reported: tables, views, types, functions, plain indexes and triggers; nor are
+    comments.
     These are reported: columns, constraints and unique indexes added to our tables, which can refuse the library's
     writes; rules and second copies of our triggers, which change them; child tables, which add to its reads; and
     invalid indexes, which only cost. Any valid cosine index named `mem_docs_embedding_idx` is accepted, and a build
@@ -193,8 +199,16 @@ def _check_migrations(found: MigrationStatus) -> Iterator[Finding]:
             "applied by a newer version",
             "Upgrade myloware-store to the version that migrated the database.",
         )
-    if found.pending:
-        yield Finding("migration", ", ".join(found.pending), "applied", None, "myloware-store migrate")
+    if on_time := [name for name in found.pending if name not in found.late]:
+        yield Finding("migration", ", ".join(on_time), "applied", None, "myloware-store migrate")
+    if found.late:
+        yield Finding(
+            "migration",
+            ", ".join(found.late),
+            f"applied before {max(found.applied)}",
+            None,
+            "Give the new files higher numbers than the applied ones.",
+        )
     if found.edited:
         yield Finding(
             "migration",
@@ -227,43 +241,35 @@ def _check_unrecorded(database: StoreDatabase, found: MigrationStatus) -> Findin
 
 
 def _compare(database: StoreDatabase) -> Iterator[Finding]:
-    live = read_catalog(database)
-    yield from _check_expected(live)
     leftovers = dict.fromkeys(find_leftovers(database), COMMAND)
     leftovers |= {
         one.name: f"Run `myloware-store index metadata` for its path again, or DROP INDEX CONCURRENTLY {one.name};"
         for one in list_metadata_indexes(database)
         if not one.valid
     }
-    yield from _check_others(live, leftovers, building=find_builder(database) is not None)
-
-
-def _check_expected(live: Mapping[str, str]) -> Iterator[Finding]:
-    missing: set[str] = set()
-    for key, definition in expected_catalog().items():
-        kind, table, name = split_key(key)
-        wanted, actual = definition, live.get(key)
-        if key == EMBEDDING_INDEX and _COSINE_INDEX.fullmatch((actual or "").removesuffix(" INVALID")):
-            wanted = (actual or "").removesuffix(" INVALID")
-        if wanted == actual or table in missing:
-            continue
-        if kind == "table" and not (actual or "").startswith(("TABLE", "UNLOGGED TABLE")):
-            missing.add(table)
-        remedy = _CREATE_INDEX if kind == "index" and actual is None else _RESTORE
-        if key == EMBEDDING_INDEX and actual in {None, f"{wanted} INVALID"}:
-            remedy = COMMAND
-        yield Finding(kind, _full(table, name), *_excerpts(wanted, actual), remedy)
-
-
-def _check_others(live: Mapping[str, str], leftovers: Mapping[str, str], *, building: bool) -> Iterator[Finding]:
-    expected = expected_catalog()
-    for key, actual in live.items():
-        kind, table, name = split_key(key)
-        if table == "mem_docs" and kind == "index" and name in leftovers:
+    building = find_builder(database) is not None
+    for difference in compare(expected_catalog(), read_catalog(database)):
+        if difference.table == "mem_docs" and difference.kind == "index" and difference.name in leftovers:
             if not building:
-                yield Finding(kind, _full(table, name), None, actual, leftovers[name])
-        elif key not in expected and f"table {table}" in expected and _stands_in_the_way(kind, actual):
-            yield Finding(kind, _full(table, name), None, actual, _FOREIGN)
+                yield _finding(difference, leftovers[difference.name])
+        elif difference.expected is not None:
+            yield _finding(difference, _how_to_restore(difference))
+        elif _stands_in_the_way(difference.kind, difference.actual or ""):
+            yield _finding(difference, _FOREIGN)
+
+
+def _how_to_restore(difference: Difference) -> str:
+    if f"{difference.kind} {difference.full_name}" == EMBEDDING_INDEX:
+        if difference.actual in {None, f"{difference.expected} INVALID"}:
+            return COMMAND
+    elif difference.kind == "index" and difference.actual is None:
+        return _CREATE_INDEX
+    return _RESTORE
+
+
+def _finding(difference: Difference, remedy: str) -> Finding:
+    expected, actual = _excerpts(difference.expected, difference.actual)
+    return Finding(difference.kind, difference.full_name, expected, actual, remedy)
 
 
 def _check_counts(database: StoreDatabase) -> Iterator[Finding]:
@@ -283,13 +289,9 @@ def _stands_in_the_way(kind: str, definition: str) -> bool:
     return kind in {"column", "constraint", "rule", "child"}
 
 
-def _full(table: str, name: str) -> str:
-    return f"{table}.{name}" if table and table != name else name
-
-
-def _excerpts(expected: str, actual: str | None) -> tuple[str, str | None]:
-    if actual is None:
-        return expected[:_SHOWN], None
+def _excerpts(expected: str | None, actual: str | None) -> tuple[str | None, str | None]:
+    if expected is None or actual is None:
+        return expected and expected[:_SHOWN], actual
     if max(len(expected), len(actual)) <= _SHOWN:
         return expected, actual
     same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(expected, actual, strict=False)))

@@ -353,11 +353,16 @@ class Entity(BaseModel):
     """A row with a key of its own and the time when it was made."""
 
     # The client makes UUIDv7, so that inserts stay close together in the index.
-    id = UuidField(primary_key=True, default=uuid7, constraints=[ServerDefault("gen_random_uuid()")])
-    created_at = TimestampField(constraints=[ServerDefault("now()")])
+    id = UuidField(
+        primary_key=True,
+        default=uuid7,
+        constraints=[ServerDefault("gen_random_uuid()")],
+        help_text="The key, a UUIDv7 made by the client.",
+    )
+    created_at = TimestampField(constraints=[ServerDefault("now()")], help_text="When the row was made.")
 
 
 class TenantEntity(Entity):
     """A row that belongs to one tenant."""
 
-    tenant_id = NameField()
+    tenant_id = NameField(help_text="The tenant that owns the row.")

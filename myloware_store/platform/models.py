@@ -33,12 +33,12 @@ class Connector(TenantEntity):
     if TYPE_CHECKING:
         tools: Select[Tool]
 
-    name = NameField()
-    type = EnumField(ConnectorType)
-    config = JsonField(kind=dict, default=dict)
-    status = EnumField(ConnectorStatus, default=ConnectorStatus.INACTIVE)
-    last_health_check = TimestampField(null=True)
-    updated_at = TimestampField(constraints=[ServerDefault("now()")])
+    name = NameField(help_text="Its name, unique for the tenant.")
+    type = EnumField(ConnectorType, help_text="The kind of system.")
+    config = JsonField(kind=dict, default=dict, help_text="How to reach it, an object.")
+    status = EnumField(ConnectorStatus, default=ConnectorStatus.INACTIVE, help_text="Whether it is in use.")
+    last_health_check = TimestampField(null=True, help_text="When it was last checked.")
+    updated_at = TimestampField(constraints=[ServerDefault("now()")], help_text="When the row last changed.")
 
     __repr__ = BaseModel.__repr__
 
@@ -57,12 +57,14 @@ class Tool(TenantEntity):
         connector_id: UuidField[UUID]
         grants: Select[ToolCapability]
 
-    name = NameField()
-    description = CheckedTextField(null=True)
-    connector = TenantForeignKey(Connector, backref="tools")
-    schema = JsonField(kind=dict, default=dict)
-    is_active = CheckedBooleanField(default=True, constraints=[ServerDefault("true")])
-    updated_at = TimestampField(constraints=[ServerDefault("now()")])
+    name = NameField(help_text="Its name, unique for the tenant.")
+    description = CheckedTextField(null=True, help_text="What it does.")
+    connector = TenantForeignKey(Connector, backref="tools", help_text="The connector that it is called through.")
+    schema = JsonField(kind=dict, default=dict, help_text="The JSON Schema of its arguments.")
+    is_active = CheckedBooleanField(
+        default=True, constraints=[ServerDefault("true")], help_text="Whether agents may call it."
+    )
+    updated_at = TimestampField(constraints=[ServerDefault("now()")], help_text="When the row last changed.")
 
     class Meta:
         table_name = "tools"
@@ -84,11 +86,11 @@ class Capability(Entity):
     if TYPE_CHECKING:
         grants: Select[ToolCapability]
 
-    name = NameField()
-    description = CheckedTextField(null=True)
-    scope = NameField()
-    permissions = JsonField(kind=list, default=list)
-    updated_at = TimestampField(constraints=[ServerDefault("now()")])
+    name = NameField(help_text="Its name.")
+    description = CheckedTextField(null=True, help_text="What it permits.")
+    scope = NameField(help_text="Where it holds.")
+    permissions = JsonField(kind=list, default=list, help_text="An array of the permissions.")
+    updated_at = TimestampField(constraints=[ServerDefault("now()")], help_text="When the row last changed.")
 
     class Meta:
         table_name = "capabilities"
@@ -110,14 +112,15 @@ class ToolCapability(BaseModel):
         tool_id: UuidField[UUID]
         capability_id: UuidField[UUID]
 
-    tool = TenantForeignKey(Tool, backref="grants")
+    tool = TenantForeignKey(Tool, backref="grants", help_text="The tool.")
     capability = ParentKey(
         Capability,
         backref="grants",
         constraint_name="tool_capabilities_capability_id_fkey",
+        help_text="The capability.",
     )
-    tenant_id = NameField()
-    created_at = TimestampField(constraints=[ServerDefault("now()")])
+    tenant_id = NameField(help_text="The tenant that owns the row.")
+    created_at = TimestampField(constraints=[ServerDefault("now()")], help_text="When the row was made.")
 
     class Meta:
         table_name = "tool_capabilities"
@@ -128,12 +131,14 @@ class ToolCapability(BaseModel):
 class Schema(Entity):
     """A version of the JSON Schema for a type of document. At most one version of a name is active."""
 
-    name = NameField()
-    version = NameField()
-    document_type = NameField()
-    schema_definition = JsonField(kind=dict)
-    is_active = CheckedBooleanField(default=False, constraints=[ServerDefault("false")])
-    updated_at = TimestampField(constraints=[ServerDefault("now()")])
+    name = NameField(help_text="Its name.")
+    version = NameField(help_text="Its version.")
+    document_type = NameField(help_text="The type of document that it describes.")
+    schema_definition = JsonField(kind=dict, help_text="The JSON Schema.")
+    is_active = CheckedBooleanField(
+        default=False, constraints=[ServerDefault("false")], help_text="Whether documents are checked against it."
+    )
+    updated_at = TimestampField(constraints=[ServerDefault("now()")], help_text="When the row last changed.")
 
     class Meta:
         table_name = "schemas"
@@ -149,12 +154,14 @@ class WorkflowTemplate(Entity):
     if TYPE_CHECKING:
         runs: Select[Run]
 
-    name = NameField()
-    description = CheckedTextField(null=True)
-    document_type = NameField()
-    workflow_definition = JsonField(kind=dict)
-    is_active = CheckedBooleanField(default=False, constraints=[ServerDefault("false")])
-    updated_at = TimestampField(constraints=[ServerDefault("now()")])
+    name = NameField(help_text="Its name.")
+    description = CheckedTextField(null=True, help_text="What it is for.")
+    document_type = NameField(help_text="The type of document that it processes.")
+    workflow_definition = JsonField(kind=dict, help_text="The steps, an object.")
+    is_active = CheckedBooleanField(
+        default=False, constraints=[ServerDefault("false")], help_text="Whether new runs use it."
+    )
+    updated_at = TimestampField(constraints=[ServerDefault("now()")], help_text="When the row last changed.")
 
     class Meta:
         table_name = "workflow_templates"
@@ -170,20 +177,23 @@ class Run(TenantEntity):
         work_order_id: UuidField[UUID]
         workflow_template_id: UuidField[UUID | None]
 
-    work_order = TenantForeignKey(WorkOrder, backref="runs")
+    work_order = TenantForeignKey(WorkOrder, backref="runs", help_text="The order.")
     workflow_template = ParentKey(
         WorkflowTemplate,
         backref="runs",
         null=True,
         on_delete="SET NULL",
         constraint_name="runs_workflow_template_id_fkey",
+        help_text="The template that it follows, if any.",
     )
-    status = EnumField(WorkOrderStatus, default=WorkOrderStatus.PENDING)
-    context = JsonField(kind=dict, default=dict)
-    error = CheckedTextField(null=True)
-    started_at = TimestampField(null=True)
-    finished_at = TimestampField(null=True)
-    updated_at = TimestampField(constraints=[ServerDefault("now()")])
+    status = EnumField(
+        WorkOrderStatus, default=WorkOrderStatus.PENDING, help_text="Moves on to COMPLETED or FAILED once."
+    )
+    context = JsonField(kind=dict, default=dict, help_text="Data of the workflow's, an object.")
+    error = CheckedTextField(null=True, help_text="Why it failed.")
+    started_at = TimestampField(null=True, help_text="When it started.")
+    finished_at = TimestampField(null=True, help_text="When it ended.")
+    updated_at = TimestampField(constraints=[ServerDefault("now()")], help_text="When the row last changed.")
 
     __repr__ = BaseModel.__repr__
 
@@ -204,11 +214,11 @@ class EvalResult(TenantEntity):
     if TYPE_CHECKING:
         work_item_id: UuidField[UUID]
 
-    work_item = TenantForeignKey(WorkItem, backref="eval_results")
-    evaluation_type = NameField()
-    score = CheckedFloatField()
-    metrics = JsonField(kind=dict, default=dict)
-    passed = CheckedBooleanField()
+    work_item = TenantForeignKey(WorkItem, backref="eval_results", help_text="The item.")
+    evaluation_type = NameField(help_text="What was evaluated.")
+    score = CheckedFloatField(help_text="From 0 to 1.")
+    metrics = JsonField(kind=dict, default=dict, help_text="Single measurements, an object.")
+    passed = CheckedBooleanField(help_text="Whether it is good enough.")
 
     class Meta:
         table_name = "eval_results"
@@ -224,12 +234,12 @@ class AuditLog(TenantEntity):
     Actions on tables that tenants share (capabilities, schemas, workflow templates) have the tenant `*`.
     """
 
-    user_id = NameField()
-    action = NameField()
-    resource_type = NameField()
-    resource_id = NameField()
-    details = JsonField(kind=dict, default=dict)
-    ip_address = InetField(null=True)
+    user_id = NameField(help_text="Who acted.")
+    action = NameField(help_text="What was done.")
+    resource_type = NameField(help_text="The kind of thing that it was done to.")
+    resource_id = NameField(help_text="Its key.")
+    details = JsonField(kind=dict, default=dict, help_text="More about it, an object.")
+    ip_address = InetField(null=True, help_text="Where the request came from.")
 
     class Meta:
         table_name = "audit_logs"

@@ -43,19 +43,22 @@ class WorkOrder(TenantEntity):
         items: Select[WorkItem]
         runs: Select[Any]
 
-    status = EnumField(WorkOrderStatus, default=WorkOrderStatus.PENDING)
-    priority = EnumField(Priority, default=Priority.MEDIUM)
-    workflow_id = NameField(null=True)
-    created_by = NameField()
-    metadata = JsonField(kind=dict, default=dict)
-    idempotency_key = NameField(null=True)
-    unique_key = NameField(null=True)
-    open_items = CheckedIntegerField(constraints=[ServerDefault("0")])
-    failed_items = CheckedIntegerField(constraints=[ServerDefault("0")])
-    cancelled_at = TimestampField(null=True)
-    # The values of a `RetryPolicy`.
-    retry_policy = JsonField(null=True, domain="retry_policy")
-    updated_at = TimestampField(constraints=[ServerDefault("now()")])
+    status = EnumField(WorkOrderStatus, default=WorkOrderStatus.PENDING, help_text="Follows the items.")
+    priority = EnumField(Priority, default=Priority.MEDIUM, help_text="How soon its items are claimed.")
+    workflow_id = NameField(null=True, help_text="The workflow that processes it, in the caller's own naming.")
+    created_by = NameField(help_text="The user or service that submitted it.")
+    metadata = JsonField(kind=dict, default=dict, help_text="Data of the caller's, an object.")
+    idempotency_key = NameField(null=True, help_text="A second submission with the same key returns this order.")
+    unique_key = NameField(null=True, help_text="At most one open order of a tenant has it.")
+    open_items = CheckedIntegerField(constraints=[ServerDefault("0")], help_text="How many items have not ended.")
+    failed_items = CheckedIntegerField(constraints=[ServerDefault("0")], help_text="How many items have failed.")
+    cancelled_at = TimestampField(null=True, help_text="When it was cancelled.")
+    retry_policy = JsonField(
+        null=True,
+        domain="retry_policy",
+        help_text="The values of a `RetryPolicy`: base, factor, cap and jitter of the pauses between attempts.",
+    )
+    updated_at = TimestampField(constraints=[ServerDefault("now()")], help_text="When the row last changed.")
 
     __repr__ = BaseModel.__repr__
 
@@ -89,24 +92,35 @@ class WorkItem(TenantEntity):
         eval_results: Select[Any]
         dead_letters: Select[Any]
 
-    work_order = TenantForeignKey(WorkOrder, backref="items")
-    type = EnumField(WorkItemType)
-    content = CheckedTextField(blank=False)
-    status = EnumField(WorkItemStatus, default=WorkItemStatus.QUEUED)
-    result = JsonField(null=True)
-    processed_at = TimestampField(null=True)
-    cancelled_at = TimestampField(null=True)
-    # The order's. A trigger fills it in if an INSERT omits it.
-    priority = EnumField(Priority)
-    available_at = TimestampField(constraints=[ServerDefault("now()")])
-    attempt_count = CheckedIntegerField(constraints=[ServerDefault("0")])
-    max_attempts = CheckedIntegerField(constraints=[ServerDefault("5")])
-    # No foreign key: the attempt already refers to the item. The id stays after the end.
-    current_attempt_id = UuidField(null=True)
-    awaiting_approval = CheckedBooleanField(constraints=[ServerDefault("false")])
-    # Whether the item is in the full-text index; `index_work_items()` sets it when the item has ended.
-    searchable = CheckedBooleanField(constraints=[ServerDefault("false")])
-    updated_at = TimestampField(constraints=[ServerDefault("now()")])
+    work_order = TenantForeignKey(WorkOrder, backref="items", help_text="The order that it belongs to.")
+    type = EnumField(WorkItemType, help_text="The type of document.")
+    content = CheckedTextField(blank=False, help_text="The document.")
+    status = EnumField(
+        WorkItemStatus,
+        default=WorkItemStatus.QUEUED,
+        help_text="Moves from QUEUED to PROCESSING, then to COMPLETED or FAILED, or back.",
+    )
+    result = JsonField(null=True, help_text="What the agent made of it; waits for approval while `awaiting_approval`.")
+    processed_at = TimestampField(null=True, help_text="When it ended.")
+    cancelled_at = TimestampField(null=True, help_text="When it was cancelled.")
+    priority = EnumField(Priority, help_text="The order's; a trigger fills it in.")
+    available_at = TimestampField(constraints=[ServerDefault("now()")], help_text="It is not claimed before.")
+    attempt_count = CheckedIntegerField(
+        constraints=[ServerDefault("0")], help_text="How many attempts have been claimed."
+    )
+    max_attempts = CheckedIntegerField(constraints=[ServerDefault("5")], help_text="After so many it fails.")
+    current_attempt_id = UuidField(
+        null=True,
+        help_text="The last attempt, also after its end. No foreign key: the attempt already refers to the item.",
+    )
+    awaiting_approval = CheckedBooleanField(
+        constraints=[ServerDefault("false")], help_text="Whether its result waits for a decision."
+    )
+    searchable = CheckedBooleanField(
+        constraints=[ServerDefault("false")],
+        help_text="Whether the full-text index contains it; `index_work_items()` sets it when it has ended.",
+    )
+    updated_at = TimestampField(constraints=[ServerDefault("now()")], help_text="When the row last changed.")
 
     __repr__ = BaseModel.__repr__
 
@@ -156,21 +170,21 @@ class Attempt(TenantEntity):
     if TYPE_CHECKING:
         work_item_id: UuidField[UUID]
 
-    work_item = TenantForeignKey(WorkItem, backref="attempts")
-    agent_id = NameField()
-    status = EnumField(AttemptStatus, default=AttemptStatus.STARTED)
-    input = JsonField(null=True)
-    output = JsonField(null=True)
-    error = CheckedTextField(null=True)
-    duration_ms = CheckedIntegerField(null=True)
-    attempt_number = CheckedIntegerField(constraints=[ServerDefault("1")])
-    lease_expires_at = TimestampField(null=True)
-    # Percents. No CHECK: it would be evaluated for every claim and every result.
-    progress = CheckedIntegerField(null=True)
-    progress_message = CheckedTextField(null=True)
-    started_at = TimestampField(constraints=[ServerDefault("now()")])
-    finished_at = TimestampField(null=True)
-    updated_at = TimestampField(constraints=[ServerDefault("now()")])
+    work_item = TenantForeignKey(WorkItem, backref="attempts", help_text="The item.")
+    agent_id = NameField(help_text="The agent that claimed it.")
+    status = EnumField(AttemptStatus, default=AttemptStatus.STARTED, help_text="Leaves STARTED once.")
+    input = JsonField(null=True, help_text="What the agent was given, if it recorded it.")
+    output = JsonField(null=True, help_text="What it returned.")
+    error = CheckedTextField(null=True, help_text="Why it failed.")
+    duration_ms = CheckedIntegerField(null=True, help_text="Milliseconds from start to end.")
+    attempt_number = CheckedIntegerField(constraints=[ServerDefault("1")], help_text="Counts from 1 for each item.")
+    lease_expires_at = TimestampField(null=True, help_text="After that the item may be claimed by others.")
+    # No CHECK: it would be evaluated for every claim and every result.
+    progress = CheckedIntegerField(null=True, help_text="Percents.")
+    progress_message = CheckedTextField(null=True, help_text="What the agent is doing.")
+    started_at = TimestampField(constraints=[ServerDefault("now()")], help_text="When it was claimed.")
+    finished_at = TimestampField(null=True, help_text="When it ended.")
+    updated_at = TimestampField(constraints=[ServerDefault("now()")], help_text="When the row last changed.")
 
     __repr__ = BaseModel.__repr__
 
@@ -200,11 +214,11 @@ class ApprovalEvent(TenantEntity):
     if TYPE_CHECKING:
         work_item_id: UuidField[UUID]
 
-    work_item = TenantForeignKey(WorkItem, backref="approval_events")
-    approver_id = NameField()
-    decision = EnumField(ApprovalDecision)
-    reason = CheckedTextField(null=True)
-    policy_version = NameField()
+    work_item = TenantForeignKey(WorkItem, backref="approval_events", help_text="The item that was decided on.")
+    approver_id = NameField(help_text="Who decided.")
+    decision = EnumField(ApprovalDecision, help_text="Approved, rejected, or passed on to someone else.")
+    reason = CheckedTextField(null=True, help_text="Why.")
+    policy_version = NameField(help_text="The version of the policy that the decision follows.")
 
     class Meta:
         table_name = "approval_events"
@@ -217,15 +231,21 @@ class DeadLetter(TenantEntity):
     if TYPE_CHECKING:
         work_item_id: UuidField[UUID | None]
 
-    work_item = TenantForeignKey(WorkItem, backref="dead_letters", null=True, on_delete="SET NULL (work_item_id)")
-    source = NameField()
-    event_type = NameField()
-    payload = JsonField()
-    error = CheckedTextField()
-    retry_count = CheckedIntegerField(constraints=[ServerDefault("0")])
-    replayed_at = TimestampField(null=True)
-    replayed_by = NameField(null=True)
-    updated_at = TimestampField(constraints=[ServerDefault("now()")])
+    work_item = TenantForeignKey(
+        WorkItem,
+        backref="dead_letters",
+        null=True,
+        on_delete="SET NULL (work_item_id)",
+        help_text="The item that failed, if it was one; the letter outlives it.",
+    )
+    source = NameField(help_text="Where the event came from.")
+    event_type = NameField(help_text="What kind of event it was.")
+    payload = JsonField(help_text="The event.")
+    error = CheckedTextField(help_text="Why it failed.")
+    retry_count = CheckedIntegerField(constraints=[ServerDefault("0")], help_text="How often it was tried.")
+    replayed_at = TimestampField(null=True, help_text="When it was replayed.")
+    replayed_by = NameField(null=True, help_text="Who replayed it.")
+    updated_at = TimestampField(constraints=[ServerDefault("now()")], help_text="When the row last changed.")
 
     class Meta:
         table_name = "dead_letters"

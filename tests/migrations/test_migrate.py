@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 import threading
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -104,6 +106,25 @@ def test_a_database_newer_than_the_code_is_refused(
     assert ["001_initial", "002_newer"] == history(database)
 
 
+def test_a_newer_database_that_is_compatible_is_opened(
+    settings: Settings, database: StoreDatabase, folder: Folder
+) -> None:
+    """While a new version is deployed, services of the old one can be restarted; only the new one migrates."""
+    place: Path = folder(_002_expands="migrator.sql('ALTER TABLE runs ADD COLUMN extra int')")
+    with (place / "002_expands.py").open("a") as file:
+        file.write("BACKWARD_COMPATIBLE = True\n")
+    migrate(settings, directory=place)
+
+    with Store.open(settings=settings) as store:
+        store.work.submit([{"type": "INVOICE", "content": "text"}])
+    assert (("002_expands",), ("002_expands",)) == (status(database).unknown, status(database).compatible)
+    with pytest.raises(SchemaMismatch, match=r"002_expands.*upgrade myloware-store"):
+        migrate(settings)
+    migrate(settings, directory=folder(_003_contracts="migrator.sql('ALTER TABLE runs DROP COLUMN error')"))
+    with pytest.raises(SchemaMismatch, match=r"\(003_contracts\).*upgrade myloware-store"):
+        Store.open(settings=settings)
+
+
 def test_a_migration_edited_after_it_was_applied_is_refused(settings: Settings, folder: Folder) -> None:
     """Further migrations do not run after one that was edited."""
     place: Path = folder()
@@ -165,6 +186,139 @@ def test_an_index_is_built_without_blocking_writers(
     assert ["001_initial", "002_index"] == history(database)
     assert status(settings, directory=place).current
     assert "by_agent" in {index.name for index in database.get_indexes("attempts")}
+
+
+def test_migrate_stops_at_the_one_that_is_named(settings: Settings, database: StoreDatabase, folder: Folder) -> None:
+    """`to` is the last one that is applied; later ones stay pending."""
+    place = folder(_002_adds="migrator.sql('SELECT 1')", _003_more="migrator.sql('SELECT 1')")
+
+    assert ("001_initial", "002_adds") == migrate(settings, directory=place, to="002_adds").applied
+    assert () == migrate(settings, directory=place, to="002_adds").applied
+    assert ("003_more",) == status(settings, directory=place).pending
+    assert ("003_more",) == migrate(settings, directory=place, plan=True, to="003_more").pending
+
+
+def test_a_name_that_no_migration_has_is_refused(settings: Settings) -> None:
+    """A mistyped name is an error that lists the names, before anything is asked of a server."""
+    with pytest.raises(InvalidInput, match=r"there is no migration 001_inital in .*; there are: 001_initial"):
+        migrate(attrs.evolve(settings, port=1), to="001_inital")
+
+
+def test_migrate_to_an_earlier_one_undoes_nothing(settings: Settings, database: StoreDatabase, folder: Folder) -> None:
+    """Going back is a rollback, and is said so."""
+    place = folder(_002_adds="migrator.sql('SELECT 1')")
+    migrate(settings, directory=place)
+
+    with pytest.raises(MigrationError, match=r"002_adds is applied already: .*`rollback` does"):
+        migrate(settings, directory=place, to="001_initial")
+    assert ["001_initial", "002_adds"] == history(database)
+
+
+def test_a_new_migration_that_sorts_before_an_applied_one_is_refused(
+    settings: Settings, database: StoreDatabase, folder: Folder
+) -> None:
+    """Merged from another branch, it would run in another order here than on a new database."""
+    migrate(settings, directory=folder(_003_adds="migrator.sql('SELECT 1')"))
+    place = folder(_002_late="migrator.sql('SELECT 1')")
+
+    assert ("002_late",) == status(settings, directory=place).late
+    with pytest.raises(MigrationError, match="002_late would run after 003_adds"):
+        migrate(settings, directory=place)
+    with pytest.raises(MigrationError, match="002_late would run after 003_adds"):
+        migrate(settings, directory=place, plan=True)
+    assert ["001_initial", "003_adds"] == history(database)
+
+
+def test_a_rollback_of_several_is_refused_before_any_is_undone(
+    settings: Settings, database: StoreDatabase, folder: Folder
+) -> None:
+    """If one of them has no rollback(), all of them stay."""
+    place: Path = folder(_002_adds="migrator.sql('SELECT 1')", _003_more="migrator.sql('SELECT 1')")
+    with (place / "003_more.py").open("a") as file:
+        file.write("def rollback(migrator, database, *, fake=False):\n    migrator.sql('SELECT 2')\n")
+    migrate(settings, directory=place)
+
+    with pytest.raises(MigrationError, match=r"002_adds has no rollback\(\)"):
+        rollback(settings, directory=place, count=2)
+    assert ["001_initial", "002_adds", "003_more"] == history(database)
+
+
+def test_a_migration_that_does_not_get_a_lock_is_tried_again(
+    settings: Settings, database: StoreDatabase, folder: Folder
+) -> None:
+    """Between the tries it holds nothing, so that others get at the table; once it is free, the migration succeeds."""
+    migrate(settings)
+    database.execute_sql("CREATE SEQUENCE tries")
+    place = folder(
+        _002_alters="migrator.sql(\"SELECT nextval('tries')\")\nmigrator.sql('ALTER TABLE runs ADD COLUMN extra int')"
+    )
+    with database.atomic():
+        database.execute_sql("SELECT * FROM runs")
+        with ThreadPoolExecutor(1) as pool:
+            limits = Limits(wait=30, lock_timeout=0.1)
+            migrating = pool.submit(migrate, settings, directory=place, limits=limits)
+            end = time.monotonic() + 30
+            while database.execute_sql("SELECT last_value < 2 FROM tries").fetchone()[0]:
+                assert time.monotonic() < end
+            database.rollback()
+    assert ("002_alters",) == migrating.result().applied
+    assert database.execute_sql("SELECT extra FROM runs").fetchall() == []
+
+
+def test_who_gives_up_on_a_lock_names_the_oldest_transaction(
+    settings: Settings, database: StoreDatabase, folder: Folder
+) -> None:
+    """It is most likely the one that is in the way."""
+    migrate(settings)
+    with database.atomic():
+        database.execute_sql("SELECT * FROM runs")
+        (pid,) = database.execute_sql("SELECT pg_backend_pid()").fetchone()
+        reason = rf"the oldest is server process {pid} of postgres \(myloware_store, in a transaction since"
+        with pytest.raises(MigrationError, match=reason):
+            migrate(settings, directory=folder(_002_alters="migrator.sql('DROP TABLE runs')"), limits=QUICK)
+
+
+def test_a_plan_has_the_sql(settings: Settings, database: StoreDatabase, folder: Folder) -> None:
+    """Statements with their parameters, Peewee's operations, and a note where rows decide; nothing is run."""
+    place = folder(
+        _002_adds="migrator.sql('SELECT 100 %% 7')\nmigrator.sql(\"SELECT %s, 'ü'\", \"it's\")",
+        _003_reads="for row in database.execute_sql('SELECT 1'): migrator.sql('SELECT 2')\nmigrator.sql('SELECT 3')",
+        _004_needs="database.execute_sql('SELECT 1').fetchone()[0]\nmigrator.sql('SELECT 2')",
+    )
+    migrate(settings, directory=place, to="001_initial")
+    adds, reads, needs = migrate(settings, directory=place, plan=True).planned
+
+    assert ("002_adds", ("SELECT 100 % 7", "SELECT 'it''s', 'ü'"), None) == attrs.astuple(adds)
+    assert ("SELECT 1", "SELECT 3") == reads.statements
+    assert "it reads the database, so that its statements may be others" == reads.note
+    assert ("SELECT 1",) == needs.statements
+    assert str(needs.note).startswith("it cannot be shown further without a database: TypeError")
+    assert ["001_initial"] == history(database)
+
+
+def test_the_plan_of_everything_is_what_runs(settings: Settings, connect: Connect, empty_database: str) -> None:
+    """The statements of the plan, run by hand, give the schema that `migrate` gives."""
+    (initial, *_) = migrate(settings, plan=True).planned
+    by_hand = connect(settings)
+    with by_hand.atomic():
+        for statement in initial.statements:
+            by_hand.execute_sql(statement.replace("%", "%%"))
+
+    assert dict(expected_catalog()) == read_catalog(by_hand)
+
+
+def test_a_standby_is_not_migrated(reachable_tmp: Path) -> None:
+    """On a read-only copy of another server, the error says to migrate its primary."""
+    home = reachable_tmp / f"standby-{uuid.uuid4().hex[:8]}"
+    with EmbeddedServer(home) as server:
+        signal = server.data_dir / "standby.signal"
+    signal.touch()
+    shutil.chown(signal, signal.parent.owner())
+    with EmbeddedServer(home) as server:
+        settings = Settings.load(server.url("postgres"), environ={}, dotenv=None)
+        with pytest.raises(MigrationError, match="read-only standby: migrate its primary"):
+            migrate(settings)
+        assert migrate(settings, plan=True).obstacle == "the server is a read-only standby: migrate its primary"
 
 
 def test_rollback_undoes_the_last_ones_in_turn(settings: Settings, database: StoreDatabase, folder: Folder) -> None:
@@ -557,7 +711,8 @@ def test_a_database_of_another_encoding_is_refused(settings: Settings, database:
             with pytest.raises(MigrationError, match=r"encoding is LATIN1.*ENCODING 'UTF8'"):
                 migrate(latin.settings)
             latin.execute_sql(
-                "CREATE TABLE myloware_migratehistory AS SELECT 1 AS id, '001_initial' AS name, null AS digest"
+                "CREATE TABLE myloware_migratehistory AS"
+                " SELECT 1 AS id, '001_initial' AS name, null AS digest, false AS backward_compatible"
             )
             with pytest.raises(SchemaMismatch, match="encoding is LATIN1"):
                 require_current(latin)

@@ -103,6 +103,15 @@ def test_migrations_and_models_give_the_same_catalog(settings: Settings, databas
     assert expected_catalog() == migrated
 
 
+def test_every_table_and_column_has_a_comment() -> None:
+    """The docstrings of the models and the help texts of their fields, for everyone who looks with psql."""
+    catalog = expected_catalog()
+    described = {key.partition(" ")[2] for key in catalog if key.startswith("comment ")}
+
+    assert {key.partition(" ")[2] for key in catalog if key.startswith(("table ", "column "))} == described
+    assert "The document." == catalog["comment work_items.content"]
+
+
 def test_the_catalog_file_is_as_its_command_writes_it(tmp_path: Path) -> None:
     """`python -m myloware_store.ops.catalog` would change nothing, not even the order."""
     catalog._write(tmp_path / "catalog.json")

@@ -79,7 +79,7 @@ def read_contents(database: StoreDatabase, show: Callable[..., None]) -> Content
         ).fetchone()
         if recorded:
             migrations = tuple(
-                name for name, _ in database.execute_sql(history_query(database.settings), ()).fetchall()
+                name for name, *_ in database.execute_sql(history_query(database.settings), ()).fetchall()
             )
         # pg_dump leaves invalid indexes out.
         found = read_catalog(database)

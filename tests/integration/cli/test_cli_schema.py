@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from myloware_store import MemDoc
+from myloware_store.embedded import find_binaries
+from myloware_store.models import MODELS
+from myloware_store.ops.catalog import expected_catalog, split_key
 from myloware_store.ops.history import HISTORY_TABLE, available_migrations, migrations_path
 
 if TYPE_CHECKING:
@@ -47,6 +53,77 @@ def test_migrating_is_reported_as_text(shell: Shell, empty_url: str) -> None:
     shell.ask(empty_url, f"DROP TABLE {HISTORY_TABLE}")
 
     assert "They cannot be applied yet: " in shell.run("migrate", "--plan", *here).stdout
+
+
+def test_a_plan_is_sql_to_review(shell: Shell, empty_url: str) -> None:
+    """Statement by statement, as text that psql runs, and as JSON."""
+    text = shell.run("migrate", "--plan", "--url", empty_url).stdout
+    script = text[text.index("-- 001_initial") :]
+    psql = [str(find_binaries() / "psql"), "-X", "-q", "-1", "-v", "ON_ERROR_STOP=1", "-d", empty_url]
+    done = subprocess.run(psql, input=script, capture_output=True, text=True, check=False)
+    assert (0, 15) == (done.returncode, shell.ask(empty_url, TABLES)), done.stderr
+
+    (planned,) = shell.report("migrate", "--plan", "--url", empty_url, code=1)["planned"]
+    assert ("001_initial", None) == (planned["name"], planned["note"])
+    assert "CREATE TYPE priority AS ENUM ('LOW', 'MEDIUM', 'HIGH', 'URGENT')" in planned["statements"]
+
+
+def test_migrate_goes_as_far_as_told_and_rollback_back(shell: Shell, empty_url: str) -> None:
+    """An unknown name is wrong usage; a rollback asks, and is refused in production."""
+    here: dict[str, Any] = {"DATABASE_URL": empty_url}
+    wrong = shell.run("migrate", "--to", "001_inital", **here)
+    assert (2, True) == (wrong.returncode, "there is no migration 001_inital" in wrong.stderr)
+    assert ["001_initial"] == shell.report("migrate", "--to", "001_initial", **here)["applied"]
+
+    assert 1 == shell.run("rollback", answer="n\n", **here).returncode
+    assert "MYLOWARE_ENV is production" in shell.run("rollback", "--yes", MYLOWARE_ENV="production", **here).stderr
+    assert 15 < shell.ask(empty_url, TABLES)
+    assert "undone 001_initial\n" in shell.run("rollback", answer="y\n", **here).stdout
+    assert ["001_initial"] == shell.report("migrate", **here)["applied"]
+    assert ["001_initial"] == shell.report("rollback", "--yes", **here)["undone"]
+    assert "cannot undo 1 migrations: 0 are applied" in shell.run("rollback", "--yes", **here).stderr
+
+
+def test_the_data_dictionary_is_up_to_date(shell: Shell) -> None:
+    """If this fails: `myloware-store docs docs/data-dictionary.md` writes it again from the models."""
+    committed = (Path(__file__).parents[3] / "docs" / "data-dictionary.md").read_text(encoding="utf-8")
+
+    assert committed == shell.run("docs").stdout
+    assert {"file": "here.md"} == shell.report("docs", "here.md")
+    assert committed == (shell.folder / "here.md").read_text(encoding="utf-8")
+
+
+def test_the_data_dictionary_has_every_object(shell: Shell) -> None:
+    """Tables, columns, constraints, indexes, triggers, types; and diagrams with every table."""
+    written = shell.report("docs")["markdown"]
+    for key, definition in expected_catalog().items():
+        kind, _, name = split_key(key)
+        shown = {"column": f"| `{name}` | `", "table": f"### {name}\n", "comment": definition}.get(kind, f"`{name}`")
+        if kind == "index":
+            shown = definition.replace("|", "\\|")
+        assert kind == "function" or shown in written, key
+    diagrams = "".join(re.findall("```mermaid\n(.*?)```", written, re.DOTALL))
+    assert [f"    {model._meta.table_name} {{" in diagrams for model in MODELS] == [True] * len(MODELS)
+
+
+def test_lint_examines_what_is_pending_or_named(shell: Shell, myloware_dsn: str) -> None:
+    """Nothing is pending here; with names and --all no database is asked."""
+    assert "No hazard found." in shell.run("lint", "--url", myloware_dsn).stdout
+    folder = shell.folder / "migrations"
+    folder.mkdir()
+    (folder / "001_initial.py").write_text("def migrate(migrator, database, *, fake=False): pass\nrollback = migrate\n")
+    (folder / "002_hurts.py").write_text(
+        "def migrate(migrator, database, *, fake=False):\n    migrator.sql('CREATE INDEX i ON runs (error)')\n"
+    )
+    pending = shell.report("lint", "--directory", "migrations", "--url", myloware_dsn, code=1)["hazards"]
+    named = shell.report("lint", "002_hurts", "--directory", "migrations", code=1)["hazards"]
+    everything = shell.run("lint", "--all", "--directory", "migrations")
+
+    assert ["require-concurrent-index-creation", "missing-rollback"] == [hazard["rule"] for hazard in pending]
+    assert (pending, 1) == (named, everything.returncode)
+    assert "002_hurts: missing-rollback" in everything.stdout
+    assert "2 hazards" in everything.stdout
+    assert 2 == shell.run("lint", "009_no").returncode
 
 
 def test_tables_without_a_history_are_told(shell: Shell, myloware_dsn: str) -> None:
