@@ -388,6 +388,10 @@ def test_a_schema_of_its_own_and_prismas_parameters_are_no_obstacle(
     assert ("my own", ()) == (report.manifest.contents.schema, report.differences)
     assert report.validation is not None
     assert report.validation.valid
+    # The path can also be a setting of the database, which a backup does not have.
+    ask(postgres.url("postgres"), f"""ALTER DATABASE "{settings.dbname}" SET search_path = 'my own', public""")
+    backup(settings_of(url), tmp_path / "c")
+    assert () == restore(settings_of(new_url("copy")), tmp_path / "c").differences
 
 
 def test_no_command_line_has_the_password() -> None:
