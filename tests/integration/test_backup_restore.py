@@ -389,7 +389,9 @@ def test_a_schema_of_its_own_and_prismas_parameters_are_no_obstacle(
     assert report.validation is not None
     assert report.validation.valid
     # The path can also be a setting of the database, which a backup does not have.
-    ask(postgres.url("postgres"), f"""ALTER DATABASE "{settings.dbname}" SET search_path = 'my own', public""")
+    ask(postgres.url("postgres"), f"""ALTER DATABASE "{settings.dbname}" SET search_path = 'my own', public, other""")
+    other = "CREATE SCHEMA other CREATE TABLE parent (id int PRIMARY KEY)"
+    ask(url, f"""{other}; CREATE TABLE "my own".child (id int REFERENCES other.parent)""")
     backup(settings_of(url), tmp_path / "c")
     assert () == restore(settings_of(new_url("copy")), tmp_path / "c").differences
 
