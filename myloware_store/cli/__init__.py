@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from myloware_store.cli.backup import backup, restore, verify_backup
+from myloware_store.cli.doctor import doctor
 from myloware_store.cli.index import index
 from myloware_store.cli.migrations import COMMANDS
 from myloware_store.cli.options import Given, example, name_option, pass_given, where_options, yes_option
@@ -261,6 +262,7 @@ def reset(given: Given, *, sample_data: bool, yes: bool, database: str | None) -
     return DONE
 
 
+cli.add_command(doctor)
 cli.add_command(index)
 cli.add_command(backup)
 cli.add_command(verify_backup)

@@ -1,4 +1,4 @@
-"""SQL statements by name, from the file `queries.sql` beside the code that runs them."""
+"""SQL statements by name, from a `.sql` file beside the code that runs them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from pathlib import Path
 __all__ = ["queries_beside"]
 
 
-def queries_beside(file: str) -> Callable[[str], str]:
-    """Return a function that returns the statement below the line `-- name: NAME` of `queries.sql`.
+def queries_beside(file: str, name: str = "queries.sql") -> Callable[[str], str]:
+    """Return a function that returns the statement below the line `-- name: NAME` of a file.
 
     The file is read on the first call.
 
     Args:
         file: The path of a module in the same folder, `__file__`.
+        name: The name of the file of statements.
     """
-    return partial(_statement, Path(file).with_name("queries.sql"))
+    return partial(_statement, Path(file).with_name(name))
 
 
 def _statement(path: Path, name: str) -> str:

@@ -18,6 +18,7 @@ from myloware_store.core.errors import ConnectionFailed, VectorIndexError
 from myloware_store.db.database import StoreDatabase
 from myloware_store.db.listening import Listener
 from myloware_store.memory.index.session import open_session
+from myloware_store.ops.doctor import examine
 from myloware_store.ops.migrate import migrate, rollback
 
 if TYPE_CHECKING:
@@ -172,6 +173,13 @@ def test_nothing_is_prepared_through_a_pooler(pooled: StoreDatabase) -> None:
     for _ in range(7):
         assert [(1,)] == pooled.execute_prepared("SELECT %(number)s::int", {"number": 1}).fetchall()
     assert [(0,)] == pooled.execute_sql("SELECT count(*) FROM pg_prepared_statements").fetchall()
+
+
+def test_a_database_is_examined_through_a_pooler(pooled: StoreDatabase, empty_database: str) -> None:
+    """Every check is made, and its time-outs do not stay with a session that is another's by then."""
+    migrate(Settings.load(empty_database, environ={}, dotenv=None))
+    assert () == examine(pooled).unseen
+    assert [("0",)] == pooled.execute_sql("SHOW lock_timeout").fetchall()
 
 
 def test_a_pooler_of_sessions_is_as_good_as_none(pooler: Pooler, settings: Settings) -> None:

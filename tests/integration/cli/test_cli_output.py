@@ -42,6 +42,7 @@ COMMANDS = [
         "seed",
         "reset",
     ),
+    "doctor",
     "index",
     "backup",
     "verify-backup",
