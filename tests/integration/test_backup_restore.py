@@ -396,6 +396,20 @@ def test_a_schema_of_its_own_and_prismas_parameters_are_no_obstacle(
     assert () == restore(settings_of(new_url("copy")), tmp_path / "c").differences
 
 
+@on_one_server
+def test_a_pooler_is_refused(source: str, made: Path, tmp_path: Path) -> None:
+    """A snapshot, and a transaction of several statements, need one session."""
+    pooled = attrs.evolve(settings_of(source), pgbouncer=True)
+    for call in (
+        lambda: backup(pooled, tmp_path / "b"),
+        lambda: restore(pooled, made),
+        lambda: verify_backup(made, target=pooled),
+    ):
+        with pytest.raises(BackupError, match="PgBouncer"):
+            call()
+    assert [] == list(tmp_path.iterdir())
+
+
 def test_no_command_line_has_the_password() -> None:
     """It goes to pg_dump in its environment."""
     settings = settings_of("postgresql://kim:s3cr3t@db.example.com/store?schema=x&sslmode=require")
