@@ -96,8 +96,8 @@ def _look(settings: Settings, left: float, *, migrated: bool) -> tuple[Settings,
                     database.execute_sql("SELECT 1", reads=True)
                     return target.settings, None
                 found = status(database)
-                found.require_known()
-                if found.pending:
+                newer = set(found.unknown).difference(found.compatible)
+                if found.pending and not newer:
                     lacks = f"lacks {', '.join(found.pending)}" if found.applied else "is not migrated"
                     return target.settings, f"the database {settings.target} {lacks}"
                 require_current(database)

@@ -388,6 +388,26 @@ def test_a_schema_of_its_own_and_prismas_parameters_are_no_obstacle(
     assert ("my own", ()) == (report.manifest.contents.schema, report.differences)
     assert report.validation is not None
     assert report.validation.valid
+    # The path can also be a setting of the database, which a backup does not have.
+    ask(postgres.url("postgres"), f"""ALTER DATABASE "{settings.dbname}" SET search_path = 'my own', public, other""")
+    other = "CREATE SCHEMA other CREATE TABLE parent (id int PRIMARY KEY)"
+    ask(url, f"""{other}; CREATE TABLE "my own".child (id int REFERENCES other.parent)""")
+    backup(settings_of(url), tmp_path / "c")
+    assert () == restore(settings_of(new_url("copy")), tmp_path / "c").differences
+
+
+@on_one_server
+def test_a_pooler_is_refused(source: str, made: Path, tmp_path: Path) -> None:
+    """A snapshot, and a transaction of several statements, need one session."""
+    pooled = attrs.evolve(settings_of(source), pgbouncer=True)
+    for call in (
+        lambda: backup(pooled, tmp_path / "b"),
+        lambda: restore(pooled, made),
+        lambda: verify_backup(made, target=pooled),
+    ):
+        with pytest.raises(BackupError, match="PgBouncer"):
+            call()
+    assert [] == list(tmp_path.iterdir())
 
 
 def test_no_command_line_has_the_password() -> None:

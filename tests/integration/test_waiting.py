@@ -87,6 +87,9 @@ def test_a_server_that_comes_up_later_is_waited_for(guarded: Settings) -> None:
         plain = {"sslmode": "disable", "gssencmode": "disable"}
         settings = attrs.evolve(guarded, host="127.0.0.1", port=port.getsockname()[1], params=plain)
         wait_until_ready(settings, migrated=False, progress=fixing(no_server_listens=listen))
+        encrypted = attrs.evolve(settings, params={**plain, "sslmode": "require"})
+        with pytest.raises(ConnectionFailed, match="SSL"):
+            wait_until_ready(encrypted, progress=fixing())
     unknown = attrs.evolve(settings, host="no-such-host.invalid")
     with pytest.raises(WaitTimeout, match=r"not ready within 0 s: .* no such host is known"):
         wait_until_ready(unknown, timeout=0)

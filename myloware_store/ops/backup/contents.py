@@ -73,6 +73,8 @@ def read_contents(database: StoreDatabase, show: Callable[..., None]) -> Content
     catalog: dict[str, str] = {}
     if home is not None:
         (schema,) = database.execute_sql("SELECT nspname FROM pg_namespace WHERE oid = %s", (home.oid,)).fetchone()
+        # Definitions depend on the path, which settings of the role and the database can change.
+        database.execute_sql("SELECT set_config('search_path', %s, true)", (f"{home.schema}, public",))
         # A statement that fails would end the transaction.
         (recorded,) = database.execute_sql(
             "SELECT to_regclass(%s) IS NOT NULL", (history_table(database.settings),)

@@ -45,6 +45,16 @@ LIMIT 4
 -- name: snapshot
 SELECT pg_export_snapshot(), current_database(), current_setting('server_version')
 
+-- name: create_uuid_ossp
+-- Many servers don't offer it, or offer it but cannot load it. The store does not need it.
+DO $$
+BEGIN
+    CREATE EXTENSION IF NOT EXISTS "uuid-ossp" WITH SCHEMA public;
+EXCEPTION WHEN OTHERS THEN
+    RAISE NOTICE USING MESSAGE = 'uuid-ossp is left out: ' || SQLERRM;
+END
+$$
+
 -- name: versions
 SELECT extname, extversion FROM pg_extension ORDER BY 1
 
@@ -53,7 +63,11 @@ SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
 WHERE datname IN (%(name)s, %(fresh)s) AND pid <> pg_backend_pid()
 
 -- name: same_locale
-SELECT count(DISTINCT (encoding, datcollate, datctype, datlocprovider)) = 1 FROM pg_database
+-- The names of the columns of ICU and built-in locales differ between versions.
+SELECT count(
+    DISTINCT (encoding, datcollate, datctype, datlocprovider, to_jsonb(d) -> 'daticulocale', to_jsonb(d) -> 'datlocale')
+) = 1
+FROM pg_database AS d
 WHERE datname IN (%(name)s, %(fresh)s)
 
 -- name: database_owner

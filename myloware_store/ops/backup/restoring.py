@@ -37,8 +37,8 @@ __all__ = ["RestoreReport", "VerificationReport", "restore", "verify_backup"]
 _sql = queries_beside(__file__)
 _TRIES = 5
 _BLOCK = 65536
-# The comment on an extension is its own, and only its owner can write it. Nothing depends on uuid-ossp.
-_OMITTED = re.compile(r"\d+; \d+ \d+ (COMMENT - EXTENSION |EXTENSION - uuid-ossp)")
+# The comment on an extension is its own, and only its owner can write it. uuid-ossp is created if possible.
+_OMITTED = re.compile(r"\d+; \d+ \d+ (COMMENT - EXTENSION |EXTENSION - uuid-ossp )")
 _HINTS = {
     "42501": "; restore as a superuser, or let an administrator create the extension in an empty database, and add"
     " --no-owner",
@@ -272,6 +272,8 @@ def _fill(
         options = ["--file=-", f"--use-list={chosen.name}", *(() if owners else ("--no-owner", "--no-privileges"))]
         progress("Creating tables")
         database.execute_sql(LIFT_DEADLINES, (True,))
+        if "uuid-ossp" in manifest.extensions:
+            database.execute_sql(_sql("create_uuid_ossp"))
         with _output(program, path, "--section=pre-data", *options) as output:
             _run(database, output.read())
         with _output(program, path, "--section=data", *options) as output:
