@@ -271,8 +271,8 @@ def drift(settings: Settings, differences: Sequence[Difference], *, as_json: boo
     for one in differences:
         screen.line(f"\n{one.kind} {one.full_name}", style="bold")
         before, after = _in_lines(one.expected), _in_lines(one.actual)
-        for line in list(difflib.unified_diff(before, after, n=1, lineterm=""))[2:]:
-            screen.verbatim(line, styles.get(line[0], ""))
+        for line in list(difflib.unified_diff(before, after, n=1, lineterm=""))[3:]:
+            screen.verbatim("..." if line.startswith("@@") else line, styles.get(line[0], ""))
 
 
 def _in_lines(definition: str | None) -> list[str]:

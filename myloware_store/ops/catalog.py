@@ -218,7 +218,7 @@ def _normal(definition: str, schema: str, vector: str) -> str:
 def _write(target: Path) -> None:
     """Write the catalog that the models describe, as read from a temporary server."""
     from myloware_store.ops.ddl import create_all
-    from myloware_store.ops.makemigration.scratch import scratch_database
+    from myloware_store.ops.scratch import scratch_database
     from myloware_store.ops.target import opened
 
     with scratch_database() as settings, opened(settings) as database:

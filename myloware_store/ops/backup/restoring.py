@@ -21,6 +21,7 @@ from myloware_store.ops.backup.file import os_errors_named, read_manifest, take_
 from myloware_store.ops.backup.making import require_direct
 from myloware_store.ops.backup.programs import find_program
 from myloware_store.ops.history import available_migrations, migrations_path, target_settings
+from myloware_store.ops.scratch import scratch_database
 from myloware_store.ops.target import opened, reach
 from myloware_store.ops.validate import ValidationReport, validate
 
@@ -169,30 +170,12 @@ def verify_backup(
     manifest = read_manifest(path, progress)
     if target is None:
         return VerificationReport(path, manifest, restored=False, differences=())
-    with _scratch_server(target_settings(target)) as settings:
-        with opened(settings) as database, database.unit():
+    settings = target_settings(target)
+    with scratch_database(None if settings.embedded else settings) as scratch:
+        with opened(scratch) as database, database.unit():
             program = _require_fit(database, manifest)
-        fresh = f"myloware_verify_{secrets.token_hex(6)}"
-        _create(settings, fresh)
-        try:
-            copy = attrs.evolve(settings, dbname=fresh)
-            differences = _load(copy, path, manifest, program, progress, owners=False)
-        finally:
-            _drop(settings, fresh)
+        differences = _load(scratch, path, manifest, program, progress, owners=False)
     return VerificationReport(path, manifest, restored=True, differences=differences)
-
-
-@contextmanager
-def _scratch_server(settings: Settings) -> Iterator[Settings]:
-    from myloware_store.embedded import EmbeddedServer
-
-    if not settings.embedded:
-        yield settings
-        return
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o711)  # as root, the server runs under another account
-        with EmbeddedServer(Path(folder, "server"), testing=True) as server:
-            yield settings.with_server(**server.address("postgres"))
 
 
 def _examine(settings: Settings, manifest: Manifest) -> tuple[str, Program, list[str] | None]:
