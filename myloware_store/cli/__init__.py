@@ -11,7 +11,17 @@ from myloware_store.cli.backup import backup, restore, verify_backup
 from myloware_store.cli.doctor import doctor
 from myloware_store.cli.index import index
 from myloware_store.cli.makemigration import makemigration
-from myloware_store.cli.migrations import COMMANDS
+from myloware_store.cli.migrations import (
+    baseline,
+    docs,
+    drift,
+    lint,
+    migrate,
+    migrations_path,
+    rollback,
+    status,
+    validate,
+)
 from myloware_store.cli.options import Given, example, name_option, pass_given, where_options, yes_option
 from myloware_store.cli.wait import wait
 
@@ -24,31 +34,7 @@ DONE, FINDING = 0, 1
 _MOST_NAMES = 5
 
 
-class _Group(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """Return the commands in the order of this file, which is the order of their use."""
-        return list(self.commands)
-
-
-@click.group(
-    cls=_Group,
-    epilog=example("myloware-store up", "myloware-store --url postgresql://myloware@db.example.com/myloware status"),
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
-@click.version_option(package_name="myloware-store", message="%(prog)s %(version)s")
-@where_options
-def cli() -> None:
-    """The MyloWare data store: work orders, agent memory, approvals and audit in PostgreSQL.
-
-    The database is the one that --url or --env-file names, else DATABASE_URL, else DATABASE_HOST and so on, else
-    .env, else an embedded server in .myloware/ of this folder.
-
-    Exit codes: 0 done, 1 a finding (something pending, invalid or failed) or a declined prompt, 2 wrong
-    usage or no connection.
-    """
-
-
-@cli.command(epilog=example("myloware-store up", "myloware-store up --json"))
+@click.command(epilog=example("myloware-store up", "myloware-store up --json"))
 @where_options
 @click.option("--migrate", is_flag=True, help="Also migrate a configured database.")
 @click.option(
@@ -81,7 +67,7 @@ def up(given: Given, *, migrate: bool, seed: bool | None, yes: bool, database: s
     return DONE if report.validation.valid else FINDING
 
 
-@cli.command(epilog=example("myloware-store down", "myloware-store down --url embedded:/srv/store"))
+@click.command(epilog=example("myloware-store down", "myloware-store down --url embedded:/srv/store"))
 @where_options
 @click.option("--force", is_flag=True, help="Stop it even if programs are using it.")
 @pass_given
@@ -104,7 +90,9 @@ def down(given: Given, *, force: bool) -> int:
     return DONE
 
 
-@cli.command(epilog=example("myloware-store demo", 'myloware-store demo --query "which invoices are overdue?" papers/'))
+@click.command(
+    epilog=example("myloware-store demo", 'myloware-store demo --query "which invoices are overdue?" papers/')
+)
 @where_options
 @click.argument("paths", nargs=-1, type=click.Path(exists=True), metavar="[PATH]...")
 @click.option("--query", metavar="TEXT", help="The question for memory at the end.")
@@ -146,7 +134,7 @@ def demo(given: Given, *, paths: tuple[str, ...], query: str | None, configured:
     return DONE if report.status == WorkOrderStatus.COMPLETED else FINDING
 
 
-@cli.command(
+@click.command(
     epilog=example(
         "myloware-store ping", "myloware-store ping --url postgresql://myloware@db.example.com/myloware --json"
     )
@@ -165,11 +153,7 @@ def ping(given: Given) -> int:
     return DONE
 
 
-for _command in COMMANDS:
-    cli.add_command(_command)
-
-
-@cli.command(epilog=example("myloware-store recount"))
+@click.command(epilog=example("myloware-store recount"))
 @where_options
 @pass_given
 def recount(given: Given) -> int:
@@ -189,7 +173,7 @@ def recount(given: Given) -> int:
     return DONE
 
 
-@cli.command(epilog=example("myloware-store prune"))
+@click.command(epilog=example("myloware-store prune"))
 @where_options
 @pass_given
 def prune(given: Given) -> int:
@@ -213,7 +197,7 @@ def prune(given: Given) -> int:
     return DONE
 
 
-@cli.command(epilog=example("myloware-store seed", "myloware-store seed --yes --database myloware_staging"))
+@click.command(epilog=example("myloware-store seed", "myloware-store seed --yes --database myloware_staging"))
 @where_options
 @yes_option
 @name_option
@@ -236,7 +220,7 @@ def seed(given: Given, *, yes: bool, database: str | None) -> int:
     return DONE
 
 
-@cli.command(epilog=example("myloware-store reset", "myloware-store reset --yes --seed"))
+@click.command(epilog=example("myloware-store reset", "myloware-store reset --yes --seed"))
 @where_options
 @click.option("--seed", "sample_data", is_flag=True, help="Add sample data afterwards.")
 @yes_option
@@ -263,13 +247,39 @@ def reset(given: Given, *, sample_data: bool, yes: bool, database: str | None) -
     return DONE
 
 
-cli.add_command(doctor)
-cli.add_command(index)
-cli.add_command(backup)
-cli.add_command(verify_backup)
-cli.add_command(restore)
-cli.add_command(wait)
-cli.add_command(makemigration)
+class _Group(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Return the commands in the order of this file, which is the order of their use."""
+        return list(self.commands)
+
+
+@click.group(
+    cls=_Group,
+    epilog=example("myloware-store up", "myloware-store --url postgresql://myloware@db.example.com/myloware status"),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="myloware-store", message="%(prog)s %(version)s")
+@where_options
+def cli() -> None:
+    """The MyloWare data store: work orders, agent memory, approvals and audit in PostgreSQL.
+
+    The database is the one that --url or --env-file names, else DATABASE_URL, else DATABASE_HOST and so on, else
+    .env, else an embedded server in .myloware/ of this folder.
+
+    Exit codes: 0 done, 1 a finding (something pending, invalid or failed) or a declined prompt, 2 wrong
+    usage or no connection.
+    """
+
+
+# In the order of their use.
+for _command in (
+    *(up, down, demo, ping, wait),
+    *(makemigration, lint, migrate, rollback, baseline, migrations_path),
+    *(status, drift, validate, doctor, docs),
+    *(backup, verify_backup, restore),
+    *(index, recount, prune, seed, reset),
+):
+    cli.add_command(_command)
 
 
 def _embedded(settings: Settings) -> Store:

@@ -16,7 +16,17 @@ from myloware_store.cli.options import (
     yes_option,
 )
 
-__all__ = ["COMMANDS"]
+__all__ = [
+    "baseline",
+    "docs",
+    "drift",
+    "lint",
+    "migrate",
+    "migrations_path",
+    "rollback",
+    "status",
+    "validate",
+]
 
 DONE, FINDING = 0, 1
 
@@ -212,7 +222,3 @@ def docs(given: Given, *, file: str | None) -> int:
 
     reports.docs(data_dictionary(), file, as_json=given.json)
     return DONE
-
-
-COMMANDS = (migrate, rollback, baseline, lint, migrations_path, status, drift, validate, docs)
-"""In the order of their use."""

@@ -225,6 +225,8 @@ def test_the_stores_own_migrations_are_written(
     monkeypatch.setattr("myloware_store.ops.makemigration.create_all", changed)
     draft = makemigration("due_dates", directory=place, server=server)
     assert ["002_due_dates_labels", "003_due_dates", "004_due_dates_indexes"] == names(draft)
+    # Only the first one adds, and nothing else.
+    assert [True, False, False] == ["\nBACKWARD_COMPATIBLE = True\n" in path.read_text() for path in draft.files]
     assert Draft((), (), {}) == makemigration("again", directory=place, server=server)
     assert [] == [(hazard.rule, hazard.statement) for hazard in lint(names(draft), directory=place)]
 

@@ -25,32 +25,11 @@ if TYPE_CHECKING:
     from tests.integration.cli.conftest import Shell
 
 COMMANDS = [
-    *(
-        "up",
-        "down",
-        "demo",
-        "ping",
-        "migrate",
-        "rollback",
-        "baseline",
-        "lint",
-        "migrations-path",
-        "status",
-        "drift",
-        "validate",
-        "docs",
-        "recount",
-        "prune",
-        "seed",
-        "reset",
-    ),
-    "doctor",
-    "index",
-    "backup",
-    "verify-backup",
-    "restore",
-    "wait",
-    "makemigration",
+    *("up", "down", "demo", "ping", "wait"),
+    *("makemigration", "lint", "migrate", "rollback", "baseline", "migrations-path"),
+    *("status", "drift", "validate", "doctor", "docs"),
+    *("backup", "verify-backup", "restore"),
+    *("index", "recount", "prune", "seed", "reset"),
 ]
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
 SECRET = "s3cr3t%21"
