@@ -79,6 +79,7 @@ def test_a_database_that_is_behind_is_compared_with_what_it_has(
     assert [] == found
 
 
+@on_one_server
 def test_drift_refuses_what_it_cannot_compare(settings: Settings, database: StoreDatabase) -> None:
     """An unknown name, and a newer database."""
     migrate(settings)
@@ -91,6 +92,7 @@ def test_drift_refuses_what_it_cannot_compare(settings: Settings, database: Stor
         drift(database)
 
 
+@on_one_server
 def test_a_database_without_its_history_is_taken_over(settings: Settings, database: StoreDatabase) -> None:
     """As if it had been migrated, digests included."""
     migrate(settings)
@@ -120,6 +122,7 @@ def test_a_schema_that_differs_is_not_recorded(settings: Settings, database: Sto
     assert ("001_initial",) == baseline(settings)
 
 
+@on_one_server
 def test_an_empty_database_and_one_with_a_history_are_refused(settings: Settings, database: StoreDatabase) -> None:
     """The first has to be migrated, and so has the second."""
     with pytest.raises(MigrationError, match=r"is not what 001_initial leads to: .*, \.\.\.;"):

@@ -71,18 +71,21 @@ def test_migrate_applies_what_is_pending_and_then_nothing(settings: Settings, da
     require_current(database)
 
 
+@on_one_server
 def test_a_plan_changes_nothing(settings: Settings, database: StoreDatabase) -> None:
     """`plan` lists pending migrations and leaves an empty database empty."""
     assert ("001_initial",) == migrate(settings, plan=True).pending
     assert [] == database.get_tables()
 
 
+@on_one_server
 def test_a_database_that_is_not_migrated_is_refused(database: StoreDatabase) -> None:
     """When the store opens a database without our tables, the error names the command to run."""
     with pytest.raises(SchemaMismatch, match=r"is not migrated: run `myloware-store migrate`"):
         require_current(database)
 
 
+@on_one_server
 def test_a_database_that_lacks_a_migration_is_refused(
     settings: Settings, database: StoreDatabase, folder: Folder
 ) -> None:
@@ -93,6 +96,7 @@ def test_a_database_that_lacks_a_migration_is_refused(
         require_current(database, directory=folder(_002_adds="pass"))
 
 
+@on_one_server
 @pytest.mark.parametrize("act", [require_current, migrate, rollback])
 def test_a_database_newer_than_the_code_is_refused(
     settings: Settings, database: StoreDatabase, act: Callable[[StoreDatabase], object]
@@ -106,6 +110,7 @@ def test_a_database_newer_than_the_code_is_refused(
     assert ["001_initial", "002_newer"] == history(database)
 
 
+@on_one_server
 def test_a_newer_database_that_is_compatible_is_opened(
     settings: Settings, database: StoreDatabase, folder: Folder
 ) -> None:
@@ -125,6 +130,7 @@ def test_a_newer_database_that_is_compatible_is_opened(
         Store.open(settings=settings)
 
 
+@on_one_server
 def test_a_migration_edited_after_it_was_applied_is_refused(settings: Settings, folder: Folder) -> None:
     """Further migrations do not run after one that was edited."""
     place: Path = folder()
@@ -137,6 +143,7 @@ def test_a_migration_edited_after_it_was_applied_is_refused(settings: Settings, 
         migrate(settings, directory=place)
 
 
+@on_one_server
 def test_line_endings_are_no_edit(settings: Settings, folder: Folder) -> None:
     """A checkout with other line endings holds the same migrations."""
     place: Path = folder()
@@ -147,6 +154,7 @@ def test_line_endings_are_no_edit(settings: Settings, folder: Folder) -> None:
     assert status(settings, directory=place).current
 
 
+@on_one_server
 def test_a_failing_migration_leaves_nothing_of_itself(
     settings: Settings, database: StoreDatabase, folder: Folder
 ) -> None:
@@ -165,12 +173,14 @@ def test_a_failing_migration_leaves_nothing_of_itself(
     assert database.table_exists("added")
 
 
+@on_one_server
 def test_a_migration_that_is_no_python_is_told_in_one_error(settings: Settings, folder: Folder) -> None:
     """A mistake in the file itself is a MigrationError too."""
     with pytest.raises(MigrationError, match="002_typo failed: NameError"):
         migrate(settings, directory=folder(_002_typo="migratr.sql('SELECT 1')"))
 
 
+@on_one_server
 def test_an_index_is_built_without_blocking_writers(
     settings: Settings, database: StoreDatabase, folder: Folder
 ) -> None:
@@ -188,6 +198,7 @@ def test_an_index_is_built_without_blocking_writers(
     assert "by_agent" in {index.name for index in database.get_indexes("attempts")}
 
 
+@on_one_server
 def test_migrate_stops_at_the_one_that_is_named(settings: Settings, database: StoreDatabase, folder: Folder) -> None:
     """`to` is the last one that is applied; later ones stay pending."""
     place = folder(_002_adds="migrator.sql('SELECT 1')", _003_more="migrator.sql('SELECT 1')")
@@ -198,12 +209,14 @@ def test_migrate_stops_at_the_one_that_is_named(settings: Settings, database: St
     assert ("003_more",) == migrate(settings, directory=place, plan=True, to="003_more").pending
 
 
+@on_one_server
 def test_a_name_that_no_migration_has_is_refused(settings: Settings) -> None:
     """A mistyped name is an error that lists the names, before anything is asked of a server."""
     with pytest.raises(InvalidInput, match=r"there is no migration 001_inital in .*; there are: 001_initial"):
         migrate(attrs.evolve(settings, port=1), to="001_inital")
 
 
+@on_one_server
 def test_migrate_to_an_earlier_one_undoes_nothing(settings: Settings, database: StoreDatabase, folder: Folder) -> None:
     """Going back is a rollback, and is said so."""
     place = folder(_002_adds="migrator.sql('SELECT 1')")
@@ -214,6 +227,7 @@ def test_migrate_to_an_earlier_one_undoes_nothing(settings: Settings, database: 
     assert ["001_initial", "002_adds"] == history(database)
 
 
+@on_one_server
 def test_a_new_migration_that_sorts_before_an_applied_one_is_refused(
     settings: Settings, database: StoreDatabase, folder: Folder
 ) -> None:
@@ -229,6 +243,7 @@ def test_a_new_migration_that_sorts_before_an_applied_one_is_refused(
     assert ["001_initial", "003_adds"] == history(database)
 
 
+@on_one_server
 def test_a_rollback_of_several_is_refused_before_any_is_undone(
     settings: Settings, database: StoreDatabase, folder: Folder
 ) -> None:
@@ -243,6 +258,7 @@ def test_a_rollback_of_several_is_refused_before_any_is_undone(
     assert ["001_initial", "002_adds", "003_more"] == history(database)
 
 
+@on_one_server
 def test_a_migration_that_does_not_get_a_lock_is_tried_again(
     settings: Settings, database: StoreDatabase, folder: Folder
 ) -> None:
@@ -265,6 +281,7 @@ def test_a_migration_that_does_not_get_a_lock_is_tried_again(
     assert database.execute_sql("SELECT extra FROM runs").fetchall() == []
 
 
+@on_one_server
 def test_who_gives_up_on_a_lock_names_the_oldest_transaction(
     settings: Settings, database: StoreDatabase, folder: Folder
 ) -> None:
@@ -278,6 +295,7 @@ def test_who_gives_up_on_a_lock_names_the_oldest_transaction(
             migrate(settings, directory=folder(_002_alters="migrator.sql('DROP TABLE runs')"), limits=QUICK)
 
 
+@on_one_server
 def test_a_plan_has_the_sql(settings: Settings, database: StoreDatabase, folder: Folder) -> None:
     """Statements with their parameters, Peewee's operations, and a note where rows decide; nothing is run."""
     place = folder(
@@ -321,6 +339,7 @@ def test_a_standby_is_not_migrated(reachable_tmp: Path) -> None:
         assert migrate(settings, plan=True).obstacle == "the server is a read-only standby: migrate its primary"
 
 
+@on_one_server
 def test_rollback_undoes_the_last_ones_in_turn(settings: Settings, database: StoreDatabase, folder: Folder) -> None:
     """As many as asked for are undone, the last one first."""
     place: Path = folder(_002_adds="migrator.sql('CREATE TABLE added (id int)')")
@@ -333,6 +352,7 @@ def test_rollback_undoes_the_last_ones_in_turn(settings: Settings, database: Sto
     assert not database.table_exists("added")
 
 
+@on_one_server
 def test_rollback_refuses_more_than_there_is(settings: Settings, database: StoreDatabase) -> None:
     """If fewer are applied, none is undone."""
     migrate(settings)
@@ -342,6 +362,7 @@ def test_rollback_refuses_more_than_there_is(settings: Settings, database: Store
     assert ["001_initial"] == history(database)
 
 
+@on_one_server
 @pytest.mark.parametrize("count", [0, -1, "1", True, 1.0, None])
 def test_rollback_refuses_a_count_that_is_none(settings: Settings, count: Any) -> None:
     """A count that makes no sense is refused before anything is asked of a server."""
@@ -358,6 +379,7 @@ def test_a_target_that_is_no_database_is_refused(act: Callable[..., object], tar
     assert "hunter2" not in str(caught.value)
 
 
+@on_one_server
 @pytest.mark.parametrize("act", [migrate, rollback, reset])
 def test_limits_of_another_type_are_refused(settings: Settings, act: Callable[..., object]) -> None:
     """Limits are Limits."""
@@ -365,6 +387,7 @@ def test_limits_of_another_type_are_refused(settings: Settings, act: Callable[..
         act(attrs.evolve(settings, port=1), limits=5)
 
 
+@on_one_server
 @pytest.mark.parametrize("act", [migrate, rollback, reset, status])
 def test_a_directory_is_a_path_or_its_text(settings: Settings, act: Callable[..., object], tmp_path: Path) -> None:
     """A folder may be given as text; other values are refused before any connection."""
@@ -378,6 +401,7 @@ def test_a_directory_is_a_path_or_its_text(settings: Settings, act: Callable[...
     migrate(settings, directory=str(migrations_path()))
 
 
+@on_one_server
 def test_a_migration_without_a_rollback_is_not_undone(
     settings: Settings, database: StoreDatabase, folder: Folder
 ) -> None:
@@ -390,6 +414,7 @@ def test_a_migration_without_a_rollback_is_not_undone(
     assert ["001_initial", "002_adds"] == history(database)
 
 
+@on_one_server
 def test_who_waits_for_another_migration_too_long_is_told_who_holds_it(settings: Settings) -> None:
     """At the deadline the error names the session that holds the lock."""
     holder = MigrationDatabase(settings, migrations_path(), limits=QUICK)
@@ -406,6 +431,7 @@ def test_who_waits_for_another_migration_too_long_is_told_who_holds_it(settings:
     assert ("001_initial",) == migrate(settings, limits=QUICK).applied
 
 
+@on_one_server
 def test_migrations_of_two_schemas_do_not_wait_for_each_other(settings: Settings) -> None:
     """The lock is the schema's."""
     holder = MigrationDatabase(settings, migrations_path(), limits=QUICK)
@@ -417,6 +443,7 @@ def test_migrations_of_two_schemas_do_not_wait_for_each_other(settings: Settings
         holder.close_all()
 
 
+@on_one_server
 def test_a_table_in_use_ends_the_migration_at_the_deadline(
     settings: Settings, database: StoreDatabase, folder: Folder
 ) -> None:
@@ -431,6 +458,7 @@ def test_a_table_in_use_ends_the_migration_at_the_deadline(
     assert ("002_alters",) == migrate(settings, directory=place, limits=QUICK).applied
 
 
+@on_one_server
 def test_a_statement_that_takes_too_long_is_ended(settings: Settings, folder: Folder) -> None:
     """The statement timeout holds in migrations."""
     place = folder(_002_sleeps="migrator.sql('SELECT pg_sleep(60)')")
@@ -478,6 +506,7 @@ def test_threads_that_migrate_one_database_apply_each_migration_once(settings: S
         assert [0, 0, 0, 1] == sorted(pool.map(run, range(4)))
 
 
+@on_one_server
 def test_applied_migrations_are_not_run_again(settings: Settings, folder: Folder) -> None:
     """peewee-migrate replays them with Peewee mocked in the whole process, which every thread would feel."""
     migrate(settings, directory=folder(_002_once="assert not fake, 'replayed'"))
@@ -512,6 +541,7 @@ def test_a_broken_installation_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         migrations_path()
 
 
+@on_one_server
 def test_a_history_of_another_form_is_not_taken_for_none(settings: Settings, database: StoreDatabase) -> None:
     """The error for a history table without a column says so; it never counts as an empty database."""
     migrate(settings)
@@ -521,6 +551,7 @@ def test_a_history_of_another_form_is_not_taken_for_none(settings: Settings, dat
         require_current(database)
 
 
+@on_one_server
 def test_through_pgbouncer_nothing_is_migrated(settings: Settings, database: StoreDatabase) -> None:
     """PgBouncer cannot hold the lock: the error says to connect directly."""
     with pytest.raises(MigrationError, match="direct connection"):
@@ -530,6 +561,7 @@ def test_through_pgbouncer_nothing_is_migrated(settings: Settings, database: Sto
     assert [] == database.get_tables()
 
 
+@on_one_server
 def test_a_server_that_is_not_there_is_told_without_the_password(settings: Settings) -> None:
     """The error is a ConnectionFailed, and keeps the secret."""
     with pytest.raises(ConnectionFailed) as caught:
@@ -621,6 +653,7 @@ def test_a_tenants_schema_is_not_taken_for_migrated_because_public_is(settings: 
     assert 2 == len(connect(settings).execute_sql("SELECT 1 FROM pg_tables WHERE tablename = 'work_items'").fetchall())
 
 
+@on_one_server
 def test_a_schema_that_came_before_ours_on_the_path_is_told(
     settings: Settings, database: StoreDatabase, folder: Folder
 ) -> None:
@@ -727,6 +760,7 @@ def test_obstacles_come_all_at_once(settings: Settings, role: str) -> None:
     assert [True, True] == ["the schema app" in lines[0], "extension vector" in lines[1]]
 
 
+@on_one_server
 def test_a_services_own_history_is_left_alone(settings: Settings, database: StoreDatabase) -> None:
     """A service's `migratehistory`, with a migration of the same name, neither hides ours nor changes."""
     database.execute_sql("CREATE TABLE migratehistory (id serial, name varchar(255), migrated_at timestamp)")
@@ -736,6 +770,7 @@ def test_a_services_own_history_is_left_alone(settings: Settings, database: Stor
     assert [("001_initial",)] == database.execute_sql("SELECT name FROM migratehistory").fetchall()
 
 
+@on_one_server
 def test_no_migration_can_be_recorded_twice(settings: Settings, database: StoreDatabase) -> None:
     """Even without the lock, the history refuses a second application."""
     migrate(settings)
@@ -758,6 +793,7 @@ def test_reset_empties_our_tables_and_leaves_those_of_others(settings: Settings,
     assert validate(database).valid
 
 
+@on_one_server
 def test_reset_drops_nothing_that_something_else_depends_on(settings: Settings, database: StoreDatabase) -> None:
     """A view of someone else's on our table stops the reset before anything is lost; the error names it."""
     migrate(settings)
@@ -769,6 +805,7 @@ def test_reset_drops_nothing_that_something_else_depends_on(settings: Settings, 
     assert [(1,)] == database.execute_sql("SELECT count(*) FROM dashboard").fetchall()
 
 
+@on_one_server
 def test_reset_leaves_a_strangers_table_of_our_name(settings: Settings, database: StoreDatabase) -> None:
     """If no migration is recorded, a table with one of our names belongs to someone else."""
     database.execute_sql("CREATE TABLE tools AS SELECT 1 AS id, 'hammer' AS name")
@@ -778,6 +815,7 @@ def test_reset_leaves_a_strangers_table_of_our_name(settings: Settings, database
     assert (1, "hammer") == database.execute_sql("SELECT * FROM tools").fetchone()
 
 
+@on_one_server
 def test_reset_keeps_to_its_schema(settings: Settings, connect: Connect) -> None:
     """Resetting a tenant's schema leaves `public` and its rows."""
     tenant = attrs.evolve(settings, schema="tenant_a")
@@ -812,6 +850,7 @@ def test_a_schema_may_have_any_name(settings: Settings, connect: Connect, schema
     assert ("001_initial",) == rollback(tenant)
 
 
+@on_one_server
 def test_reset_of_an_empty_database_migrates_it(settings: Settings, database: StoreDatabase) -> None:
     """There need be nothing to drop."""
     reset(settings)
