@@ -284,15 +284,17 @@ def test_a_plan_has_the_sql(settings: Settings, database: StoreDatabase, folder:
         _002_adds="migrator.sql('SELECT 100 %% 7')\nmigrator.sql(\"SELECT %s, 'ü'\", \"it's\")",
         _003_reads="for row in database.execute_sql('SELECT 1'): migrator.sql('SELECT 2')\nmigrator.sql('SELECT 3')",
         _004_needs="database.execute_sql('SELECT 1').fetchone()[0]\nmigrator.sql('SELECT 2')",
+        _005_names="database.execute_sql('SELECT %(n)s, %(names)s, 9 %% 2', {'n': 1, 'names': ['€']})",
     )
     migrate(settings, directory=place, to="001_initial")
-    adds, reads, needs = migrate(settings, directory=place, plan=True).planned
+    adds, reads, needs, names = migrate(settings, directory=place, plan=True).planned
 
     assert ("002_adds", ("SELECT 100 % 7", "SELECT 'it''s', 'ü'"), None) == attrs.astuple(adds)
     assert ("SELECT 1", "SELECT 3") == reads.statements
     assert "it reads the database, so that its statements may be others" == reads.note
     assert ("SELECT 1",) == needs.statements
     assert str(needs.note).startswith("it cannot be shown further without a database: TypeError")
+    assert ("SELECT 1, ARRAY['€'], 9 % 2",) == names.statements
     assert ["001_initial"] == history(database)
 
 
