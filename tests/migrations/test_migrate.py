@@ -30,6 +30,7 @@ from myloware_store.core.vectors import DIMENSIONS
 from myloware_store.db.database import StoreDatabase
 from myloware_store.embedded import EmbeddedServer
 from myloware_store.ops.catalog import expected_catalog, read_catalog
+from myloware_store.ops.drift import drift
 from myloware_store.ops.migrate import (
     Limits,
     MigrationReport,
@@ -451,6 +452,18 @@ def test_a_transaction_timeout_of_the_servers_ends_no_migration(
     place = folder(_002_sleeps="migrator.sql('SELECT pg_sleep(0.3)')")
 
     assert ("001_initial", "002_sleeps") == migrate(settings, directory=place).applied
+
+
+@on_one_server
+@pytest.mark.parametrize("setting", ["standard_conforming_strings = off", "quote_all_identifiers = on"])
+def test_a_setting_of_the_database_changes_no_definition(
+    settings: Settings, database: StoreDatabase, setting: str
+) -> None:
+    """Backslashes in texts and the names in functions are what the files say."""
+    database.execute_sql(f"ALTER DATABASE {settings.dbname} SET {setting}")
+    migrate(settings)
+
+    assert () == drift(database)
 
 
 def test_limits_come_from_the_environment() -> None:
