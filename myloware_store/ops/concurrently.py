@@ -13,21 +13,32 @@ if TYPE_CHECKING:
 __all__ = ["is_concurrent", "run_concurrently"]
 
 _NAME = r'(?:"(?:[^"]|"")+"|[\w$]+)'
+_BLANK = r"(?>\s|--[^\n]*\n|/\*.*?\*/)"
 _STATEMENT = re.compile(
-    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?P<verb>CREATE(?:\s+UNIQUE)?\s+INDEX|DROP\s+INDEX|REINDEX(?:\s*\(.*?\))?\s+\w+)"
-    rf"\s+CONCURRENTLY\b(?:\s+IF\s+NOT\s+EXISTS\b)?(?:(?!\s+ON\b)\s+(?P<name>{_NAME}(?:\.{_NAME})?))?",
+    rf"{_BLANK}*+(?P<verb>CREATE(?:\s+UNIQUE)?\s+INDEX|DROP\s+INDEX|REINDEX(?:\s*\(.*?\))?\s+\w+)\s+CONCURRENTLY\b"
+    rf"(?:\s+IF\s+NOT\s+EXISTS\b)?(?:{_BLANK}++(?!ON\b)(?P<name>{_NAME}))?"
+    rf"(?:{_BLANK}++ON{_BLANK}++(?:ONLY{_BLANK}++)?(?P<table>{_NAME}(?:\.{_NAME})*))?",
     re.IGNORECASE | re.DOTALL,
 )
 
+# The role comes last: it may not be allowed to change the other settings.
 _CARRIED = """
 SELECT name, CASE name WHEN 'lock_timeout' THEN '0' ELSE setting END FROM pg_settings
 WHERE source = 'session' AND name NOT IN ('transaction_isolation', 'transaction_read_only', 'transaction_deferrable')
+UNION ALL SELECT 'role', current_setting('role')
 """
 _BEGUN = """
 SELECT pg_current_xact_id_if_assigned() IS NOT NULL
     OR EXISTS (SELECT FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'relation' AND relation >= 16384)
 """
-_INVALID = "SELECT 1 FROM pg_index WHERE indexrelid = to_regclass(%s) AND NOT indisvalid"
+_INVALID = """
+SELECT x.indexrelid::regclass::text, p.pid IS NOT NULL
+FROM pg_index AS x
+JOIN pg_class AS i ON i.oid = x.indexrelid
+LEFT JOIN pg_stat_progress_create_index AS p ON p.index_relid = x.indexrelid
+WHERE x.indrelid = to_regclass(%s) AND i.relname = (parse_ident(%s))[1]::name AND NOT x.indisvalid
+"""
+_TRY_LATER = "DO $$ BEGIN RAISE lock_not_available; END $$"
 
 
 def is_concurrent(sql: str) -> bool:
@@ -64,7 +75,9 @@ def run_concurrently(sql: str, params: Any, transaction: cursor, outside: cursor
     for name, setting in transaction.fetchall():
         outside.execute("SELECT set_config(%s, %s, false)", (name, setting))
     if creates:
-        outside.execute(_INVALID, (statement["name"],))
-        if outside.fetchone():
-            outside.execute(f"DROP INDEX CONCURRENTLY {statement['name']}")
+        outside.execute(_INVALID, (statement["table"], statement["name"]))
+        for index, is_being_built in outside.fetchall():
+            if is_being_built:  # by another session: each would wait for the other
+                outside.execute(_TRY_LATER)
+            outside.execute(f"DROP INDEX CONCURRENTLY {index}")
     outside.execute(sql, params)

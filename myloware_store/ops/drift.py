@@ -79,7 +79,7 @@ def baseline(
     Raises:
         InvalidInput: There is no migration `to`.
         MigrationError: The schema differs (the message names the first differences), or migrations are recorded
-            already; nothing was written.
+            already; nothing was recorded.
         EmbeddedServerError: There is no server for the scratch database.
         ConnectionFailed: The server cannot be reached.
     """

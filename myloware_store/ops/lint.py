@@ -31,13 +31,15 @@ _NOT_OURS = {
 _IGNORED = re.compile(r"--\s*squawk-ignore\b(?!-file)([^\n]*)")
 _IGNORED_IN_FILE = re.compile(r"--\s*squawk-ignore-file\b([^\n]*)")
 _COMMENT = r"--[^\n]*|/\*.*?\*/"
-_TEXT = r"'(?:[^']|'')*'"
-_BODY = r"(\$\w*\$).*?\1"
-_NAME = r'(?:"[^"]+"|\w+)(?:\.(?:"[^"]+"|\w+))?'
-_PARENTHESIS = re.compile(r"\(([^()]*)\)")
+_QUOTED = re.compile(
+    rf"""{_COMMENT}|[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*\""""
+    r"|(?P<do>\bDO\s+(?:LANGUAGE\s+\w+\s+)?)?(?P<tag>\$\w*\$)(?P<body>.*?)(?P=tag)",
+    re.IGNORECASE | re.DOTALL,
+)
+_PARENTHESES = re.compile(r"\(([^()]*)\)")
 _ALL_ROWS = re.compile(
-    rf"\b(?:(?P<update>UPDATE\s+(?:ONLY\s+)?(?!SET\b){_NAME}(?:\s+(?:AS\s+)?\w+)?\s+SET\b)|DELETE\s+FROM\b|^\s*TRUNCATE\b)"
-    r"(?![^;]*\bWHERE\b)",
+    r"\b(?:(?P<update>UPDATE\s+(?:ONLY\s+)?(?!SET\b)[\w.]+(?:\s*\*)?(?:\s+(?:AS\s+)?\w+)?\s+SET\b)|DELETE\s+FROM\b"
+    r"|TRUNCATE\s+(?!ON\b|OR\b)\w)(?![^;]*\bWHERE\b)",
     re.IGNORECASE,
 )
 _RULES = (
@@ -136,18 +138,22 @@ def _own_rules(statement: str, *, begun: bool) -> Iterator[tuple[str, str, str]]
 
 
 def _without_texts(statement: str) -> str:
-    """Return a statement without its comments, texts and function bodies; the body of DO is kept."""
-    bare = re.sub(f"{_COMMENT}|{_TEXT}", lambda found: "''" if found[0][0] == "'" else " ", statement, flags=re.DOTALL)
-    if not bare.lstrip().upper().startswith("DO"):
-        bare = re.sub(_BODY, "''", bare, flags=re.DOTALL)
-    return bare
+    """Return a statement without its comments, texts, quoted names and function bodies; the body of DO is kept."""
+
+    def plain(found: re.Match[str]) -> str:
+        if found["do"]:
+            return f"DO {_without_texts(found['body'])}"
+        return {"-": " ", "/": " ", '"': "_"}.get(found[0][0], "''")
+
+    return _QUOTED.sub(plain, statement)
 
 
 def _all_rows(bare: str) -> Iterator[re.Match[str]]:
     # From the inside out, so that the WHERE of a subquery is not taken for that of the statement around it.
-    while inner := _PARENTHESIS.search(bare):
-        yield from _in_parts(inner[1])
-        bare = f"{bare[: inner.start()]} {bare[inner.end() :]}"
+    while inner := _PARENTHESES.findall(bare):
+        for text in inner:
+            yield from _in_parts(text)
+        bare = _PARENTHESES.sub(" ", bare)
     yield from _in_parts(bare)
 
 
@@ -184,7 +190,7 @@ def _ask_squawk(name: str, statements: Sequence[str]) -> Iterator[Hazard]:
 
 def _precedes(statement: str) -> bool:
     """Return whether CONCURRENTLY may still follow."""
-    return is_concurrent(statement) or statement.upper().startswith("SET LOCAL")
+    return is_concurrent(statement) or _beginning(statement).upper().startswith("SET LOCAL")
 
 
 def _squawk() -> str:

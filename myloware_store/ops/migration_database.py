@@ -277,6 +277,8 @@ class MigrationDatabase(StoreDatabase):
         run.execute(
             "SELECT set_config('application_name', 'myloware-store migrate', false),"
             " set_config('default_transaction_isolation', 'read committed', false),"
+            " set_config('standard_conforming_strings', 'on', false),"
+            " set_config('quote_all_identifiers', 'off', false),"
             " set_config('lock_timeout', %s, false), set_config('statement_timeout', %s, false)",
             (f"{self.limits.lock_timeout * 1000:.0f}ms", f"{self.limits.statement_timeout * 1000:.0f}ms"),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any
@@ -66,7 +67,11 @@ class _Recorder(peewee.PostgresqlDatabase):
         self.read = False
 
     def execute_sql(self, sql: str, params: Any = None, *_: object, **__: object) -> _NoRows:
-        self.statements.append(dedent(sql % tuple(map(_literal, params or ()))).strip().rstrip(";"))
+        named = isinstance(params, Mapping)
+        values = (
+            {name: _literal(value) for name, value in params.items()} if named else tuple(map(_literal, params or ()))
+        )
+        self.statements.append(dedent(sql % values).strip().rstrip(";"))
         return _NoRows(self)
 
     def atomic(self, *_: object, **__: object) -> Any:
@@ -125,6 +130,8 @@ def _functions(directory: Path, name: str) -> tuple[Callable[..., Any], Callable
 
 
 def _literal(value: object) -> str:
+    if isinstance(value, list):  # adapt() would encode its texts as Latin-1
+        return f"ARRAY[{', '.join(map(_literal, value))}]" if value else "'{}'"
     adapted = adapt(value)
     if isinstance(adapted, QuotedString):
         adapted.encoding = "utf-8"

@@ -44,7 +44,7 @@ SELECT c.relname,
     concat_ws(
         ' ',
         CASE c.relpersistence WHEN 'u' THEN 'UNLOGGED' END,
-        CASE c.relkind WHEN 'r' THEN 'TABLE' WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW'
+        CASE c.relkind WHEN 'r' THEN CASE WHEN c.relispartition THEN 'PARTITION' ELSE 'TABLE' END WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW'
             WHEN 'p' THEN 'PARTITIONED TABLE' ELSE 'RELATION ' || c.relkind::text END,
         CASE WHEN c.relrowsecurity THEN 'WITH ROW LEVEL SECURITY' END,
         (

@@ -11,13 +11,14 @@ import psycopg2
 import pytest
 
 from myloware_store.core.errors import MigrationError
+from myloware_store.db.database import StoreDatabase
+from myloware_store.ops.concurrently import is_concurrent
 from myloware_store.ops.migrate import Limits, migrate, rollback, status
 from tests.conftest import on_one_server
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from myloware_store.db.database import StoreDatabase
     from myloware_store.settings import Settings
 
 Folder = Any
@@ -167,3 +168,64 @@ def test_names_are_read_as_postgresql_reads_them(settings: Settings, database: S
     assert [(True,)] == database.execute_sql(valid).fetchall()
     migrate(settings, directory=place)
     assert (None,) == database.execute_sql("SELECT to_regclass('\"By agent\"')").fetchone()
+
+
+@on_one_server
+def test_a_leftover_is_found_in_the_schema_of_its_table(
+    settings: Settings, database: StoreDatabase, folder: Folder
+) -> None:
+    """Outside of the search path, IF NOT EXISTS would take the invalid index for the one to build."""
+    place = folder(_002_index="migrator.sql('CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS one ON other.t (x)')")
+    migrate(settings)
+    database.execute_sql("CREATE SCHEMA other; CREATE TABLE other.t AS SELECT 1 AS x FROM generate_series(1, 2)")
+    with pytest.raises(MigrationError, match="one"):
+        migrate(settings, directory=place)
+    database.execute_sql("DELETE FROM other.t WHERE ctid = (SELECT min(ctid) FROM other.t)")
+
+    migrate(settings, directory=place)
+    valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'other.one'::regclass"
+    assert [(True,)] == database.execute_sql(valid).fetchall()
+
+
+@on_one_server
+def test_what_someone_else_is_building_is_not_dropped(
+    settings: Settings, database: StoreDatabase, folder: Folder
+) -> None:
+    """Both would wait for each other, and the server would end one; so try again later, as if a table were in use."""
+    migrate(settings)
+    with closing(psycopg2.connect(**settings.connect_kwargs())) as writer, writer.cursor() as run:
+        run.execute("LOCK TABLE attempts IN ROW EXCLUSIVE MODE")
+        building = threading.Thread(
+            target=database.execute_sql, args=("CREATE INDEX CONCURRENTLY by_agent ON attempts (agent_id)",)
+        )
+        building.start()
+        observer = StoreDatabase(settings)
+        while not built(observer):
+            assert building.is_alive()
+        place = folder(_002_index=BUILD.replace("CONCURRENTLY", "CONCURRENTLY IF NOT EXISTS"))
+        with pytest.raises(MigrationError, match=r"002_index failed: .*in use"):
+            migrate(settings, directory=place, limits=Limits(wait=0))
+        writer.rollback()
+        building.join()
+
+    assert [(True, False)] == built(observer)
+    observer.close_all()
+    assert ("002_index",) == migrate(settings, directory=place).applied
+
+
+@on_one_server
+def test_it_is_run_by_the_role_of_the_transaction(settings: Settings, folder: Folder) -> None:
+    """SET LOCAL ROLE holds for it as other settings do."""
+    migrate(settings)
+
+    with pytest.raises(MigrationError, match="must be owner of table attempts"):
+        migrate(settings, directory=folder(_002_index=f"migrator.sql('SET LOCAL ROLE pg_monitor')\n{BUILD}"))
+
+
+def test_many_comments_are_skipped_at_once() -> None:
+    """Each might end at the end of any later one: there are 2**50 ways to read them."""
+    comments = "/* a */\n" * 50
+
+    assert is_concurrent(f"{comments}DROP INDEX CONCURRENTLY i")
+    assert not is_concurrent(f"{comments}SELECT 1")
+    assert not is_concurrent("/* a */ SELECT '*/ DROP INDEX CONCURRENTLY i'")

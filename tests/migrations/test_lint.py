@@ -41,7 +41,9 @@ def test_the_projects_migrations_hurt_nobody() -> None:
         ("DELETE FROM runs", "unbounded-delete"),
         ("WITH gone AS (DELETE FROM runs RETURNING id) SELECT 1 FROM gone WHERE true", "unbounded-delete"),
         ("DO $$ BEGIN DELETE FROM runs; PERFORM 1 WHERE true; END $$", "unbounded-delete"),
-        ("TRUNCATE runs", "unbounded-delete"),
+        ("-- all of\nTRUNCATE runs", "unbounded-delete"),
+        ("DO $$ BEGIN TRUNCATE runs; END $$", "unbounded-delete"),
+        ('UPDATE "the runs" AS "r" SET error = "where"', "unbounded-update"),
         ("VACUUM (ANALYZE, FULL) runs", "vacuum-full"),
         ("vacuum full", "vacuum-full"),
         ("CLUSTER runs", "vacuum-full"),
@@ -62,6 +64,10 @@ def test_what_hurts_is_found(folder: Folder, statement: str, rule: str) -> None:
         "INSERT INTO runs (id) VALUES (NULL) ON CONFLICT (id) DO UPDATE SET error = 'x'",
         "CREATE FUNCTION f() RETURNS void LANGUAGE sql AS $f$ DELETE FROM runs $f$",
         "CREATE TRIGGER t BEFORE UPDATE OR DELETE ON runs FOR EACH ROW EXECUTE FUNCTION refuse_change()",
+        "CREATE TRIGGER t BEFORE TRUNCATE ON runs FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()",
+        "UPDATE runs SET error = E'it\\'s; ' WHERE error = ''",
+        """UPDATE runs SET "it's; --" = NULL WHERE error = ''""",
+        "COMMENT ON TABLE runs IS $x$it's DELETE FROM runs -- $x$",
         "SELECT 1 FROM runs FOR UPDATE",
         "COMMENT ON TABLE runs IS 'DELETE FROM runs; VACUUM FULL'",
         "ALTER TABLE runs ADD COLUMN j jsonb DEFAULT '{}'::jsonb",
@@ -79,7 +85,9 @@ def test_concurrently_is_right_at_the_beginning_only(folder: Folder) -> None:
     build = "CREATE INDEX CONCURRENTLY IF NOT EXISTS i ON runs (error)"
     use = "ALTER TABLE runs ADD CONSTRAINT one UNIQUE USING INDEX i"
 
-    assert [] == rules(folder, "SET LOCAL statement_timeout = '1h'", build.replace("INDEX", "UNIQUE INDEX", 1), use)
+    assert [] == rules(
+        folder, "-- long\nSET LOCAL statement_timeout = '1h'", build.replace("INDEX", "UNIQUE INDEX", 1), use
+    )
     assert "concurrently-first" in rules(folder, "SELECT 1", build)
 
 

@@ -22,6 +22,8 @@ from myloware_store.ops.catalog import read_catalog
 from myloware_store.ops.ddl import create_all
 from myloware_store.ops.lint import lint
 from myloware_store.ops.makemigration import Draft, _written, makemigration
+from myloware_store.ops.makemigration.rendering import render
+from myloware_store.ops.makemigration.steps import Difference, Phase, Step
 from myloware_store.ops.migrate import migrate, rollback
 from myloware_store.ops.scratch import PREFIX
 from myloware_store.seed import seed
@@ -345,6 +347,56 @@ def test_what_cannot_be_written_is_said(service: Service) -> None:
     (file,) = draft.files
     assert ["CREATE TABLE more ( id integer )"] == statements(file)
     assert [] == [key for key in IMPOSSIBLE if f"- by hand: {key}: " not in file.read_text()]
+
+
+@on_one_server
+def test_a_partition_is_no_table_of_its_own(service: Service) -> None:
+    """It is not written, as the partitioned table is not."""
+    draft = service.draft(
+        "CREATE TABLE whole (n integer) PARTITION BY HASH (n); CREATE TABLE part (n integer); "
+        "ALTER TABLE whole ATTACH PARTITION part FOR VALUES WITH (MODULUS 1, REMAINDER 0)"
+    )
+
+    assert {"table whole", "column whole.n", "table part", "column part.n"} == draft.unexpressed.keys()
+    assert () == draft.files
+
+
+@on_one_server
+def test_comments_on_what_exists_are_written(service: Service) -> None:
+    """They are added and changed without another change of their table."""
+    comments = "COMMENT ON TABLE notes IS '100% it''s'; COMMENT ON COLUMN notes.note IS 'x'"
+    (file,) = service.draft(comments).files
+
+    assert comments.replace("%", "%%").split("; ") == statements(file)
+
+
+@on_one_server
+def test_a_table_with_a_dot_in_its_name_is_refused(service: Service) -> None:
+    """Its keys in the catalog would be those of another table's columns."""
+    with pytest.raises(InvalidInput, match=r"with a dot in their names .*table a\.b"):
+        service.draft('CREATE TABLE "a.b" (id integer)')
+
+
+TABLE = "CREATE TABLE extra (run_id uuid, CONSTRAINT f FOREIGN KEY (run_id) REFERENCES runs(id){})"
+
+
+@pytest.mark.parametrize(
+    ("statement", "unexpressed", "compatible"),
+    [
+        (TABLE.format(" ON DELETE CASCADE"), {}, True),
+        (TABLE.format(""), {}, False),
+        ("CREATE INDEX i ON runs (error)", {}, True),
+        ("CREATE INDEX i ON runs (error)", {"enum run_status": "a label is removed"}, False),
+    ],
+)
+def test_a_draft_is_compatible_only_if_it_is_known_to_be(
+    statement: str, unexpressed: dict[str, str], *, compatible: bool
+) -> None:
+    """Old code could not delete what new rows refer to, and nobody knows what will be written by hand."""
+    step = Step(Phase.MAIN, (statement,), ("SELECT 1",))
+    (text,) = render("extra", Difference((step,), unexpressed), 2, portable=False).values()
+
+    assert compatible == ("\nBACKWARD_COMPATIBLE = True\n" in text)
 
 
 @on_one_server

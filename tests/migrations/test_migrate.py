@@ -30,6 +30,7 @@ from myloware_store.core.vectors import DIMENSIONS
 from myloware_store.db.database import StoreDatabase
 from myloware_store.embedded import EmbeddedServer
 from myloware_store.ops.catalog import expected_catalog, read_catalog
+from myloware_store.ops.drift import drift
 from myloware_store.ops.migrate import (
     Limits,
     MigrationReport,
@@ -302,15 +303,17 @@ def test_a_plan_has_the_sql(settings: Settings, database: StoreDatabase, folder:
         _002_adds="migrator.sql('SELECT 100 %% 7')\nmigrator.sql(\"SELECT %s, 'ü'\", \"it's\")",
         _003_reads="for row in database.execute_sql('SELECT 1'): migrator.sql('SELECT 2')\nmigrator.sql('SELECT 3')",
         _004_needs="database.execute_sql('SELECT 1').fetchone()[0]\nmigrator.sql('SELECT 2')",
+        _005_names="database.execute_sql('SELECT %(n)s, %(names)s, 9 %% 2', {'n': 1, 'names': ['€']})",
     )
     migrate(settings, directory=place, to="001_initial")
-    adds, reads, needs = migrate(settings, directory=place, plan=True).planned
+    adds, reads, needs, names = migrate(settings, directory=place, plan=True).planned
 
     assert ("002_adds", ("SELECT 100 % 7", "SELECT 'it''s', 'ü'"), None) == attrs.astuple(adds)
     assert ("SELECT 1", "SELECT 3") == reads.statements
     assert "it reads the database, so that its statements may be others" == reads.note
     assert ("SELECT 1",) == needs.statements
     assert str(needs.note).startswith("it cannot be shown further without a database: TypeError")
+    assert ("SELECT 1, ARRAY['€'], 9 % 2",) == names.statements
     assert ["001_initial"] == history(database)
 
 
@@ -477,6 +480,18 @@ def test_a_transaction_timeout_of_the_servers_ends_no_migration(
     place = folder(_002_sleeps="migrator.sql('SELECT pg_sleep(0.3)')")
 
     assert ("001_initial", "002_sleeps") == migrate(settings, directory=place).applied
+
+
+@on_one_server
+@pytest.mark.parametrize("setting", ["standard_conforming_strings = off", "quote_all_identifiers = on"])
+def test_a_setting_of_the_database_changes_no_definition(
+    settings: Settings, database: StoreDatabase, setting: str
+) -> None:
+    """Backslashes in texts and the names in functions are what the files say."""
+    database.execute_sql(f"ALTER DATABASE {settings.dbname} SET {setting}")
+    migrate(settings)
+
+    assert () == drift(database)
 
 
 def test_limits_come_from_the_environment() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from myloware_store.core.errors import SchemaMismatch
+from myloware_store.core.errors import InvalidInput, SchemaMismatch
 from myloware_store.core.sql import queries_beside
 from myloware_store.ops.catalog import find_home, read_catalog, split_key
 
@@ -121,6 +121,7 @@ def read_objects(database: StoreDatabase) -> Objects:
 
     Raises:
         SchemaMismatch: The schema does not exist.
+        InvalidInput: A table has a dot in its name.
     """
     with database.unit():
         home = find_home(database)
@@ -131,12 +132,15 @@ def read_objects(database: StoreDatabase) -> Objects:
             found = database.execute_tuned(_PLAIN, _sql(name), {"schema": home.oid}).fetchall()
             return [tuple(row) for row in found]
 
+        order = tuple(key for key, _ in rows("order"))
+        if dotted := [key for key in order if key.startswith("table ") and "." in key]:
+            raise InvalidInput(f"migrations of tables with a dot in their names cannot be written: {', '.join(dotted)}")
         uses: dict[str, set[str]] = {}
         for user, used in rows("uses"):
             uses.setdefault(user, set()).add(used)
         return Objects(
             catalog=read_catalog(database),
-            order=tuple(key for key, _ in rows("order")),
+            order=order,
             names=dict(rows("names")),
             enums=dict(rows("enums")),
             domains=dict(rows("domains")),

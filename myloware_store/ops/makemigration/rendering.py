@@ -22,10 +22,11 @@ _SUFFIXES = {Phase.LABELS: "_labels", Phase.MAIN: "", Phase.INDEXES: "_indexes",
 _CONCURRENT = re.compile(r"(CREATE (?:UNIQUE )?|DROP )INDEX CONCURRENTLY (?:IF (?:NOT )?EXISTS )?(\S+)")
 _ADDS = re.compile(
     r"ALTER TABLE \S+ ADD COLUMN (?:(?!.*\bNOT NULL)|.*\bDEFAULT\b)|ALTER TABLE \S+ VALIDATE CONSTRAINT|COMMENT ON"
-    r"|CREATE (?:TABLE|TYPE|DOMAIN|INDEX)\b|ALTER TYPE \S+ ADD VALUE|ALTER TABLE \S+ ALTER COLUMN \S+ SET STORAGE",
+    r"|CREATE (?:TYPE|DOMAIN|INDEX)\b|ALTER TYPE \S+ ADD VALUE|ALTER TABLE \S+ ALTER COLUMN \S+ SET STORAGE"
+    r"|CREATE TABLE\b(?!.*\bREFERENCES (?![^\n]* ON DELETE (?:CASCADE|SET)))",
     re.DOTALL,
 )
-"""What the code of the previous version does not notice."""
+"""What the code of the previous version does not notice, which could not delete what other foreign keys refer to."""
 _TOKEN = re.compile(
     r"[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|\$(\w*)\$.*?\$\1\$|\s+|[^\s'\"$]+|.", re.DOTALL
 )
@@ -127,7 +128,7 @@ def _file(name: str, phase: Phase, steps: Sequence[Step], by_hand: list[str], *,
         about="\n".join(_folded(about)),
         imports="from collections.abc import Iterable\n\n    " if outside else "",
     )
-    if not portable and all(_ADDS.match(statement) for statement, _ in up):
+    if not (portable or by_hand) and all(_ADDS.match(statement) for statement, _ in up):
         text += "BACKWARD_COMPATIBLE = True\n\n"
     text += "\n".join(_constant(constant, rows) for constant, rows in constants.items())
     text += "\n"

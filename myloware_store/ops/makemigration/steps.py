@@ -257,7 +257,7 @@ class _Comparison:
 
     def _commented(self) -> Iterator[Step]:
         """The comments that do not come or go with their table or column."""
-        moved = {key.replace("column ", "comment ", 1) for key in {*self.added, *self.gone}}
+        moved = {f"comment {key[7:]}" for key in {*self.added, *self.gone} if key.startswith("column ")}
         for key in [*self.added, *self.removed, *self.changed]:
             if key.startswith("comment ") and key not in moved and self._both(key):
                 yield Step(Phase.MAIN, (self._comment(self.new, key),), (self._comment(self.old, key),))
