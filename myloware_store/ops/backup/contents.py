@@ -86,8 +86,8 @@ def read_contents(database: StoreDatabase, show: Callable[..., None]) -> Content
         # pg_dump leaves invalid indexes out.
         found = read_catalog(database)
         catalog = {key: value for key, value in found.items() if not value.endswith(" INVALID")}
-    tables = list_tables(database)
     database.execute_sql(_sql("plain_output"))
+    tables = list_tables(database)
     sums: dict[str, tuple[int, str]] = {}
     for done, (table, columns) in enumerate(tables):
         show(f"Computing the checksum of {table}", done, len(tables))

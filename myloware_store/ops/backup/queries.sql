@@ -21,7 +21,8 @@ ORDER BY 1
 -- Values as text that depends on no setting, to the end of the transaction; hidden rows are an error.
 SELECT set_config(name, value, true) FROM (VALUES
     ('timezone', 'UTC'), ('datestyle', 'ISO, MDY'), ('intervalstyle', 'postgres'), ('bytea_output', 'hex'),
-    ('extra_float_digits', '1'), ('lc_monetary', 'C'), ('search_path', ''), ('row_security', 'off'), ('jit', 'off')
+    ('extra_float_digits', '1'), ('lc_monetary', 'C'), ('search_path', ''), ('row_security', 'off'), ('jit', 'off'),
+    ('quote_all_identifiers', 'off')
 ) AS plain (name, value)
 
 -- name: occupants
@@ -44,16 +45,6 @@ LIMIT 4
 
 -- name: snapshot
 SELECT pg_export_snapshot(), current_database(), current_setting('server_version')
-
--- name: create_uuid_ossp
--- Many servers don't offer it, or offer it but cannot load it. The store does not need it.
-DO $$
-BEGIN
-    CREATE EXTENSION IF NOT EXISTS "uuid-ossp" WITH SCHEMA public;
-EXCEPTION WHEN OTHERS THEN
-    RAISE NOTICE USING MESSAGE = 'uuid-ossp is left out: ' || SQLERRM;
-END
-$$
 
 -- name: versions
 SELECT extname, extversion FROM pg_extension ORDER BY 1
