@@ -322,6 +322,7 @@ def test_a_database_with_data_is_replaced_on_request(
     ask(url, "CREATE TABLE precious AS SELECT 17 AS n")
     ask(server, f"""ALTER DATABASE "{name}" SET search_path = public, "per%cent" """)
     ask(server, f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC')
+    ask(server, f'ALTER DATABASE "{name}" CONNECTION LIMIT 9')
     with pytest.raises(BackupError, match=r"is not empty \(public.precious"):
         restore(settings_of(url), made)
 
@@ -334,6 +335,7 @@ def test_a_database_with_data_is_replaced_on_request(
     assert report.validation.valid
     assert ask(source, "SELECT count(*) FROM work_items") == ask(url, "SELECT count(*) FROM work_items")
     assert 'public, "per%cent"' == ask(url, "SHOW search_path")
+    assert 9 == ask(server, f"SELECT datconnlimit FROM pg_database WHERE datname = '{name}'")
     assert not ask(server, f"SELECT has_database_privilege('pg_monitor', '{name}', 'CONNECT')")
     assert 17 == ask(postgres.url(str(report.replaced)), "SELECT n FROM precious")
 

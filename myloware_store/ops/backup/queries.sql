@@ -2,7 +2,7 @@
 
 -- name: tables
 -- Every table with rows of its own, and its columns that are stored, not computed from others. Tables of extensions
--- are not dumped.
+-- are not dumped, nor are unlogged ones on a standby.
 SELECT format('%%I.%%I', n.nspname, c.relname),
     COALESCE(
         (
@@ -13,7 +13,7 @@ SELECT format('%%I.%%I', n.nspname, c.relname),
     )
 FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE c.relkind = 'r' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
     AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype = 'e')
 ORDER BY 1
 
@@ -62,7 +62,7 @@ FROM pg_database AS d
 WHERE datname IN (%(name)s, %(fresh)s)
 
 -- name: database_owner
-SELECT quote_ident(pg_get_userbyid(datdba)), datacl IS NOT NULL FROM pg_database WHERE datname = %(name)s
+SELECT quote_ident(pg_get_userbyid(datdba)), datconnlimit, datacl IS NOT NULL FROM pg_database WHERE datname = %(name)s
 
 -- name: database_grants
 SELECT concat(

@@ -420,10 +420,11 @@ def _exchange(settings: Settings, name: str, fresh: str) -> str:
 
 
 def _hand_over(server: StoreDatabase, places: dict[str, str]) -> None:
-    """Give the owner, the grants and the settings of one database to another."""
+    """Give the owner, the connection limit, the grants and the settings of one database to another."""
     fresh = _quoted(places["fresh"])
-    owner, granted = server.execute_sql(_sql("database_owner"), places).fetchone()
+    owner, limit, granted = server.execute_sql(_sql("database_owner"), places).fetchone()
     server.execute_sql(f"ALTER DATABASE {fresh} OWNER TO {owner.replace('%', '%%')}")
+    server.execute_sql(f"ALTER DATABASE {fresh} CONNECTION LIMIT {limit}")
     if granted:
         server.execute_sql(f"REVOKE ALL ON DATABASE {fresh} FROM PUBLIC")
     for (grant,) in server.execute_sql(_sql("database_grants"), places).fetchall():
