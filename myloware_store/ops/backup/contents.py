@@ -2,7 +2,7 @@
 
 The checksum of a table is the sum of the 64-bit hashes of its rows as text. It does not depend on their order, and is
 computed by the server: 37 microseconds for a document with an embedding. Generated columns are left out, because a
-restore computes them anew, and so are sequences, which belong to no snapshot, and unlogged tables, which a standby lacks.
+restore computes them anew, sequences, which belong to no snapshot, and unlogged tables, which a standby lacks.
 """
 
 from __future__ import annotations
