@@ -78,16 +78,18 @@ _OF_SERVER = (
     "replication",
     "wraparound",
 )
-_OF_TABLES = (
+_OF_CATALOG = (
     "vacuum",
     "bloat",
     "invalid_indexes",
     "duplicate_indexes",
     "unused_indexes",
     "foreign_keys",
-    "sequential_scans",
     "constraints",
     "row_security",
+)
+_OF_TABLES = (
+    "sequential_scans",
     "leases",
     "queue",
     "dead_letters",
@@ -196,7 +198,7 @@ def examine(database: StoreDatabase, *, fix: bool = False) -> Examination:
         seen["schema"] = _guarded(database, "schema", partial(_select, database, "schema", given))
         if not seen["schema"]:
             seen["schema"] = _guarded(database, "schema", partial(_compare, database))
-            for check in _OF_TABLES:
+            for check in _OF_CATALOG + _OF_TABLES:
                 seen[check] = _guarded(database, check, partial(_select, database, check, given))
             seen["vector_index"] = _guarded(database, "vector_index", partial(_examine_index, database))
             if fix and any(isinstance(one, Finding) for one in seen["counters"]):
@@ -238,6 +240,8 @@ def _unseen(database: StoreDatabase, check: str, fault: DatabaseFault) -> Unseen
 
 
 def _select(database: StoreDatabase, check: str, given: Mapping[str, Any]) -> Iterator[Finding | Unseen]:
+    if check in _OF_CATALOG:  # names in another schema are qualified: psql knows nothing of the path in our URL
+        database.execute_sql("SET LOCAL search_path = public")
     for severity, subject, evidence, remedy in database.execute_sql(_sql(check), given).fetchall():
         if severity == "unseen":
             yield Unseen(check, evidence, remedy)
@@ -247,11 +251,13 @@ def _select(database: StoreDatabase, check: str, given: Mapping[str, Any]) -> It
 
 def _compare(database: StoreDatabase) -> Iterator[Finding]:
     different = []
+    home = find_home(database)
+    path = f"SET search_path = {home.schema}; " if home and home.schema != "public" else ""
     for one in validate(database, counts=False).findings:
         key, actual = f"{one.kind} {one.name}", one.actual or ""  # other checks report some of them
         if one.kind == "index" and one.actual is None and key != EMBEDDING_INDEX:
             create = expected_catalog()[key].replace(" INDEX ", " INDEX CONCURRENTLY ", 1)
-            yield Finding("schema", "warning", one.name, "this index is missing", f"{create};")
+            yield Finding("schema", "warning", one.name, "this index is missing", f"{path}{create};")
         elif not (key == EMBEDDING_INDEX or actual.endswith((" INVALID", " NOT VALID")) or (key, actual) == _NO_VECTOR):
             different.append(one)
     if different:

@@ -25,6 +25,7 @@ _INTERVAL = 0.25  # seconds
 _MOST = 1e9
 _SHORTEST = 2  # seconds; libpq waits no shorter for a connection
 _LONGEST = 10
+_ANSWER = 1  # seconds that a server has for an answer at least
 # A login that was refused, a role that may not connect, and a pooler that refuses our options.
 _HOPELESS = {"28P01", "28000", "42501", "08004"}
 # libpq's own words about certificates, service files and parameters.
@@ -91,13 +92,19 @@ def _look(settings: Settings, left: float, *, migrated: bool) -> tuple[Settings,
     with reach(settings) as target:
         patience = min(max(math.ceil(left), _SHORTEST), _LONGEST)
         try:
-            with opened(target.settings.with_server(connect_timeout=patience)) as database:
+            with (
+                opened(target.settings.with_server(connect_timeout=patience)) as database,
+                database.transaction() as look,
+            ):
+                # A lock on the history of migrations must not outlast the deadline.
+                limit = f"{min(max(left, _ANSWER), _LONGEST)}s"
+                database.execute_sql("SELECT set_config('statement_timeout', %s, true)", (limit,))
                 if not migrated:
-                    database.execute_sql("SELECT 1", reads=True)
                     return target.settings, None
                 found = status(database)
                 newer = set(found.unknown).difference(found.compatible)
                 if found.pending and not newer:
+                    look.rollback()  # if there is no history, that error has ended the transaction
                     lacks = f"lacks {', '.join(found.pending)}" if found.applied else "is not migrated"
                     return target.settings, f"the database {settings.target} {lacks}"
                 require_current(database)

@@ -56,7 +56,22 @@ CREATE TABLE "per%cent".part PARTITION OF "per%cent".parts FOR VALUES FROM (0) T
 INSERT INTO "per%cent".parts SELECT generate_series(1, 9);
 CREATE TABLE "per%cent".nothing ();
 INSERT INTO "per%cent".nothing DEFAULT VALUES;
+COMMENT ON FUNCTION "per%cent".body() IS '
+\restrict x
+SET transaction_timeout = 0;
+\unrestrict x
+';
+CREATE TABLE "per%cent"."COPY o'a FROM stdin;
+" ("
+\." int);
+INSERT INTO "per%cent"."COPY o'a FROM stdin;
+" VALUES (17);
 SELECT lo_from_bytea(0, 'a large object');
+SELECT lo_from_bytea(17, '');
+COMMENT ON LARGE OBJECT 17 IS '"
+-- it''s
+COMMIT;
+';
 """
 
 
@@ -135,8 +150,10 @@ def test_a_backup_restores_whole(source: str, made: Path, new_url: Callable[[str
     odd = """SELECT string_agg(o::text, ';' ORDER BY id) FROM "per%cent"."a ""t b" AS o"""
     assert ask(source, odd) == ask(url, odd)
     assert ask(source, 'SELECT "per%cent".body()') == ask(url, 'SELECT "per%cent".body()')
+    told = """SELECT concat(obj_description('"per%cent".body'::regproc), obj_description(17, 'pg_largeobject'))"""
+    assert ask(source, told) == ask(url, told)
     assert 5 == ask(url, """SELECT nextval('"per%cent"."a ""t b_id_seq"')""")
-    assert b"a large object" == bytes(ask(url, "SELECT lo_get(oid) FROM pg_largeobject_metadata"))
+    assert b"a large object" == bytes(ask(url, "SELECT lo_get(oid) FROM pg_largeobject_metadata WHERE oid <> 17"))
     again = backup(settings_of(url), made.with_name("again"))
     assert read_manifest(made).contents == again.manifest.contents
 
@@ -305,6 +322,7 @@ def test_a_database_with_data_is_replaced_on_request(
     ask(url, "CREATE TABLE precious AS SELECT 17 AS n")
     ask(server, f"""ALTER DATABASE "{name}" SET search_path = public, "per%cent" """)
     ask(server, f'REVOKE ALL ON DATABASE "{name}" FROM PUBLIC')
+    ask(server, f'ALTER DATABASE "{name}" CONNECTION LIMIT 9')
     with pytest.raises(BackupError, match=r"is not empty \(public.precious"):
         restore(settings_of(url), made)
 
@@ -317,6 +335,7 @@ def test_a_database_with_data_is_replaced_on_request(
     assert report.validation.valid
     assert ask(source, "SELECT count(*) FROM work_items") == ask(url, "SELECT count(*) FROM work_items")
     assert 'public, "per%cent"' == ask(url, "SHOW search_path")
+    assert 9 == ask(server, f"SELECT datconnlimit FROM pg_database WHERE datname = '{name}'")
     assert not ask(server, f"SELECT has_database_privilege('pg_monitor', '{name}', 'CONNECT')")
     assert 17 == ask(postgres.url(str(report.replaced)), "SELECT n FROM precious")
 
@@ -363,6 +382,22 @@ def test_a_backup_is_verified_on_a_server(postgres: EmbeddedServer, source: str,
     assert before == databases(postgres)
 
 
+@on_one_server
+def test_verifying_keeps_no_subscription(new_url: Callable[[str], str], tmp_path: Path) -> None:
+    """A database that has one cannot be dropped."""
+    url = new_url("subscriber")
+    settings = settings_of(url)
+    server = attrs.evolve(settings, dbname="postgres").url
+    ask(server, f'CREATE DATABASE "{settings.dbname}"')
+    ask(url, "CREATE SUBSCRIPTION s CONNECTION 'port=1' PUBLICATION p WITH (connect = false, slot_name = NONE)")
+    try:
+        backup(settings, tmp_path / "b")
+
+        assert () == verify_backup(tmp_path / "b", target=settings).differences
+    finally:
+        ask(url, "DROP SUBSCRIPTION s")
+
+
 @pytest.mark.parametrize("postgres", ["15"], indirect=True)
 def test_a_newer_server_holds_the_same(postgres: EmbeddedServer, made: Path) -> None:
     """Definitions and checksums do not depend on the version; without a server, a temporary one is started."""
@@ -388,8 +423,9 @@ def test_a_schema_of_its_own_and_prismas_parameters_are_no_obstacle(
     assert ("my own", ()) == (report.manifest.contents.schema, report.differences)
     assert report.validation is not None
     assert report.validation.valid
-    # The path can also be a setting of the database, which a backup does not have.
-    ask(postgres.url("postgres"), f"""ALTER DATABASE "{settings.dbname}" SET search_path = 'my own', public, other""")
+    # The path can also be a setting of the database, which a backup does not have; so can the way of quoting.
+    for setting in ("search_path = 'my own', public, other", "quote_all_identifiers = on"):
+        ask(postgres.url("postgres"), f"""ALTER DATABASE "{settings.dbname}" SET {setting}""")
     other = "CREATE SCHEMA other CREATE TABLE parent (id int PRIMARY KEY)"
     ask(url, f"""{other}; CREATE TABLE "my own".child (id int REFERENCES other.parent)""")
     backup(settings_of(url), tmp_path / "c")

@@ -1,4 +1,4 @@
-"""`doctor` on a durable primary and on its standby, which are real servers."""
+"""`doctor` and `backup` on a durable primary and on its standby, which are real servers."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from myloware_store import DatabaseFault, Settings, Store
 from myloware_store.db.database import StoreDatabase
 from myloware_store.embedded import EmbeddedServer
 from myloware_store.ops import doctor
+from myloware_store.ops.backup import backup, verify_backup
 from myloware_store.ops.doctor import Finding, examine
 from myloware_store.ops.migrate import migrate
 from tests.integration.conftest import until
@@ -227,3 +228,15 @@ def test_counters_are_not_mended_on_a_standby(pair: Pair) -> None:
         examine(pair.standby, fix=True)
 
     assert (order.id,) == examine(pair.primary, fix=True).recounted
+
+
+def test_a_standby_is_backed_up(pair: Pair, tmp_path: Path) -> None:
+    """Without the rows of unlogged tables, which it does not have."""
+    pair.primary.execute_sql("CREATE UNLOGGED TABLE volatile AS SELECT 17 AS n")
+    try:
+        pair.caught_up()
+        report = backup(pair.standby, tmp_path / "b")
+    finally:
+        pair.primary.execute_sql("DROP TABLE volatile")
+
+    assert () == verify_backup(report.path, target=pair.primary).differences

@@ -15,6 +15,7 @@ import pytest
 
 from myloware_store import ConnectionFailed, InvalidInput, SchemaMismatch, Settings, WaitTimeout
 from myloware_store.embedded import EmbeddedServer
+from myloware_store.ops import waiting
 from myloware_store.ops.migrate import migrate
 from myloware_store.ops.waiting import wait_until_ready
 from tests.conftest import _serve
@@ -93,6 +94,19 @@ def test_a_server_that_comes_up_later_is_waited_for(guarded: Settings) -> None:
     unknown = attrs.evolve(settings, host="no-such-host.invalid")
     with pytest.raises(WaitTimeout, match=r"not ready within 0 s: .* no such host is known"):
         wait_until_ready(unknown, timeout=0)
+
+
+def test_a_lock_does_not_outlast_the_deadline(guarded: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The history of migrations is locked; the answer would come with the end of the lock."""
+    monkeypatch.setattr(waiting, "_ANSWER", 0.05)
+    with closing(psycopg2.connect(guarded.url)) as blocker, blocker.cursor() as run:
+        run.execute("CREATE TABLE myloware_migratehistory ()")
+        blocker.commit()
+        run.execute("LOCK TABLE myloware_migratehistory")
+        with pytest.raises(WaitTimeout, match="statement timeout"):
+            wait_until_ready(guarded, timeout=0)
+        run.execute("DROP TABLE myloware_migratehistory")
+        blocker.commit()
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 The checksum of a table is the sum of the 64-bit hashes of its rows as text. It does not depend on their order, and is
 computed by the server: 37 microseconds for a document with an embedding. Generated columns are left out, because a
-restore computes them anew, and so are sequences, which belong to no snapshot.
+restore computes them anew, sequences, which belong to no snapshot, and unlogged tables, which a standby lacks.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ def read_contents(database: StoreDatabase, show: Callable[..., None]) -> Content
         # pg_dump leaves invalid indexes out.
         found = read_catalog(database)
         catalog = {key: value for key, value in found.items() if not value.endswith(" INVALID")}
-    tables = list_tables(database)
     database.execute_sql(_sql("plain_output"))
+    tables = list_tables(database)
     sums: dict[str, tuple[int, str]] = {}
     for done, (table, columns) in enumerate(tables):
         show(f"Computing the checksum of {table}", done, len(tables))

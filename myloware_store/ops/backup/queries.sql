@@ -2,7 +2,7 @@
 
 -- name: tables
 -- Every table with rows of its own, and its columns that are stored, not computed from others. Tables of extensions
--- are not dumped.
+-- are not dumped, nor are unlogged ones on a standby.
 SELECT format('%%I.%%I', n.nspname, c.relname),
     COALESCE(
         (
@@ -13,7 +13,7 @@ SELECT format('%%I.%%I', n.nspname, c.relname),
     )
 FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE c.relkind = 'r' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
     AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype = 'e')
 ORDER BY 1
 
@@ -21,7 +21,8 @@ ORDER BY 1
 -- Values as text that depends on no setting, to the end of the transaction; hidden rows are an error.
 SELECT set_config(name, value, true) FROM (VALUES
     ('timezone', 'UTC'), ('datestyle', 'ISO, MDY'), ('intervalstyle', 'postgres'), ('bytea_output', 'hex'),
-    ('extra_float_digits', '1'), ('lc_monetary', 'C'), ('search_path', ''), ('row_security', 'off'), ('jit', 'off')
+    ('extra_float_digits', '1'), ('lc_monetary', 'C'), ('search_path', ''), ('row_security', 'off'), ('jit', 'off'),
+    ('quote_all_identifiers', 'off')
 ) AS plain (name, value)
 
 -- name: occupants
@@ -45,16 +46,6 @@ LIMIT 4
 -- name: snapshot
 SELECT pg_export_snapshot(), current_database(), current_setting('server_version')
 
--- name: create_uuid_ossp
--- Many servers don't offer it, or offer it but cannot load it. The store does not need it.
-DO $$
-BEGIN
-    CREATE EXTENSION IF NOT EXISTS "uuid-ossp" WITH SCHEMA public;
-EXCEPTION WHEN OTHERS THEN
-    RAISE NOTICE USING MESSAGE = 'uuid-ossp is left out: ' || SQLERRM;
-END
-$$
-
 -- name: versions
 SELECT extname, extversion FROM pg_extension ORDER BY 1
 
@@ -71,7 +62,7 @@ FROM pg_database AS d
 WHERE datname IN (%(name)s, %(fresh)s)
 
 -- name: database_owner
-SELECT quote_ident(pg_get_userbyid(datdba)), datacl IS NOT NULL FROM pg_database WHERE datname = %(name)s
+SELECT quote_ident(pg_get_userbyid(datdba)), datconnlimit, datacl IS NOT NULL FROM pg_database WHERE datname = %(name)s
 
 -- name: database_grants
 SELECT concat(

@@ -38,14 +38,22 @@ __all__ = ["RestoreReport", "VerificationReport", "restore", "verify_backup"]
 _sql = queries_beside(__file__)
 _TRIES = 5
 _BLOCK = 65536
-# The comment on an extension is its own, and only its owner can write it. uuid-ossp is created if possible.
-_OMITTED = re.compile(r"\d+; \d+ \d+ (COMMENT - EXTENSION |EXTENSION - uuid-ossp )")
+# The comment on an extension is its own, and only its owner can write it.
+_OMITTED = r"\d+; \d+ \d+ COMMENT - EXTENSION "
+_UUID_OSSP = r"|\d+; \d+ \d+ EXTENSION - uuid-ossp "
 _HINTS = {
     "42501": "; restore as a superuser, or let an administrator create the extension in an empty database, and add"
     " --no-owner",
+    "53200": "; raise max_locks_per_transaction: each table and large object takes a lock until the end",
     "42704": "; --no-owner restores without the roles of the backup",
 }
-_COPY = re.compile(rb"COPY (.*) FROM stdin;\n")
+_COPY = re.compile(rb"COPY (.*) FROM stdin;\n", re.DOTALL)
+# Only there: the same lines in a function or a comment are to stay.
+_HEADER = re.compile(r"\A(?:(?:--|SET |\\restrict ).*\n|\n)*")
+_NOT_SQL = re.compile(r"^\\restrict .*|^SET transaction_timeout = 0;", re.MULTILINE)
+_UNRESTRICT = re.compile(r"\\unrestrict \w+\s*\Z")
+# A name or a literal; backslashes have no meaning in them.
+_QUOTED = re.compile(rb"'[^']*'|\"[^\"]*\"")
 
 
 @attrs.frozen
@@ -174,7 +182,7 @@ def verify_backup(
     with scratch_database(None if settings.embedded else settings) as scratch:
         with opened(scratch) as database, database.unit():
             program = _require_fit(database, manifest)
-        differences = _load(scratch, path, manifest, program, progress, owners=False)
+        differences = _load(scratch, path, manifest, program, progress, owners=False, keep=False)
     return VerificationReport(path, manifest, restored=True, differences=differences)
 
 
@@ -218,8 +226,9 @@ def _load(
     progress: Callable[..., None],
     *,
     owners: bool,
+    keep: bool = True,
 ) -> tuple[Difference, ...]:
-    """Fill an empty database in one transaction, unless it would differ from the backup."""
+    """Fill an empty database in one transaction, and keep the result if it does not differ from the backup."""
     settings = attrs.evolve(settings, schema=manifest.contents.schema or settings.schema)
     try:
         with opened(settings) as database, database.unit(), database.transaction() as transaction:
@@ -228,7 +237,7 @@ def _load(
             database.execute_sql("RESET search_path")
             database.execute_sql("ANALYZE")
             differences = compare(manifest.contents, read_contents(database, progress))
-            if differences:
+            if differences or not keep:
                 transaction.rollback()
     except ConnectionFailed:
         raise
@@ -248,15 +257,14 @@ def _fill(
     *,
     owners: bool,
 ) -> None:
+    database.execute_sql(LIFT_DEADLINES, (True,))
+    omitted = re.compile(_OMITTED if _takes_uuid_ossp(database) else _OMITTED + _UUID_OSSP)
     with tempfile.NamedTemporaryFile("w", encoding="utf-8") as chosen:
         with _output(program, path, "--list") as lines:
-            chosen.writelines(line for line in map(bytes.decode, lines) if not _OMITTED.match(line))
+            chosen.writelines(line for line in map(bytes.decode, lines) if not omitted.match(line))
             chosen.flush()
         options = ["--file=-", f"--use-list={chosen.name}", *(() if owners else ("--no-owner", "--no-privileges"))]
         progress("Creating tables")
-        database.execute_sql(LIFT_DEADLINES, (True,))
-        if "uuid-ossp" in manifest.extensions:
-            database.execute_sql(_sql("create_uuid_ossp"))
         with _output(program, path, "--section=pre-data", *options) as output:
             _run(database, output.read())
         with _output(program, path, "--section=data", *options) as output:
@@ -264,6 +272,15 @@ def _fill(
         progress("Building indexes")
         with _output(program, path, "--section=post-data", *options) as output:
             _run(database, output.read())
+
+
+def _takes_uuid_ossp(database: StoreDatabase) -> bool:
+    """Whether uuid-ossp can be created: many servers don't offer or cannot load it, and the store does not need it."""
+    with suppress(DatabaseFault), database.atomic() as block:
+        database.execute_sql('CREATE EXTENSION IF NOT EXISTS "uuid-ossp"')
+        block.rollback()
+        return True
+    return False
 
 
 @contextmanager
@@ -274,36 +291,45 @@ def _output(program: Program, path: Path, *options: str) -> Iterator[IO[bytes]]:
 
 def _run(database: StoreDatabase, script: bytes) -> None:
     """Run statements of pg_restore, without psql's commands and a setting that PostgreSQL 16 does not have."""
-    text = script.decode()
-    if found := re.search(r"^\\restrict (\w+)$", text, re.MULTILINE):
-        text = re.sub(rf"(?m)^\\(un)?restrict {found[1]}$", "", text)
-    text = text.replace("SET transaction_timeout = 0;\n", "", 1)
+    text = _HEADER.sub(lambda header: _NOT_SQL.sub("", header[0]), script.decode())
+    text = _UNRESTRICT.sub("", text)
     if text.strip():
         database.execute_sql(text.replace("%", "%%"))  # the driver would read % as a placeholder
 
 
 def _copy_tables(database: StoreDatabase, output: IO[bytes], total: int, progress: Callable[..., None]) -> None:
-    """Run the statements between the tables, and copy their rows."""
-    # Between the tables are the values of sequences, and large objects in transactions of their own.
+    """Copy the rows of tables, and run the statements between them: values of sequences, and large objects."""
     done = 0
-    between: list[bytes] = []
+    for statement in _statements(output):
+        if not (copied := _COPY.fullmatch(statement)):
+            _run(database, statement)
+            continue
+        table = copied[1].decode().partition(" (")[0]
+        rows = _Rows(output, partial(progress, f"Restoring {table}"), done, total)
+        try:
+            database.copy(statement.decode().rstrip(";\n"), rows)
+        except DatabaseFault as fault:
+            # The driver catches what is raised in read(), by the progress or by a signal before its first line.
+            if ".read() call" in str(fault.driver_error):
+                raise (rows.error or KeyboardInterrupt()) from None
+            raise
+        done = rows.done
+
+
+def _statements(output: IO[bytes]) -> Iterator[bytes]:
+    """Yield the statements in pg_restore's output of data, whose names and literals can have several lines.
+
+    The rows of a COPY are to be read before the next one. Comments, psql's commands, and the transactions around large
+    objects are left out.
+    """
+    statement = b""
     for line in output:
-        if copied := _COPY.fullmatch(line):
-            _run(database, b"".join(between))
-            between.clear()
-            table = copied[1].decode().partition(" (")[0]
-            rows = _Rows(output, partial(progress, f"Restoring {table}"), done, total)
-            try:
-                database.copy(line.decode().rstrip(";\n"), rows)
-            except DatabaseFault as fault:
-                # The driver catches what is raised in read(), by the progress or by a signal before its first line.
-                if ".read() call" in str(fault.driver_error):
-                    raise (rows.error or KeyboardInterrupt()) from None
-                raise
-            done = rows.done
-        elif line not in {b"BEGIN;\n", b"COMMIT;\n"} and not line.startswith((b"--", b"\\")):
-            between.append(line)
-    _run(database, b"".join(between))
+        if not statement and (line.startswith((b"--", b"\\")) or line in {b"\n", b"BEGIN;\n", b"COMMIT;\n"}):
+            continue
+        statement += line
+        if line.endswith(b";\n") and not re.search(rb"['\"]", _QUOTED.sub(b"", statement)):
+            yield statement
+            statement = b""
 
 
 class _Rows:
@@ -394,10 +420,11 @@ def _exchange(settings: Settings, name: str, fresh: str) -> str:
 
 
 def _hand_over(server: StoreDatabase, places: dict[str, str]) -> None:
-    """Give the owner, the grants and the settings of one database to another."""
+    """Give the owner, the connection limit, the grants and the settings of one database to another."""
     fresh = _quoted(places["fresh"])
-    owner, granted = server.execute_sql(_sql("database_owner"), places).fetchone()
+    owner, limit, granted = server.execute_sql(_sql("database_owner"), places).fetchone()
     server.execute_sql(f"ALTER DATABASE {fresh} OWNER TO {owner.replace('%', '%%')}")
+    server.execute_sql(f"ALTER DATABASE {fresh} CONNECTION LIMIT {limit}")
     if granted:
         server.execute_sql(f"REVOKE ALL ON DATABASE {fresh} FROM PUBLIC")
     for (grant,) in server.execute_sql(_sql("database_grants"), places).fetchall():
