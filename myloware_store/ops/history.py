@@ -24,6 +24,7 @@ __all__ = [
     "MigrationStatus",
     "available_migrations",
     "file_digest",
+    "history_name",
     "history_query",
     "history_table",
     "make_status",
@@ -44,6 +45,10 @@ ENCODING = (
     " template0, and move the data with pg_dump"
 )
 
+_THEIR_HISTORY = "migratehistory"
+"""peewee-migrate's default."""
+
+_TABLE = re.compile(r"^MIGRATE_TABLE\s*=\s*(?:[\"'](\w+)[\"']|HISTORY_TABLE\b)", re.MULTILINE)
 _FILE = re.compile(r"\d{3}_[^.]+\.py")
 
 
@@ -183,9 +188,9 @@ def status(target: Settings | StoreDatabase, *, directory: Path | str | None = N
     """
     settings, folder = target_settings(target), migrations_folder(directory)
     if isinstance(target, StoreDatabase):
-        return make_status(_history(target), folder)
+        return make_status(_history(target, folder), folder)
     with opened(settings) as database:
-        return make_status(_history(database), folder)
+        return make_status(_history(database, folder), folder)
 
 
 def require_current(database: StoreDatabase, *, directory: Path | str | None = None) -> None:
@@ -202,8 +207,9 @@ def require_current(database: StoreDatabase, *, directory: Path | str | None = N
         SchemaMismatch: It is not migrated, lacks migrations, has others of a newer version, or is not UTF-8.
         ConnectionFailed: The server cannot be reached.
     """
-    known = available_migrations(migrations_folder(directory))
-    history = _history(database)
+    folder = migrations_folder(directory)
+    known = available_migrations(folder)
+    history = _history(database, folder)
     applied = {name for name, _, _ in history}
     pending = [name for name in known if name not in applied]
     _require_none([name for name, _, compatible in history if name not in known and not compatible])
@@ -214,17 +220,31 @@ def require_current(database: StoreDatabase, *, directory: Path | str | None = N
         raise SchemaMismatch(ENCODING.format(database.server_encoding))
 
 
-def history_table(settings: Settings) -> str:
-    """Return the name of the table of applied migrations, qualified if the settings name a schema."""
+def history_name(directory: Path) -> str:
+    """Return the name of the table in which a folder's migrations are recorded.
+
+    As for `pw_migrate`, it is the MIGRATE_TABLE of the folder's `conf.py`, by default `migratehistory`.
+    """
+    conf = directory / "conf.py"
+    found = _TABLE.search(conf.read_text(encoding="utf-8")) if conf.is_file() else None
+    return (found[1] or HISTORY_TABLE) if found else _THEIR_HISTORY
+
+
+def history_table(settings: Settings, name: str = HISTORY_TABLE) -> str:
+    """Return the name of a table of applied migrations, qualified if the settings name a schema."""
     # A separate schema must not count as migrated because `public`, next on its path, is.
     schema = "" if settings.schema == "public" else '"{}".'.format(settings.schema.replace('"', '""'))
-    return schema + HISTORY_TABLE
+    return schema + name
 
 
-def history_query(settings: Settings) -> str:
+def history_query(settings: Settings, name: str = HISTORY_TABLE) -> str:
     """Return the SELECT of name, digest and compatibility of the applied migrations; run it with parameters."""
-    table = history_table(settings).replace("%", "%%")  # the driver would read % as a placeholder
-    return f"SELECT name, digest, backward_compatible FROM {table} ORDER BY id"  # noqa: S608  a quoted identifier
+    table = history_table(settings, name).replace("%", "%%")  # the driver would read % as a placeholder
+    # A table that peewee-migrate has made has only the name.
+    return (
+        "SELECT name, to_jsonb(h) ->> 'digest', COALESCE((to_jsonb(h) ->> 'backward_compatible')::boolean, false)"  # noqa: S608
+        f" FROM {table} AS h ORDER BY id"
+    )
 
 
 def make_status(history: Iterable[tuple[str, str | None, bool]], directory: Path) -> MigrationStatus:
@@ -247,11 +267,10 @@ def make_status(history: Iterable[tuple[str, str | None, bool]], directory: Path
     )
 
 
-def _history(database: StoreDatabase) -> list[tuple[str, Any, bool]]:
+def _history(database: StoreDatabase, directory: Path) -> list[tuple[str, Any, bool]]:
+    query = history_query(database.settings, history_name(directory))
     try:
-        rows: list[tuple[str, Any, bool]] = database.execute_sql(
-            history_query(database.settings), reads=True
-        ).fetchall()
+        rows: list[tuple[str, Any, bool]] = database.execute_sql(query, reads=True).fetchall()
     except MissingObject as fault:
         if fault.sqlstate not in {"42P01", "3F000"}:
             raise

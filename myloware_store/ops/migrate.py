@@ -25,7 +25,7 @@ from myloware_store.ops.history import (
     target_settings,
 )
 from myloware_store.ops.migration_database import Limits, MigrationDatabase, explain, find_obstacles, require_direct
-from myloware_store.ops.planning import PlannedMigration, read_plan, require_rollbacks
+from myloware_store.ops.planning import PlannedMigration, make_migrator, read_plan, require_rollbacks
 from myloware_store.ops.target import opened, reach
 
 if TYPE_CHECKING:
@@ -264,13 +264,12 @@ def _apply_pending(database: MigrationDatabase, to: str | None = None) -> tuple[
 
 def _again_while_locked(database: MigrationDatabase, router: Router, name: str, *, downgrade: bool = False) -> None:
     """Run a migration; if a table is in use, let everyone else at it for a while, and try again until the deadline."""
-    from peewee_migrate.migrator import Migrator
-
     deadline = time.monotonic() + database.limits.wait
     pause = 0.25  # seconds, at first
     while True:
         try:
-            router.run_one(name, Migrator(database), fake=False, downgrade=downgrade)
+            migrator = make_migrator(database.directory, database, database.status().applied)
+            router.run_one(name, migrator, fake=False, downgrade=downgrade)
         except DatabaseFault as fault:
             if fault.sqlstate not in _LOCKED:
                 raise
@@ -303,20 +302,19 @@ def _router(database: MigrationDatabase) -> Router:
     class PrivateRouter(Router):
         """peewee-migrate's own router binds one history class to one database, and mocks Peewee during a replay.
 
-        Both would affect every thread and a service's own migrations. Our migrations are SQL, or declare their own
-        models, so there is nothing to replay.
+        Both would affect every thread and a service's own migrations.
         """
 
         @cached_property
         def model(self) -> type[MigrateHistory]:
             class History(MigrateHistory):
                 class Meta:
-                    table_name = HISTORY_TABLE
+                    table_name = database.history
 
             History._meta.set_database(database)
             return History
 
-    return PrivateRouter(database, migrate_dir=database.directory, migrate_table=HISTORY_TABLE, logger=_logger)
+    return PrivateRouter(database, migrate_dir=database.directory, migrate_table=database.history, logger=_logger)
 
 
 def _checked(directory: Path | str | None, limits: Limits | None) -> Path:

@@ -25,10 +25,10 @@ from myloware_store.db.statements import LIFT_DEADLINES, Rows
 from myloware_store.ops.concurrently import is_concurrent, run_concurrently
 from myloware_store.ops.history import (
     ENCODING,
-    HISTORY_TABLE,
     MigrationStatus,
     available_migrations,
     file_digest,
+    history_name,
     history_query,
     history_table,
     make_status,
@@ -123,14 +123,23 @@ SELECT current_schema(), (
 )
 """
 # As peewee-migrate creates it, except that no migration can be recorded twice.
-_CREATE_HISTORY = f"""
-CREATE TABLE IF NOT EXISTS {HISTORY_TABLE} (
+_CREATE_HISTORY = """
+CREATE TABLE IF NOT EXISTS {0} (
     id serial PRIMARY KEY,
     name varchar(255) NOT NULL UNIQUE,
     migrated_at timestamp NOT NULL,
     digest text,
     backward_compatible boolean NOT NULL DEFAULT false
 )
+"""
+# One that peewee-migrate has made.
+_COMPLETE_HISTORY = """
+ALTER TABLE {0} ADD COLUMN IF NOT EXISTS digest text,
+    ADD COLUMN IF NOT EXISTS backward_compatible boolean NOT NULL DEFAULT false
+"""
+_INCOMPLETE = """
+SELECT count(*) < 2 FROM pg_attribute
+WHERE attrelid = to_regclass(%s) AND attname IN ('digest', 'backward_compatible') AND NOT attisdropped
 """
 
 
@@ -195,12 +204,13 @@ class MigrationDatabase(StoreDatabase):
     ) -> None:
         super().__init__(attrs.evolve(settings, connection_limit=1))
         self.directory = directory
+        self.history = history_name(directory)
         self.limits = limits or Limits.load()
         self._check = check
 
     def status(self) -> MigrationStatus:
         """Return how the database's migrations compare with the folder's."""
-        return make_status(self.execute_sql(history_query(self.settings)).fetchall(), self.directory)
+        return make_status(self.execute_sql(history_query(self.settings, self.history)).fetchall(), self.directory)
 
     def oldest_transaction(self) -> str | None:
         """Return the session whose transaction has been open for the longest time, if another one has any."""
@@ -236,11 +246,11 @@ class MigrationDatabase(StoreDatabase):
 
     def commit(self) -> None:
         """Commit, with the digests of the migrations that the transaction has recorded."""
-        rows = self.execute_sql(f"SELECT name FROM {HISTORY_TABLE} WHERE digest IS NULL").fetchall()  # noqa: S608
+        rows = self.execute_sql(f"SELECT name FROM {self.history} WHERE digest IS NULL").fetchall()  # noqa: S608
         for name in {name for (name,) in rows}.intersection(available_migrations(self.directory)):
             file = self.directory / f"{name}.py"
             self.execute_sql(
-                f"UPDATE {HISTORY_TABLE} SET digest = %s, backward_compatible = %s WHERE name = %s",  # noqa: S608
+                f"UPDATE {self.history} SET digest = %s, backward_compatible = %s WHERE name = %s",  # noqa: S608
                 (file_digest(file), _COMPATIBLE.search(file.read_text(encoding="utf-8")) is not None, name),
             )
         super().commit()
@@ -294,7 +304,7 @@ class MigrationDatabase(StoreDatabase):
                     run.execute('CREATE SCHEMA "{}"'.format(schema.replace('"', '""')))
                 except psycopg2.errors.InsufficientPrivilege:
                     raise MigrationError(_no_schema(schema)) from None
-        run.execute(_FIND_HISTORY, (history_table(self.settings),))
+        run.execute(_FIND_HISTORY, (history_table(self.settings, self.history),))
         first, migrated = run.fetchone() or (None, None)
         home = migrated or (first if schema == "public" else schema)
         if first is None or first != home:
@@ -303,8 +313,11 @@ class MigrationDatabase(StoreDatabase):
                 " (ALTER ROLE ... SET search_path), or GRANT USAGE on it"
             )
         if migrated is None:
-            run.execute(_CREATE_HISTORY)
-        run.execute(history_query(self.settings), ())
+            run.execute(_CREATE_HISTORY.format(self.history))
+        run.execute(_INCOMPLETE, (self.history,))
+        if run.fetchone() == (True,):
+            run.execute(_COMPLETE_HISTORY.format(self.history))
+        run.execute(history_query(self.settings, self.history), ())
         self._check(make_status(run.fetchall(), self.directory))
 
     def _take_lock(self, run: cursor) -> None:

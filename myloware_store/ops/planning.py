@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +12,15 @@ import peewee
 from psycopg2.extensions import QuotedString, adapt
 
 from myloware_store.core.errors import MigrationError
+from myloware_store.ops.history import available_migrations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["PlannedMigration", "has_rollback", "read_plan", "require_rollbacks"]
+    from peewee_migrate.migrator import Migrator
+
+__all__ = ["PlannedMigration", "has_rollback", "make_migrator", "read_plan", "require_rollbacks"]
 
 
 @attrs.frozen
@@ -91,11 +94,9 @@ def read_plan(directory: Path, name: str) -> PlannedMigration:
     Raises:
         MigrationError: The file cannot be read or compiled.
     """
-    from peewee_migrate.migrator import Migrator
-
     database, note = _Recorder(), None
-    migrator = Migrator(database)
     migrate, _ = _functions(directory, name)
+    migrator = make_migrator(directory, database, [known for known in available_migrations(directory) if known < name])
     try:
         migrate(migrator, database, fake=False)
         migrator()
@@ -104,6 +105,26 @@ def read_plan(directory: Path, name: str) -> PlannedMigration:
     if database.read and note is None:
         note = "it reads the database, so that its statements may be others"
     return PlannedMigration(name, tuple(database.statements), note)
+
+
+def make_migrator(directory: Path, database: peewee.Database, applied: Iterable[str]) -> Migrator:
+    """Return a migrator that knows the models of applied migrations, by which later ones may call them.
+
+    peewee-migrate would run the applied ones again on the database, with Peewee mocked in the whole process.
+    """
+    from peewee_migrate.migrator import Migrator
+
+    recorder = _Recorder()
+    past = Migrator(recorder)
+    for name in applied:
+        with suppress(Exception):  # one that needs rows; a later one that needs its models says so
+            _functions(directory, name)[0](past, recorder, fake=True)
+        past.__ops__ = []
+    migrator = Migrator(database)
+    migrator.orm = past.orm
+    for model in migrator:
+        model._meta.database = database
+    return migrator
 
 
 def has_rollback(directory: Path, name: str) -> bool:

@@ -560,9 +560,9 @@ def test_a_broken_installation_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_history_of_another_form_is_not_taken_for_none(settings: Settings, database: StoreDatabase) -> None:
     """The error for a history table without a column says so; it never counts as an empty database."""
     migrate(settings)
-    database.execute_sql("ALTER TABLE myloware_migratehistory DROP COLUMN digest")
+    database.execute_sql("ALTER TABLE myloware_migratehistory DROP COLUMN name")
 
-    with pytest.raises(SchemaMismatch, match="digest"):
+    with pytest.raises(SchemaMismatch, match="name"):
         require_current(database)
 
 
