@@ -1717,7 +1717,7 @@ COMMENTS = (
     "COMMENT ON COLUMN work_items.priority IS 'The order''s; a trigger fills it in.'",
     "COMMENT ON COLUMN work_items.available_at IS 'It is not claimed before.'",
     "COMMENT ON COLUMN work_items.attempt_count IS 'How many attempts have been claimed.'",
-    "COMMENT ON COLUMN work_items.max_attempts IS 'After so many it fails.'",
+    "COMMENT ON COLUMN work_items.max_attempts IS 'It fails after this many attempts.'",
     (
         "COMMENT ON COLUMN work_items.current_attempt_id IS 'The last attempt, also after its end. No foreign key:"
         " the attempt already refers to the item.'"
@@ -1741,7 +1741,7 @@ COMMENTS = (
     "COMMENT ON COLUMN attempts.duration_ms IS 'Milliseconds from start to end.'",
     "COMMENT ON COLUMN attempts.attempt_number IS 'Counts from 1 for each item.'",
     "COMMENT ON COLUMN attempts.lease_expires_at IS 'After that the item may be claimed by others.'",
-    "COMMENT ON COLUMN attempts.progress IS 'Percents.'",
+    "COMMENT ON COLUMN attempts.progress IS 'In percent.'",
     "COMMENT ON COLUMN attempts.progress_message IS 'What the agent is doing.'",
     "COMMENT ON COLUMN attempts.started_at IS 'When it was claimed.'",
     "COMMENT ON COLUMN attempts.finished_at IS 'When it ended.'",
@@ -1847,7 +1847,7 @@ COMMENTS = (
     "COMMENT ON COLUMN runs.tenant_id IS 'The tenant that owns the row.'",
     "COMMENT ON COLUMN runs.work_order_id IS 'The order.'",
     "COMMENT ON COLUMN runs.workflow_template_id IS 'The template that it follows, if any.'",
-    "COMMENT ON COLUMN runs.status IS 'Moves on to COMPLETED or FAILED once.'",
+    "COMMENT ON COLUMN runs.status IS 'Moves on once, to COMPLETED or FAILED.'",
     "COMMENT ON COLUMN runs.context IS 'Data of the workflow''s, an object.'",
     "COMMENT ON COLUMN runs.error IS 'Why it failed.'",
     "COMMENT ON COLUMN runs.started_at IS 'When it started.'",

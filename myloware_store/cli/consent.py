@@ -26,7 +26,7 @@ __all__ = [
 
 SAMPLE_DATA = "add sample data to"
 EMBEDDED_DATABASE = "myloware"
-ROLLBACK = "undo migrations, with the data in everything that they made, of"
+ROLLBACK = "undo {}, with the data in everything that it made, in"
 DESTRUCTION = "destroy all of the store's data in"
 
 
@@ -70,10 +70,10 @@ def require_consent(settings: Settings, what: str, *, yes: bool, database: str |
     if not local and database is None:
         if yes:
             raise Refused(f"{place} is not on this machine: add `--database {name}` to continue")
-        answer = _ask(f"{what.capitalize()} {place}? To continue, type the database's name")
+        answer = _ask(f"{what[0].upper()}{what[1:]} {place}? To continue, type the database's name")
         if answer != name:
             raise Declined(f"the database is {name}, not {answer}: nothing was changed")
-    elif not yes and _ask(f"{what.capitalize()} {place}? [y/N]").lower() not in {"y", "yes"}:
+    elif not yes and _ask(f"{what[0].upper()}{what[1:]} {place}? [y/N]").lower() not in {"y", "yes"}:
         raise Declined("nothing was changed")
 
 
@@ -98,7 +98,7 @@ def require_name(settings: Settings, what: str, *, yes: bool, database: str | No
         raise Refused(f"the database is {name}, not {database}: nothing was changed")
     if database is None or not yes:
         place = f"the embedded database in {settings.embedded_home}" if settings.embedded else settings.target
-        answer = _ask(f"{what.capitalize()} {place}? To continue, type the database's name ({name})")
+        answer = _ask(f"{what[0].upper()}{what[1:]} {place}? To continue, type the database's name ({name})")
         if answer != name:
             raise Declined(f"the database is {name}, not {answer}: nothing was changed")
 

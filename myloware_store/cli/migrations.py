@@ -43,8 +43,9 @@ directory_option = click.option(
 @where_options
 @click.option("--plan", is_flag=True, help="Only show pending migrations, their SQL and obstacles; exit 1 if any.")
 @click.option("--to", metavar="NAME", help="The last migration to apply; by default all.")
+@directory_option
 @pass_given
-def migrate(given: Given, *, plan: bool, to: str | None) -> int:
+def migrate(given: Given, *, plan: bool, to: str | None, directory: str | None) -> int:
     """Apply the pending migrations.
 
     One process at a time migrates, under a lock and with time-outs; each migration runs in its own transaction. One
@@ -57,12 +58,12 @@ def migrate(given: Given, *, plan: bool, to: str | None) -> int:
 
     settings = given.settings()
     if plan:
-        report = work.migrate(settings, plan=True, to=to)
+        report = work.migrate(settings, plan=True, to=to, directory=directory)
         reports.migrate(settings, report, as_json=given.json)
         return FINDING if report.pending else DONE
     with reach(settings, create=True) as target, progress() as show:
         show("Migrating")
-        report = work.migrate(target.settings, to=to)
+        report = work.migrate(target.settings, to=to, directory=directory)
     reports.migrate(target.settings, report, as_json=given.json)
     return DONE
 
@@ -70,10 +71,11 @@ def migrate(given: Given, *, plan: bool, to: str | None) -> int:
 @click.command(epilog=example("myloware-store rollback", "myloware-store rollback --count 2 --yes"))
 @where_options
 @click.option("--count", metavar="N", type=click.IntRange(min=1), default=1, help="How many; by default one.")
+@directory_option
 @yes_option
 @name_option
 @pass_given
-def rollback(given: Given, *, count: int, yes: bool, database: str | None) -> int:
+def rollback(given: Given, *, count: int, directory: str | None, yes: bool, database: str | None) -> int:
     """Undo the last migration (asks first).
 
     The data in everything that the migration made is lost. `rollback` refuses to run if MYLOWARE_ENV is production. If
@@ -82,10 +84,15 @@ def rollback(given: Given, *, count: int, yes: bool, database: str | None) -> in
     from myloware_store.cli import reports
     from myloware_store.cli.consent import ROLLBACK, require_consent
     from myloware_store.ops import migrate as work
+    from myloware_store.ops.history import status
+    from myloware_store.ops.target import reach
 
     settings = given.settings()
-    require_consent(settings, ROLLBACK, yes=yes, database=database)
-    reports.rollback(settings, work.rollback(settings, count=count), as_json=given.json)
+    with reach(settings) as target:
+        last = ", ".join(reversed(status(target.settings, directory=directory).applied[-count:]))
+    require_consent(settings, ROLLBACK.format(last or "migrations"), yes=yes, database=database)
+    undone = work.rollback(settings, count=count, directory=directory)
+    reports.rollback(settings, undone, as_json=given.json)
     return DONE
 
 
@@ -151,20 +158,24 @@ def migrations_path(given: Given) -> int:
 
 @click.command(epilog=example("myloware-store status"))
 @where_options
+@directory_option
 @pass_given
-def status(given: Given) -> int:
+def status(given: Given, *, directory: str | None) -> int:
     """Show which migrations are applied.
 
-    Exit 1 if one is pending, was edited later, or is unknown to this version, or if the schema has drifted.
+    Exit 1 if one is pending, was edited later, or is unknown to this version, or if the schema has drifted (which is
+    not examined with --directory).
     """
     from myloware_store.cli import reports
-    from myloware_store.ops import validate as work
+    from myloware_store.ops.history import status
     from myloware_store.ops.target import opened, reach
+    from myloware_store.ops.validate import validate
 
     with reach(given.settings()) as target, opened(target.settings) as database:
-        report = work.validate(database)
-    reports.status(target.settings, report, as_json=given.json)
-    return DONE if report.valid else FINDING
+        report = None if directory else validate(database)
+        found = report.migrations if report else status(database, directory=directory)
+    reports.status(target.settings, found, report.findings if report else None, as_json=given.json)
+    return DONE if found.current and not (report and report.findings) else FINDING
 
 
 @click.command(
@@ -175,7 +186,7 @@ def status(given: Given) -> int:
 @server_option
 @pass_given
 def drift(given: Given, *, to: str | None, server: str | None) -> int:
-    """Show a diff from what its migrations create.
+    """Show how the schema differs from its migrations.
 
     Exit 1 if a definition differs. `validate` says how to fix it.
     """

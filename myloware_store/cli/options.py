@@ -128,7 +128,7 @@ def example(*lines: str) -> str:
 server_option = click.option(
     "--server",
     metavar="URL",
-    help="A server for scratch databases, where the role may create some; by default an embedded one.",
+    help="A server on which the role may create a scratch database; by default an embedded one.",
 )
 
 

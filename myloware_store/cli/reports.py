@@ -14,6 +14,7 @@ import attrs
 
 from myloware_store.cli import hints
 from myloware_store.cli.console import Screen, print_json
+from myloware_store.core.errors import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from myloware_store.ops.bring_up import Answer, UpReport
     from myloware_store.ops.catalog import Difference
     from myloware_store.ops.lint import Hazard
-    from myloware_store.ops.migrate import MigrationReport
+    from myloware_store.ops.migrate import MigrationReport, MigrationStatus
     from myloware_store.ops.validate import Finding, ValidationReport
     from myloware_store.settings import Settings
 
@@ -198,13 +199,20 @@ def lint(hazards: Sequence[Hazard], *, as_json: bool) -> None:
         if hazard.statement:
             screen.verbatim(hazard.statement)
         screen.line(f"{hazard.message} {hazard.help or ''}".rstrip() + "\n")
-    screen.line(f"{len(hazards)} hazard{'s' if len(hazards) > 1 else ''}" if hazards else "No hazard found.")
+    if hazards:
+        told = f"{len(hazards)} hazard{'s' if len(hazards) > 1 else ''}"
+        screen.line(f"{told}. A comment in the statement permits one: -- squawk-ignore RULE")
+    else:
+        screen.line("No hazard found.")
 
 
 def docs(text: str, file: str | None, *, as_json: bool) -> None:
     """Write the data dictionary to a file, else print it."""
     if file is not None:
-        Path(file).write_text(text, encoding="utf-8")
+        try:
+            Path(file).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise InvalidInput(f"cannot write {file}: {error.strerror}") from None
     if as_json:
         print_json({"file": file} if file else {"markdown": text})
     elif file is None:
@@ -221,18 +229,17 @@ def path(folder: Path, *, as_json: bool) -> None:
         sys.stdout.write(f"{folder}\n")
 
 
-def status(settings: Settings, report: ValidationReport, *, as_json: bool) -> None:
-    """Report the migrations, and the number of differences from the expected schema."""
-    found = report.migrations
+def status(settings: Settings, found: MigrationStatus, findings: Sequence[Finding] | None, *, as_json: bool) -> None:
+    """Report the migrations and, if the schema was examined, the number of differences from the expected one."""
     if as_json:
         states = {
             name: getattr(found, name) for name in ("applied", "pending", "edited", "unknown", "late", "compatible")
         }
-        drifted = sum(finding.kind != "migration" for finding in report.findings)
-        print_json({"url": name_of(settings), "current": report.valid, **states, "drifted": drifted})
+        drifted = sum(finding.kind != "migration" for finding in findings or ())
+        print_json({"url": name_of(settings), "current": found.current and not findings, **states, "drifted": drifted})
         return
     screen = Screen()
-    screen.facts({"Database": name_of(settings), "Schema": _verdict(report.findings)})
+    screen.facts({"Database": name_of(settings), **({} if findings is None else {"Schema": _verdict(findings)})})
     screen.line()
     states = {
         **dict.fromkeys(found.applied, "applied"),
@@ -243,8 +250,11 @@ def status(settings: Settings, report: ValidationReport, *, as_json: bool) -> No
         **dict.fromkeys(found.compatible, "applied by a newer version, backward compatible"),
     }
     screen.table(("migration", "state"), states.items())
-    _list(screen, [finding for finding in report.findings if finding.kind in {"server", "setting", "extension"}])
-    if report.findings:
+    findings = findings or ()
+    _list(screen, [finding for finding in findings if finding.kind in {"server", "setting", "extension"}])
+    if found.pending and not found.late:
+        screen.line(f"\n`{hints.this_command()} migrate` applies what is pending.")
+    if any(finding.kind != "migration" for finding in findings) or found.edited or found.unknown or found.late:
         screen.line(f"\n`{hints.this_command()} validate` lists the differences and how to fix them.")
 
 
@@ -289,6 +299,8 @@ def baseline(settings: Settings, recorded: Sequence[str], *, as_json: bool) -> N
     screen.facts({"Database": name_of(settings)})
     for name in recorded:
         screen.line(f"recorded {name}")
+    if not recorded:
+        screen.line("They are recorded already.")
 
 
 def recount(settings: Settings, corrected: Collection[UUID], *, as_json: bool) -> None:

@@ -74,12 +74,12 @@ def baseline(
         limits: How long to wait for other migrations.
 
     Returns:
-        The recorded migrations.
+        The migrations that were recorded now; none if they were before.
 
     Raises:
         InvalidInput: There is no migration `to`.
-        MigrationError: The schema differs (the message names the first differences), or migrations are recorded
-            already; nothing was recorded.
+        MigrationError: The schema differs (the message names the first differences), or only some are
+            recorded; nothing was recorded.
         EmbeddedServerError: There is no server for the scratch database.
         ConnectionFailed: The server cannot be reached.
     """
@@ -89,7 +89,9 @@ def baseline(
     names = names[: names.index(to or names[-1]) + 1]
     expected = _created_by(names[-1], server)
     with migration_session(target, folder, limits, lambda _: None) as database:
-        if applied := database.status().applied:
+        if set(names) <= set(applied := database.status().applied):
+            return ()
+        if applied:
             raise MigrationError(f"{', '.join(applied)} is recorded already: `myloware-store migrate` applies the rest")
         live = read_catalog(database)
         if different := [one.full_name for one in compare(expected, live) if not one.harmless]:

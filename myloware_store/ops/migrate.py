@@ -155,7 +155,7 @@ def rollback(
     with migration_session(target, folder, limits, MigrationStatus.require_known) as database:
         applied = database.status().applied
         if count > len(applied):
-            raise MigrationError(f"cannot undo {count} migrations: {len(applied)} are applied")
+            raise MigrationError(f"cannot undo {count}: {len(applied)} are applied")
         undone = tuple(reversed(applied))[:count]
         require_rollbacks(folder, undone)
         router = _router(database)

@@ -117,7 +117,7 @@ def _check(command: str, options: Mapping[str, Any], directory: Path) -> Callabl
         if command == "rollback":
             found.require_known()
             if not 0 < options["count"] <= len(found.applied):
-                raise MigrationError(f"cannot undo {options['count']} migrations: {len(found.applied)} are applied")
+                raise MigrationError(f"cannot undo {options['count']}: {len(found.applied)} are applied")
             require_rollbacks(directory, found.applied[-options["count"] :])
 
     return check

@@ -187,7 +187,7 @@ class Run(TenantEntity):
         help_text="The template that it follows, if any.",
     )
     status = EnumField(
-        WorkOrderStatus, default=WorkOrderStatus.PENDING, help_text="Moves on to COMPLETED or FAILED once."
+        WorkOrderStatus, default=WorkOrderStatus.PENDING, help_text="Moves on once, to COMPLETED or FAILED."
     )
     context = JsonField(kind=dict, default=dict, help_text="Data of the workflow's, an object.")
     error = CheckedTextField(null=True, help_text="Why it failed.")

@@ -108,7 +108,7 @@ class WorkItem(TenantEntity):
     attempt_count = CheckedIntegerField(
         constraints=[ServerDefault("0")], help_text="How many attempts have been claimed."
     )
-    max_attempts = CheckedIntegerField(constraints=[ServerDefault("5")], help_text="After so many it fails.")
+    max_attempts = CheckedIntegerField(constraints=[ServerDefault("5")], help_text="It fails after this many attempts.")
     current_attempt_id = UuidField(
         null=True,
         help_text="The last attempt, also after its end. No foreign key: the attempt already refers to the item.",
@@ -180,7 +180,7 @@ class Attempt(TenantEntity):
     attempt_number = CheckedIntegerField(constraints=[ServerDefault("1")], help_text="Counts from 1 for each item.")
     lease_expires_at = TimestampField(null=True, help_text="After that the item may be claimed by others.")
     # No CHECK: it would be evaluated for every claim and every result.
-    progress = CheckedIntegerField(null=True, help_text="Percents.")
+    progress = CheckedIntegerField(null=True, help_text="In percent.")
     progress_message = CheckedTextField(null=True, help_text="What the agent is doing.")
     started_at = TimestampField(constraints=[ServerDefault("now()")], help_text="When it was claimed.")
     finished_at = TimestampField(null=True, help_text="When it ended.")

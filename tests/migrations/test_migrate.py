@@ -360,7 +360,7 @@ def test_rollback_refuses_more_than_there_is(settings: Settings, database: Store
     """If fewer are applied, none is undone."""
     migrate(settings)
 
-    with pytest.raises(MigrationError, match="cannot undo 2 migrations: 1 are applied"):
+    with pytest.raises(MigrationError, match="cannot undo 2: 1 are applied"):
         rollback(settings, count=2)
     assert ["001_initial"] == history(database)
 

@@ -81,7 +81,7 @@ def test_migrate_goes_as_far_as_told_and_rollback_back(shell: Shell, empty_url: 
     assert "undone 001_initial\n" in shell.run("rollback", answer="y\n", **here).stdout
     assert ["001_initial"] == shell.report("migrate", **here)["applied"]
     assert ["001_initial"] == shell.report("rollback", "--yes", **here)["undone"]
-    assert "cannot undo 1 migrations: 0 are applied" in shell.run("rollback", "--yes", **here).stderr
+    assert "cannot undo 1: 0 are applied" in shell.run("rollback", "--yes", **here).stderr
 
 
 def test_the_data_dictionary_is_up_to_date(shell: Shell) -> None:
@@ -139,8 +139,7 @@ def test_tables_without_a_history_are_told(shell: Shell, myloware_dsn: str) -> N
     assert "myloware-store baseline" in shell.run("validate", "--url", myloware_dsn).stdout
     assert ["001_initial"] == shell.report("baseline", "--url", myloware_dsn)["recorded"]
     assert shell.report("validate", "--url", myloware_dsn)["valid"]
-    again = shell.run("baseline", "--url", myloware_dsn)
-    assert (1, True) == (again.returncode, "001_initial is recorded already" in again.stderr)
+    assert "They are recorded already." in shell.run("baseline", "--url", myloware_dsn).stdout
 
 
 def test_status_and_validate_name_what_has_drifted(shell: Shell, myloware_dsn: str) -> None:
