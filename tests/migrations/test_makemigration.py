@@ -279,7 +279,7 @@ NOTES = {
     "ALTER TABLE notes DROP note": "the data of notes.note are lost",
     "ALTER TABLE notes ADD t text": "if t is note renamed, its data would be lost",
     "ALTER TABLE notes ADD u uuid DEFAULT gen_random_uuid()": "adding notes.u rewrites the table",
-    "ALTER TABLE parents ALTER code TYPE varchar(9)": "a new type of parents.code may round values, and rewrites the table",
+    "ALTER TABLE parents ALTER code TYPE varchar(9)": "new type of parents.code may round values",
     "ALTER TABLE notes ALTER v SET STORAGE PLAIN": "rows move to the new storage",
     "DROP TRIGGER touched ON notes": "trigger notes.touched is dropped",
     "DROP FUNCTION touch": "touch() is dropped: code must not call it",
