@@ -21,6 +21,7 @@ from myloware_store.core.errors import (
     StoreError,
 )
 from myloware_store.db.database import StoreDatabase
+from myloware_store.db.driver_errors import DRIVER_ERRORS
 from myloware_store.db.statements import LIFT_DEADLINES, Rows
 from myloware_store.ops.concurrently import is_concurrent, run_concurrently
 from myloware_store.ops.history import (
@@ -240,7 +241,7 @@ class MigrationDatabase(StoreDatabase):
             try:
                 run_concurrently(sql, params, transaction, outside)
                 return Rows(outside)
-            except psycopg2.Error as error:
+            except DRIVER_ERRORS as error:
                 fault = self._fault(error, opened, committing=False)
         raise fault
 

@@ -156,6 +156,13 @@ def test_one_without_a_name_is_refused(settings: Settings, folder: Folder) -> No
 
 
 @on_one_server
+def test_a_percent_sign_that_is_not_doubled_is_explained(settings: Settings, folder: Folder) -> None:
+    """As in every other statement."""
+    with pytest.raises(MigrationError, match=r"002_index failed: .*'%%'"):
+        migrate(settings, directory=folder(_002_index=BUILD.replace("(agent_id)", "(agent_id) WHERE 5 % 2 = 1")))
+
+
+@on_one_server
 def test_names_are_read_as_postgresql_reads_them(settings: Settings, database: StoreDatabase, folder: Folder) -> None:
     """Quoted and qualified names, comments before the statement, and another schema on the search path."""
     place = folder(

@@ -279,7 +279,7 @@ NOTES = {
     "ALTER TABLE notes DROP note": "the data of notes.note are lost",
     "ALTER TABLE notes ADD t text": "if t is note renamed, its data would be lost",
     "ALTER TABLE notes ADD u uuid DEFAULT gen_random_uuid()": "adding notes.u rewrites the table",
-    "ALTER TABLE parents ALTER code TYPE varchar(9)": "a new type of parents.code rewrites the table",
+    "ALTER TABLE parents ALTER code TYPE varchar(9)": "new type of parents.code may round values",
     "ALTER TABLE notes ALTER v SET STORAGE PLAIN": "rows move to the new storage",
     "DROP TRIGGER touched ON notes": "trigger notes.touched is dropped",
     "DROP FUNCTION touch": "touch() is dropped: code must not call it",
@@ -455,6 +455,14 @@ def test_embeddings_of_another_dimension_fail_rather_than_vanish(service: Servic
 
     (note,) = service.draft(base=changed).review
     assert "embeddings of vector(3) cannot become vector(4)" in note
+
+
+@on_one_server
+@pytest.mark.parametrize("shorter", ["varchar(3)", "char(3)"])
+def test_texts_that_are_too_long_fail_rather_than_shrink(service: Service, shorter: str) -> None:
+    """An explicit cast would cut them."""
+    with pytest.raises(MigrationError, match="too long for type character"):
+        service.draft(base=BASE.replace("note text", f"note {shorter}"))
 
 
 @on_one_server

@@ -24,6 +24,7 @@ __all__ = ["Difference", "Phase", "Step", "compare"]
 _EXPAND = 'docs/schema-evolution.md, "Rename and retype"'
 _CONSTANT = re.compile(r"now\(\)|CURRENT_\w+|'(?:[^']|'')*'(?:::[\w\" ()\[\].,]+)?|[^(]*")
 """Defaults that PostgreSQL evaluates once for all rows of a table."""
+_LENGTH = re.compile(r"^(character|bit)(?: varying)?\(\d+\)")
 
 
 class Phase(IntEnum):
@@ -338,13 +339,16 @@ class _Comparison:
 
     def _retype(self, alter: str, table: str, before: Column, after: Column) -> Step:
         def statements(old: Column, new: Column) -> tuple[str, ...]:
-            change = f"{alter} TYPE {new.full_type} USING {new.name}::{new.type}"
+            unlimited = _LENGTH.sub(r"\1 varying", new.type)  # `::varchar(3)` would cut, where the column refuses
+            change = f"{alter} TYPE {new.full_type} USING {new.name}::{unlimited}"
             drop = (f"{alter} DROP DEFAULT",) if old.default is not None else ()
             default = (f"{alter}{_default(new)}",) if new.default is not None else ()
             return (*drop, change, *default)
 
-        review = f"a new type of {table}.{after.name} rewrites the table unless the types are stored alike, and nobody"
-        review += f" reads it meanwhile; for a big table see {_EXPAND}"
+        review = (
+            f"a new type of {table}.{after.name} may round values, and rewrites the table unless the types are stored"
+        )
+        review += f" alike; nobody reads it meanwhile: for a big table see {_EXPAND}"
         if "vector" in {before.type.partition("(")[0], after.type.partition("(")[0]}:
             review = (
                 f"embeddings of {before.type} cannot become {after.type}: this fails on a table with any. Add a second"
