@@ -15,10 +15,10 @@ import pytest
 
 from myloware_store.db.database import StoreDatabase
 from myloware_store.ops.migrate import migrate
+from myloware_store.ops.target import opened
 from myloware_store.ops.validate import validate
 from myloware_store.seed import seed
 from myloware_store.settings import Settings
-from myloware_store.store import Store
 from myloware_store.work.engine import Work
 from tests.conftest import on_one_server
 
@@ -65,21 +65,28 @@ def contents(bins: str, url: str) -> str:
     return re.sub(r"(?m)^\\(un)?restrict .*$", "", dumped)
 
 
-@pytest.fixture
-def myloware_server_database(postgres: EmbeddedServer) -> Iterator[StoreDatabase]:
+@pytest.fixture(scope="module")
+def filled(postgres: EmbeddedServer) -> Iterator[StoreDatabase]:
     """Yield the database `myloware` of the role `myloware`, migrated and filled, on either server."""
     server = StoreDatabase(Settings.load(postgres.url("postgres"), environ={}, dotenv=None))
     server.execute_sql("CREATE ROLE myloware LOGIN SUPERUSER")
     server.execute_sql("CREATE DATABASE myloware OWNER myloware")
     settings = Settings.load(postgres.url("myloware"), environ={}, dotenv=None)
     migrate(settings)
-    with Store.open(settings=settings) as store:
-        seed(store.db)
-        yield store.db
-    for name in ("myloware", "restored"):
-        server.execute_sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    with opened(settings) as database:
+        seed(database)
+        live_through_something(database)
+        yield database
+    server.execute_sql("DROP DATABASE myloware WITH (FORCE)")
     server.execute_sql("DROP ROLE myloware")
     server.close_all()
+
+
+@pytest.fixture
+def myloware_server_database(filled: StoreDatabase) -> Iterator[StoreDatabase]:
+    """Yield that database, and drop the one that the test restores."""
+    yield filled
+    filled.execute_sql("DROP DATABASE IF EXISTS restored WITH (FORCE)")
 
 
 @on_one_server
@@ -140,7 +147,6 @@ def test_data_alone_restores_into_a_migrated_database(
     postgres: EmbeddedServer, myloware_server_database: StoreDatabase, tmp_path: Path, options: str
 ) -> None:
     """Orders come back as they were, status, counters and times, though their items are counted as they come in."""
-    live_through_something(myloware_server_database)
     place = str(postgres.socket_dir)
     (bins,) = myloware_server_database.execute_sql("SELECT setting FROM pg_config WHERE name = 'BINDIR'").fetchone()
     bash(f"PGHOST='{place}' createdb -U myloware restored", tmp_path, bins)

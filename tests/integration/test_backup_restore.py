@@ -24,7 +24,7 @@ from myloware_store.ops.migrate import migrate
 from myloware_store.ops.target import opened
 from myloware_store.ops.validate import validate
 from myloware_store.seed import seed
-from tests.conftest import on_one_server
+from tests.conftest import LONG, on_one_server
 from tests.integration.conftest import until
 
 if TYPE_CHECKING:
@@ -365,6 +365,32 @@ def test_a_role_that_owns_nothing_restores_where_vector_is_there(
     finally:
         ask(server, f'DROP DATABASE IF EXISTS "{settings.dbname}" WITH (FORCE)')
         ask(server, f"DROP ROLE {role}")
+
+
+@pytest.mark.skipif(not LONG, reason="waits for autovacuum; `tox run -e long`")
+def test_an_owner_replaces_a_database_that_is_vacuumed(
+    postgres: EmbeddedServer, new_url: Callable[[str], str], tmp_path: Path
+) -> None:
+    """Only a superuser may end autovacuum's session."""
+    url, server, role = new_url("vacuumed"), postgres.url("postgres"), f"owner_{uuid.uuid4().hex[:8]}"
+    settings = attrs.evolve(settings_of(url), user=role)
+    ask(server, f"CREATE ROLE {role} LOGIN CREATEDB")
+    ask(server, f'CREATE DATABASE "{settings.dbname}" OWNER {role}')
+    ask(server, "ALTER SYSTEM SET autovacuum_naptime = '1s'")
+    ask(server, "SELECT pg_reload_conf()")
+    try:
+        slow = "autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1"
+        ask(settings.url, f"CREATE TABLE t WITH ({slow}) AS SELECT repeat('x', 100) FROM generate_series(1, 100000)")
+        ask(settings.url, "DELETE FROM t")
+        backup(settings, tmp_path / "b")
+        vacuums = "backend_type = 'autovacuum worker' AND datname"
+        until(lambda: ask(server, f"SELECT 1 FROM pg_stat_activity WHERE {vacuums} = '{settings.dbname}'"))
+
+        assert restore(settings, tmp_path / "b", replace=True).replaced
+    finally:
+        ask(server, "ALTER SYSTEM RESET autovacuum_naptime")
+        ask(server, f'DROP DATABASE IF EXISTS "{settings.dbname}" WITH (FORCE)')
+        ask(server, f"DROP OWNED BY {role}")
 
 
 @on_one_server

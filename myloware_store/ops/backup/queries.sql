@@ -50,8 +50,9 @@ SELECT pg_export_snapshot(), current_database(), current_setting('server_version
 SELECT extname, extversion FROM pg_extension ORDER BY 1
 
 -- name: end_sessions
+-- Only a superuser may end autovacuum's, which have no role; the renaming ends them.
 SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
-WHERE datname IN (%(name)s, %(fresh)s) AND pid <> pg_backend_pid()
+WHERE datname IN (%(name)s, %(fresh)s) AND usesysid IS NOT NULL AND pid <> pg_backend_pid()
 
 -- name: same_locale
 -- The names of the columns of ICU and built-in locales differ between versions.
