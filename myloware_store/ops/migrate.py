@@ -53,6 +53,7 @@ _LOCKED = {"55P03", "40P01"}  # lock not available in time, deadlock
 _LONGEST_PAUSE = 4.0  # seconds
 _logger = logging.getLogger(__name__)
 _logger.addHandler(logging.NullHandler())
+_logger.addFilter(lambda record: record.exc_info is None)  # peewee-migrate also logs what it raises
 
 
 @attrs.frozen

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ import pytest
 
 import myloware_store
 from myloware_store import Store
-from myloware_store.core.errors import MissingExtension
+from myloware_store.core.errors import MigrationError, MissingExtension
 from myloware_store.ops.migrate import migrate, migrations_path
 from myloware_store.settings import Settings
 
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["Recipe"]
 
 _PLUGIN = Path(__file__).parents[1]
-_logger = logging.getLogger(__name__)
-_logger.propagate = False  # peewee-migrate logs failures with a traceback; _migrate_folder raises them, with the file
-_logger.addHandler(logging.NullHandler())
 
 
 @attrs.frozen
@@ -83,7 +79,7 @@ class Recipe:
     """The contents of a template.
 
     Attributes:
-        migrations: Migrations after the library's own: folders of peewee-migrate's, with its default history table, or
+        migrations: Migrations after the library's own: folders of peewee-migrate's, or
             functions of the database's URL.
         seed: The rows: a file of SQL, a function of an open store, or None.
     """
@@ -187,18 +183,8 @@ def _cursor(settings: Settings) -> Iterator[cursor]:
 
 
 def _migrate_folder(folder: Path, settings: Settings) -> None:
-    """Apply a service's own migrations, as its `pw_migrate migrate` would."""
-    from peewee import PostgresqlDatabase
-    from peewee_migrate import Router
-
-    arguments = settings.connect_kwargs()
-    database = PostgresqlDatabase(arguments.pop("dbname"), **arguments)
+    """Apply a service's own migrations."""
     try:
-        router = Router(database, migrate_dir=folder, logger=_logger)
-        for name in router.diff:
-            try:
-                router.run(name)
-            except Exception as error:  # noqa: BLE001  a migration may raise anything
-                raise Unusable(f"myloware_migrations: {folder.absolute() / name}.py: {str(error).strip()}") from None
-    finally:
-        database.close()
+        migrate(settings, directory=folder)
+    except MigrationError as error:
+        raise Unusable(f"myloware_migrations: {folder.absolute()}: {error}") from None

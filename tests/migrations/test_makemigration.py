@@ -7,14 +7,11 @@ import shutil
 import subprocess
 import sys
 import uuid
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
-import peewee
 import pytest
-from peewee_migrate import Router
 
 from myloware_store.core.errors import InvalidInput, MigrationError
 from myloware_store.db.database import StoreDatabase
@@ -31,6 +28,8 @@ from myloware_store.settings import Settings
 from tests.conftest import on_one_server
 
 if TYPE_CHECKING:
+    import peewee
+
     from myloware_store.embedded import EmbeddedServer
     from tests.migrations.conftest import Folder
 
@@ -113,9 +112,8 @@ def names(draft: Draft) -> list[str]:
 
 
 def statements(path: Path, constant: str = "MIGRATE") -> list[str]:
-    """Return what a migration runs, first outside of the transaction, on one line each."""
-    found = runpy.run_path(str(path))
-    return [" ".join(each.split()) for each in (*found.get(f"{constant}_OUTSIDE", ()), *found.get(constant, ()))]
+    """Return what a migration runs, on one line each."""
+    return [" ".join(each.split()) for each in runpy.run_path(str(path)).get(constant, ())]
 
 
 def scratch_databases(server: Settings) -> list[tuple[str]]:
@@ -172,16 +170,11 @@ def test_every_kind_of_change_is_applied_and_undone(
     assert () == service.draft(CHANGED, base="").files
 
     migrate(settings)
-    arguments = settings.connect_kwargs()
-    with closing(peewee.PostgresqlDatabase(arguments.pop("dbname"), **arguments)) as theirs:
-        router = Router(theirs, migrate_dir=service.folder)
-        router.run("001_base")
-        before = read_catalog(database)
-        database.execute_sql("CREATE INDEX parents_code_key ON parents (id)")  # as if a killed run had left it
-        router.run()
-        after = read_catalog(database)
-        for name in reversed(router.done[1:]):
-            router.run_one(name, router.migrator, fake=False, downgrade=True)
+    migrate(settings, directory=service.folder, to="001_base")
+    before = read_catalog(database)
+    migrate(settings, directory=service.folder)
+    after = read_catalog(database)
+    rollback(settings, directory=service.folder, count=4)
     assert {**before, "enum mood": "ENUM ('none', 'low', 'mid', 'high')"} == read_catalog(database)
     database.execute_sql('DROP TABLE notes, parents, "Order"; DROP FUNCTION touch, twice; DROP TYPE mood, short')
     database.execute_sql(CHANGED.replace("%", "%%"))
@@ -312,7 +305,7 @@ def test_what_a_reviewer_must_know_is_said(service: Service) -> None:
 def test_a_column_that_rows_cannot_have_is_pointed_out(service: Service) -> None:
     """NOT NULL without a default fails in the try if there are rows, and is written with a comment if not."""
     changed = BASE.replace("code text", "code text, due date NOT NULL")
-    with pytest.raises(MigrationError, match='column "due" of relation "parents" contains null values'):
+    with pytest.raises(MigrationError, match="column due, which must not be null, on parents"):
         service.draft(base=changed)
     service.write(BASE)
 
@@ -394,7 +387,7 @@ def test_a_draft_is_compatible_only_if_it_is_known_to_be(
 ) -> None:
     """Old code could not delete what new rows refer to, and nobody knows what will be written by hand."""
     step = Step(Phase.MAIN, (statement,), ("SELECT 1",))
-    (text,) = render("extra", Difference((step,), unexpressed), 2, portable=False).values()
+    (text,) = render("extra", Difference((step,), unexpressed), 2).values()
 
     assert compatible == ("\nBACKWARD_COMPATIBLE = True\n" in text)
 
@@ -434,22 +427,19 @@ def test_a_scan_does_not_run_under_the_lock_of_its_change(service: Service) -> N
 
 @on_one_server
 def test_an_index_on_an_existing_table_is_built_beside_its_writers(service: Service) -> None:
-    """The leftover of a killed run is dropped first; a new table's indexes are plain."""
+    """A new table's indexes are plain."""
     change = "CREATE INDEX i ON notes (n); CREATE TABLE fresh (id integer); CREATE INDEX f ON fresh (id)"
     first, second = service.draft(change).files
 
     assert ["CREATE TABLE fresh ( id integer )", "CREATE INDEX f ON fresh USING btree (id)"] == statements(first)
-    assert [
-        "DROP INDEX CONCURRENTLY IF EXISTS i",
-        "CREATE INDEX CONCURRENTLY IF NOT EXISTS i ON notes USING btree (n)",
-    ] == statements(second)
+    assert ["CREATE INDEX CONCURRENTLY IF NOT EXISTS i ON notes USING btree (n)"] == statements(second)
 
 
 @on_one_server
 def test_embeddings_of_another_dimension_fail_rather_than_vanish(service: Service) -> None:
     """With rows, the try in the scratch database fails, and nothing is written."""
     changed = BASE.replace("vector(3)", "vector(4)")
-    with pytest.raises(MigrationError, match=r"expected 4 dimensions, not 3"):
+    with pytest.raises(MigrationError, match="refused a value: data_exception"):
         service.draft(base=changed)
     service.write(BASE)
 
@@ -461,7 +451,7 @@ def test_embeddings_of_another_dimension_fail_rather_than_vanish(service: Servic
 @pytest.mark.parametrize("shorter", ["varchar(3)", "char(3)"])
 def test_texts_that_are_too_long_fail_rather_than_shrink(service: Service, shorter: str) -> None:
     """An explicit cast would cut them."""
-    with pytest.raises(MigrationError, match="too long for type character"):
+    with pytest.raises(MigrationError, match="string_data_right_truncation"):
         service.draft(base=BASE.replace("note text", f"note {shorter}"))
 
 
@@ -602,7 +592,7 @@ def test_bad_input_is_refused(tmp_path: Path, arguments: dict[str, object], mess
 def test_a_broken_migration_is_named(service: Service) -> None:
     """The message has the file and the reason, and no scratch database is left."""
     (service.folder / "002_broken.py").write_text("def migrate(migrator, database, **_):\n    migrator.sql('NO')\n")
-    with pytest.raises(MigrationError, match=r"002_broken failed: ProgrammingError: syntax error"):
+    with pytest.raises(MigrationError, match="002_broken failed: syntax error"):
         service.draft()
     with pytest.raises(MigrationError, match="creating what the models describe failed: "):
         service.draft("NO")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import logging
 import pkgutil
 import re
 import shutil
 import tempfile
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -20,7 +19,7 @@ from myloware_store.core.errors import InvalidInput, MigrationError, MissingObje
 from myloware_store.models import MODELS
 from myloware_store.ops.catalog import split_key
 from myloware_store.ops.ddl import create_all
-from myloware_store.ops.history import available_migrations, migrations_path
+from myloware_store.ops.history import available_migrations, history_name, migrations_path
 from myloware_store.ops.makemigration.objects import Objects, read_objects
 from myloware_store.ops.makemigration.rendering import render
 from myloware_store.ops.makemigration.steps import compare
@@ -40,12 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Draft", "makemigration"]
 
 _NAME = re.compile(r"[a-z0-9_]{1,100}")
-_THEIR_HISTORY = "migratehistory"
-"""The table of peewee-migrate, which services use."""
 _MOST = 999
-_logger = logging.getLogger(__name__)
-_logger.propagate = False  # peewee-migrate logs failures with a traceback; we raise them, with the file
-_logger.addHandler(logging.NullHandler())
 
 
 @attrs.frozen
@@ -98,23 +92,28 @@ def makemigration(
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidInput(f"name must be small letters, digits and underscores, not {str(name)[:255]!r}")
     folder = _folder(directory, models)
-    project = _Store() if models is None else _Service(_import(models))
+    project = _Project(folder, None if models is None else _import(models))
     known = available_migrations(folder)
     first = int(known[-1][:3]) + 1 if known else 1
     with scratch_database(server) as settings, opened(settings) as database:
-        project.prepare(settings)
+        if models is not None:
+            migrate(settings)
+            project.stores = frozenset(read_objects(database).catalog)
         new = _described(project, database)
-        project.apply(settings, folder)
+        if known:
+            migrate(settings, directory=folder)
         old = project.own(read_objects(database), new)
         difference = compare(old, new)
-        texts = render(name, difference, first, portable=models is not None)
+        texts = render(name, difference, first)
         if first + len(texts) - 1 > _MOST:
             raise MigrationError(f"a migration has three digits: there is no number after {known[-1]}")
         with _copied(folder, texts) as copy:
             try:
-                project.apply(settings, copy)
+                if texts:
+                    migrate(settings, directory=copy)
                 _require_same(project.own(read_objects(database), new), new, difference.unexpressed, "applied")
-                project.undo(settings, copy, len(texts))
+                if texts:
+                    rollback(settings, directory=copy, count=len(texts))
                 # Labels stay.
                 but = {*difference.unexpressed, *(key for key in new.enums if key in old.catalog)}
                 _require_same(project.own(read_objects(database), new), old, but, "undone")
@@ -127,57 +126,23 @@ def makemigration(
     )
 
 
-class _Store:
-    """The store's own models and migrations."""
+class _Project:
+    """The store's own models, or those of a service, whose tables come beside the store's."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path, module: ModuleType | None) -> None:
+        self.history = history_name(folder)
         self.describe: Callable[[peewee.Database], None] = create_all
-
-    def prepare(self, settings: Settings) -> None:
-        pass
-
-    def apply(self, settings: Settings, folder: Path) -> None:
-        migrate(settings, directory=folder)
-
-    def undo(self, settings: Settings, folder: Path, count: int) -> None:
-        if count:
-            rollback(settings, directory=folder, count=count)
-
-    def own(self, objects: Objects, new: Objects | None = None) -> Objects:  # noqa: ARG002
-        return objects
-
-
-class _Service:
-    """A service's models and migrations, which come after the store's."""
-
-    def __init__(self, module: ModuleType) -> None:
-        self.whole = hasattr(module, "create_all")
-        self.describe: Callable[[peewee.Database], None] = (
-            module.create_all if self.whole else partial(_create_tables, _models(module))
-        )
+        self.whole = module is None or hasattr(module, "create_all")
+        if module is not None:
+            self.describe = module.create_all if self.whole else partial(_create_tables, _models(module))
         self.stores: frozenset[str] = frozenset()
-
-    def prepare(self, settings: Settings) -> None:
-        migrate(settings)
-        with opened(settings) as database:
-            self.stores = frozenset(read_objects(database).catalog)
-
-    def apply(self, settings: Settings, folder: Path) -> None:
-        with _router(settings, folder) as router:
-            for name in router.diff:
-                _told(name, partial(router.run, name))
-
-    def undo(self, settings: Settings, folder: Path, count: int) -> None:
-        with _router(settings, folder) as router:
-            for name in reversed(router.done[len(router.done) - count :]):
-                _told(f"undoing {name}", partial(router.run_one, name, router.migrator, fake=False, downgrade=True))
 
     def own(self, objects: Objects, new: Objects | None = None) -> Objects:
         """Leave out what is the store's, and what models cannot describe."""
 
         def is_own(key: str) -> bool:
             kind, table, _ = split_key(key)
-            if key in self.stores or table == _THEIR_HISTORY:
+            if key in self.stores or table == self.history:
                 return False
             if self.whole or new is None or key in new.catalog:
                 return True
@@ -186,7 +151,7 @@ class _Service:
         return objects.only(is_own)
 
 
-def _described(project: _Store | _Service, database: StoreDatabase) -> Objects:
+def _described(project: _Project, database: StoreDatabase) -> Objects:
     with database.atomic() as block:
         _told("creating what the models describe", partial(project.describe, database))
         new = project.own(read_objects(database))
@@ -277,17 +242,6 @@ def _create_tables(models: list[type[peewee.Model]], database: peewee.Database) 
                 model.create_table(safe=False)
     except MissingObject as fault:
         raise MissingObject(f"{fault}; tables that need types or functions are made by `create_all`") from None
-
-
-@contextmanager
-def _router(settings: Settings, folder: Path) -> Iterator[Any]:
-    """Yield what `pw_migrate --directory` of a service runs."""
-    from peewee import PostgresqlDatabase
-    from peewee_migrate import Router
-
-    arguments = settings.connect_kwargs()
-    with closing(PostgresqlDatabase(arguments.pop("dbname"), **arguments)) as database:
-        yield Router(database, migrate_dir=folder, migrate_table=_THEIR_HISTORY, logger=_logger)
 
 
 def _told(what: str, action: Callable[[], object]) -> None:
