@@ -420,6 +420,19 @@ def test_migrations_of_two_schemas_do_not_wait_for_each_other(settings: Settings
         holder.close_all()
 
 
+@on_one_server
+def test_migrations_of_two_schemas_create_the_extension_once(settings: Settings) -> None:
+    """One waits for the other, rather than fail at the same `CREATE EXTENSION IF NOT EXISTS`."""
+    barrier = threading.Barrier(2)
+
+    def run(schema: str) -> tuple[str, ...]:
+        barrier.wait()
+        return migrate(attrs.evolve(settings, schema=schema)).applied
+
+    with ThreadPoolExecutor(2) as pool:
+        assert [("001_initial",)] * 2 == list(pool.map(run, ("one", "two")))
+
+
 def test_a_table_in_use_ends_the_migration_at_the_deadline(
     settings: Settings, database: StoreDatabase, folder: Folder
 ) -> None:
