@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["PlannedMigration", "has_rollback", "read_plan", "require_rollbacks"]
+__all__ = ["PlannedMigration", "has_rollback", "read_plan", "require_migrate", "require_rollbacks"]
 
 
 @attrs.frozen
@@ -89,10 +89,11 @@ def read_plan(directory: Path, name: str) -> PlannedMigration:
     Its code is run without a database, so its queries find no rows.
 
     Raises:
-        MigrationError: The file cannot be read or compiled.
+        MigrationError: The file cannot be read or compiled, or has no `migrate`.
     """
     from peewee_migrate.migrator import Migrator
 
+    require_migrate(directory, name)
     database, note = _Recorder(), None
     migrator = Migrator(database)
     migrate, _ = _functions(directory, name)
@@ -104,6 +105,14 @@ def read_plan(directory: Path, name: str) -> PlannedMigration:
     if database.read and note is None:
         note = "it reads the database, so that its statements may be others"
     return PlannedMigration(name, tuple(database.statements), note)
+
+
+def require_migrate(directory: Path, name: str) -> None:
+    """Raise MigrationError if a migration has no `migrate`; peewee-migrate would record it as applied."""
+    from peewee_migrate.router import void
+
+    if _functions(directory, name)[0] is void:
+        raise MigrationError(f"{name} has no migrate()")
 
 
 def has_rollback(directory: Path, name: str) -> bool:

@@ -172,6 +172,19 @@ def test_a_migration_that_is_no_python_is_told_in_one_error(settings: Settings, 
         migrate(settings, directory=folder(_002_typo="migratr.sql('SELECT 1')"))
 
 
+@on_one_server
+@pytest.mark.parametrize("plan", [False, True])
+def test_a_file_without_migrate_is_not_applied(settings: Settings, folder: Folder, *, plan: bool) -> None:
+    """peewee-migrate alone records an empty file, such as one that was half written, as applied."""
+    place = folder()
+    migrate(settings, directory=place)
+    (place / "002_empty.py").write_text("")
+
+    with pytest.raises(MigrationError, match=r"002_empty has no migrate\(\)"):
+        migrate(settings, directory=place, plan=plan)
+    assert ("002_empty",) == status(settings, directory=place).pending
+
+
 def test_an_index_is_built_without_blocking_writers(
     settings: Settings, database: StoreDatabase, folder: Folder
 ) -> None:
