@@ -163,16 +163,16 @@ def _in_parts(text: str) -> Iterator[re.Match[str]]:
 
 
 def _ask_squawk(name: str, statements: Sequence[str]) -> Iterator[Hazard]:
-    lines, begun = [0], False
-    script = ""
+    lines, script, begun = [0], [], False
     for statement in statements:
         if not begun and not _precedes(statement):
-            script, begun = f"{script}BEGIN;", True  # on the line of the next statement
-        script += f"{statement}\n;\n"  # the statement may end in a comment
-        lines.append(script.count("\n"))
+            script.append("BEGIN;")  # on the line of the next statement
+            begun = True
+        script.append(f"{statement}\n;\n")  # the statement may end in a comment
+        lines.append(lines[-1] + script[-1].count("\n"))
     run = subprocess.run(  # noqa: S603  squawk, with our own arguments
         [_squawk(), "--reporter=json", "--pg-version=15.0", f"--stdin-filepath={name}.sql"],
-        input=script + ("COMMIT;" if begun else ""),
+        input="".join(script) + ("COMMIT;" if begun else ""),
         capture_output=True,
         text=True,
         check=False,

@@ -25,7 +25,7 @@ from myloware_store.ops.history import (
     target_settings,
 )
 from myloware_store.ops.migration_database import Limits, MigrationDatabase, explain, find_obstacles, require_direct
-from myloware_store.ops.planning import PlannedMigration, make_migrator, read_plan, require_rollbacks
+from myloware_store.ops.planning import PlannedMigration, make_migrator, read_plan, require_migrate, require_rollbacks
 from myloware_store.ops.target import opened, reach
 
 if TYPE_CHECKING:
@@ -255,8 +255,11 @@ def migration_session(
 
 def _apply_pending(database: MigrationDatabase, to: str | None = None) -> tuple[str, ...]:
     router = _router(database)
+    pending = database.status().pending_to(to)
+    for name in pending:
+        require_migrate(database.directory, name)
     applied: list[str] = []
-    for name in database.status().pending_to(to):
+    for name in pending:
         before = f"; {', '.join(applied)} was applied before it" if applied else ""
         _run(partial(_again_while_locked, database, router, name), name, before)
         applied.append(name)

@@ -123,6 +123,10 @@ SELECT current_schema(), (
     SELECT nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s)
 )
 """
+# Migrations of two schemas may need the same extension: IF NOT EXISTS fails if another transaction is creating it.
+_ONE_CREATOR = """
+SELECT pg_advisory_xact_lock(%s, 0) WHERE NOT EXISTS (SELECT FROM pg_extension WHERE extname = %s)
+"""
 # As peewee-migrate creates it, except that no migration can be recorded twice.
 _CREATE_HISTORY = """
 CREATE TABLE IF NOT EXISTS {0} (
@@ -225,13 +229,15 @@ class MigrationDatabase(StoreDatabase):
             MissingExtension: It creates an extension that the server does not offer or the role may not create.
             MigrationError: It has CONCURRENTLY, and is not the first of its migration.
         """
+        if is_concurrent(sql):
+            return self._execute_concurrently(sql, params or ())
+        if (created := _EXTENSION.match(sql)) is None:
+            return super().execute_sql(sql, params, named_cursor, reads=reads)
+        super().execute_sql(_ONE_CREATOR, (LOCK_CLASS, created[1]))
         try:
-            if is_concurrent(sql):
-                return self._execute_concurrently(sql, params or ())
             return super().execute_sql(sql, params, named_cursor, reads=reads)
         except DatabaseFault as fault:
-            created = _EXTENSION.match(sql)
-            if created is None or isinstance(fault, ConnectionFailed):
+            if isinstance(fault, ConnectionFailed):
                 raise
             raise _missing_extension(created[1], fault, self.settings) from None
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from peewee_migrate.migrator import Migrator
 
-__all__ = ["PlannedMigration", "has_rollback", "make_migrator", "read_plan", "require_rollbacks"]
+__all__ = ["PlannedMigration", "has_rollback", "make_migrator", "read_plan", "require_migrate", "require_rollbacks"]
 
 
 @attrs.frozen
@@ -92,8 +92,9 @@ def read_plan(directory: Path, name: str) -> PlannedMigration:
     Its code is run without a database, so its queries find no rows.
 
     Raises:
-        MigrationError: The file cannot be read or compiled.
+        MigrationError: The file cannot be read or compiled, or has no `migrate`.
     """
+    require_migrate(directory, name)
     database, note = _Recorder(), None
     migrate, _ = _functions(directory, name)
     migrator = make_migrator(directory, database, [known for known in available_migrations(directory) if known < name])
@@ -125,6 +126,14 @@ def make_migrator(directory: Path, database: peewee.Database, applied: Iterable[
     for model in migrator:
         model._meta.database = database
     return migrator
+
+
+def require_migrate(directory: Path, name: str) -> None:
+    """Raise MigrationError if a migration has no `migrate`; peewee-migrate would record it as applied."""
+    from peewee_migrate.router import void
+
+    if _functions(directory, name)[0] is void:
+        raise MigrationError(f"{name} has no migrate()")
 
 
 def has_rollback(directory: Path, name: str) -> bool:

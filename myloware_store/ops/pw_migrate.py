@@ -13,7 +13,7 @@ from peewee_migrate.logs import logger
 from myloware_store.core.errors import MigrationError, StoreError
 from myloware_store.ops.history import MigrationStatus, available_migrations, migrations_path
 from myloware_store.ops.migration_database import Limits, MigrationDatabase, explain
-from myloware_store.ops.planning import require_rollbacks
+from myloware_store.ops.planning import require_migrate, require_rollbacks
 from myloware_store.ops.target import reach
 from myloware_store.settings import Settings
 
@@ -114,6 +114,8 @@ def _check(command: str, options: Mapping[str, Any], directory: Path) -> Callabl
     def check(found: MigrationStatus) -> None:
         if command == "migrate":
             found.require_sound()
+            for name in found.pending:
+                require_migrate(directory, name)
         if command == "rollback":
             found.require_known()
             if not 0 < options["count"] <= len(found.applied):

@@ -182,6 +182,19 @@ def test_a_migration_that_is_no_python_is_told_in_one_error(settings: Settings, 
 
 
 @on_one_server
+@pytest.mark.parametrize("plan", [False, True])
+def test_a_file_without_migrate_is_not_applied(settings: Settings, folder: Folder, *, plan: bool) -> None:
+    """peewee-migrate alone records an empty file, such as one that was half written, as applied."""
+    place = folder()
+    migrate(settings, directory=place)
+    (place / "002_empty.py").write_text("")
+
+    with pytest.raises(MigrationError, match=r"002_empty has no migrate\(\)"):
+        migrate(settings, directory=place, plan=plan)
+    assert ("002_empty",) == status(settings, directory=place).pending
+
+
+@on_one_server
 def test_an_index_is_built_without_blocking_writers(
     settings: Settings, database: StoreDatabase, folder: Folder
 ) -> None:
@@ -444,6 +457,19 @@ def test_migrations_of_two_schemas_do_not_wait_for_each_other(settings: Settings
         assert ("001_initial",) == migrate(attrs.evolve(settings, schema="tenant_a"), limits=QUICK).applied
     finally:
         holder.close_all()
+
+
+@on_one_server
+def test_migrations_of_two_schemas_create_the_extension_once(settings: Settings) -> None:
+    """One waits for the other, rather than fail at the same `CREATE EXTENSION IF NOT EXISTS`."""
+    barrier = threading.Barrier(2)
+
+    def run(schema: str) -> tuple[str, ...]:
+        barrier.wait()
+        return migrate(attrs.evolve(settings, schema=schema)).applied
+
+    with ThreadPoolExecutor(2) as pool:
+        assert [("001_initial",)] * 2 == list(pool.map(run, ("one", "two")))
 
 
 @on_one_server

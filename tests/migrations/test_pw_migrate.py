@@ -103,6 +103,18 @@ def test_list_and_rollback_work_too(pw_migrate: Command, settings: Settings) -> 
 
 
 @newest_only
+def test_a_file_without_migrate_is_not_recorded(pw_migrate: Command, settings: Settings, folder: Any) -> None:
+    """Nothing is applied, neither what comes before it."""
+    place = folder()
+    (place / "002_empty.py").write_text("")
+
+    code, output = pw_migrate("migrate", "--directory", place)
+    assert 1 == code
+    assert output.endswith("\nError: 002_empty has no migrate()\n")
+    assert ("001_initial", "002_empty") == status(settings, directory=place).pending
+
+
+@newest_only
 def test_what_it_applied_is_known_to_the_library_and_the_other_way_round(
     pw_migrate: Command, settings: Settings, database: StoreDatabase
 ) -> None:

@@ -79,7 +79,11 @@ def test_where_lines_are_not_cut(project: Project, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("migration", "seed", "broken"),
     [
-        ('migrator.sql("CREATE TABL numbers (id int)")', "SELECT 1", "migrations: 002_numbers failed: syntax error at or near *"),
+        (
+            'migrator.sql("CREATE TABL numbers (id int)")',
+            "SELECT 1",
+            "migrations: 002_numbers failed: syntax error at *",
+        ),
         ('raise RuntimeError("100% wrong")', "SELECT 1", "migrations: 002_numbers failed: RuntimeError: 100% wrong*"),
         ("pass", "INSERT INTO nowhere VALUES (1)", 'seed.sql: relation "nowhere" does not exist*'),
     ],
