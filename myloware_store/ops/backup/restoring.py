@@ -398,7 +398,7 @@ def _require_same_locale(settings: Settings, name: str, fresh: str) -> None:
 def _exchange(settings: Settings, name: str, fresh: str) -> str:
     """Put a restored database in the place of another one, and return the new name of that one."""
     # A name has 63 bytes at most.
-    aside = f"{name.encode()[:39].decode(errors='ignore')}_replaced_{datetime.now(UTC):%Y%m%d%H%M%S}"
+    aside = f"{name.encode()[:33].decode(errors='ignore')}_replaced_{datetime.now(UTC):%Y%m%d%H%M%S%f}"
     places = {"name": name, "fresh": fresh}
     with _server(settings) as server, server.unit():
         for left in reversed(range(_TRIES)):

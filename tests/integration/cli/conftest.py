@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 psutil: Any = importlib.import_module("psutil")
+base_folder: Any = importlib.import_module("pytest_myloware.server.home").base_folder
 
 PATIENCE = 60.0
 
@@ -180,7 +181,7 @@ class Shell:
 @contextlib.contextmanager
 def folder_with_server(name: str = "") -> Iterator[Shell]:
     """Yield a shell in a new folder that every account may enter, and stop its embedded server afterwards."""
-    base = Path(tempfile.mkdtemp(prefix="myloware-cli-"))
+    base = Path(tempfile.mkdtemp(prefix="myloware-cli-", dir=base_folder()))  # in memory: its server does fsync
     base.chmod(0o755)
     shell = Shell(base / name)
     shell.folder.mkdir(exist_ok=True)
