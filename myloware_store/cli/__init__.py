@@ -168,7 +168,9 @@ def recount(given: Given) -> int:
 
     with reach(given.settings()) as target, opened(target.settings) as database:
         require_current(database)
-        corrected = Work(database).recount()
+        with database.atomic():
+            database.execute_sql("SET LOCAL lock_timeout = '30s'")
+            corrected = Work(database).recount()
     reports.recount(target.settings, corrected, as_json=given.json)
     return DONE
 

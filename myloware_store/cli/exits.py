@@ -22,6 +22,7 @@ DONE, FAILED, MISUSED, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 _MISUSES = (ConnectionFailed, EmbeddedServerError, InvalidInput, SettingsError)
 """The errors with exit code 2; every other error of the store has 1."""
 
+_LOCKED = "55P03"
 _IN_URL = re.compile(r"(://[^:/@\s]*:).*@")
 _IN_PARAMETER = re.compile(
     r"(\w*(?:password|secret|scram_\w+_key)\s*=\s*)(?:'(?:[^'\\]|\\.)*'?|\S+?)(\)?(?=[\s'\"]|$))", re.IGNORECASE
@@ -70,6 +71,8 @@ def _report(error: BaseException, *, as_json: bool) -> int:
         message, code = _masked(error.format_message()), error.exit_code
     else:
         message, code = str(error), MISUSED if isinstance(error, _MISUSES) else FAILED
+        if getattr(error, "sqlstate", None) == _LOCKED:
+            message += "; `myloware-store doctor` says who holds the lock"
     if as_json:
         console.print_json({"error": message, "kind": type(error).__name__, "exit_code": code})
     if isinstance(error, click.Abort | KeyboardInterrupt):

@@ -49,8 +49,8 @@ _COSINE_INDEX = re.compile(
     r"( WITH \([^()]*\))?"
 )
 
-_PLAIN = {"quote_all_identifiers": "off"}
-"""The setting under which definitions are compared."""
+_PLAIN = {"quote_all_identifiers": "off", "lock_timeout": "'1s'"}
+"""The setting under which definitions are compared, and how long to wait for a lock such as a migration's."""
 
 
 @attrs.frozen

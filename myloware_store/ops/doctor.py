@@ -202,7 +202,9 @@ def examine(database: StoreDatabase, *, fix: bool = False) -> Examination:
                 seen[check] = _guarded(database, check, partial(_select, database, check, given))
             seen["vector_index"] = _guarded(database, "vector_index", partial(_examine_index, database))
             if fix and any(isinstance(one, Finding) for one in seen["counters"]):
-                recounted = tuple(order for (order,) in database.execute_sql(_sql("recount")).fetchall())
+                with database.atomic():
+                    database.execute_sql("SET LOCAL lock_timeout = '30s'")
+                    recounted = tuple(order for (order,) in database.execute_sql(_sql("recount")).fetchall())
                 seen["counters"] = _guarded(database, "counters", partial(_select, database, "counters", given))
     found = [one for looked in seen.values() for one in looked]
     ranks = get_args(Severity)

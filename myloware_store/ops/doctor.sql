@@ -39,7 +39,7 @@ SELECT bad.severity, s.name, format('it is %%s: %%s', current_setting(s.name), b
         WHEN s.source = 'database user' THEN
             format('ALTER ROLE %%I IN DATABASE %%I RESET %%s;', session_user, current_database(), s.name)
         WHEN s.source = 'client' THEN format('Remove %%s from the options in the URL or in PGOPTIONS.', s.name)
-        ELSE format('ALTER SYSTEM SET %%s = %%L; SELECT pg_reload_conf();', s.name, bad.better)
+        ELSE format(E'ALTER SYSTEM SET %%s = %%L;\nSELECT pg_reload_conf();', s.name, bad.better)
     END || CASE s.context WHEN 'postmaster' THEN ' Then restart the server.' ELSE '' END
 FROM pg_settings AS s
 JOIN (
@@ -458,7 +458,8 @@ SELECT CASE WHEN min(created_at) < statement_timestamp() - %(letter)s * interval
         '%%s letter(s) wait for a decision, the first for %%s', count(*),
         date_trunc('second', statement_timestamp() - min(created_at))
     ),
-    'store.dead_letters.list() in Python, and replay(ids, by=...) what should be tried again.'
+    'store.dead_letters.list() in Python, and replay(ids, by=...) what should be tried again; letters without an item'
+    ' need handler=...'
 FROM dead_letters WHERE replayed_at IS NULL
 HAVING count(*) > 0
 

@@ -8,8 +8,10 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import attrs
+import psycopg2
 import pytest
 
+from myloware_store.core.errors import DatabaseFault
 from myloware_store.db.database import StoreDatabase
 from myloware_store.embedded import find_binaries
 from myloware_store.ops import validate as module
@@ -705,3 +707,13 @@ def test_validate_writes_nothing(myloware_db: StoreDatabase) -> None:
         myloware_db.execute_sql("SET TRANSACTION READ ONLY")
 
         assert validate(myloware_db).valid
+
+
+def test_a_locked_table_is_not_waited_for(myloware_db: StoreDatabase) -> None:
+    """Whoever holds it, such as a migration, may do so for hours: the comparison ends with an error at once."""
+    with closing(psycopg2.connect(**myloware_db.settings.connect_kwargs())) as other, other.cursor() as run:
+        run.execute("LOCK TABLE runs IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(DatabaseFault, match="lock timeout") as caught:
+            validate(myloware_db)
+    assert "55P03" == caught.value.sqlstate
+    assert validate(myloware_db).valid

@@ -272,6 +272,7 @@ NOTES = {
     "ALTER TABLE notes DROP note": "the data of notes.note are lost",
     "ALTER TABLE notes ADD t text": "if t is note renamed, its data would be lost",
     "ALTER TABLE notes ADD u uuid DEFAULT gen_random_uuid()": "adding notes.u rewrites the table",
+    "ALTER TABLE parents ADD sh short": "adding parents.sh rewrites the table",
     "ALTER TABLE parents ALTER code TYPE varchar(9)": "new type of parents.code may round values",
     "ALTER TABLE notes ALTER v SET STORAGE PLAIN": "rows move to the new storage",
     "DROP TRIGGER touched ON notes": "trigger notes.touched is dropped",
@@ -311,6 +312,7 @@ def test_a_column_that_rows_cannot_have_is_pointed_out(service: Service) -> None
 
     (note,) = service.draft(base=changed).review
     assert "parents.due is NOT NULL without a default: this fails on a table with rows" in note
+    assert "With rows, a rollback fails: due is NOT NULL" in service.draft(name="back").review[0]
 
 
 IMPOSSIBLE = {

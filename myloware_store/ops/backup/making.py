@@ -113,7 +113,7 @@ def _write(database: StoreDatabase, dump: Program, file: IO[bytes], progress: Ca
         database.execute_sql(LIFT_DEADLINES, (True,))
         # Before the snapshot is taken, or a TRUNCATE in between would empty the table for pg_dump, too.
         if tables:
-            database.execute_sql(f"LOCK TABLE {tables} IN ACCESS SHARE MODE")
+            database.execute_sql(f"SET LOCAL lock_timeout = '10s'; LOCK TABLE {tables} IN ACCESS SHARE MODE")
         (snapshot, name, server) = database.execute_sql(_sql("snapshot")).fetchone()
         # An ALTER TABLE that waits for our lock is in the way of pg_dump's: one of the three must give up.
         options = (*_OPTIONS, f"--snapshot={snapshot}")

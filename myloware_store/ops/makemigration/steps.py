@@ -309,7 +309,10 @@ class _Comparison:
                 f"{raw}.{column.name} is NOT NULL without a default: this fails on a table with rows. Give it a"
                 " default, or add it as nullable, fill it in batches, and make it NOT NULL with the next migration"
             )
-        if column.generated == "STORED" or column.identity or column.serial or _is_volatile(column):
+        domain = any(
+            column.type == self._name(split_key(key)[2]) for key in self.new.catalog if key.startswith("domain ")
+        )
+        if domain or column.generated == "STORED" or column.identity or column.serial or _is_volatile(column):
             review.append(f"adding {raw}.{column.name} rewrites the table, and nobody reads it meanwhile")
         for other in self.removed:
             if (
@@ -430,6 +433,9 @@ class _Comparison:
                     f"the data of {key.removeprefix('column ')} are lost, and a rollback does not bring them back:"
                     " first deploy code that does not use it"
                 )
+                column = self.old.columns[key]
+                if column.not_null and column.default is None:
+                    note += f". With rows, a rollback fails: {column.name} is NOT NULL and has no default"
                 yield Step(Phase.MAIN, (self._drop_column(key),), self._column(self.old, key), (note,))
         removed = set(self.removed)
         order = [key for key in reversed(self.old.order) if key in removed and key not in self.dropped_early]
