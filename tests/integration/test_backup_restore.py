@@ -24,7 +24,7 @@ from myloware_store.ops.migrate import migrate
 from myloware_store.ops.target import opened
 from myloware_store.ops.validate import validate
 from myloware_store.seed import seed
-from tests.conftest import LONG, on_one_server
+from tests.conftest import on_one_server
 from tests.integration.conftest import until
 
 if TYPE_CHECKING:
@@ -367,7 +367,7 @@ def test_a_role_that_owns_nothing_restores_where_vector_is_there(
         ask(server, f"DROP ROLE {role}")
 
 
-@pytest.mark.skipif(not LONG, reason="waits for autovacuum; `tox run -e long`")
+@on_one_server
 def test_an_owner_replaces_a_database_that_is_vacuumed(
     postgres: EmbeddedServer, new_url: Callable[[str], str], tmp_path: Path
 ) -> None:
