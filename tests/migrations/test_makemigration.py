@@ -499,7 +499,7 @@ class Base(Model):
 class Note(Base):
     """A note."""
     number = peewee.IntegerField(null=True, constraints=[Check("number > 0")])
-    item = peewee.ForeignKeyField(WorkItem, null=True, on_delete="CASCADE")
+    item = peewee.ForeignKeyField(WorkItem, null=True, on_delete="CASCADE", backref="+")
 
     class Meta:
         table_name = "notes"
