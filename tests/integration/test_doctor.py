@@ -123,6 +123,8 @@ CAUSES = {
     ),
     "vacuum": (
         """
+        ALTER TABLE capabilities SET (autovacuum_vacuum_threshold = 1000000); -- or autovacuum may come first
+        SELECT pg_stat_reset_single_table_counters('capabilities'::regclass);
         INSERT INTO capabilities (name, scope) SELECT n, 's' FROM generate_series(1, 100) AS n;
         DELETE FROM capabilities;
         ANALYZE capabilities

@@ -110,7 +110,9 @@ def test_rows_in_every_shape(orders: list[WorkOrder]) -> None:
     assert dict(zip(("id", "priority", "n"), first, strict=True)) == query.dicts()[0]
     assert first == query.tuples()[0]
     assert first == tuple(query.namedtuples()[0])
-    flat = WorkItem.select(WorkItem.content, WorkOrder.created_by).join(WorkOrder).objects().first()
+    flat = (
+        WorkItem.select(WorkItem.content, WorkOrder.created_by).join(WorkOrder).order_by(WorkItem.id).objects().first()
+    )
     assert ("one", "ann") == (flat.content, flat.created_by)
     assert Priority.MEDIUM is WorkOrder.select(fn.MIN(WorkOrder.priority)).scalar()
     assert {row.id for row in orders} == set(WorkOrder.select(fn.array_agg(WorkOrder.id)).scalar())

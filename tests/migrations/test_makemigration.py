@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import attrs
 import pytest
 
+from myloware_store import WorkItem
 from myloware_store.core.errors import InvalidInput, MigrationError
 from myloware_store.db.database import StoreDatabase
 from myloware_store.ops.catalog import read_catalog
@@ -486,8 +487,11 @@ def test_a_difference_that_cannot_be_applied_is_not_written(service: Service) ->
 
 
 @on_one_server
-def test_models_describe_tables_and_leave_the_rest_alone(service: Service) -> None:
+def test_models_describe_tables_and_leave_the_rest_alone(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without `create_all`, types, functions, triggers and comments of the folder stay, and so does the store."""
+    # Which its models would be backrefs of for the rest of the process.
+    monkeypatch.setattr(WorkItem._meta, "backrefs", {**WorkItem._meta.backrefs})
+    monkeypatch.setattr(WorkItem._meta, "model_backrefs", WorkItem._meta.model_backrefs.copy())
     models = service.module(
         '''import peewee
 from peewee import Check, Model
