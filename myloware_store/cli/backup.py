@@ -71,13 +71,14 @@ def verify_backup(given: Given, *, file: str, restored: bool) -> int:
     It reads every byte of FILE; no server is needed. With --restore, it also compares the catalog, the number of rows
     and the checksums of a restored copy. Exit 1 if the backup is damaged or the copy differs.
     """
+    from myloware_store.cli import reports
     from myloware_store.cli.console import Screen, print_json, progress
     from myloware_store.ops.backup import verify_backup as work
 
     with progress() as show:
         report = work(file, target=given.settings() if restored else None, progress=show)
     if given.json:
-        facts = {"restored": report.restored, "differences": _as_dicts(report.differences)}
+        facts = {"restored": report.restored, "differences": reports.as_dicts(report.differences)}
         print_json({"file": report.path, **_facts(report.manifest), **facts})
     else:
         screen = Screen()
@@ -124,9 +125,9 @@ def restore(given: Given, *, file: str, replace: bool, no_owner: bool, yes: bool
     if given.json:
         facts = {
             "restored": not report.differences,
-            "differences": _as_dicts(report.differences),
+            "differences": reports.as_dicts(report.differences),
             "replaced": report.replaced,
-            "findings": _as_dicts(findings),
+            "findings": reports.as_dicts(findings),
         }
         print_json({"url": reports.name_of(report.settings), "file": file, **_facts(report.manifest), **facts})
         return FINDING if report.differences or findings else DONE
@@ -162,12 +163,6 @@ def _rows(manifest: Manifest) -> dict[str, object]:
         "Made": f"{manifest.created_at} from {manifest.database}, PostgreSQL {manifest.server_version}",
         "Contents": f"{contents.rows} rows in {len(contents.tables)} tables",
     }
-
-
-def _as_dicts(found: Sequence[Any]) -> list[dict[str, Any]]:
-    import attrs
-
-    return [attrs.asdict(one) for one in found]
 
 
 def _list(screen: Screen, differences: Sequence[Difference]) -> None:

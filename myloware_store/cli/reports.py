@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from myloware_store.settings import Settings
 
 __all__ = [
+    "as_dicts",
     "baseline",
     "demo",
     "docs",
@@ -67,7 +68,7 @@ def up(report: UpReport, *, as_json: bool) -> None:
             "migrated_now": report.migrated,
             "seeded": report.seeded,
             "valid": report.validation.valid,
-            "findings": _as_dicts(findings),
+            "findings": as_dicts(findings),
             "files": report.files,
             "next": following,
         }
@@ -158,8 +159,7 @@ def migrate(settings: Settings, report: MigrationReport, *, as_json: bool) -> No
     """Report which migrations were applied, or would be."""
     if as_json:
         facts = {"applied": report.applied, "pending": report.pending, "obstacle": report.obstacle}
-        planned = [attrs.asdict(plan) for plan in report.planned]
-        print_json({"url": name_of(settings), **facts, "planned": planned})
+        print_json({"url": name_of(settings), **facts, "planned": as_dicts(report.planned)})
         return
     screen = Screen()
     screen.facts({"Database": name_of(settings)})
@@ -191,7 +191,7 @@ def rollback(settings: Settings, undone: Sequence[str], *, as_json: bool) -> Non
 def lint(hazards: Sequence[Hazard], *, as_json: bool) -> None:
     """Report the statements of migrations that may hurt."""
     if as_json:
-        print_json({"hazards": [attrs.asdict(hazard) for hazard in hazards]})
+        print_json({"hazards": as_dicts(hazards)})
         return
     screen = Screen()
     for hazard in hazards:
@@ -261,7 +261,7 @@ def status(settings: Settings, found: MigrationStatus, findings: Sequence[Findin
 def validate(settings: Settings, report: ValidationReport, *, as_json: bool) -> None:
     """Report every difference with its remedy."""
     if as_json:
-        facts = {"valid": report.valid, "versions": report.versions, "findings": _as_dicts(report.findings)}
+        facts = {"valid": report.valid, "versions": report.versions, "findings": as_dicts(report.findings)}
         print_json({"url": name_of(settings), **facts})
         return
     screen = Screen()
@@ -272,7 +272,7 @@ def validate(settings: Settings, report: ValidationReport, *, as_json: bool) -> 
 def drift(settings: Settings, differences: Sequence[Difference], *, as_json: bool) -> None:
     """Report the differences from what the migrations create, as a diff."""
     if as_json:
-        print_json({"url": name_of(settings), "differences": [attrs.asdict(one) for one in differences]})
+        print_json({"url": name_of(settings), "differences": as_dicts(differences)})
         return
     screen = Screen()
     told = f"{len(differences)} difference{'s' if len(differences) > 1 else ''}" if differences else "none"
@@ -392,8 +392,9 @@ def _verdict(findings: Sequence[Finding]) -> str:
     return f"{len(findings)} finding{'s' if len(findings) > 1 else ''}" if findings else "valid"
 
 
-def _as_dicts(findings: Sequence[Finding]) -> list[dict[str, Any]]:
-    return [attrs.asdict(finding) for finding in findings]
+def as_dicts(found: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return results as JSON objects."""
+    return [attrs.asdict(one) for one in found]
 
 
 def _list(screen: Screen, findings: Sequence[Finding]) -> None:

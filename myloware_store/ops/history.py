@@ -61,7 +61,6 @@ class MigrationStatus:
         pending: Those that it lacks.
         unknown: Those that it has but this version does not know: it is newer, or the file was deleted.
         edited: Those whose file changed after it was applied.
-        late: The pending ones that sort before one that is applied.
         compatible: Those of `unknown` that say that this version works on, by `BACKWARD_COMPATIBLE = True`.
     """
 
@@ -69,13 +68,17 @@ class MigrationStatus:
     pending: tuple[str, ...]
     unknown: tuple[str, ...]
     edited: tuple[str, ...]
-    late: tuple[str, ...] = ()
     compatible: tuple[str, ...] = ()
 
     @property
     def current(self) -> bool:
         """Whether the database has exactly this version's migrations."""
         return not (self.pending or self.unknown or self.edited)  # late ones are pending
+
+    @property
+    def late(self) -> tuple[str, ...]:
+        """The pending ones that sort before one that is applied."""
+        return tuple(name for name in self.pending if name < max(self.applied, default=""))
 
     def pending_to(self, name: str | None) -> tuple[str, ...]:
         """Return the pending migrations up to one of them, by default all.
@@ -252,17 +255,15 @@ def make_status(history: Iterable[tuple[str, str | None, bool]], directory: Path
     rows = list(history)
     known = available_migrations(directory)
     applied = tuple(name for name, _, _ in rows)
-    pending = tuple(name for name in known if name not in applied)
     return MigrationStatus(
         applied=applied,
-        pending=pending,
+        pending=tuple(name for name in known if name not in applied),
         unknown=tuple(name for name in applied if name not in known),
         edited=tuple(
             name
             for name, digest, _ in rows
             if digest is not None and name in known and digest != file_digest(directory / f"{name}.py")
         ),
-        late=tuple(name for name in pending if name < max(applied, default="")),
         compatible=tuple(name for name, _, compatible in rows if compatible and name not in known),
     )
 

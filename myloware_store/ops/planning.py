@@ -94,9 +94,8 @@ def read_plan(directory: Path, name: str) -> PlannedMigration:
     Raises:
         MigrationError: The file cannot be read or compiled, or has no `migrate`.
     """
-    require_migrate(directory, name)
     database, note = _Recorder(), None
-    migrate, _ = _functions(directory, name)
+    migrate = require_migrate(directory, name)
     migrator = make_migrator(directory, database, [known for known in available_migrations(directory) if known < name])
     try:
         migrate(migrator, database, fake=False)
@@ -128,12 +127,14 @@ def make_migrator(directory: Path, database: peewee.Database, applied: Iterable[
     return migrator
 
 
-def require_migrate(directory: Path, name: str) -> None:
-    """Raise MigrationError if a migration has no `migrate`; peewee-migrate would record it as applied."""
+def require_migrate(directory: Path, name: str) -> Callable[..., Any]:
+    """Return a migration's `migrate`; raise MigrationError if it has none, which peewee-migrate would record."""
     from peewee_migrate.router import void
 
-    if _functions(directory, name)[0] is void:
+    migrate, _ = _functions(directory, name)
+    if migrate is void:
         raise MigrationError(f"{name} has no migrate()")
+    return migrate
 
 
 def has_rollback(directory: Path, name: str) -> bool:

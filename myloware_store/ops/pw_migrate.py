@@ -11,7 +11,7 @@ import click
 from peewee_migrate.logs import logger
 
 from myloware_store.core.errors import MigrationError, StoreError
-from myloware_store.ops.history import MigrationStatus, available_migrations, migrations_path
+from myloware_store.ops.history import MigrationStatus, available_migrations, migrations_path, require_named
 from myloware_store.ops.migration_database import Limits, MigrationDatabase, explain
 from myloware_store.ops.planning import require_migrate, require_rollbacks
 from myloware_store.ops.target import reach
@@ -100,14 +100,12 @@ def _refuse_harm(command: str, options: Mapping[str, Any], directory: Path) -> N
         if options.get("auto"):
             raise MigrationError("`--auto` loses types, defaults and constraints: use `myloware-store makemigration`")
         return
-    known = available_migrations(directory)
-    if not known:
+    if not available_migrations(directory):
         raise MigrationError(
             f"there is no migration in {directory}: name their folder with --directory"
             " (`myloware-store migrations-path` prints it)"
         )
-    if options.get("name") and options["name"] not in known:
-        raise MigrationError(f"there is no migration {options['name']} in {directory}; there are: {', '.join(known)}")
+    require_named(directory, options.get("name") or None)
 
 
 def _check(command: str, options: Mapping[str, Any], directory: Path) -> Callable[[MigrationStatus], None]:

@@ -7,42 +7,21 @@ import re
 import shutil
 import subprocess
 import sys
-import uuid
-from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import psycopg2
-import pytest
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 CHECKOUT = Path(__file__).parents[2]
 PAGE = (CHECKOUT / "docs" / "schema-evolution.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 
-@pytest.fixture
-def development(myloware_server: Any) -> Iterator[str]:
-    """Yield the URL of an empty database."""
-    name = f"evolution_{uuid.uuid4().hex[:12]}"
-    with closing(psycopg2.connect(**myloware_server.connect_kwargs("postgres"))) as connection:
-        connection.autocommit = True
-        with connection.cursor() as run:
-            run.execute(f"CREATE DATABASE {name}")
-            yield myloware_server.url(name)
-            run.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def test_every_step_of_the_page_runs(tmp_path: Path, development: str) -> None:
+def test_every_step_of_the_page_runs(tmp_path: Path, plain_url: str) -> None:
     """Files are written as they stand there, or were generated so; commands succeed and print what is shown."""
     service = tmp_path / "invoices"
     shutil.copytree(CHECKOUT / "examples" / "invoices", service, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     printed = ""
     for language, text in BLOCKS:
         if language == "bash":
-            printed = bash(text, service, development)
+            printed = bash(text, service, plain_url)
         elif language == "text":
             assert text == printed
         else:

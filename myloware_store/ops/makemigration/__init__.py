@@ -67,8 +67,7 @@ def makemigration(
     """Write the migrations that lead from the last file of a folder to the models.
 
     Both are created in a scratch database and compared there. Before they are written, the new migrations are applied
-    to it, compared with the models, and rolled back. A service's migrations run as `pw_migrate` runs them, which mocks
-    Peewee in the whole process for moments: let other threads rest.
+    to it, compared with the models, and rolled back.
 
     Args:
         name: What the migrations do, in small letters, digits and underscores; the file's name, after its number.

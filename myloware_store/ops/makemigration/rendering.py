@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from myloware_store.ops.concurrently import is_concurrent
 from myloware_store.ops.makemigration.steps import Phase
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ _WIDTH = 120
 _Rows = list[tuple[str, Sequence[str]]]
 """Statements, each with the comments above it."""
 _SUFFIXES = {Phase.LABELS: "_labels", Phase.MAIN: "", Phase.INDEXES: "_indexes", Phase.VALIDATE: "_validate"}
-_CONCURRENT = re.compile(r"(CREATE (?:UNIQUE )?|DROP )INDEX CONCURRENTLY (?:IF (?:NOT )?EXISTS )?(\S+)")
 _ADDS = re.compile(
     r"ALTER TABLE \S+ ADD COLUMN (?:(?!.*\bNOT NULL)|.*\bDEFAULT\b)|ALTER TABLE \S+ VALIDATE CONSTRAINT|COMMENT ON"
     r"|CREATE (?:TYPE|DOMAIN|INDEX)\b|ALTER TYPE \S+ ADD VALUE|ALTER TABLE \S+ ALTER COLUMN \S+ SET STORAGE"
@@ -85,8 +85,8 @@ def _file(name: str, phase: Phase, steps: Sequence[Step], by_hand: list[str]) ->
     down: _Rows = [(statement, ()) for step in reversed(steps) for statement in step.down]
     parts: dict[str, _Rows] = {"MIGRATE": _reviewed_once(up), "ROLLBACK": down}
     for constant, statements in parts.items():
-        concurrent = [each for each in statements if _CONCURRENT.match(each[0])]
-        rest = [each for each in statements if not _CONCURRENT.match(each[0])]
+        concurrent = [each for each in statements if is_concurrent(each[0])]
+        rest = [each for each in statements if not is_concurrent(each[0])]
         if any(statement.startswith("CREATE OR REPLACE FUNCTION") for statement, _ in rest):
             rest.insert(0, (_BODIES_LATER, ()))
         parts[constant] = concurrent + rest
