@@ -19,7 +19,8 @@ from myloware_store.core.errors import ConnectionFailed, DatabaseFault, InvalidI
 from myloware_store.db.driver_errors import DRIVER_ERRORS, connect_fault, lost_fault, misuse, statement_fault
 from myloware_store.db.interrupts import watch
 from myloware_store.db.pool import ConnectionPool
-from myloware_store.db.statements import PreparedStatements, Rows, Stream, copy
+from myloware_store.db.statements import PreparedStatements, Rows, Stream, copy, execute_after
+from myloware_store.db.tenancy import NO_SCOPE, current_scope
 from myloware_store.db.thread_connection import ThreadConnection
 from myloware_store.db.transactions import Blocks, Manual
 
@@ -47,6 +48,12 @@ _BACKEND = "SELECT pg_backend_pid()"
 _ENDS = re.compile(
     r"(?:^|;|\*/)\s*(?:COMMIT|END|PREPARE\s+TRANSACTION|(?:ROLLBACK|ABORT)\b(?!\s+TO\b))\b", re.IGNORECASE
 )
+# Statements that run outside of transactions only, or begin one.
+_ALONE = re.compile(
+    r"\s*(?:ALTER|BEGIN|CHECKPOINT|CLUSTER|CREATE|DISCARD|DROP|REINDEX|ROLLBACK|START|VACUUM)\b", re.IGNORECASE
+)
+_UNDOES = re.compile(r"(?:^|;)\s*ROLLBACK\s", re.IGNORECASE)
+_SCOPE = "SET LOCAL myloware.tenant = %s; SET LOCAL myloware.actor = %s; "
 _TRIES = 3
 
 
@@ -56,9 +63,11 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
     A statement outside of every block takes a connection from the pool, and returns it before its rows are returned.
     `unit()`, `atomic()`, `transaction()`, `manual_commit()`, `connection_context()` and `with db:` hold one connection
     for the thread until the outermost of them ends; `connect()` holds one until `close()`, or until the thread ends. A
-    connection is returned without an open transaction. Settings, session locks and temporary tables stay in the session
-    for its next user: use `SET LOCAL`, or use `cursor()`, after which the session is reset on the
-    server (but not the attributes of psycopg2's connection object).
+    connection is returned without an open transaction. The tenant and the actor in force are sent with each statement,
+    as the settings `myloware.tenant` and `myloware.actor` of its transaction; not with those of a `cursor()`.
+    Settings, session locks and temporary tables stay in the session for its next user: use `SET LOCAL`, or use
+    `cursor()`, after which the session is reset on the server (but not the attributes of psycopg2's connection
+    object).
 
     Results are read whole; to stream a large one, use `playhouse.postgres_ext.ServerSide` inside a transaction.
 
@@ -116,7 +125,13 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
         receives = "STDIN" in str(sql).upper()
         # COPY (query) TO can write, too.
         reads = not (receives or re.match(r"\s*COPY\s*\(", str(sql), re.IGNORECASE))
-        return self._perform(lambda cursor: copy(cursor, sql, stream, receives=receives), reads=reads)
+
+        def run(cursor: extensions.cursor) -> int:
+            return self._in_scope(
+                cursor, sql, lambda scope: copy(cursor, scope.decode() + str(sql), stream, receives=receives)
+            )
+
+        return self._perform(run, reads=reads)
 
     def connect(self, reuse_if_open: bool = False) -> bool:  # noqa: FBT001, FBT002 - Peewee's signature
         """Hold a connection for this thread until `close()`."""
@@ -307,9 +322,9 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
         def run(cursor: extensions.cursor) -> Any:
             self._state.soiled |= named  # later rows come from this connection only
             if prepared and self._pooler is False and not (self.settings.pgbouncer or self._state.in_transaction()):
-                self._prepared.execute(cursor, sql, params)
+                self._in_scope(cursor, sql, lambda scope: self._prepared.execute(cursor, sql, params, scope))
             else:
-                cursor.execute(prefix + sql, params)
+                self._in_scope(cursor, sql, lambda scope: execute_after(scope, cursor, prefix + sql, params))
             return Stream(cursor, partial(self._perform, reads=True)) if named else Rows(cursor)
 
         self._log_query(sql, params)
@@ -324,12 +339,35 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
             self._notify_hooks(sql, params, start, None)
         return result
 
+    def _in_scope(self, cursor: extensions.cursor, sql: object, run: Callable[[bytes], _Result]) -> _Result:
+        """Call a function with the statements that tell the server the tenant and the actor in force, if it must know.
+
+        Args:
+            cursor: The driver's cursor.
+            sql: The statement that the function runs.
+            run: The function.
+        """
+        state = self._state
+        status = cursor.connection.get_transaction_status()
+        told, state.told = state.told, None
+        if status == extensions.TRANSACTION_STATUS_INERROR:
+            return run(b"")  # only a rollback is possible
+        scope = current_scope()
+        if status == extensions.TRANSACTION_STATUS_IDLE:
+            told = NO_SCOPE
+            if _ALONE.match(str(sql)):
+                scope = NO_SCOPE
+        result = run(b"" if told == scope else cursor.mogrify(_SCOPE, scope))
+        state.told = None if _UNDOES.search(str(sql)) else scope
+        return result
+
     def begin(self, isolation_level: Any = None) -> None:
         """Begin a transaction; outside of a block, hold the connection until `commit()` or `rollback()`."""
         if self.transaction_open():
             raise misuse("a transaction is open already: db.atomic() makes a savepoint in it")
         level = self._adapter.isolation_level_str(isolation_level or self._isolation_level)
         statement = f"BEGIN TRANSACTION ISOLATION LEVEL {level}" if level else "BEGIN"
+        self._state.told = NO_SCOPE
         try:
             self._perform(lambda cursor: cursor.execute(statement), reads=True)
         except BaseException:  # such as a KeyboardInterrupt after the server has begun

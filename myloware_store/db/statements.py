@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from psycopg2.extensions import connection, cursor
 
-__all__ = ["LIFT_DEADLINES", "PreparedStatements", "Rows", "Stream", "copy"]
+__all__ = ["LIFT_DEADLINES", "PreparedStatements", "Rows", "Stream", "copy", "execute_after"]
 
 _OFTEN = 5
 """How often a session runs a statement before it prepares it, as in psycopg 3."""
@@ -87,23 +87,42 @@ class PreparedStatements:
     def __init__(self) -> None:
         self._runs: WeakKeyDictionary[connection, dict[str, int]] = WeakKeyDictionary()
 
-    def execute(self, source: cursor, sql: str, params: Mapping[str, Any]) -> None:
-        """Run a statement outside of a transaction, and prepare it if the session has run it often."""
+    def execute(self, source: cursor, sql: str, params: Mapping[str, Any], prefix: bytes = b"") -> None:
+        """Run a statement outside of a transaction, and prepare it if the session has run it often.
+
+        Args:
+            source: The driver's cursor.
+            sql: The statement.
+            params: Its parameters.
+            prefix: Settings for this statement alone.
+        """
         runs = self._runs.setdefault(source.connection, {})
         runs[sql] = runs.get(sql, 0) + 1
         if runs[sql] < _OFTEN:
-            source.execute(sql, params)
+            execute_after(prefix, source, sql, params)
             return
         prepare, execute = _prepared(sql)
         try:
             if runs[sql] == _OFTEN:
                 source.execute(prepare)
-            source.execute(execute, params)
+            execute_after(prefix, source, execute, params)
         except (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement, errors.FeatureNotSupported):
             # The session was reset, or a migration has changed the columns of the result.
             source.execute("DEALLOCATE ALL")
             runs.clear()
-            source.execute(sql, params)
+            execute_after(prefix, source, sql, params)
+
+
+def execute_after(prefix: bytes, source: cursor, sql: str, params: Any) -> None:
+    """Run a statement in the same round trip as others, whose results nobody needs."""
+    if not prefix:
+        source.execute(sql, params)
+    elif source.name:  # psycopg2 declares a cursor for the statement
+        with source.connection.cursor() as plain:
+            plain.execute(prefix)
+        source.execute(sql, params)
+    else:
+        source.execute(prefix + source.mogrify(sql, params))
 
 
 @cache

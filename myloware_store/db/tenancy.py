@@ -13,7 +13,10 @@ import attrs
 from myloware_store.core.values import MAX_NAME_CHARS, require_text
 from myloware_store.db.transactions import require_plain
 
-__all__ = ["current_actor", "current_tenant", "scope_kept", "tenant_scope"]
+__all__ = ["NO_SCOPE", "current_actor", "current_scope", "current_tenant", "scope_kept", "tenant_scope"]
+
+NO_SCOPE = ("", "")
+"""No tenant and no actor, as the server is told; both names have at least one character."""
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -95,6 +98,12 @@ def current_tenant() -> str | None:
 def current_actor() -> str | None:
     """Return the actor in force, or None."""
     return _current().actor
+
+
+def current_scope() -> tuple[str, str]:
+    """Return the tenant and the actor in force, each empty if there is none."""
+    scope = _current()
+    return scope.tenant_id or "", scope.actor or ""
 
 
 def _current() -> _Scope:

@@ -13,6 +13,7 @@ import psycopg2
 from psycopg2 import extensions
 
 from myloware_store.db.pool import alive, as_new
+from myloware_store.db.tenancy import NO_SCOPE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -53,6 +54,8 @@ class Held:
         soiled: Whether the session may have been changed.
         reusable: Whether the connection may be used again: nobody was given the connection itself.
         doomed: Whether an open transaction was lost with its connection; no statement runs until it is ended.
+        told: The tenant and the actor that the open transaction was told; None if a rollback to a savepoint may have
+            changed them.
         orphans: How many transaction blocks of a parent process may still end in this one.
         busy: How many statements the thread is running, one inside the other.
         left: Whether another thread has ended a block of this one, but could not return the connection.
@@ -85,6 +88,7 @@ class Held:
         self.soiled = False
         self.reusable = True
         self.doomed = False
+        self.told: tuple[str, str] | None = NO_SCOPE
         self._lease: Lease | None = None
 
     @property
