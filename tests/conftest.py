@@ -23,10 +23,13 @@ import psycopg2
 import pytest
 
 from myloware_store.embedded import EmbeddedServer
+from myloware_store.ops.history import available_migrations, migrations_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+OURS = available_migrations(migrations_path())
+"""The project's migrations, in their order."""
 OLD_POSTGRES = "pgserver==0.0.9"
 """The distribution whose wheels hold PostgreSQL 15.5 with pgvector 0.5.1."""
 OLD_POSTGRES_PYTHON = "3.11"

@@ -20,6 +20,7 @@ from myloware_store.db.listening import Listener
 from myloware_store.memory.index.session import open_session
 from myloware_store.ops.doctor import examine
 from myloware_store.ops.migrate import migrate, rollback
+from tests.conftest import OURS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -185,7 +186,7 @@ def test_a_database_is_examined_through_a_pooler(pooled: StoreDatabase, empty_da
 def test_a_pooler_of_sessions_is_as_good_as_none(pooler: Pooler, settings: Settings) -> None:
     """A session stays with its connection there."""
     pooler.mode = "session"
-    assert ("001_initial",) == migrate(settings).applied
+    assert OURS == migrate(settings).applied
     database = StoreDatabase(settings)
     with closing(Listener(database)) as listener:
         assert listener.arm()

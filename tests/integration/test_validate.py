@@ -19,6 +19,7 @@ from myloware_store.ops.catalog import read_catalog
 from myloware_store.ops.migrate import MigrationStatus, migrate
 from myloware_store.ops.validate import Finding, validate
 from myloware_store.settings import Settings
+from tests.conftest import OURS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -532,7 +533,7 @@ def test_a_lost_history_is_not_an_unmigrated_database(myloware_db: StoreDatabase
     myloware_db.execute_sql("DROP TABLE myloware_migratehistory")
     (finding,) = validate(myloware_db).findings
 
-    assert ("migration", "001_initial") == (finding.kind, finding.name)
+    assert ("migration", ", ".join(OURS)) == (finding.kind, finding.name)
     assert "myloware-store baseline" == finding.remedy
 
 
@@ -542,7 +543,7 @@ def test_a_history_without_the_whole_schema_is_not_faked(myloware_db: StoreDatab
     myloware_db.execute_sql("ALTER TABLE tools ADD COLUMN price int")
     (finding,) = validate(myloware_db).findings
 
-    assert ("migration", "001_initial") == (finding.kind, finding.name)
+    assert ("migration", ", ".join(OURS)) == (finding.kind, finding.name)
     assert "--fake" not in finding.remedy
     assert "tools.price" in (finding.actual or "")
 
@@ -564,7 +565,7 @@ def test_what_has_a_name_of_ours_is_not_taken_for_the_schema(
     psql(myloware_db, f"DROP SCHEMA public CASCADE; CREATE SCHEMA public; {theirs}")
     (finding,) = validate(myloware_db).findings
 
-    assert ("migration", "001_initial") == (finding.kind, finding.name)
+    assert ("migration", ", ".join(OURS)) == (finding.kind, finding.name)
     assert finding.remedy.startswith(f"If {name} ")
     assert "--fake" not in finding.remedy
 
@@ -664,7 +665,7 @@ def test_an_edited_migration_is_reported(myloware_db: StoreDatabase) -> None:
     """A migration whose file changed after it was applied is reported."""
     myloware_db.execute_sql("UPDATE myloware_migratehistory SET digest = 'another'")
 
-    assert {("migration", "001_initial")} == found(myloware_db)
+    assert {("migration", ", ".join(OURS))} == found(myloware_db)
 
 
 @pytest.mark.myloware_db(mode="clone")  # what is written into the catalogs themselves, nothing else notices

@@ -24,10 +24,10 @@ class Connect(Protocol):
 
 
 class Folder(Protocol):
-    """Make a folder with the first migration, and more."""
+    """Make a folder with our migrations, and more."""
 
     def __call__(self, **bodies: str) -> Path:
-        """Return a folder with the first migration and one `NAME.py` for each body of its `migrate()`."""
+        """Return a folder with our migrations and one `NAME.py` for each body of its `migrate()`."""
 
 
 @pytest.fixture
@@ -58,13 +58,11 @@ def database(settings: Settings, connect: Connect) -> StoreDatabase:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
-    """Return a function that makes a folder of migrations, those of the project first."""
+    """Return a function that makes a folder of migrations, with numbers from 900 on for the others."""
 
     def make(**bodies: str) -> Path:
         target = tmp_path / "migrations"
-        target.mkdir(exist_ok=True)
-        for name in ("conf.py", "001_initial.py"):
-            shutil.copy(migrations_path() / name, target)
+        shutil.copytree(migrations_path(), target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
         for name, body in bodies.items():
             lines = "".join(f"    {line}\n" for line in body.splitlines())
             (target / f"{name.lstrip('_')}.py").write_text(f"def migrate(migrator, database, *, fake=False):\n{lines}")

@@ -37,7 +37,7 @@ def test_an_index_is_built_while_a_writer_holds_the_table(
 ) -> None:
     """`migrator.sql` runs it outside of the transaction; it waits for old writers, beyond the lock time-out."""
     migrate(settings)
-    place = folder(_002_index=BUILD)
+    place = folder(_902_index=BUILD)
     with closing(psycopg2.connect(**settings.connect_kwargs())) as writer, writer.cursor() as run:
         run.execute("LOCK TABLE attempts IN ROW EXCLUSIVE MODE")
         migrating = threading.Thread(
@@ -62,31 +62,31 @@ def test_an_index_is_built_while_a_writer_holds_the_table(
 def test_an_invalid_leftover_is_built_again(settings: Settings, database: StoreDatabase, folder: Folder) -> None:
     """A unique index over duplicates leaves an invalid one; after they are removed, the next run mends it."""
     place = folder(
-        _002_table="migrator.sql('CREATE TABLE agents (name text)')",
-        _003_index="migrator.sql('CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS by_agent ON agents (name)')",
+        _902_table="migrator.sql('CREATE TABLE agents (name text)')",
+        _903_index="migrator.sql('CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS by_agent ON agents (name)')",
     )
-    migrate(settings, directory=place, to="002_table")
+    migrate(settings, directory=place, to="902_table")
     database.execute_sql("INSERT INTO agents VALUES ('a'), ('a')")
 
-    with pytest.raises(MigrationError, match=r"003_index failed: .*by_agent"):
+    with pytest.raises(MigrationError, match=r"903_index failed: .*by_agent"):
         migrate(settings, directory=place)
     assert [(False, True)] == built(database)
-    assert ("003_index",) == status(settings, directory=place).pending
+    assert ("903_index",) == status(settings, directory=place).pending
 
     database.execute_sql("DELETE FROM agents WHERE ctid = (SELECT min(ctid) FROM agents)")
-    assert ("003_index",) == migrate(settings, directory=place).applied
+    assert ("903_index",) == migrate(settings, directory=place).applied
     assert [(True, True)] == built(database)
 
 
 @on_one_server
 def test_one_that_was_built_before_is_kept(settings: Settings, database: StoreDatabase, folder: Folder) -> None:
     """After a kill between the index and its record, or if it was built by hand, IF NOT EXISTS accepts a valid one."""
-    place = folder(_002_index=BUILD.replace("CONCURRENTLY", "CONCURRENTLY IF NOT EXISTS"))
+    place = folder(_902_index=BUILD.replace("CONCURRENTLY", "CONCURRENTLY IF NOT EXISTS"))
     migrate(settings)
     database.execute_sql("CREATE INDEX by_agent ON attempts (agent_id)")
     (before,) = database.execute_sql("SELECT 'by_agent'::regclass::oid").fetchone()
 
-    assert ("002_index",) == migrate(settings, directory=place).applied
+    assert ("902_index",) == migrate(settings, directory=place).applied
     assert (before,) == database.execute_sql("SELECT 'by_agent'::regclass::oid").fetchone()
 
 
@@ -99,16 +99,16 @@ def test_without_if_not_exists_a_valid_one_is_refused(
     database.execute_sql("CREATE INDEX by_agent ON attempts (id)")
 
     with pytest.raises(MigrationError, match="by_agent"):
-        migrate(settings, directory=folder(_002_index=BUILD))
+        migrate(settings, directory=folder(_902_index=BUILD))
     assert [(True, False)] == built(database)
 
 
 @on_one_server
 def test_it_stands_before_everything_else(settings: Settings, database: StoreDatabase, folder: Folder) -> None:
     """After other statements it would wait for its own migration for ever, or outlive its rollback."""
-    place = folder(_002_both=f"migrator.sql('ALTER TABLE attempts ADD COLUMN extra int')\n{BUILD}")
+    place = folder(_902_both=f"migrator.sql('ALTER TABLE attempts ADD COLUMN extra int')\n{BUILD}")
 
-    with pytest.raises(MigrationError, match=r"002_both failed: .*CONCURRENTLY.* before all other statements"):
+    with pytest.raises(MigrationError, match=r"902_both failed: .*CONCURRENTLY.* before all other statements"):
         migrate(settings, directory=place)
     assert [] == built(database)
     assert [] == database.execute_sql("SELECT 1 FROM pg_attribute WHERE attname = 'extra'").fetchall()
@@ -118,8 +118,8 @@ def test_it_stands_before_everything_else(settings: Settings, database: StoreDat
 def test_others_may_follow_and_settings_precede(settings: Settings, database: StoreDatabase, folder: Folder) -> None:
     """The index takes the settings of the migration's transaction, and the rest commits with its record."""
     place = folder(
-        _002_table="migrator.sql('CREATE TABLE agents (name text NOT NULL)')",
-        _003_key="migrator.sql(\"SET LOCAL default_tablespace = ''\")\n"
+        _902_table="migrator.sql('CREATE TABLE agents (name text NOT NULL)')",
+        _903_key="migrator.sql(\"SET LOCAL default_tablespace = ''\")\n"
         "migrator.sql(\"SET LOCAL statement_timeout = '1h'\")\n"
         "migrator.sql('CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS by_agent ON agents (name)')\n"
         "migrator.sql('ALTER TABLE agents ADD CONSTRAINT agents_key UNIQUE USING INDEX by_agent')",
@@ -133,8 +133,8 @@ def test_others_may_follow_and_settings_precede(settings: Settings, database: St
 @on_one_server
 def test_a_rollback_drops_it_concurrently(settings: Settings, database: StoreDatabase, folder: Folder) -> None:
     """DROP INDEX CONCURRENTLY has the same place in a rollback."""
-    place: Path = folder(_002_index=BUILD)
-    with (place / "002_index.py").open("a") as file:
+    place: Path = folder(_902_index=BUILD)
+    with (place / "902_index.py").open("a") as file:
         file.write(
             "def rollback(migrator, database, *, fake=False):\n"
             "    migrator.sql('DROP INDEX CONCURRENTLY IF EXISTS by_agent')\n"
@@ -149,7 +149,7 @@ def test_a_rollback_drops_it_concurrently(settings: Settings, database: StoreDat
 @on_one_server
 def test_one_without_a_name_is_refused(settings: Settings, folder: Folder) -> None:
     """Its leftover could not be recognised."""
-    place = folder(_002_index="migrator.sql('CREATE INDEX CONCURRENTLY ON attempts (agent_id)')")
+    place = folder(_902_index="migrator.sql('CREATE INDEX CONCURRENTLY ON attempts (agent_id)')")
 
     with pytest.raises(MigrationError, match="name the index"):
         migrate(settings, directory=place)
@@ -158,19 +158,19 @@ def test_one_without_a_name_is_refused(settings: Settings, folder: Folder) -> No
 @on_one_server
 def test_a_percent_sign_that_is_not_doubled_is_explained(settings: Settings, folder: Folder) -> None:
     """As in every other statement."""
-    with pytest.raises(MigrationError, match=r"002_index failed: .*'%%'"):
-        migrate(settings, directory=folder(_002_index=BUILD.replace("(agent_id)", "(agent_id) WHERE 5 % 2 = 1")))
+    with pytest.raises(MigrationError, match=r"902_index failed: .*'%%'"):
+        migrate(settings, directory=folder(_902_index=BUILD.replace("(agent_id)", "(agent_id) WHERE 5 % 2 = 1")))
 
 
 @on_one_server
 def test_names_are_read_as_postgresql_reads_them(settings: Settings, database: StoreDatabase, folder: Folder) -> None:
     """Quoted and qualified names, comments before the statement, and another schema on the search path."""
     place = folder(
-        _002_index="migrator.sql('-- why\\n/* and */ CREATE INDEX CONCURRENTLY \"By agent\" ON public.attempts (id)')",
-        _003_index="migrator.sql('drop index concurrently public.\"By agent\"')",
+        _902_index="migrator.sql('-- why\\n/* and */ CREATE INDEX CONCURRENTLY \"By agent\" ON public.attempts (id)')",
+        _903_index="migrator.sql('drop index concurrently public.\"By agent\"')",
     )
 
-    migrate(settings, directory=place, to="002_index")
+    migrate(settings, directory=place, to="902_index")
     valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = '\"By agent\"'::regclass"
     assert [(True,)] == database.execute_sql(valid).fetchall()
     migrate(settings, directory=place)
@@ -182,7 +182,7 @@ def test_a_leftover_is_found_in_the_schema_of_its_table(
     settings: Settings, database: StoreDatabase, folder: Folder
 ) -> None:
     """Outside of the search path, IF NOT EXISTS would take the invalid index for the one to build."""
-    place = folder(_002_index="migrator.sql('CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS one ON other.t (x)')")
+    place = folder(_902_index="migrator.sql('CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS one ON other.t (x)')")
     migrate(settings)
     database.execute_sql("CREATE SCHEMA other; CREATE TABLE other.t AS SELECT 1 AS x FROM generate_series(1, 2)")
     with pytest.raises(MigrationError, match="one"):
@@ -209,15 +209,15 @@ def test_what_someone_else_is_building_is_not_dropped(
         observer = StoreDatabase(settings)
         while not built(observer):
             assert building.is_alive()
-        place = folder(_002_index=BUILD.replace("CONCURRENTLY", "CONCURRENTLY IF NOT EXISTS"))
-        with pytest.raises(MigrationError, match=r"002_index failed: .*in use"):
+        place = folder(_902_index=BUILD.replace("CONCURRENTLY", "CONCURRENTLY IF NOT EXISTS"))
+        with pytest.raises(MigrationError, match=r"902_index failed: .*in use"):
             migrate(settings, directory=place, limits=Limits(wait=0))
         writer.rollback()
         building.join()
 
     assert [(True, False)] == built(observer)
     observer.close_all()
-    assert ("002_index",) == migrate(settings, directory=place).applied
+    assert ("902_index",) == migrate(settings, directory=place).applied
 
 
 @on_one_server
@@ -226,7 +226,7 @@ def test_it_is_run_by_the_role_of_the_transaction(settings: Settings, folder: Fo
     migrate(settings)
 
     with pytest.raises(MigrationError, match="must be owner of table attempts"):
-        migrate(settings, directory=folder(_002_index=f"migrator.sql('SET LOCAL ROLE pg_monitor')\n{BUILD}"))
+        migrate(settings, directory=folder(_902_index=f"migrator.sql('SET LOCAL ROLE pg_monitor')\n{BUILD}"))
 
 
 def test_many_comments_are_skipped_at_once() -> None:

@@ -13,7 +13,7 @@ from myloware_store.core.errors import InvalidInput, MigrationError, SchemaMisma
 from myloware_store.ops.drift import baseline, drift
 from myloware_store.ops.migrate import migrate, migrations_path, status
 from myloware_store.ops.validate import validate
-from tests.conftest import on_one_server
+from tests.conftest import OURS, on_one_server
 
 if TYPE_CHECKING:
     from myloware_store.db.database import StoreDatabase
@@ -58,7 +58,7 @@ def test_every_difference_is_shown_whole(settings: Settings, database: StoreData
 def more(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Return a folder with another migration, in the place of the installed one."""
     folder = Path(shutil.copytree(migrations_path(), tmp_path / "migrations"))
-    (folder / "002_more.py").write_text(
+    (folder / "902_more.py").write_text(
         "def migrate(migrator, database, *, fake=False):\n    migrator.sql('ALTER TABLE runs ADD COLUMN extra int')\n"
     )
     for name in ("myloware_store.ops.drift", "myloware_store.ops.history"):
@@ -71,7 +71,7 @@ def test_a_database_that_is_behind_is_compared_with_what_it_has(
     settings: Settings, database: StoreDatabase, more: Path
 ) -> None:
     """The scratch database gets as many migrations as the database has, and is dropped."""
-    migrate(settings, to="001_initial")
+    migrate(settings, to=OURS[-1])
     database.execute_sql("ALTER TABLE runs DROP COLUMN error")
 
     assert [("column", "runs.error")] == names(drift(database, server=settings))
@@ -83,12 +83,12 @@ def test_a_database_that_is_behind_is_compared_with_what_it_has(
 def test_drift_refuses_what_it_cannot_compare(settings: Settings, database: StoreDatabase) -> None:
     """An unknown name, and a newer database."""
     migrate(settings)
-    with pytest.raises(InvalidInput, match="there is no migration 009_x"):
-        drift(database, to="009_x")
+    with pytest.raises(InvalidInput, match="there is no migration 909_x"):
+        drift(database, to="909_x")
     with pytest.raises(InvalidInput, match="database must be a StoreDatabase"):
         drift(settings)  # type: ignore[arg-type]
-    database.execute_sql(f"INSERT INTO {HISTORY} (name, migrated_at) VALUES ('002_newer', now())")
-    with pytest.raises(SchemaMismatch, match="002_newer"):
+    database.execute_sql(f"INSERT INTO {HISTORY} (name, migrated_at) VALUES ('902_newer', now())")
+    with pytest.raises(SchemaMismatch, match="902_newer"):
         drift(database)
 
 
@@ -96,12 +96,12 @@ def test_drift_refuses_what_it_cannot_compare(settings: Settings, database: Stor
 def test_a_database_without_its_history_is_taken_over(settings: Settings, database: StoreDatabase) -> None:
     """As if it had been migrated, digests included."""
     migrate(settings)
-    rows = f"SELECT name, digest, backward_compatible FROM {HISTORY}"
+    rows = f"SELECT name, digest, backward_compatible FROM {HISTORY} ORDER BY id"
     before = database.execute_sql(rows).fetchall()
     database.execute_sql(f"DROP TABLE {HISTORY}")
     assert "myloware-store baseline" == validate(database).findings[0].remedy
 
-    assert ("001_initial",) == baseline(settings)
+    assert OURS == baseline(settings)
     assert before == database.execute_sql(rows).fetchall()
     assert validate(database).valid
     assert () == migrate(settings).applied
@@ -115,32 +115,32 @@ def test_a_schema_that_differs_is_not_recorded(settings: Settings, database: Sto
     database.execute_sql("CREATE INDEX theirs ON runs (error)")
     database.execute_sql("ALTER TABLE runs DROP COLUMN error")
 
-    with pytest.raises(MigrationError, match=r"is not what 001_initial leads to: runs\.error; .* Nothing was recorded"):
+    with pytest.raises(MigrationError, match=rf"is not what {OURS[-1]} leads to: runs\.error; .* Nothing was recorded"):
         baseline(settings)
     assert () == status(settings).applied
     database.execute_sql("ALTER TABLE runs ADD COLUMN error text")
-    assert ("001_initial",) == baseline(settings)
+    assert OURS == baseline(settings)
 
 
 @on_one_server
 def test_an_empty_database_is_refused_and_a_history_kept(settings: Settings, database: StoreDatabase) -> None:
     """The first has to be migrated; in the second there is nothing to record."""
-    with pytest.raises(MigrationError, match=r"is not what 001_initial leads to: .*, \.\.\.;"):
+    with pytest.raises(MigrationError, match=rf"is not what {OURS[-1]} leads to: .*, \.\.\.;"):
         baseline(settings)
-    assert ("001_initial",) == migrate(settings).applied
+    assert OURS == migrate(settings).applied
     assert () == baseline(settings)
-    with pytest.raises(InvalidInput, match="there is no migration 009_x"):
-        baseline(settings, to="009_x")
+    with pytest.raises(InvalidInput, match="there is no migration 909_x"):
+        baseline(settings, to="909_x")
 
 
 @on_one_server
 def test_an_older_schema_is_taken_over_and_migrated(settings: Settings, database: StoreDatabase, more: Path) -> None:
     """`to` records as many as the schema has; `migrate` applies the rest."""
-    migrate(settings, to="001_initial")
+    migrate(settings, to=OURS[-1])
     database.execute_sql(f"DROP TABLE {HISTORY}")
 
-    assert ("001_initial",) == baseline(settings, to="001_initial", server=settings)
-    with pytest.raises(MigrationError, match="001_initial is recorded already: `myloware-store migrate`"):
+    assert OURS == baseline(settings, to=OURS[-1], server=settings)
+    with pytest.raises(MigrationError, match=f"{OURS[-1]} is recorded already: `myloware-store migrate`"):
         baseline(settings)
-    assert ("002_more",) == migrate(settings, directory=more).applied
-    assert ("001_initial", "002_more") == status(settings, directory=more).applied
+    assert ("902_more",) == migrate(settings, directory=more).applied
+    assert (*OURS, "902_more") == status(settings, directory=more).applied

@@ -16,10 +16,10 @@ Folder = Any
 def rules(folder: Folder, *statements: str) -> list[str]:
     """Return the rules that a migration of these statements breaks."""
     lines = "\n".join(f"migrator.sql({statement.replace('%', '%%')!r})" for statement in statements)
-    place: Path = folder(_002_new=lines)
-    with (place / "002_new.py").open("a") as file:
+    place: Path = folder(_902_new=lines)
+    with (place / "902_new.py").open("a") as file:
         file.write("def rollback(migrator, database, *, fake=False): pass\n")
-    return [hazard.rule for hazard in lint(["002_new"], directory=place)]
+    return [hazard.rule for hazard in lint(["902_new"], directory=place)]
 
 
 def test_the_projects_migrations_hurt_nobody() -> None:
@@ -103,31 +103,31 @@ def test_a_comment_permits_for_a_whole_file(folder: Folder) -> None:
 
 def test_a_finding_says_where_and_what_to_do(folder: Folder) -> None:
     """The migration, its statement, the reason and the way out."""
-    place: Path = folder(_002_new="migrator.sql('SELECT 1')\nmigrator.sql('-- all of\\nthem\\n')")
+    place: Path = folder(_902_new="migrator.sql('SELECT 1')\nmigrator.sql('-- all of\\nthem\\n')")
     place = folder(
-        _002_new="migrator.sql('SELECT 1 -- one')\nmigrator.sql('/* x */ CREATE INDEX i ON\\n runs (error)')"
+        _902_new="migrator.sql('SELECT 1 -- one')\nmigrator.sql('/* x */ CREATE INDEX i ON\\n runs (error)')"
     )
-    index, rollback = lint(["002_new"], directory=place)
+    index, rollback = lint(["902_new"], directory=place)
 
-    assert ("002_new", "CREATE INDEX i ON runs (error)") == (index.migration, index.statement)
+    assert ("902_new", "CREATE INDEX i ON runs (error)") == (index.migration, index.statement)
     assert "concurrently" in str(index.help)
     assert "missing-rollback" == rollback.rule
 
 
 def test_what_cannot_be_read_is_said(folder: Folder) -> None:
     """Statements that depend on rows are not examined, and the report says so."""
-    place = folder(_002_new="for row in database.execute_sql('SELECT 1'): migrator.sql('DELETE FROM runs')")
+    place = folder(_902_new="for row in database.execute_sql('SELECT 1'): migrator.sql('DELETE FROM runs')")
 
-    assert "unread" in [hazard.rule for hazard in lint(["002_new"], directory=place)]
+    assert "unread" in [hazard.rule for hazard in lint(["902_new"], directory=place)]
 
 
 def test_wrong_names_and_files_are_errors(folder: Folder) -> None:
     """A name that no file has, and a file that is no Python."""
-    with pytest.raises(InvalidInput, match="there is no migration 009_x"):
-        lint(["009_x"])
+    with pytest.raises(InvalidInput, match="there is no migration 909_x"):
+        lint(["909_x"])
     place: Path = folder()
-    (place / "002_broken.py").write_text("def migrate(:\n")
-    with pytest.raises(MigrationError, match="002_broken cannot be read: SyntaxError"):
+    (place / "902_broken.py").write_text("def migrate(:\n")
+    with pytest.raises(MigrationError, match="902_broken cannot be read: SyntaxError"):
         lint(directory=place)
 
 

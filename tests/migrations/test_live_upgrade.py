@@ -127,7 +127,7 @@ def next_version(folder: Path) -> Path:
         (copy / name).write_text(re.sub(rf"\b{OLD}\b", NEW, text), encoding="utf-8")
     migrations = copy.parent / "myloware_store_migrations"
     shutil.copytree(migrations_path(), migrations, ignore=shutil.ignore_patterns("__pycache__"))
-    (migrations / "002_expand.py").write_text(EXPAND)
+    (migrations / "902_expand.py").write_text(EXPAND)
     return copy.parent
 
 
@@ -142,7 +142,7 @@ def test_a_column_is_renamed_while_old_and_new_code_run(
     old = Service(settings, OLD, tmp_path)
     old.works()
 
-    assert ("002_expand",) == migrate(settings, directory=folder).applied
+    assert ("902_expand",) == migrate(settings, directory=folder).applied
     old.works()
     new = Service(settings, NEW, tmp_path, library=new_library)
     restarted = Service(settings, OLD, tmp_path)
@@ -153,9 +153,9 @@ def test_a_column_is_renamed_while_old_and_new_code_run(
     assert [] == database.execute_sql(f"SELECT 1 FROM attempts WHERE {NEW} IS DISTINCT FROM {OLD}").fetchall()
 
     ended = [old.ends(), restarted.ends()]
-    (folder / "003_contract.py").write_text(CONTRACT)
+    (folder / "903_contract.py").write_text(CONTRACT)
     new.works()
-    assert ("003_contract",) == migrate(settings, directory=folder).applied
+    assert ("903_contract",) == migrate(settings, directory=folder).applied
     new.works()
     ended.append(new.ends())
 

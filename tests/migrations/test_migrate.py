@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 import sys
@@ -46,7 +47,7 @@ from myloware_store.ops.migration_database import MigrationDatabase, require_sup
 from myloware_store.ops.validate import validate
 from myloware_store.seed import seed
 from myloware_store.settings import Settings
-from tests.conftest import on_one_server
+from tests.conftest import OURS, on_one_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,16 +67,16 @@ def history(database: StoreDatabase) -> list[str]:
 
 def test_migrate_applies_what_is_pending_and_then_nothing(settings: Settings, database: StoreDatabase) -> None:
     """The first call applies, the second finds the database as it should be."""
-    assert MigrationReport(settings.target, applied=("001_initial",)) == migrate(settings)
+    assert MigrationReport(settings.target, applied=OURS) == migrate(settings)
     assert MigrationReport(settings.target) == migrate(database)
-    assert MigrationStatus(("001_initial",), (), (), ()) == status(database)
+    assert MigrationStatus(OURS, (), (), ()) == status(database)
     require_current(database)
 
 
 @on_one_server
 def test_a_plan_changes_nothing(settings: Settings, database: StoreDatabase) -> None:
     """`plan` lists pending migrations and leaves an empty database empty."""
-    assert ("001_initial",) == migrate(settings, plan=True).pending
+    assert OURS == migrate(settings, plan=True).pending
     assert [] == database.get_tables()
 
 
@@ -93,8 +94,8 @@ def test_a_database_that_lacks_a_migration_is_refused(
     """The error for a database that is behind names the missing migrations."""
     migrate(settings)
 
-    with pytest.raises(SchemaMismatch, match="lacks 002_adds: run `myloware-store migrate`"):
-        require_current(database, directory=folder(_002_adds="pass"))
+    with pytest.raises(SchemaMismatch, match="lacks 902_adds: run `myloware-store migrate`"):
+        require_current(database, directory=folder(_902_adds="pass"))
 
 
 @on_one_server
@@ -104,11 +105,11 @@ def test_a_database_newer_than_the_code_is_refused(
 ) -> None:
     """Nothing opens, migrates or rolls back a database that a newer version has migrated."""
     migrate(settings)
-    database.execute_sql("INSERT INTO myloware_migratehistory (name, migrated_at) VALUES ('002_newer', now())")
+    database.execute_sql("INSERT INTO myloware_migratehistory (name, migrated_at) VALUES ('902_newer', now())")
 
-    with pytest.raises(SchemaMismatch, match=r"002_newer.*upgrade myloware-store"):
+    with pytest.raises(SchemaMismatch, match=r"902_newer.*upgrade myloware-store"):
         act(database)
-    assert ["001_initial", "002_newer"] == history(database)
+    assert [*OURS, "902_newer"] == history(database)
 
 
 @on_one_server
@@ -116,18 +117,18 @@ def test_a_newer_database_that_is_compatible_is_opened(
     settings: Settings, database: StoreDatabase, folder: Folder
 ) -> None:
     """While a new version is deployed, services of the old one can be restarted; only the new one migrates."""
-    place: Path = folder(_002_expands="migrator.sql('ALTER TABLE runs ADD COLUMN extra int')")
-    with (place / "002_expands.py").open("a") as file:
+    place: Path = folder(_902_expands="migrator.sql('ALTER TABLE runs ADD COLUMN extra int')")
+    with (place / "902_expands.py").open("a") as file:
         file.write("BACKWARD_COMPATIBLE = True\n")
     migrate(settings, directory=place)
 
     with Store.open(settings=settings) as store:
         store.work.submit([{"type": "INVOICE", "content": "text"}])
-    assert (("002_expands",), ("002_expands",)) == (status(database).unknown, status(database).compatible)
-    with pytest.raises(SchemaMismatch, match=r"002_expands.*upgrade myloware-store"):
+    assert (("902_expands",), ("902_expands",)) == (status(database).unknown, status(database).compatible)
+    with pytest.raises(SchemaMismatch, match=r"902_expands.*upgrade myloware-store"):
         migrate(settings)
-    migrate(settings, directory=folder(_003_contracts="migrator.sql('ALTER TABLE runs DROP COLUMN error')"))
-    with pytest.raises(SchemaMismatch, match=r"\(003_contracts\).*upgrade myloware-store"):
+    migrate(settings, directory=folder(_903_contracts="migrator.sql('ALTER TABLE runs DROP COLUMN error')"))
+    with pytest.raises(SchemaMismatch, match=r"\(903_contracts\).*upgrade myloware-store"):
         Store.open(settings=settings)
 
 
@@ -161,15 +162,15 @@ def test_a_failing_migration_leaves_nothing_of_itself(
 ) -> None:
     """The one that fails is undone, and named; those before it stay."""
     place = folder(
-        _002_adds="migrator.sql('CREATE TABLE added (id int)')",
-        _003_fails="migrator.sql('CREATE TABLE half (id int)')\nmigrator.sql('SELECT nonsense')",
+        _902_adds="migrator.sql('CREATE TABLE added (id int)')",
+        _903_fails="migrator.sql('CREATE TABLE half (id int)')\nmigrator.sql('SELECT nonsense')",
     )
 
     with pytest.raises(
-        MigrationError, match=r"003_fails failed: .*nonsense.*; 001_initial, 002_adds .* applied before"
+        MigrationError, match=r"903_fails failed: .*nonsense.*; 001_initial, .*902_adds .* applied before"
     ):
         migrate(settings, directory=place)
-    assert ["001_initial", "002_adds"] == history(database)
+    assert [*OURS, "902_adds"] == history(database)
     assert not database.table_exists("half")
     assert database.table_exists("added")
 
@@ -177,8 +178,8 @@ def test_a_failing_migration_leaves_nothing_of_itself(
 @on_one_server
 def test_a_migration_that_is_no_python_is_told_in_one_error(settings: Settings, folder: Folder) -> None:
     """A mistake in the file itself is a MigrationError too."""
-    with pytest.raises(MigrationError, match="002_typo failed: NameError"):
-        migrate(settings, directory=folder(_002_typo="migratr.sql('SELECT 1')"))
+    with pytest.raises(MigrationError, match="902_typo failed: NameError"):
+        migrate(settings, directory=folder(_902_typo="migratr.sql('SELECT 1')"))
 
 
 @on_one_server
@@ -187,11 +188,11 @@ def test_a_file_without_migrate_is_not_applied(settings: Settings, folder: Folde
     """peewee-migrate alone records an empty file, such as one that was half written, as applied."""
     place = folder()
     migrate(settings, directory=place)
-    (place / "002_empty.py").write_text("")
+    (place / "902_empty.py").write_text("")
 
-    with pytest.raises(MigrationError, match=r"002_empty has no migrate\(\)"):
+    with pytest.raises(MigrationError, match=r"902_empty has no migrate\(\)"):
         migrate(settings, directory=place, plan=plan)
-    assert ("002_empty",) == status(settings, directory=place).pending
+    assert ("902_empty",) == status(settings, directory=place).pending
 
 
 @on_one_server
@@ -205,9 +206,9 @@ def test_an_index_is_built_without_blocking_writers(
         "try: database.execute_sql('CREATE INDEX CONCURRENTLY by_agent ON attempts (agent_id)')\n"
         "finally: database.begin()"
     )
-    migrate(settings, directory=(place := folder(_002_index=body)))
+    migrate(settings, directory=(place := folder(_902_index=body)))
 
-    assert ["001_initial", "002_index"] == history(database)
+    assert [*OURS, "902_index"] == history(database)
     assert status(settings, directory=place).current
     assert "by_agent" in {index.name for index in database.get_indexes("attempts")}
 
@@ -215,12 +216,12 @@ def test_an_index_is_built_without_blocking_writers(
 @on_one_server
 def test_migrate_stops_at_the_one_that_is_named(settings: Settings, database: StoreDatabase, folder: Folder) -> None:
     """`to` is the last one that is applied; later ones stay pending."""
-    place = folder(_002_adds="migrator.sql('SELECT 1')", _003_more="migrator.sql('SELECT 1')")
+    place = folder(_902_adds="migrator.sql('SELECT 1')", _903_more="migrator.sql('SELECT 1')")
 
-    assert ("001_initial", "002_adds") == migrate(settings, directory=place, to="002_adds").applied
-    assert () == migrate(settings, directory=place, to="002_adds").applied
-    assert ("003_more",) == status(settings, directory=place).pending
-    assert ("003_more",) == migrate(settings, directory=place, plan=True, to="003_more").pending
+    assert (*OURS, "902_adds") == migrate(settings, directory=place, to="902_adds").applied
+    assert () == migrate(settings, directory=place, to="902_adds").applied
+    assert ("903_more",) == status(settings, directory=place).pending
+    assert ("903_more",) == migrate(settings, directory=place, plan=True, to="903_more").pending
 
 
 @on_one_server
@@ -233,12 +234,12 @@ def test_a_name_that_no_migration_has_is_refused(settings: Settings) -> None:
 @on_one_server
 def test_migrate_to_an_earlier_one_undoes_nothing(settings: Settings, database: StoreDatabase, folder: Folder) -> None:
     """Going back is a rollback, and is said so."""
-    place = folder(_002_adds="migrator.sql('SELECT 1')")
+    place = folder(_902_adds="migrator.sql('SELECT 1')")
     migrate(settings, directory=place)
 
-    with pytest.raises(MigrationError, match=r"002_adds is applied already: .*`rollback` does"):
-        migrate(settings, directory=place, to="001_initial")
-    assert ["001_initial", "002_adds"] == history(database)
+    with pytest.raises(MigrationError, match=r"902_adds is applied already: .*`rollback` does"):
+        migrate(settings, directory=place, to=OURS[-1])
+    assert [*OURS, "902_adds"] == history(database)
 
 
 @on_one_server
@@ -246,15 +247,15 @@ def test_a_new_migration_that_sorts_before_an_applied_one_is_refused(
     settings: Settings, database: StoreDatabase, folder: Folder
 ) -> None:
     """Merged from another branch, it would run in another order here than on a new database."""
-    migrate(settings, directory=folder(_003_adds="migrator.sql('SELECT 1')"))
-    place = folder(_002_late="migrator.sql('SELECT 1')")
+    migrate(settings, directory=folder(_903_adds="migrator.sql('SELECT 1')"))
+    place = folder(_902_late="migrator.sql('SELECT 1')")
 
-    assert ("002_late",) == status(settings, directory=place).late
-    with pytest.raises(MigrationError, match="002_late would run after 003_adds"):
+    assert ("902_late",) == status(settings, directory=place).late
+    with pytest.raises(MigrationError, match="902_late would run after 903_adds"):
         migrate(settings, directory=place)
-    with pytest.raises(MigrationError, match="002_late would run after 003_adds"):
+    with pytest.raises(MigrationError, match="902_late would run after 903_adds"):
         migrate(settings, directory=place, plan=True)
-    assert ["001_initial", "003_adds"] == history(database)
+    assert [*OURS, "903_adds"] == history(database)
 
 
 @on_one_server
@@ -262,14 +263,14 @@ def test_a_rollback_of_several_is_refused_before_any_is_undone(
     settings: Settings, database: StoreDatabase, folder: Folder
 ) -> None:
     """If one of them has no rollback(), all of them stay."""
-    place: Path = folder(_002_adds="migrator.sql('SELECT 1')", _003_more="migrator.sql('SELECT 1')")
-    with (place / "003_more.py").open("a") as file:
+    place: Path = folder(_902_adds="migrator.sql('SELECT 1')", _903_more="migrator.sql('SELECT 1')")
+    with (place / "903_more.py").open("a") as file:
         file.write("def rollback(migrator, database, *, fake=False):\n    migrator.sql('SELECT 2')\n")
     migrate(settings, directory=place)
 
-    with pytest.raises(MigrationError, match=r"002_adds has no rollback\(\)"):
+    with pytest.raises(MigrationError, match=r"902_adds has no rollback\(\)"):
         rollback(settings, directory=place, count=2)
-    assert ["001_initial", "002_adds", "003_more"] == history(database)
+    assert [*OURS, "902_adds", "903_more"] == history(database)
 
 
 @on_one_server
@@ -280,7 +281,7 @@ def test_a_migration_that_does_not_get_a_lock_is_tried_again(
     migrate(settings)
     database.execute_sql("CREATE SEQUENCE tries")
     place = folder(
-        _002_alters="migrator.sql(\"SELECT nextval('tries')\")\nmigrator.sql('ALTER TABLE runs ADD COLUMN extra int')"
+        _902_alters="migrator.sql(\"SELECT nextval('tries')\")\nmigrator.sql('ALTER TABLE runs ADD COLUMN extra int')"
     )
     with database.atomic():
         database.execute_sql("SELECT * FROM runs")
@@ -291,7 +292,7 @@ def test_a_migration_that_does_not_get_a_lock_is_tried_again(
             while database.execute_sql("SELECT last_value < 2 FROM tries").fetchone()[0]:
                 assert time.monotonic() < end
             database.rollback()
-    assert ("002_alters",) == migrating.result().applied
+    assert ("902_alters",) == migrating.result().applied
     assert database.execute_sql("SELECT extra FROM runs").fetchall() == []
 
 
@@ -306,36 +307,36 @@ def test_who_gives_up_on_a_lock_names_the_oldest_transaction(
         (pid,) = database.execute_sql("SELECT pg_backend_pid()").fetchone()
         reason = rf"the oldest is server process {pid} of postgres \(myloware_store, in a transaction since"
         with pytest.raises(MigrationError, match=reason):
-            migrate(settings, directory=folder(_002_alters="migrator.sql('DROP TABLE runs')"), limits=QUICK)
+            migrate(settings, directory=folder(_902_alters="migrator.sql('DROP TABLE runs')"), limits=QUICK)
 
 
 @on_one_server
 def test_a_plan_has_the_sql(settings: Settings, database: StoreDatabase, folder: Folder) -> None:
     """Statements with their parameters, Peewee's operations, and a note where rows decide; nothing is run."""
     place = folder(
-        _002_adds="migrator.sql('SELECT 100 %% 7')\nmigrator.sql(\"SELECT %s, 'ü'\", \"it's\")",
-        _003_reads="for row in database.execute_sql('SELECT 1'): migrator.sql('SELECT 2')\nmigrator.sql('SELECT 3')",
-        _004_needs="database.execute_sql('SELECT 1').fetchone()[0]\nmigrator.sql('SELECT 2')",
-        _005_names="database.execute_sql('SELECT %(n)s, %(names)s, 9 %% 2', {'n': 1, 'names': ['€']})",
+        _902_adds="migrator.sql('SELECT 100 %% 7')\nmigrator.sql(\"SELECT %s, 'ü'\", \"it's\")",
+        _903_reads="for row in database.execute_sql('SELECT 1'): migrator.sql('SELECT 2')\nmigrator.sql('SELECT 3')",
+        _904_needs="database.execute_sql('SELECT 1').fetchone()[0]\nmigrator.sql('SELECT 2')",
+        _905_names="database.execute_sql('SELECT %(n)s, %(names)s, 9 %% 2', {'n': 1, 'names': ['€']})",
     )
-    migrate(settings, directory=place, to="001_initial")
+    migrate(settings, directory=place, to=OURS[-1])
     adds, reads, needs, names = migrate(settings, directory=place, plan=True).planned
 
-    assert ("002_adds", ("SELECT 100 % 7", "SELECT 'it''s', 'ü'"), None) == attrs.astuple(adds)
+    assert ("902_adds", ("SELECT 100 % 7", "SELECT 'it''s', 'ü'"), None) == attrs.astuple(adds)
     assert ("SELECT 1", "SELECT 3") == reads.statements
     assert "it reads the database, so that its statements may be others" == reads.note
     assert ("SELECT 1",) == needs.statements
     assert str(needs.note).startswith("it cannot be shown further without a database: TypeError")
     assert ("SELECT 1, ARRAY['€'], 9 % 2",) == names.statements
-    assert ["001_initial"] == history(database)
+    assert [*OURS] == history(database)
 
 
 def test_the_plan_of_everything_is_what_runs(settings: Settings, connect: Connect, empty_database: str) -> None:
     """The statements of the plan, run by hand, give the schema that `migrate` gives."""
-    (initial, *_) = migrate(settings, plan=True).planned
+    planned = migrate(settings, plan=True).planned
     by_hand = connect(settings)
     with by_hand.atomic():
-        for statement in initial.statements:
+        for statement in itertools.chain.from_iterable(one.statements for one in planned):
             by_hand.execute_sql(statement.replace("%", "%%"))
 
     assert dict(expected_catalog()) == read_catalog(by_hand)
@@ -358,13 +359,13 @@ def test_a_standby_is_not_migrated(reachable_tmp: Path) -> None:
 @on_one_server
 def test_rollback_undoes_the_last_ones_in_turn(settings: Settings, database: StoreDatabase, folder: Folder) -> None:
     """As many as asked for are undone, the last one first."""
-    place: Path = folder(_002_adds="migrator.sql('CREATE TABLE added (id int)')")
-    with (place / "002_adds.py").open("a") as file:
+    place: Path = folder(_902_adds="migrator.sql('CREATE TABLE added (id int)')")
+    with (place / "902_adds.py").open("a") as file:
         file.write("def rollback(migrator, database, *, fake=False):\n    migrator.sql('DROP TABLE added')\n")
     migrate(settings, directory=place)
 
-    assert ("002_adds",) == rollback(settings, directory=place)
-    assert ["001_initial"] == history(database)
+    assert ("902_adds",) == rollback(settings, directory=place)
+    assert [*OURS] == history(database)
     assert not database.table_exists("added")
 
 
@@ -373,9 +374,9 @@ def test_rollback_refuses_more_than_there_is(settings: Settings, database: Store
     """If fewer are applied, none is undone."""
     migrate(settings)
 
-    with pytest.raises(MigrationError, match="cannot undo 2: 1 are applied"):
-        rollback(settings, count=2)
-    assert ["001_initial"] == history(database)
+    with pytest.raises(MigrationError, match=f"cannot undo {len(OURS) + 1}: {len(OURS)} are applied"):
+        rollback(settings, count=len(OURS) + 1)
+    assert [*OURS] == history(database)
 
 
 @on_one_server
@@ -422,12 +423,12 @@ def test_a_migration_without_a_rollback_is_not_undone(
     settings: Settings, database: StoreDatabase, folder: Folder
 ) -> None:
     """peewee-migrate would record it as undone; here it is refused."""
-    place = folder(_002_adds="migrator.sql('CREATE TABLE added (id int)')")
+    place = folder(_902_adds="migrator.sql('CREATE TABLE added (id int)')")
     migrate(settings, directory=place)
 
-    with pytest.raises(MigrationError, match=r"002_adds has no rollback\(\)"):
+    with pytest.raises(MigrationError, match=r"902_adds has no rollback\(\)"):
         rollback(settings, directory=place)
-    assert ["001_initial", "002_adds"] == history(database)
+    assert [*OURS, "902_adds"] == history(database)
 
 
 @on_one_server
@@ -444,7 +445,7 @@ def test_who_waits_for_another_migration_too_long_is_told_who_holds_it(settings:
             migrate(settings, limits=QUICK)
     finally:
         holder.close_all()
-    assert ("001_initial",) == migrate(settings, limits=QUICK).applied
+    assert OURS == migrate(settings, limits=QUICK).applied
 
 
 @on_one_server
@@ -454,7 +455,7 @@ def test_migrations_of_two_schemas_do_not_wait_for_each_other(settings: Settings
     try:
         holder.execute_sql("SELECT 1")
 
-        assert ("001_initial",) == migrate(attrs.evolve(settings, schema="tenant_a"), limits=QUICK).applied
+        assert OURS == migrate(attrs.evolve(settings, schema="tenant_a"), limits=QUICK).applied
     finally:
         holder.close_all()
 
@@ -469,7 +470,7 @@ def test_migrations_of_two_schemas_create_the_extension_once(settings: Settings)
         return migrate(attrs.evolve(settings, schema=schema)).applied
 
     with ThreadPoolExecutor(2) as pool:
-        assert [("001_initial",)] * 2 == list(pool.map(run, ("one", "two")))
+        assert [OURS] * 2 == list(pool.map(run, ("one", "two")))
 
 
 @on_one_server
@@ -478,21 +479,21 @@ def test_a_table_in_use_ends_the_migration_at_the_deadline(
 ) -> None:
     """DDL does not queue behind a long transaction, with everyone else behind it."""
     migrate(settings)
-    place = folder(_002_alters="migrator.sql('ALTER TABLE work_items ADD COLUMN extra int')")
+    place = folder(_902_alters="migrator.sql('ALTER TABLE work_items ADD COLUMN extra int')")
     with database.atomic():
         database.execute_sql("SELECT * FROM work_items")
 
-        with pytest.raises(MigrationError, match=r"002_alters failed: .*lock timeout.*MYLOWARE_LOCK_TIMEOUT"):
+        with pytest.raises(MigrationError, match=r"902_alters failed: .*lock timeout.*MYLOWARE_LOCK_TIMEOUT"):
             migrate(settings, directory=place, limits=QUICK)
-    assert ("002_alters",) == migrate(settings, directory=place, limits=QUICK).applied
+    assert ("902_alters",) == migrate(settings, directory=place, limits=QUICK).applied
 
 
 @on_one_server
 def test_a_statement_that_takes_too_long_is_ended(settings: Settings, folder: Folder) -> None:
     """The statement timeout holds in migrations."""
-    place = folder(_002_sleeps="migrator.sql('SELECT pg_sleep(60)')")
+    place = folder(_902_sleeps="migrator.sql('SELECT pg_sleep(60)')")
 
-    with pytest.raises(MigrationError, match=r"002_sleeps failed: .*MYLOWARE_STATEMENT_TIMEOUT"):
+    with pytest.raises(MigrationError, match=r"902_sleeps failed: .*MYLOWARE_STATEMENT_TIMEOUT"):
         migrate(settings, directory=place, limits=Limits(statement_timeout=0.5))
 
 
@@ -503,9 +504,9 @@ def test_a_transaction_timeout_of_the_servers_ends_no_migration(
     (dbname,) = database.execute_sql("SELECT current_database()").fetchone()
     if database.server_version >= 170000:
         database.execute_sql(f"ALTER DATABASE {dbname} SET transaction_timeout = 100")
-    place = folder(_002_sleeps="migrator.sql('SELECT pg_sleep(0.3)')")
+    place = folder(_902_sleeps="migrator.sql('SELECT pg_sleep(0.3)')")
 
-    assert ("001_initial", "002_sleeps") == migrate(settings, directory=place).applied
+    assert (*OURS, "902_sleeps") == migrate(settings, directory=place).applied
 
 
 @on_one_server
@@ -544,15 +545,15 @@ def test_threads_that_migrate_one_database_apply_each_migration_once(settings: S
         return len(migrate(settings).applied)
 
     with ThreadPoolExecutor(4) as pool:
-        assert [0, 0, 0, 1] == sorted(pool.map(run, range(4)))
+        assert [0, 0, 0, len(OURS)] == sorted(pool.map(run, range(4)))
 
 
 @on_one_server
 def test_applied_migrations_are_not_run_again(settings: Settings, folder: Folder) -> None:
     """peewee-migrate replays them with Peewee mocked in the whole process, which every thread would feel."""
-    migrate(settings, directory=folder(_002_once="assert not fake, 'replayed'"))
+    migrate(settings, directory=folder(_902_once="assert not fake, 'replayed'"))
 
-    assert ("003_next",) == migrate(settings, directory=folder(_003_next="pass")).applied
+    assert ("903_next",) == migrate(settings, directory=folder(_903_next="pass")).applied
 
 
 def test_the_embedded_server_runs_for_as_long_as_it_takes(reachable_tmp: Path) -> None:
@@ -560,8 +561,8 @@ def test_the_embedded_server_runs_for_as_long_as_it_takes(reachable_tmp: Path) -
     home = reachable_tmp / f"embedded-{uuid.uuid4().hex[:8]}"
     settings = Settings.load(f"embedded:{home}", environ={}, dotenv=None)
 
-    assert ("001_initial",) == migrate(settings, plan=True).pending
-    assert ("001_initial",) == migrate(settings).applied
+    assert OURS == migrate(settings, plan=True).pending
+    assert OURS == migrate(settings).applied
     assert () == migrate(settings).applied
     assert not EmbeddedServer.running(home)
 
@@ -612,7 +613,7 @@ def test_a_server_that_is_not_there_is_told_without_the_password(settings: Setti
 
 def test_an_extension_that_the_server_does_not_offer_is_named(settings: Settings, folder: Folder) -> None:
     """The error names it and says how to get pgvector."""
-    place = folder(_002_wants="migrator.sql('CREATE EXTENSION IF NOT EXISTS offered_nowhere')")
+    place = folder(_902_wants="migrator.sql('CREATE EXTENSION IF NOT EXISTS offered_nowhere')")
 
     with pytest.raises(MissingExtension, match=r"does not offer the extension offered_nowhere"):
         migrate(settings, directory=place)
@@ -664,10 +665,10 @@ def test_a_plain_owner_migrates_once_vector_is_there(settings: Settings, databas
     assert ["myloware_migratehistory"] == database.get_tables()
 
     database.execute_sql("CREATE EXTENSION vector")
-    assert ("001_initial",) == migrate(owner).applied
+    assert OURS == migrate(owner).applied
     assert validate(database).valid
-    assert ("001_initial",) == rollback(owner)
-    assert ("001_initial",) == reset(owner).applied
+    assert OURS[::-1] == rollback(owner, count=len(OURS))
+    assert OURS == reset(owner).applied
 
 
 def test_a_role_that_may_not_create_is_told_what_to_grant(
@@ -703,7 +704,7 @@ def test_a_schema_that_came_before_ours_on_the_path_is_told(
     database.execute_sql("CREATE SCHEMA postgres")
 
     with pytest.raises(MigrationError, match=r"the schema public is not the first .* on its search_path"):
-        migrate(settings, directory=folder(_002_adds="pass"))
+        migrate(settings, directory=folder(_902_adds="pass"))
     assert [] == database.get_tables("postgres")
 
 
@@ -720,7 +721,7 @@ def test_pgvector_is_used_where_it_is(
     plain = attrs.evolve(settings, user=role, schema=schema)
 
     assert migrate(plain, plan=True).obstacle is None
-    assert ("001_initial",) == migrate(plain).applied
+    assert OURS == migrate(plain).applied
     with Store.open(settings=plain) as store:
         assert () == validate(store.db).findings
         vectors = np.eye(DIMENSIONS, dtype=np.float32)[:3]
@@ -732,7 +733,7 @@ def test_pgvector_is_used_where_it_is(
         assert [vectors[2].tolist()] == [embedding.tolist() for embedding in embeddings if embedding is not None]
         store.memory.index.rebuild()
         assert () == validate(store.db).findings
-    assert ("001_initial",) == rollback(plain)
+    assert OURS[::-1] == rollback(plain, count=len(OURS))
 
 
 OBSTACLES = {
@@ -786,7 +787,9 @@ def test_a_database_of_another_encoding_is_refused(settings: Settings, database:
                 migrate(latin.settings)
             latin.execute_sql(
                 "CREATE TABLE myloware_migratehistory AS"
-                " SELECT 1 AS id, '001_initial' AS name, null AS digest, false AS backward_compatible"
+                " SELECT n AS id, name, null AS digest, false AS backward_compatible"
+                " FROM unnest(%s) WITH ORDINALITY AS _ (name, n)",
+                ([*OURS],),
             )
             with pytest.raises(SchemaMismatch, match="encoding is LATIN1"):
                 require_current(latin)
@@ -807,7 +810,7 @@ def test_a_services_own_history_is_left_alone(settings: Settings, database: Stor
     database.execute_sql("CREATE TABLE migratehistory (id serial, name varchar(255), migrated_at timestamp)")
     database.execute_sql("INSERT INTO migratehistory (name, migrated_at) VALUES ('001_initial', now())")
 
-    assert ("001_initial",) == migrate(settings).applied
+    assert OURS == migrate(settings).applied
     assert [("001_initial",)] == database.execute_sql("SELECT name FROM migratehistory").fetchall()
 
 
@@ -828,7 +831,7 @@ def test_reset_empties_our_tables_and_leaves_those_of_others(settings: Settings,
     database.execute_sql("CREATE TABLE theirs AS SELECT 1 AS kept")
     database.execute_sql("UPDATE myloware_migratehistory SET digest = 'edited'")
 
-    assert ("001_initial",) == reset(settings).applied
+    assert OURS == reset(settings).applied
     assert [(0,)] == database.execute_sql("SELECT count(*) FROM work_orders").fetchall()
     assert [(1,)] == database.execute_sql("SELECT kept FROM theirs").fetchall()
     assert validate(database).valid
@@ -887,8 +890,8 @@ def test_a_schema_may_have_any_name(settings: Settings, connect: Connect, schema
     assert [(schema,)] == database.execute_sql("SELECT schemaname FROM pg_tables WHERE tablename = 'tools'").fetchall()
     assert () == validate(database).findings
     assert 0 < sum(seed(database).inserted.values())
-    assert ("001_initial",) == reset(tenant).applied
-    assert ("001_initial",) == rollback(tenant)
+    assert OURS == reset(tenant).applied
+    assert OURS[::-1] == rollback(tenant, count=len(OURS))
 
 
 @on_one_server

@@ -19,6 +19,7 @@ from myloware_store.embedded import EmbeddedServer
 from myloware_store.ops.migrate import migrate, status
 from myloware_store.ops.migration_database import MigrationDatabase
 from myloware_store.ops.validate import validate
+from tests.conftest import OURS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,13 +41,13 @@ class Command:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("DATABASE_", "MYLOWARE_"))}
         self.environ = {**kept, **({"DATABASE_URL": url} if url else {}), **variables}
 
-    def start(self, *arguments: str | Path, cwd: Path = CHECKOUT) -> subprocess.Popen[str]:
+    def start(self, *arguments: str | int | Path, cwd: Path = CHECKOUT) -> subprocess.Popen[str]:
         """Start the command."""
         command = [str(Path(sys.executable).with_name("pw_migrate")), *map(str, arguments)]
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(command, cwd=cwd, env=self.environ, **pipes)
 
-    def __call__(self, *arguments: str | Path, cwd: Path = CHECKOUT) -> tuple[int, str]:
+    def __call__(self, *arguments: str | int | Path, cwd: Path = CHECKOUT) -> tuple[int, str]:
         """Run the command, and return its exit code and output."""
         process = self.start(*arguments, cwd=cwd)
         out, err = process.communicate(timeout=PATIENCE)
@@ -86,19 +87,21 @@ def test_four_at_once_apply_each_migration_once(
 
     assert [0, 0, 0, 0] == [process.returncode for process in processes], outputs
     assert 1 == sum("- [x] 001_initial" in out for out, _ in outputs)
-    assert [(1,)] == database.execute_sql("SELECT count(*) FROM myloware_migratehistory").fetchall()
+    assert [(len(OURS),)] == database.execute_sql("SELECT count(*) FROM myloware_migratehistory").fetchall()
     assert status(settings).current
     assert validate(database).valid
 
 
 def test_list_and_rollback_work_too(pw_migrate: Command, settings: Settings) -> None:
     """The other commands use the same database, history and lock."""
-    assert (0, "List of migrations:\n\n- [ ] 001_initial\n\nDone: 0, Pending: 1\n") == pw_migrate("list")
+    pending = "".join(f"- [ ] {name}\n" for name in OURS)
+    assert (0, f"List of migrations:\n\n{pending}\nDone: 0, Pending: {len(OURS)}\n") == pw_migrate("list")
     assert 0 == pw_migrate("migrate")[0]
-    assert (0, "List of migrations:\n\n- [x] 001_initial\n\nDone: 1, Pending: 0\n") == pw_migrate("list")
-    assert (1, "Error: cannot undo 0: 1 are applied\n") == pw_migrate("rollback", "--count", "0")
-    assert 0 == pw_migrate("rollback")[0]
-    assert ("001_initial",) == status(settings).pending
+    done = pending.replace("[ ]", "[x]")
+    assert (0, f"List of migrations:\n\n{done}\nDone: {len(OURS)}, Pending: 0\n") == pw_migrate("list")
+    assert (1, f"Error: cannot undo 0: {len(OURS)} are applied\n") == pw_migrate("rollback", "--count", "0")
+    assert 0 == pw_migrate("rollback", "--count", len(OURS))[0]
+    assert OURS == status(settings).pending
     assert (1, "Error: cannot undo 1: 0 are applied\n") == pw_migrate("rollback")
 
 
@@ -106,12 +109,12 @@ def test_list_and_rollback_work_too(pw_migrate: Command, settings: Settings) -> 
 def test_a_file_without_migrate_is_not_recorded(pw_migrate: Command, settings: Settings, folder: Any) -> None:
     """Nothing is applied, neither what comes before it."""
     place = folder()
-    (place / "002_empty.py").write_text("")
+    (place / "902_empty.py").write_text("")
 
     code, output = pw_migrate("migrate", "--directory", place)
     assert 1 == code
-    assert output.endswith("\nError: 002_empty has no migrate()\n")
-    assert ("001_initial", "002_empty") == status(settings, directory=place).pending
+    assert output.endswith("\nError: 902_empty has no migrate()\n")
+    assert (*OURS, "902_empty") == status(settings, directory=place).pending
 
 
 @newest_only
@@ -122,7 +125,7 @@ def test_what_it_applied_is_known_to_the_library_and_the_other_way_round(
     pw_migrate("migrate")
     query = "SELECT name, digest FROM myloware_migratehistory"
     by_command = database.execute_sql(query).fetchall()
-    pw_migrate("rollback")
+    pw_migrate("rollback", "--count", len(OURS))
     migrate(settings)
 
     assert by_command == database.execute_sql(query).fetchall()
@@ -135,7 +138,7 @@ def test_a_killed_migration_leaves_nothing_and_the_next_one_works(
     """Killed with -9 in the middle of a transaction: its work is undone, and its lock is free."""
     pw_migrate.environ["MYLOWARE_LOCK_TIMEOUT"] = "0"
     place = folder(
-        _002_waits="migrator.sql('CREATE TABLE half (id int)')\nmigrator.sql('SELECT pg_advisory_xact_lock(42)')"
+        _902_waits="migrator.sql('CREATE TABLE half (id int)')\nmigrator.sql('SELECT pg_advisory_xact_lock(42)')"
     )
     waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = 42"
     with closing(psycopg2.connect(**settings.connect_kwargs())) as gate, gate.cursor() as run:
@@ -145,7 +148,7 @@ def test_a_killed_migration_leaves_nothing_and_the_next_one_works(
         process.kill()
         process.communicate(timeout=PATIENCE)
 
-        assert ("002_waits",) == status(settings, directory=place).pending
+        assert ("902_waits",) == status(settings, directory=place).pending
         # The server notices that its client is gone though it waits for another lock itself.
         eventually(lambda: not database.execute_sql(waiting).fetchall(), "the killed one's session ends")
     code, output = pw_migrate("migrate", "--directory", place)
@@ -176,7 +179,8 @@ def test_who_waits_too_long_exits_with_one_line(pw_migrate: Command, settings: S
 def test_a_folder_without_migrations_is_refused(pw_migrate: Command, database: StoreDatabase, folder: Any) -> None:
     """A folder that holds our conf.py and no migration is a mistake, not a migrated database."""
     place = folder()
-    (place / "001_initial.py").unlink()
+    for name in OURS:
+        (place / f"{name}.py").unlink()
     code, output = pw_migrate("migrate", "--directory", place)
 
     assert 1 == code
@@ -203,7 +207,7 @@ def test_what_would_do_harm_is_refused(
     assert 1 == code
     assert reason in output
     assert [] == database.get_tables()
-    assert ["001_initial.py", "conf.py"] == sorted(path.name for path in place.iterdir())
+    assert {*OURS, "conf"} == {path.stem for path in place.glob("[!_]*.py")}
 
 
 @newest_only
@@ -212,7 +216,7 @@ def test_create_writes_an_empty_migration(pw_migrate: Command, database: StoreDa
     place = folder()
 
     assert 0 == pw_migrate("create", "more", "--directory", place)[0]
-    assert (place / "002_more.py").is_file()
+    assert (place / f"{int(OURS[-1][:3]) + 1:03}_more.py").is_file()
     assert [] == database.get_tables()
 
 
@@ -221,27 +225,27 @@ def test_a_newer_database_and_an_edited_migration_are_refused(
     pw_migrate: Command, settings: Settings, database: StoreDatabase, folder: Any
 ) -> None:
     """The command makes the checks of `myloware-store migrate`."""
-    place = folder(_002_adds="pass")
+    place = folder(_902_adds="pass")
     assert 0 == pw_migrate("migrate", "--directory", place)[0]
     code, output = pw_migrate("migrate")
-    assert (1, True) == (code, "002_adds): it was migrated by a newer version" in output)
+    assert (1, True) == (code, "902_adds): it was migrated by a newer version" in output)
 
-    (place / "002_adds.py").write_text("def migrate(migrator, database, *, fake=False):\n    return\n")
+    (place / "902_adds.py").write_text("def migrate(migrator, database, *, fake=False):\n    return\n")
     code, output = pw_migrate("migrate", "--directory", place)
-    assert (1, True) == (code, "002_adds changed after it was applied" in output)
+    assert (1, True) == (code, "902_adds changed after it was applied" in output)
 
 
 @newest_only
 def test_a_failing_migration_exits_with_the_reason(pw_migrate: Command, settings: Settings, folder: Any) -> None:
     """The last line says what was wrong, and the migration is not recorded."""
-    place = folder(_002_fails="migrator.sql('SELECT nonsense')")
+    place = folder(_902_fails="migrator.sql('SELECT nonsense')")
     code, output = pw_migrate("migrate", "--directory", place)
 
     assert 1 == code
     assert output.rstrip().splitlines()[-1].startswith('Error: column "nonsense" does not exist')
-    assert "Migration failed: 002_fails" in output
+    assert "Migration failed: 902_fails" in output
     assert "Traceback" not in output
-    assert ("002_fails",) == status(settings, directory=place).pending
+    assert ("902_fails",) == status(settings, directory=place).pending
 
 
 @newest_only
@@ -307,8 +311,9 @@ def test_with_nothing_set_the_embedded_server_is_migrated_and_stopped(reachable_
     """The server of the working folder starts, stays up for the command, and leaves nothing running."""
     place = reachable_tmp / f"service-{uuid.uuid4().hex[:8]}"
     place.mkdir(mode=0o755)
+    applied = "".join(f"- [x] {name}\n" for name in OURS)
     code, output = Command(None)("migrate", "--directory", CHECKOUT / "migrations", cwd=place)
 
-    assert (0, "Migrating myloware\n- [x] 001_initial\nOK\n") == (code, output)
+    assert (0, f"Migrating myloware\n{applied}OK\n") == (code, output)
     assert not EmbeddedServer.running(place / ".myloware")
-    assert "- [x] 001_initial" in Command(None)("list", "--directory", CHECKOUT / "migrations", cwd=place)[1]
+    assert applied in Command(None)("list", "--directory", CHECKOUT / "migrations", cwd=place)[1]

@@ -13,13 +13,14 @@ from myloware_store import MemDoc
 from myloware_store.embedded import find_binaries
 from myloware_store.models import MODELS
 from myloware_store.ops.catalog import expected_catalog, split_key
-from myloware_store.ops.history import HISTORY_TABLE, available_migrations, migrations_path
+from myloware_store.ops.history import HISTORY_TABLE, migrations_path
+from tests.conftest import OURS
 
 if TYPE_CHECKING:
     from myloware_store import Store
     from tests.integration.cli.conftest import Shell
 
-ALL = list(available_migrations(migrations_path()))
+ALL = [*OURS]
 TABLES = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
 
 
@@ -47,8 +48,8 @@ def test_a_deploy(shell: Shell, empty_url: str) -> None:
 def test_migrating_is_reported_as_text(shell: Shell, empty_url: str) -> None:
     """A line for each pending and applied migration, for each obstacle, and for nothing to do."""
     here = ("--url", empty_url)
-    assert "pending 001_initial\n" in shell.run("migrate", "--plan", *here).stdout
-    assert "applied 001_initial\n" in shell.run("migrate", *here).stdout
+    assert f"pending {ALL[-1]}\n" in shell.run("migrate", "--plan", *here).stdout
+    assert f"applied {ALL[-1]}\n" in shell.run("migrate", *here).stdout
     assert "Nothing is pending.\n" in shell.run("migrate", *here).stdout
     shell.ask(empty_url, f"DROP TABLE {HISTORY_TABLE}")
 
@@ -61,9 +62,9 @@ def test_a_plan_is_sql_to_review(shell: Shell, empty_url: str) -> None:
     script = text[text.index("-- 001_initial") :]
     psql = [str(find_binaries() / "psql"), "-X", "-q", "-1", "-v", "ON_ERROR_STOP=1", "-d", empty_url]
     done = subprocess.run(psql, input=script, capture_output=True, text=True, check=False)
-    assert (0, 15) == (done.returncode, shell.ask(empty_url, TABLES)), done.stderr
+    assert (0, len(MODELS)) == (done.returncode, shell.ask(empty_url, TABLES)), done.stderr
 
-    (planned,) = shell.report("migrate", "--plan", "--url", empty_url, code=1)["planned"]
+    (planned, *_) = shell.report("migrate", "--plan", "--url", empty_url, code=1)["planned"]
     assert ("001_initial", None) == (planned["name"], planned["note"])
     assert "CREATE TYPE priority AS ENUM ('LOW', 'MEDIUM', 'HIGH', 'URGENT')" in planned["statements"]
 
@@ -73,14 +74,14 @@ def test_migrate_goes_as_far_as_told_and_rollback_back(shell: Shell, empty_url: 
     here: dict[str, Any] = {"DATABASE_URL": empty_url}
     wrong = shell.run("migrate", "--to", "001_inital", **here)
     assert (2, True) == (wrong.returncode, "there is no migration 001_inital" in wrong.stderr)
-    assert ["001_initial"] == shell.report("migrate", "--to", "001_initial", **here)["applied"]
+    assert ALL == shell.report("migrate", "--to", ALL[-1], **here)["applied"]
 
     assert 1 == shell.run("rollback", answer="n\n", **here).returncode
     assert "MYLOWARE_ENV is production" in shell.run("rollback", "--yes", MYLOWARE_ENV="production", **here).stderr
     assert 15 < shell.ask(empty_url, TABLES)
-    assert "undone 001_initial\n" in shell.run("rollback", answer="y\n", **here).stdout
-    assert ["001_initial"] == shell.report("migrate", **here)["applied"]
-    assert ["001_initial"] == shell.report("rollback", "--yes", **here)["undone"]
+    assert f"undone {ALL[-1]}\n" in shell.run("rollback", answer="y\n", **here).stdout
+    assert [ALL[-1]] == shell.report("migrate", **here)["applied"]
+    assert ALL[::-1] == shell.report("rollback", "--yes", "--count", str(len(ALL)), **here)["undone"]
     assert "cannot undo 1: 0 are applied" in shell.run("rollback", "--yes", **here).stderr
 
 
@@ -137,7 +138,7 @@ def test_tables_without_a_history_are_told(shell: Shell, myloware_dsn: str) -> N
     assert (1, 1) == (done.returncode, len(done.stderr.splitlines()))
     assert "`myloware-store validate` says whose they are, and how to record it" in done.stderr
     assert "myloware-store baseline" in shell.run("validate", "--url", myloware_dsn).stdout
-    assert ["001_initial"] == shell.report("baseline", "--url", myloware_dsn)["recorded"]
+    assert ALL == shell.report("baseline", "--url", myloware_dsn)["recorded"]
     assert shell.report("validate", "--url", myloware_dsn)["valid"]
     assert "They are recorded already." in shell.run("baseline", "--url", myloware_dsn).stdout
 

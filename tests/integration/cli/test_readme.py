@@ -14,6 +14,8 @@ import pytest
 
 from myloware_store.cli import cli
 from myloware_store.embedded import EmbeddedServer
+from myloware_store.models import MODELS
+from tests.conftest import OURS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,9 +120,9 @@ def test_a_database_of_ones_own(shell: Shell, relayed: Callable[[str, int], int]
 
         printed = run(["bash", "-euc", lines], shell.folder)
 
-        assert "applied 001_initial" in printed
+        assert f"applied {OURS[-1]}" in printed
         assert re.search(r"^Schema +valid$", printed, re.MULTILINE)
-        assert 15 + 1 == shell.ask(server.url(), "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
+        assert len(MODELS) + 1 == shell.ask(server.url(), "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
 
 
 def test_the_table_names_every_command() -> None:
