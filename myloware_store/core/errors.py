@@ -34,6 +34,7 @@ __all__ = [
     "SchemaMismatch",
     "SettingsError",
     "StoreError",
+    "TenantRequired",
     "TransactionConflict",
     "UniqueKeyConflict",
     "VectorIndexError",
@@ -177,6 +178,10 @@ class TransactionConflict(DatabaseFault, peewee.OperationalError):
 
     With SQLSTATE 57014, a signal cancelled the statement, and its handler returned.
     """
+
+
+class TenantRequired(DatabaseFault, peewee.ProgrammingError):
+    """Row-level security is enforced for this role, and no tenant is in force: use `store.tenant(...)`."""
 
 
 class MissingExtension(StoreError):

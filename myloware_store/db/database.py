@@ -54,6 +54,8 @@ _ALONE = re.compile(
 )
 _UNDOES = re.compile(r"(?:^|;)\s*ROLLBACK\s", re.IGNORECASE)
 _SCOPE = "SET LOCAL myloware.tenant = %s; SET LOCAL myloware.actor = %s; "
+_ROLE = "SET LOCAL role = %s; "
+_NO_ROLE = "SET LOCAL role TO DEFAULT; "
 _TRIES = 3
 
 
@@ -340,7 +342,7 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
         return result
 
     def _in_scope(self, cursor: extensions.cursor, sql: object, run: Callable[[bytes], _Result]) -> _Result:
-        """Call a function with the statements that tell the server the tenant and the actor in force, if it must know.
+        """Call a function with the statements that tell the server who is in force, if it does not know.
 
         Args:
             cursor: The driver's cursor.
@@ -357,7 +359,7 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
             told = NO_SCOPE
             if _ALONE.match(str(sql)):
                 scope = NO_SCOPE
-        result = run(b"" if told == scope else cursor.mogrify(_SCOPE, scope))
+        result = run(b"" if told == scope else cursor.mogrify(*_telling(scope, told)))
         state.told = None if _UNDOES.search(str(sql)) else scope
         return result
 
@@ -491,3 +493,12 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
         # Peewee's own log line contains the parameters, and with them the values of rows.
         if _logger.isEnabledFor(logging.DEBUG):
             _logger.debug("%s [%d parameters]", sql, len(params or ()))
+
+
+def _telling(scope: tuple[str, str, str], told: tuple[str, str, str] | None) -> tuple[str, tuple[str, ...]]:
+    """Return the statements, and their parameters, for a scope after another one; None is any."""
+    *names, role = scope
+    if role:
+        return _SCOPE + _ROLE, scope
+    # The role of the login may differ from its name: libpq's options can set it.
+    return (_SCOPE if told is not None and not told[-1] else _NO_ROLE + _SCOPE), tuple(names)

@@ -115,6 +115,15 @@ _CONFLICTS = {
     errorcodes.DEADLOCK_DETECTED: "it and another transaction waited for each other (deadlock)",
     errorcodes.LOCK_NOT_AVAILABLE: "another transaction holds a lock it needs (lock timeout)",
 }
+_PLAIN: dict[str, tuple[type[errors.DatabaseFault], str]] = {
+    state: (errors.TransactionConflict, f"the transaction failed: {reason}; run it again")
+    for state, reason in _CONFLICTS.items()
+}
+# Of schema/tenancy.sql.
+_PLAIN["MW002"] = (
+    errors.TenantRequired,
+    "row-level security is enforced, and no tenant is in force: use store.tenant(...)",
+)
 
 
 def statement_fault(error: Exception, *, returned: str | None = None) -> Exception:
@@ -248,8 +257,8 @@ def _by_state(error: psycopg2.Error, state: str) -> errors.StoreError:
 def _kind_and_message(error: psycopg2.Error, found: Diagnostics, state: str) -> tuple[type[errors.DatabaseFault], str]:
     if state.startswith(("23", "2F")) or state == errorcodes.RAISE_EXCEPTION:
         return errors.ConstraintViolation, f"{_refused_by(found)} ({_condition(state)})"
-    if state in _CONFLICTS:
-        return errors.TransactionConflict, f"the transaction failed: {_CONFLICTS[state]}; run it again"
+    if state in _PLAIN:
+        return _PLAIN[state]
     if state.startswith(("22", "54")):
         cause = _TOO_MUCH if state == errorcodes.PROGRAM_LIMIT_EXCEEDED else "the server refused a value"
         return errors.InvalidData, f"{cause}: {_condition(state)}{_type_named(found)}"

@@ -54,8 +54,8 @@ class Held:
         soiled: Whether the session may have been changed.
         reusable: Whether the connection may be used again: nobody was given the connection itself.
         doomed: Whether an open transaction was lost with its connection; no statement runs until it is ended.
-        told: The tenant and the actor that the open transaction was told; None if a rollback to a savepoint may have
-            changed them.
+        told: The tenant, the actor and the role that the open transaction was told; None if a rollback to a savepoint
+            may have changed them.
         orphans: How many transaction blocks of a parent process may still end in this one.
         busy: How many statements the thread is running, one inside the other.
         left: Whether another thread has ended a block of this one, but could not return the connection.
@@ -88,7 +88,7 @@ class Held:
         self.soiled = False
         self.reusable = True
         self.doomed = False
-        self.told: tuple[str, str] | None = NO_SCOPE
+        self.told: tuple[str, str, str] | None = NO_SCOPE
         self._lease: Lease | None = None
 
     @property
