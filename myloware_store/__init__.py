@@ -40,15 +40,18 @@ if TYPE_CHECKING:
         MemoryConflict,
         MigrationError,
         MissingExtension,
+        MissingKey,
         NotAwaitingApproval,
         NotFound,
         NotOpen,
         PoolTimeout,
         SchemaMismatch,
+        SecretsError,
         SettingsError,
         StoreError,
         TransactionConflict,
         UniqueKeyConflict,
+        UnreadableSecret,
         VectorIndexError,
         VersionConflict,
         WaitTimeout,
@@ -89,6 +92,7 @@ if TYPE_CHECKING:
         WorkOrder,
     )
     from myloware_store.settings import Settings
+    from myloware_store.settings.secrets import Secrets
     from myloware_store.store import Store
     from myloware_store.worker import NeedsApproval, PermanentFailure, RetryLater, Worker, WorkerReport
 
@@ -131,6 +135,7 @@ __all__ = [
     "MetadataIndex",
     "MigrationError",
     "MissingExtension",
+    "MissingKey",
     "NeedsApproval",
     "NewDoc",
     "NewItem",
@@ -148,6 +153,8 @@ __all__ = [
     "Run",
     "Schema",
     "SchemaMismatch",
+    "Secrets",
+    "SecretsError",
     "Settings",
     "SettingsError",
     "Store",
@@ -159,6 +166,7 @@ __all__ = [
     "TransactionConflict",
     "Truncated",
     "UniqueKeyConflict",
+    "UnreadableSecret",
     "VectorIndexError",
     "VersionConflict",
     "WaitTimeout",
@@ -177,7 +185,7 @@ __all__ = [
 
 _HOMES = (
     *("core.enums", "core.errors", "core.vectors", "core.results", "core.embedding", "core.splitting", "settings"),
-    *("memory.worth", "models", "memory.index.report", "store", "worker"),
+    *("settings.secrets", "memory.worth", "models", "memory.index.report", "store", "worker"),
 )
 """The modules that have these names, those that import the least first."""
 
