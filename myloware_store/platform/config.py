@@ -52,7 +52,10 @@ class ConfigField(JsonField[dict[str, Any]]):
         return super().operand(self._without_secrets(value))
 
     def dump(self, value: Any) -> str:
-        return super().dump(self._without_secrets(value))
+        # psycopg2 calls it while it sends a statement, so this cannot look up a schema.
+        if value and not isinstance(value, Sealed):
+            refuse_open(value, self.secrets)
+        return super().dump(value)
 
     def path(self, *keys: Any) -> Any:
         """Return the expression for a value in the config that is no secret."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from base64 import urlsafe_b64encode
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,7 @@ from myloware_store import (
     UnreadableSecret,
 )
 from myloware_store.db.database import StoreDatabase
+from tests.integration.conftest import until_blocked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -247,6 +250,56 @@ def test_no_statement_of_the_models_contains_a_secret(myloware: Store) -> None:
     assert before == stored()
     assert 1 == Connector.update(config={"host": "plain"}).where(Connector.id == row.id).execute()
     assert 1 == Connector.update(config=field["host"].set("db")).where(field["host"] == "plain").execute()
+
+
+def test_racing_registrations_lose_no_secret(myloware: Store) -> None:
+    """Each is encrypted for the row that there is in the end, whoever inserted it."""
+    barrier = threading.Barrier(6)
+
+    def register(n: int) -> Any:
+        barrier.wait()
+        return myloware.connectors.register("ledger", "API", config={"password": f"p{n}", "host": n}).id
+
+    with ThreadPoolExecutor(6) as pool:
+        assert 1 == len({*pool.map(register, range(6))})
+    revealed = myloware.connectors.reveal("ledger")
+    assert f"p{revealed['host']}" == revealed["password"]
+
+
+def test_a_save_waits_for_another_of_the_same_secret(myloware: Store) -> None:
+    """A mask is looked up under a lock: a secret that is replaced meanwhile does not come back."""
+    row = myloware.connectors.register("ledger", "API", config={"password": "old"})
+    row.config["host"] = "db"
+    with ThreadPoolExecutor(1) as pool, myloware.db.atomic():
+        myloware.connectors.register("ledger", "API", config={"password": "new"})
+        call = pool.submit(row.save)
+        until_blocked(myloware, call)
+    with pytest.raises(InvalidInput, match="read the row again"):
+        call.result()
+    assert {"password": "new"} == myloware.connectors.reveal("ledger")
+
+
+def test_secrets_in_the_callers_transaction(myloware: Store) -> None:
+    """Nothing is stored if it is rolled back."""
+    with myloware.db.atomic() as block:
+        myloware.connectors.register("ledger", "API", config={"password": "x"})
+        row = Connector.create(name="made", type="API", config={"password": "y"})
+        row.config["host"] = "db"
+        row.save()
+        assert {"password": "y", "host": "db"} == myloware.connectors.reveal(row)
+        block.rollback()
+    assert not {"ledger", "made"} & {each.name for each in myloware.connectors.list()}
+
+
+def test_deep_configs_are_stored_whole_or_refused(myloware: Store) -> None:
+    """At the depth at which JSON itself is refused."""
+    deep: dict[str, Any] = {"password": "x"}
+    for _ in range(120):
+        deep = {"a": [deep]}
+    myloware.connectors.register("deep", "API", config=deep)
+    assert deep == myloware.connectors.reveal("deep")
+    with pytest.raises(InvalidInput, match="not JSON"):
+        myloware.connectors.register("deep", "API", config={"a": [[[[[[[[[[[[[[deep]]]]]]]]]]]]]]})
 
 
 def test_an_upsert_through_the_models_loses_no_secret(myloware: Store) -> None:
