@@ -147,7 +147,7 @@ class Store:
                 must migrate it and close it (`close_all()`); the store leaves its connections open.
             embedder: Embeds memory documents that come without a vector.
             secrets: Keys for the secrets of connectors, and a function that resolves references. What it lacks is taken
-                from the settings; with `database`, set `Settings.secrets`.
+                from the settings; with `database`, set `Settings.secrets`. A store that is open already lends its own.
 
         Returns:
             The store, to close or to use in a `with` statement. Stores on the same database share it.
@@ -173,6 +173,8 @@ class Store:
         if secrets is not None:
             wanted = attrs.evolve(wanted, secrets=secrets.over(wanted.secrets))
         with _lock:
+            if _open is not None and (settings, database, secrets) == (None, None, None):
+                wanted = attrs.evolve(wanted, secrets=_open.asked.secrets)
             if _open is None:
                 _open = _Connection(wanted, database)
             elif _open.asked != wanted or database not in (None, _open.database):

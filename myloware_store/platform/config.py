@@ -84,8 +84,7 @@ class _Path(peewee.JSONPath):
 def sealed_to_insert(model: type[BaseModel], row: dict[Any, Any]) -> dict[Any, Any]:
     """Return the values by field to insert, with the secrets of the config encrypted for the new row.
 
-    Raises:
-        InvalidInput: The tenant or the id is an SQL expression, although there is a secret.
+    If the tenant or the id is an SQL expression, the config stays as it is, and the field refuses secrets.
     """
     fields = model._meta.fields
     config = row.get(fields["config"])

@@ -477,6 +477,15 @@ def test_settings_carry_the_keys_unseen(myloware: Store) -> None:
         Settings.load("embedded:", environ={"MYLOWARE_SECRET_KEYS": "nonsense"}, dotenv=None)
 
 
+def test_a_second_store_has_the_secrets_of_the_first(myloware_dsn: str) -> None:
+    """Unless it names others, which is refused."""
+    with Store.open(myloware_dsn, secrets=Secrets(keys=f"a:{key(1)}", resolve=lambda *_: "x")) as first:
+        with Store.open(myloware_dsn) as second:
+            assert first.settings.secrets == second.settings.secrets
+        with pytest.raises(SettingsError, match="a store is open"):
+            Store.open(myloware_dsn, secrets=Secrets(keys=f"b:{key(2)}"))
+
+
 def test_a_connector_of_a_tool_has_masks(myloware: Store) -> None:
     """Joined, loaded through a tool, and as dicts and tuples."""
     myloware.connectors.register("ledger", "API", config={"password": "hunter2"})

@@ -78,6 +78,7 @@ def test_version(shell: Shell) -> None:
         (["status", f"postgresql://kim:{SECRET} {SECRET}@h/x"], "kim:***@h/x"),
         (["host=x", f"DATABASE_PASSWORD={SECRET}"], "No such command"),
         (["ping", f"DATABASE_PASSWORD={SECRET}"], "DATABASE_PASSWORD=***"),
+        (["ping", f"MYLOWARE_SECRET_KEYS=a:{SECRET}"], "MYLOWARE_SECRET_KEYS=***"),
         (["demo", f"password={SECRET}"], "does not exist"),
         (["up", "--frobnicate"], "No such option"),
         (["demo", "nowhere.txt"], "nowhere.txt"),
