@@ -7,6 +7,7 @@ import logging
 import pickle
 import traceback
 from base64 import urlsafe_b64encode
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,13 @@ import pytest
 
 from myloware_store import Connector, Secrets, Settings, Store, StoreError
 from myloware_store.ops.backup.programs import find_program, login_environment
+from myloware_store.ops.migrate import migrate
+from tests.conftest import on_one_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from myloware_store.embedded import EmbeddedServer
     from tests.integration.cli.conftest import Shell
 
 CANARY = "canary-5c1d"
@@ -52,14 +56,19 @@ def leak(*_: object) -> str:
     raise ValueError(CANARY)
 
 
+@on_one_server
 def test_the_canary_is_seen_nowhere(
-    shell: Shell, myloware_dsn: str, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+    shell: Shell,
+    postgres: EmbeddedServer,
+    empty_database: str,
+    caplog: pytest.LogCaptureFixture,
+    recwarn: pytest.WarningsRecorder,
 ) -> None:
     """Not in the database or its log, nor in backups, errors, tracebacks, logs, warnings, dumps or commands' output."""
-    settings = Settings.load(myloware_dsn, environ={"MYLOWARE_SECRET_KEYS": KEYS}, dotenv=None)
-    settings = attrs.evolve(settings, params={**settings.params, "options": LOGGED})
-    log = Path(settings.host).parent / "log"
-    begin = log.stat().st_size
+    plain = Settings.load(empty_database, environ={"MYLOWARE_SECRET_KEYS": KEYS}, dotenv=None)
+    migrate(plain)
+    settings = attrs.evolve(plain, params={**plain.params, "options": LOGGED})
+    begin = postgres.log_path.stat().st_size
     seen: list[str] = [repr(settings), str(settings), repr(settings.secrets), settings.url]
 
     with caplog.at_level(logging.DEBUG), Store.open(settings=settings, secrets=Secrets(resolve=leak)) as store:
@@ -100,27 +109,30 @@ def test_the_canary_is_seen_nowhere(
         connectors.register("one", "API", config={**config(), "host": "db2", "t": ""})
         assert CANARY == connectors.reveal("one")["password"]
         connectors.check("one", leak)
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):  # the process has ended
+                seen.append(path.read_text(errors="replace"))
         queries = "SELECT string_agg(query, '') FROM pg_stat_activity"
         ((tables,),) = store.db.execute_sql(
             "SELECT array_agg(oid::regclass::text) FROM pg_class WHERE relkind = 'r' AND relname !~ '^(pg|sql)_'"
         )
         seen += [str(store.db.execute_sql(sql).fetchone()) for sql in (queries, *map(SHAPES.format, tables))]
+        version = store.db.server_version
         assert "one" in str(store.db.execute_sql(SHAPES.format("connectors")).fetchone())
 
-    plain = attrs.evolve(settings, params={name: value for name, value in settings.params.items() if name != "options"})
     # What `backup` writes, uncompressed.
-    with find_program("pg_dump", 18, "the server is 18").running(
+    with find_program("pg_dump", version // 10_000, "the server is new").running(
         "--dbname", plain.libpq_url, env=login_environment(plain)
     ) as dump:
         seen.append(dump.read().decode())
     assert "two" in seen[-1]
-    url = ("--url", myloware_dsn)
+    url = ("--url", empty_database)
     for words in ("secrets status", "secrets rotate", "secrets rotate --json", "secrets status --json"):
         done = shell.run(*words.split(), *url, MYLOWARE_SECRET_KEYS=f"next:{'A' * 43}=,{KEYS}")
         assert "moved" in done.stdout + done.stderr
         seen.append(done.stdout + done.stderr)
     seen += [caplog.text, *(str(warning.message) for warning in recwarn)]
-    written = log.read_bytes()[begin:].decode(errors="replace")
+    written = postgres.log_path.read_bytes()[begin:].decode(errors="replace")
     assert all(word in written for word in ("INSERT INTO", "$secret", "picky", "DETAIL"))
     seen.append(written)
 
