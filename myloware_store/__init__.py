@@ -40,16 +40,19 @@ if TYPE_CHECKING:
         MemoryConflict,
         MigrationError,
         MissingExtension,
+        MissingKey,
         NotAwaitingApproval,
         NotFound,
         NotOpen,
         PoolTimeout,
         SchemaMismatch,
+        SecretsError,
         SettingsError,
         StoreError,
         TenantRequired,
         TransactionConflict,
         UniqueKeyConflict,
+        UnreadableSecret,
         VectorIndexError,
         VersionConflict,
         WaitTimeout,
@@ -90,6 +93,7 @@ if TYPE_CHECKING:
         WorkOrder,
     )
     from myloware_store.settings import Settings
+    from myloware_store.settings.secrets import Secrets
     from myloware_store.store import Store
     from myloware_store.worker import NeedsApproval, PermanentFailure, RetryLater, Worker, WorkerReport
 
@@ -132,6 +136,7 @@ __all__ = [
     "MetadataIndex",
     "MigrationError",
     "MissingExtension",
+    "MissingKey",
     "NeedsApproval",
     "NewDoc",
     "NewItem",
@@ -149,6 +154,8 @@ __all__ = [
     "Run",
     "Schema",
     "SchemaMismatch",
+    "Secrets",
+    "SecretsError",
     "Settings",
     "SettingsError",
     "Store",
@@ -161,6 +168,7 @@ __all__ = [
     "TransactionConflict",
     "Truncated",
     "UniqueKeyConflict",
+    "UnreadableSecret",
     "VectorIndexError",
     "VersionConflict",
     "WaitTimeout",
@@ -179,7 +187,7 @@ __all__ = [
 
 _HOMES = (
     *("core.enums", "core.errors", "core.vectors", "core.results", "core.embedding", "core.splitting", "settings"),
-    *("memory.worth", "models", "memory.index.report", "store", "worker"),
+    *("settings.secrets", "memory.worth", "models", "memory.index.report", "store", "worker"),
 )
 """The modules that have these names, those that import the least first."""
 

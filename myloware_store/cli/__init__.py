@@ -23,6 +23,7 @@ from myloware_store.cli.migrations import (
     validate,
 )
 from myloware_store.cli.options import Given, example, name_option, pass_given, where_options, yes_option
+from myloware_store.cli.secrets import secrets
 from myloware_store.cli.tenancy import roles, tenancy
 from myloware_store.cli.wait import wait
 
@@ -280,7 +281,7 @@ for _command in (
     *(makemigration, lint, migrate, rollback, baseline, migrations_path),
     *(status, drift, validate, doctor, docs),
     *(backup, verify_backup, restore),
-    *(roles, tenancy),
+    *(roles, tenancy, secrets),
     *(index, recount, prune, seed, reset),
 ):
     cli.add_command(_command)

@@ -16,6 +16,7 @@ import attrs
 from myloware_store.core.errors import SettingsError
 from myloware_store.settings import url as dsn
 from myloware_store.settings.environment import DATABASE_VARIABLES, left_empty, read_file, read_variables
+from myloware_store.settings.secrets import Secrets
 
 __all__ = ["Settings"]
 
@@ -61,6 +62,11 @@ def _flag(_: object, attribute: attrs.Attribute[bool], value: object) -> None:
         raise SettingsError(f"{attribute.name} must be True or False, not {type(value).__name__}")
 
 
+def _secrets(_: object, attribute: attrs.Attribute[Secrets], value: object) -> None:
+    if not isinstance(value, Secrets):
+        raise SettingsError(f"{attribute.name} must be Secrets, not {type(value).__name__}")
+
+
 @attrs.frozen
 class Settings:
     """The address of the database and how to use it; `Settings.load()` reads them.
@@ -85,6 +91,7 @@ class Settings:
         upkeep: Whether workers, and stores on the embedded server, build and tune the vector index in the background.
         production: Whether this is production: no embedded server by default, no reset, no sample data.
         configured: Whether a database was named, rather than the embedded server.
+        secrets: How the secrets of connectors are encrypted, recognised and resolved.
     """
 
     embedded: bool = attrs.field(default=False, validator=_flag)
@@ -103,6 +110,7 @@ class Settings:
     upkeep: bool = attrs.field(default=True, validator=_flag)
     production: bool = attrs.field(default=False, validator=_flag)
     configured: bool = attrs.field(default=False, validator=_flag)
+    secrets: Secrets = attrs.field(factory=Secrets, validator=_secrets)
 
     def __attrs_post_init__(self) -> None:
         """Refuse values that cannot be sent to a server."""
@@ -152,6 +160,7 @@ class Settings:
             "production": values.get("MYLOWARE_ENV", "").strip().lower() in {"production", "prod"},
             "tenant_id": values.get("MYLOWARE_TENANT", "default"),
             "upkeep": _switch("MYLOWARE_UPKEEP", values.get("MYLOWARE_UPKEEP", "on")),
+            "secrets": Secrets.load(values),
         }
         if url is not None:
             return cls(**_from_text(url, "the database URL"), **common)
