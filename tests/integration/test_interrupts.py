@@ -19,14 +19,13 @@ from myloware_store.core.errors import DatabaseFault, TransactionConflict
 from myloware_store.db import interrupts
 from myloware_store.db.database import StoreDatabase
 from tests.integration.conftest import BLOCKED, PATIENCE, Pair, until
-from tests.integration.test_database_lost_replies import Relay, cut
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from psycopg2.extensions import connection, cursor
+
+    from tests.relay import Relay
 
 Handlers: TypeAlias = "Callable[[int, Callable[[], object]], None]"
 
@@ -309,21 +308,9 @@ def test_a_statement_of_a_handler_leaves_the_one_that_it_interrupts_its_connecti
     assert ([(2,), 1, (1,)], 0) == (seen, db.pool.in_use)
 
 
-class Typist(Relay):
-    """Presses Ctrl-C while the server has still to get what the client sends."""
-
-    def _ask(self, client: socket.socket, server: socket.socket) -> None:
-        with suppress(OSError):
-            while data := client.recv(65536):
-                if self._needle in data:
-                    os.kill(os.getpid(), signal.SIGINT)
-                server.sendall(data)
-        cut(server)
-
-
 @pytest.mark.parametrize(("needle", "stored"), [(b"BEGIN", []), (b"INSERT", []), (b"COMMIT", ["a"]), (b"ROLLBACK", [])])
 def test_ctrl_c_leaves_no_transaction(
-    reachable_tmp: Path, db: StoreDatabase, pairs: type[Pair], needle: bytes, stored: list[str]
+    relayed: Callable[..., Relay], db: StoreDatabase, pairs: type[Pair], needle: bytes, stored: list[str]
 ) -> None:
     """Whatever it comes during, also the begin of a transaction, what follows is a transaction of its own."""
 
@@ -333,8 +320,10 @@ def test_ctrl_c_leaves_no_transaction(
             if needle == b"ROLLBACK":
                 raise KeyError
 
-    with Typist(reachable_tmp / "typist", db.settings, needle) as settings, ExitStack() as stack:
-        typed = StoreDatabase(attrs.evolve(settings, connection_limit=1))
+    relay = relayed(db.settings.host, db.settings.port)
+    relay.asks.hears = lambda data: os.kill(os.getpid(), signal.SIGINT) if needle in data else None
+    with ExitStack() as stack:
+        typed = StoreDatabase(attrs.evolve(relay.before(db.settings), connection_limit=1))
         stack.callback(typed.close_all)
         stack.enter_context(pairs.bind_ctx(typed))
         with pytest.raises(KeyboardInterrupt):

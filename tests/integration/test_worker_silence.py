@@ -15,10 +15,10 @@ from myloware_store.settings import Settings
 from tests.integration.conftest import PATIENCE, until, until_listening
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Iterator
 
     from myloware_store import Store
+    from tests.relay import Relay
 
 SERVICE = """
 import logging, sys, threading
@@ -44,15 +44,19 @@ with Store.open(sys.argv[1]) as store:
 
 
 @pytest.fixture
-def service(myloware_dsn: str, relayed: Callable[[str, int], int]) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Give a function that starts a service whose server can fall silent."""
+def relay(myloware_dsn: str, relayed: Callable[..., Relay]) -> Relay:
+    """Give a way to the server on which it can fall silent."""
     settings = Settings.load(myloware_dsn)
-    port = relayed(settings.host, int(settings.port))
-    plain = {"sslmode": "disable", "gssencmode": "disable"}
+    return relayed(settings.host, settings.port)
+
+
+@pytest.fixture
+def service(myloware_dsn: str, relay: Relay) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Give a function that starts a service whose server can fall silent."""
     started: list[subprocess.Popen[str]] = []
 
     def start(grace: float, *more: str, limit: int = 10) -> subprocess.Popen[str]:
-        url = attrs.evolve(settings, host="127.0.0.1", port=port, params=plain, connection_limit=limit).url
+        url = attrs.evolve(relay.before(Settings.load(myloware_dsn)), connection_limit=limit).url
         command = [sys.executable, "-c", SERVICE, url, str(grace), *more]
         pipe = subprocess.PIPE
         started.append(subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True))
@@ -73,12 +77,12 @@ def begin(store: Store, process: subprocess.Popen[str], content: str) -> None:
 
 @pytest.mark.parametrize(("content", "limit"), [("answers", 10), ("asks", 2), ("hangs", 2)])
 def test_a_worker_ends_when_the_grace_is_over(
-    myloware: Store, service: Callable[..., subprocess.Popen[str]], flowing: threading.Event, content: str, limit: int
+    myloware: Store, service: Callable[..., subprocess.Popen[str]], relay: Relay, content: str, limit: int
 ) -> None:
     """Whether it stores a result, gives an item back, or waits for a connection that a handler has."""
     process = service(1.0, limit=limit)
     begin(myloware, process, content)
-    flowing.clear()
+    relay.stall()
     process.send_signal(signal.SIGTERM)
     out, said = process.communicate(None if content == "hangs" else "go on\n", timeout=PATIENCE)
     assert ("WorkerReport(finished=0, parked=0, failed=0, lost=0, released=0)", 0) == (out.strip(), process.returncode)
@@ -86,24 +90,22 @@ def test_a_worker_ends_when_the_grace_is_over(
     assert WorkItemStatus.PROCESSING == WorkItem.get().status
 
 
-def test_an_idle_worker_ends(
-    myloware: Store, service: Callable[..., subprocess.Popen[str]], flowing: threading.Event
-) -> None:
+def test_an_idle_worker_ends(myloware: Store, service: Callable[..., subprocess.Popen[str]], relay: Relay) -> None:
     """Though it was asking whether there is work."""
     process = service(0.2)
     until_listening(myloware)
-    flowing.clear()
+    relay.stall()
     process.send_signal(signal.SIGINT)
     assert process.wait(PATIENCE) == 0
 
 
 def test_a_second_signal_ends_a_worker_at_once(
-    myloware: Store, service: Callable[..., subprocess.Popen[str]], flowing: threading.Event
+    myloware: Store, service: Callable[..., subprocess.Popen[str]], relay: Relay
 ) -> None:
     """However long the grace is."""
     process = service(600.0)
     begin(myloware, process, "answers")
-    flowing.clear()
+    relay.stall()
     assert process.stdin is not None
     process.stdin.write("go on\n")
     process.stdin.flush()
@@ -117,16 +119,16 @@ def test_a_second_signal_ends_a_worker_at_once(
 
 
 def test_what_was_left_is_given_back_when_the_server_answers_again(
-    myloware: Store, service: Callable[..., subprocess.Popen[str]], flowing: threading.Event
+    myloware: Store, service: Callable[..., subprocess.Popen[str]], relay: Relay
 ) -> None:
     """If the process is still there: the worker's thread ends in good order, and no try is used up."""
     process = service(0.2, "stay")
     begin(myloware, process, "hangs")
-    flowing.clear()
+    relay.stall()
     process.send_signal(signal.SIGTERM)
     assert process.stdout is not None
     assert process.stdout.readline().startswith("WorkerReport")
     assert WorkItemStatus.PROCESSING == WorkItem.get().status
-    flowing.set()
+    relay.flow()
     until(lambda: WorkItem.get().status == WorkItemStatus.QUEUED)
     assert 0 == WorkItem.get().attempt_count
