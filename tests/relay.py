@@ -39,7 +39,7 @@ class Way:
     Attributes:
         flows: While it is clear, no bytes pass, and no end of a connection either.
         delay: Seconds that everything takes longer.
-        hears: Called with what is about to pass.
+        hears: Called with what wants to pass.
     """
 
     def __init__(self) -> None:
@@ -50,9 +50,9 @@ class Way:
 
     def wait(self, data: bytes) -> None:
         """Wait until this may pass."""
+        self.hears(data)
         self.flows.wait()
         time.sleep(self.delay)
-        self.hears(data)
 
 
 class Relay:

@@ -167,7 +167,12 @@ def connect_fault(error: Exception, settings: Settings) -> errors.ConnectionFail
 
 
 def lost_fault(
-    error: Exception | None, settings: Settings, *, committing: bool, pooled: bool = False
+    error: Exception | None,
+    settings: Settings,
+    *,
+    committing: bool,
+    pooled: bool = False,
+    late: float | None = None,
 ) -> errors.ConnectionFailed:
     """Translate a connection that broke while it was in use.
 
@@ -176,9 +181,12 @@ def lost_fault(
         settings: The settings of the database.
         committing: Whether the server may have committed the last statement.
         pooled: Whether the connection went through a pooler.
+        late: The `call_timeout` that has passed, if that is why.
     """
     sqlstate = getattr(error, "pgcode", None) or "08006"
     lost = f"the connection to {settings.target} was lost"
+    if late is not None:
+        lost += f" (it was closed, because no reply had come within {late:g} s: call_timeout)"
     if committing:
         message = (
             f"{lost} before the server replied to a COMMIT, or to a statement outside of a transaction, which may have"
@@ -188,7 +196,7 @@ def lost_fault(
     # PgBouncer closes the connection, and libpq does not read the reason.
     hint = (
         "; if this happens in every transaction, PgBouncer is in statement mode, which does not support them"
-        if pooled
+        if pooled and late is None
         else ""
     )
     fault = errors.ConnectionFailed(f"{lost}; an open transaction was rolled back{hint}", sqlstate=sqlstate)

@@ -79,6 +79,8 @@ class Settings:
         schema: The schema of the tables; any other than `public` is put first in the connection's search_path.
         connection_limit: The most connections that one process opens.
         pool_timeout: How many seconds a thread waits for a free connection; infinity waits forever.
+        call_timeout: How many seconds a call waits for the server, before its connection is given up; infinity waits
+            forever. None waits forever, too, except in a `Worker` and on the command line, which have defaults.
         pgbouncer: Whether connections go through PgBouncer in transaction mode: then no startup options are sent, and a
             schema other than `public` must be set on the role.
         tenant_id: The tenant of rows that don't name one.
@@ -98,6 +100,7 @@ class Settings:
     schema: str = "public"
     connection_limit: int = _DEFAULT_LIMIT
     pool_timeout: float = _DEFAULT_TIMEOUT
+    call_timeout: float | None = None
     pgbouncer: bool = attrs.field(default=False, validator=_flag)
     tenant_id: str = "default"
     upkeep: bool = attrs.field(default=True, validator=_flag)
@@ -116,13 +119,12 @@ class Settings:
                 raise SettingsError(f"the database's port must be a whole number from 1 to {_MAX_PORT}")
         if not 1 <= len(self.schema.encode()) <= _MAX_NAME:
             raise SettingsError(f"schema must be a name of 1 to {_MAX_NAME} bytes")
-        limit, timeout = self.connection_limit, self.pool_timeout
+        limit = self.connection_limit
         if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= _MAX_CONNECTIONS:
             raise SettingsError(f"connection_limit must be a whole number from 1 to {_MAX_CONNECTIONS}")
-        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
-            raise SettingsError("pool_timeout must be a number of seconds above 0 (infinity waits forever)")
-        if _MAX_TIMEOUT < timeout < math.inf:
-            raise SettingsError(f"pool_timeout must be {_MAX_TIMEOUT} seconds at most (infinity waits forever)")
+        _check_timeout("pool_timeout", self.pool_timeout)
+        if self.call_timeout is not None:
+            _check_timeout("call_timeout", self.call_timeout)
         if not self.tenant_id.strip() or len(self.tenant_id) > _MAX_TENANT:
             raise SettingsError(f"the tenant (MYLOWARE_TENANT) must be 1 to {_MAX_TENANT} characters")
 
@@ -153,10 +155,12 @@ class Settings:
             "tenant_id": values.get("MYLOWARE_TENANT", "default"),
             "upkeep": _switch("MYLOWARE_UPKEEP", values.get("MYLOWARE_UPKEEP", "on")),
         }
+        if "MYLOWARE_CALL_TIMEOUT" in values:
+            common["call_timeout"] = _timeout("MYLOWARE_CALL_TIMEOUT", values["MYLOWARE_CALL_TIMEOUT"].strip())
         if url is not None:
-            return cls(**_from_text(url, "the database URL"), **common)
+            return cls(**{**common, **_from_text(url, "the database URL")})
         if "DATABASE_URL" in values:
-            return cls(**_from_text(values["DATABASE_URL"], "DATABASE_URL"), **common)
+            return cls(**{**common, **_from_text(values["DATABASE_URL"], "DATABASE_URL")})
         if any(name in values for name in DATABASE_VARIABLES):
             return cls(**_from_variables(values), **common)
         if empty := left_empty(environ, filed):
@@ -216,7 +220,9 @@ class Settings:
         defaults = {"fallback_application_name": "myloware_store", "client_encoding": "UTF8"}
         # Parameters that we name override service files and the environment, so leave these to libpq.
         if not ("service" in self.params or "PGSERVICE" in os.environ):
-            defaults |= {key: value for key, value in _TIMEOUTS.items() if f"PG{key.upper()}" not in os.environ}
+            patience = min(float(_TIMEOUTS["connect_timeout"]), self.call_timeout or math.inf)
+            timeouts = {**_TIMEOUTS, "connect_timeout": f"{math.ceil(patience)}"}
+            defaults |= {key: value for key, value in timeouts.items() if f"PG{key.upper()}" not in os.environ}
         own = dsn.EMBEDDED_PARAMETERS if self._of_embedded_server() else {}
         return {**defaults, **own, **self._libpq(), **self._options(search_path)}
 
@@ -259,6 +265,7 @@ class Settings:
             **({"schema": self.schema} if self.schema != "public" else {}),
             **({"connection_limit": str(self.connection_limit)} if self.connection_limit != _DEFAULT_LIMIT else {}),
             **({"pool_timeout": _seconds(self.pool_timeout)} if self.pool_timeout != _DEFAULT_TIMEOUT else {}),
+            **({"call_timeout": _seconds(self.call_timeout)} if self.call_timeout is not None else {}),
             **({"pgbouncer": "true"} if self.pgbouncer else {}),
         }
 
@@ -267,6 +274,19 @@ def _switch(name: str, text: str) -> bool:
     if text.strip().lower() not in {"on", "off"}:
         raise SettingsError(f"{name} must be on or off")
     return text.strip().lower() == "on"
+
+
+def _check_timeout(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise SettingsError(f"{name} must be a number of seconds above 0 (infinity waits forever)")
+    if _MAX_TIMEOUT < value < math.inf:
+        raise SettingsError(f"{name} must be {_MAX_TIMEOUT} seconds at most (infinity waits forever)")
+
+
+def _timeout(name: str, text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
+        raise SettingsError(f"{name} must be a number of seconds (0 waits forever)")
+    return float(text) or math.inf  # as in Prisma, 0 means no deadline
 
 
 def _seconds(value: float) -> str:
@@ -311,11 +331,9 @@ def _pool_settings(given: Mapping[str, str], name: str) -> dict[str, Any]:
         if not re.fullmatch(r"[0-9]{1,6}", given["connection_limit"]):
             raise SettingsError(f"{name}: connection_limit must be a whole number above 0")
         found["connection_limit"] = int(given["connection_limit"])
-    if "pool_timeout" in given:
-        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", given["pool_timeout"]):
-            raise SettingsError(f"{name}: pool_timeout must be a number of seconds (0 waits forever)")
-        # As in Prisma, 0 means no deadline.
-        found["pool_timeout"] = float(given["pool_timeout"]) or math.inf
+    for timeout in ("pool_timeout", "call_timeout"):
+        if timeout in given:
+            found[timeout] = _timeout(f"{name}: {timeout}", given[timeout])
     if "pgbouncer" in given:
         if given["pgbouncer"].lower() not in {"true", "false"}:
             raise SettingsError(f"{name}: pgbouncer must be true or false")

@@ -333,3 +333,44 @@ def test_ctrl_c_leaves_no_transaction(
             pairs.create(name="b")
 
     assert [*stored, "b"] == pairs.names()
+
+
+STALLED = """
+import sys
+from myloware_store import ConnectionFailed, Settings
+from myloware_store.db.database import StoreDatabase
+
+database = StoreDatabase(Settings.load(sys.argv[1]))
+database.execute_sql("SELECT 1")
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    database.execute_sql("SELECT 1 /* stalled */")
+except KeyboardInterrupt:
+    print("interrupted", database.pool)
+"""
+
+
+def test_ctrl_c_ends_a_statement_that_a_silent_server_does_not_answer(
+    db: StoreDatabase, relayed: Callable[..., Relay]
+) -> None:
+    """A cancel request would not be answered either, and would stop all threads until it is."""
+    relay = relayed(db.settings.host, db.settings.port)
+    asked = threading.Event()
+    command = [sys.executable, "-c", STALLED, relay.before(db.settings).url]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        relay.stall()
+        relay.asks.hears = lambda data: asked.set() if b"stalled" in data else None
+        process.stdin.write("go on\n")
+        process.stdin.flush()
+        assert asked.wait(PATIENCE)
+        process.send_signal(signal.SIGINT)
+        try:
+            out, _ = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+    assert out == "interrupted <ConnectionPool of 2: 0 open, 0 idle>\n"

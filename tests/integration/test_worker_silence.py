@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import attrs
@@ -16,6 +17,7 @@ from tests.integration.conftest import PATIENCE, until, until_listening
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from uuid import UUID
 
     from myloware_store import Store
     from tests.relay import Relay
@@ -55,9 +57,9 @@ def service(myloware_dsn: str, relay: Relay) -> Iterator[Callable[..., subproces
     """Give a function that starts a service whose server can fall silent."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(grace: float, *more: str, limit: int = 10) -> subprocess.Popen[str]:
+    def start(grace: float, *more: str, limit: int = 10, script: str = SERVICE) -> subprocess.Popen[str]:
         url = attrs.evolve(relay.before(Settings.load(myloware_dsn)), connection_limit=limit).url
-        command = [sys.executable, "-c", SERVICE, url, str(grace), *more]
+        command = [sys.executable, "-c", script, url, str(grace), *more]
         pipe = subprocess.PIPE
         started.append(subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True))
         return started[-1]
@@ -132,3 +134,38 @@ def test_what_was_left_is_given_back_when_the_server_answers_again(
     relay.flow()
     until(lambda: WorkItem.get().status == WorkItemStatus.QUEUED)
     assert 0 == WorkItem.get().attempt_count
+
+
+# Without a setting; 30 seconds would be long for a test.
+IMPATIENT = "from myloware_store.worker import loop\nloop._CALL_TIMEOUT = 0.3\n" + SERVICE.replace(
+    "grace=", "lease=1, grace="
+)
+
+
+def test_a_worker_goes_on_after_a_stall_that_outlasts_its_lease(
+    myloware: Store, service: Callable[..., subprocess.Popen[str]], relay: Relay
+) -> None:
+    """Another one does its item in the meantime, its own late result is refused, and it takes the next item."""
+    process = service(30.0, script=IMPATIENT)
+    begin(myloware, process, "answers")
+    relay.stall()
+
+    def done_by_another() -> set[UUID]:
+        myloware.work.reap()
+        WorkItem.update(available_at=datetime.now(UTC)).where(WorkItem.status == "QUEUED").execute()
+        return myloware.work.finish(claims := myloware.work.claim("another"), ["in time"] * len(claims))
+
+    until(done_by_another)
+    assert process.stdin is not None
+    process.stdin.write("go on\n")
+    process.stdin.flush()
+    assert process.stderr is not None
+    assert "call_timeout" in process.stderr.readline()
+    relay.flow()
+    begin(myloware, process, "answers")
+    until(lambda: not WorkItem.select().where(WorkItem.status != "COMPLETED").exists())
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=PATIENCE)
+
+    assert "finished=1, parked=0, failed=0, lost=1, released=0" in out
+    assert {"in time", "{'by': 'the service'}"} == {str(row.result) for row in WorkItem.select()}
