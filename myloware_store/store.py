@@ -6,6 +6,8 @@ import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+import attrs
+
 from myloware_store.core.embedding import read_embedder
 from myloware_store.core.errors import SettingsError, StoreError
 from myloware_store.db.database import StoreDatabase
@@ -128,6 +130,7 @@ class Store:
         settings: Settings | None = None,
         database: StoreDatabase | None = None,
         embedder: Embedder | None = None,
+        password: str | Callable[[], str] | None = None,
     ) -> Self:
         """Open the store on a database.
 
@@ -142,6 +145,8 @@ class Store:
             database: A `myloware_store.db.database.StoreDatabase(settings)`, instead of a URL or settings. The caller
                 must migrate it and close it (`close_all()`); the store leaves its connections open.
             embedder: Embeds memory documents that come without a vector.
+            password: The password of the URL or settings, or a function that returns it, such as a token of a cloud. It
+                is called for each new connection, by several threads at once.
 
         Returns:
             The store, to close or to use in a `with` statement. Stores on the same database share it.
@@ -162,6 +167,10 @@ class Store:
             raise SettingsError(f"database: {type(database).__name__} is not a StoreDatabase")
         read_embedder(embedder)
         wanted = database.settings if database is not None else settings or Settings.load(url)
+        if password is not None:
+            if database is not None:
+                raise SettingsError("open: the password of a database is in its settings")
+            wanted = attrs.evolve(wanted, password=password)
         with _lock:
             if _open is None:
                 _open = _Connection(wanted, database)

@@ -239,7 +239,8 @@ def _unsendable(error: Exception) -> errors.StoreError:
 
 
 def _without_secrets(text: str, settings: Settings) -> str:
-    secrets = [settings.password, *(value for key, value in settings.params.items() if key in SECRET_PARAMETERS)]
+    own = "" if callable(settings.password) else settings.password
+    secrets = [own, *(value for key, value in settings.params.items() if key in SECRET_PARAMETERS)]
     for secret in map(re.escape, filter(None, secrets)):
         # A short secret may be part of other words; it is replaced only if it stands alone, as libpq quotes values.
         pattern = secret if len(secret) >= _LONG else rf"(?<=[\"'=:]){secret}(?=[\"'@\s]|$)"

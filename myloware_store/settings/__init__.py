@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import attrs
 
-from myloware_store.core.errors import SettingsError
+from myloware_store.core.errors import ConnectionFailed, SettingsError
 from myloware_store.settings import url as dsn
 from myloware_store.settings.environment import DATABASE_VARIABLES, left_empty, read_file, read_variables
 
@@ -65,7 +65,8 @@ def _flag(_: object, attribute: attrs.Attribute[bool], value: object) -> None:
 class Settings:
     """The address of the database and how to use it; `Settings.load()` reads them.
 
-    Only `password`, `url` and `connect_kwargs()` show the password: no representation, message or error does.
+    Only `password`, `ask_password()`, `url` and `connect_kwargs()` show the password: no representation, message or
+    error does.
 
     Args:
         embedded: Whether to use the embedded server; `with_server()` fills in its address once it runs.
@@ -74,7 +75,7 @@ class Settings:
         port: A number, or text with one number per host; empty leaves it to libpq.
         dbname: The database; empty leaves it to libpq.
         user: The role; empty leaves it to libpq.
-        password: Its password.
+        password: Its password, or a function that returns it and is called for each connection.
         params: Every other libpq parameter (sslmode, options, ...); stored as a read-only copy.
         schema: The schema of the tables; any other than `public` is put first in the connection's search_path.
         connection_limit: The most connections that one process opens.
@@ -95,7 +96,7 @@ class Settings:
     port: int | str = ""
     dbname: str = ""
     user: str = ""
-    password: str = attrs.field(default="", repr=False)
+    password: str | Callable[[], str] = attrs.field(default="", repr=False)
     params: Mapping[str, str] = attrs.field(factory=dict, converter=_read_only, repr=_masked, hash=False)
     schema: str = "public"
     connection_limit: int = _DEFAULT_LIMIT
@@ -109,8 +110,10 @@ class Settings:
 
     def __attrs_post_init__(self) -> None:
         """Refuse values that cannot be sent to a server."""
-        for name in ("host", "dbname", "user", "password", "schema", "tenant_id"):
-            dsn.check_text(name, getattr(self, name), control=name == "password")
+        for name in ("host", "dbname", "user", "schema", "tenant_id"):
+            dsn.check_text(name, getattr(self, name))
+        if not callable(self.password):
+            dsn.check_text("password", self.password, control=True)
         if re.search(r"[^,]@", self.host):
             raise SettingsError("the database's host must not contain '@': set the user and password separately")
         # The port is not shown: an unencoded '/' in a URL's password turns part of the password into the port.
@@ -189,7 +192,7 @@ class Settings:
     @property
     def url(self) -> str:
         """The address with its password, for other programs; print it only for the embedded server."""
-        return dsn.format_url({**self._libpq(), **self._pool()})
+        return dsn.format_url({**self._libpq(), **self._login(), **self._pool()})
 
     @property
     def safe_url(self) -> str:
@@ -213,7 +216,9 @@ class Settings:
             search_path: The connection's search_path, by default the one for `schema`.
 
         Raises:
-            SettingsError: The settings are for the embedded server, and its address was not filled in.
+            SettingsError: The settings are for the embedded server, and its address was not filled in. Or the function
+                for the password did not return text.
+            ConnectionFailed: The function for the password raised an error.
         """
         if self.embedded and not self.host:
             raise SettingsError("the embedded server is not running yet: open the store, or use with_server()")
@@ -224,7 +229,28 @@ class Settings:
             timeouts = {**_TIMEOUTS, "connect_timeout": f"{math.ceil(patience)}"}
             defaults |= {key: value for key, value in timeouts.items() if f"PG{key.upper()}" not in os.environ}
         own = dsn.EMBEDDED_PARAMETERS if self._of_embedded_server() else {}
-        return {**defaults, **own, **self._libpq(), **self._options(search_path)}
+        return {**defaults, **own, **self._libpq(), **self._login(), **self._options(search_path)}
+
+    def ask_password(self) -> str:
+        """Return the password; call the function for it, if it is one.
+
+        Raises:
+            ConnectionFailed: The function raised an error, which is its `driver_error`; its message may be secret.
+            SettingsError: The function did not return text.
+        """
+        if not callable(self.password):
+            return self.password
+        try:
+            given = self.password()
+        except Exception as error:  # noqa: BLE001  whatever a token service's client raises
+            fault = ConnectionFailed(
+                f"cannot connect to {self.target}: the function for the password raised {type(error).__name__}",
+                sqlstate="08001",
+            )
+            fault.driver_error = error.with_traceback(None)
+        else:
+            return dsn.check_text("the password that its function returned", given, control=True)
+        raise fault  # not in the handler: a traceback would show the function's error
 
     def with_server(self, **parts: Any) -> Self:
         """Return these settings with the address of a running server filled in.
@@ -249,8 +275,11 @@ class Settings:
         return self.embedded or bool(far) or near
 
     def _libpq(self) -> dict[str, str]:
-        plain = {key: str(getattr(self, key)) for key in _PLAIN}
+        plain = {key: str(value) for key in _PLAIN if not callable(value := getattr(self, key))}
         return {**{key: value for key, value in plain.items() if value}, **self.params}
+
+    def _login(self) -> dict[str, str]:
+        return {"password": self.ask_password()} if callable(self.password) else {}
 
     def _options(self, path: str | None = None) -> dict[str, str]:
         if path is None:

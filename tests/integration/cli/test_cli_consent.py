@@ -131,7 +131,7 @@ def test_a_host_that_libpq_was_left_to_find_counts(shell: Shell, remote_url: str
         "PGHOSTADDR": "127.0.0.1",
         "PGPORT": str(settings.port),
         "PGUSER": settings.user,
-        "PGPASSWORD": settings.password,
+        "PGPASSWORD": settings.ask_password(),
     }
 
     done = shell.run("seed", "--yes", **hidden)
