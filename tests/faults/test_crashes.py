@@ -1,4 +1,4 @@
-"""Servers that are killed under load: what was acknowledged is there, once."""
+"""Servers that are killed, and connections that are cut, under load: what was acknowledged is there, once."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from tests.faults.conftest import Load, Server
+    from tests.relay import Relay
 
 
 def test_no_acknowledged_write_is_lost(
@@ -31,6 +32,22 @@ def test_no_acknowledged_write_is_lost(
     database = StoreDatabase(Settings.load(server.url()))
     assert ([], [], True) == (load.lost(server), list(Work(database).recount()), load.lost_connections_only())
     database.close_all()
+
+
+def test_cut_connections_lose_nothing(
+    prepared: Callable[..., Server],
+    loading: Callable[..., AbstractContextManager[Load]],
+    relayed: Callable[..., Relay],
+) -> None:
+    """Wherever they are cut, in the middle of statements or between them."""
+    server = prepared().start()
+    relay = relayed(str(server.data), 5432)
+    relay.answers.delay = 0.001
+    with loading(relay.before(Settings.load(server.url())).url) as load:
+        for _ in range(KILLS):
+            relay.cut()
+            load.goes_on(10)
+    assert ([], True) == (load.lost(server), load.lost_connections_only())
 
 
 def test_without_synchronous_commits_some_are(

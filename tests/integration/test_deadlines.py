@@ -279,3 +279,11 @@ def test_a_host_that_never_answers_is_given_up(bounded: StoreDatabase, relay: Re
     relay.answers.hears = lambda data: relay.answers.flows.clear() if data[:1] == b"T" else None
     with pytest.raises(ConnectionFailed, match="did not answer in time"):  # after the login
         StoreDatabase(bounded.settings).execute_sql("SELECT 1")
+
+
+def test_a_slow_network_is_not_a_silent_one(bounded: StoreDatabase, relay: Relay) -> None:
+    """Each reply takes a third of the deadline, and many of them more than all of it."""
+    relay.answers.delay = SOON / 3
+    with bounded.atomic():
+        for _ in range(4):
+            assert [(1,)] == bounded.execute_sql("SELECT 1").fetchall()
