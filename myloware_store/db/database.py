@@ -45,6 +45,9 @@ FROM (SELECT) AS one
 LEFT JOIN (pg_extension JOIN pg_namespace AS n ON n.oid = extnamespace AND extname = 'vector') ON true
 """
 _BACKEND = "SELECT pg_backend_pid()"
+_CHECK_CLIENT = """
+SELECT set_config(name, %s, false) FROM pg_settings WHERE name = 'client_connection_check_interval' AND setting = '0'
+"""
 # Ends a transaction by hand, or may do so before another statement.
 _ENDS = re.compile(
     r"(?:^|;|\*/)\s*(?:COMMIT|END|PREPARE\s+TRANSACTION|(?:ROLLBACK|ABORT)\b(?!\s+TO\b))\b", re.IGNORECASE
@@ -191,7 +194,7 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
         if seconds is not None and self._pooler is False and not self.settings.pgbouncer:
             # Servers that cannot check for vanished clients refuse this.
             with suppress(psycopg2.Error), self._watched(connection), connection.cursor() as run:
-                run.execute("SET client_connection_check_interval = %s", (f"{max(seconds, _CHECKED_AT_MOST):.3f}s",))
+                run.execute(_CHECK_CLIENT, (f"{max(seconds, _CHECKED_AT_MOST):.3f}s",))
 
     def _watched(self, connection: extensions.connection) -> AbstractContextManager[None]:
         return deadlines.watched(connection, self.settings.call_timeout)

@@ -46,7 +46,8 @@ def call_timeout(seconds: float | None) -> Iterator[None]:
     try:
         yield
     finally:
-        _in_force.reset(before)
+        with suppress(ValueError):  # another thread, with another context, ends it
+            _in_force.reset(before)
 
 
 def timeout_in_force(setting: float | None) -> float | None:

@@ -287,3 +287,16 @@ def test_a_slow_network_is_not_a_silent_one(bounded: StoreDatabase, relay: Relay
     with bounded.atomic():
         for _ in range(4):
             assert [(1,)] == bounded.execute_sql("SELECT 1").fetchall()
+
+
+def test_a_deadline_may_end_in_another_thread(db: StoreDatabase) -> None:
+    """As a generator's, which several threads of a web framework advance."""
+
+    def bounded() -> Iterator[None]:
+        with db.call_timeout(SOON):
+            yield
+
+    block = bounded()
+    next(block)
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(next, block, "ended").result() == "ended"
