@@ -132,6 +132,7 @@ class Store:
         database: StoreDatabase | None = None,
         embedder: Embedder | None = None,
         secrets: Secrets | None = None,
+        password: str | Callable[[], str] | None = None,
     ) -> Self:
         """Open the store on a database.
 
@@ -148,6 +149,8 @@ class Store:
             embedder: Embeds memory documents that come without a vector.
             secrets: Keys for the secrets of connectors, and a function that resolves references. What it lacks is taken
                 from the settings; with `database`, set `Settings.secrets`. A store that is open already lends its own.
+            password: The password of the URL or settings, or a function that returns it, such as a token of a cloud. It
+                is called for each new connection, by several threads at once.
 
         Returns:
             The store, to close or to use in a `with` statement. Stores on the same database share it.
@@ -166,12 +169,11 @@ class Store:
             raise SettingsError(f"settings: {type(settings).__name__} is not Settings; a URL is the first argument")
         if database is not None and not isinstance(database, StoreDatabase):
             raise SettingsError(f"database: {type(database).__name__} is not a StoreDatabase")
-        if secrets is not None and (database is not None or not isinstance(secrets, Secrets)):
-            raise SettingsError("secrets: give Secrets, and not beside a database: its settings have their own")
+        if database is not None and (secrets, password) != (None, None):
+            raise SettingsError("open: secrets and the password of a database are in its settings")
         read_embedder(embedder)
-        wanted = database.settings if database is not None else settings or Settings.load(url)
-        if secrets is not None:
-            wanted = attrs.evolve(wanted, secrets=secrets.over(wanted.secrets))
+        given = database.settings if database is not None else settings or Settings.load(url)
+        wanted = _completed(given, secrets, password)
         with _lock:
             if _open is not None and (settings, database, secrets) == (None, None, None):
                 wanted = attrs.evolve(wanted, secrets=_open.asked.secrets)
@@ -286,3 +288,12 @@ def _make_current(connection: _Connection) -> None:
     if connection.server is not None:
         migrate(connection.settings)
     require_current(connection.database)
+
+
+def _completed(settings: Settings, secrets: Secrets | None, password: str | Callable[[], str] | None) -> Settings:
+    """Return settings with what was given beside them."""
+    if secrets is not None:
+        if not isinstance(secrets, Secrets):
+            raise SettingsError(f"secrets: {type(secrets).__name__} is not Secrets")
+        settings = attrs.evolve(settings, secrets=secrets.over(settings.secrets))
+    return settings if password is None else attrs.evolve(settings, password=password)

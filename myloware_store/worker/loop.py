@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from myloware_store.core.arguments import as_count, as_flag, as_name, as_seconds
 from myloware_store.core.errors import ConnectionFailed, InvalidInput, SettingsError, StoreError
+from myloware_store.db import deadlines
 from myloware_store.db.listening import Listener
 from myloware_store.db.transactions import require_plain
 from myloware_store.memory.index.upkeep import Upkeep
@@ -45,6 +46,7 @@ _LONGEST_LOOK = 1.0  # if items seem ready but cannot be claimed, such as rows t
 _ROLE_SECONDS = 10.0  # until a worker notices that tenancy is enforced
 _HURRIED = 2
 _LAST_CALL = 2.0  # seconds for the last releases
+_CALL_TIMEOUT = 30.0  # half of the default lease: a heartbeat that gets no reply is repeated in time
 _TICK = 0.1  # seconds until Python notices a signal that was delivered to another thread
 _FEWEST_CONNECTIONS = 2  # one for the leases, one for everything else
 _STOPS = (signal.SIGTERM, signal.SIGINT)
@@ -187,12 +189,21 @@ class Worker:
         _logger.info("%s starts: %d threads, %s", self.agent_id, self._thread_count, told)
         listener = Listener(self._store.db)
         threads = Threads(self._store, self._handler, self.agent_id, self._thread_count, listener.wake)
-        leases = Leases(self._store, self._claims, threads.skip, lease=self._lease, reap_every=self._reap_every)
         settings = self._store.settings
+        call_timeout = settings.call_timeout or _CALL_TIMEOUT
+        leases = Leases(
+            self._store,
+            self._claims,
+            threads.skip,
+            lease=self._lease,
+            reap_every=self._reap_every,
+            call_timeout=call_timeout,
+        )
         # A store on the embedded server does this by itself.
         tends = settings.upkeep and not settings.embedded and self._reap_every is not None
         upkeep = Upkeep(settings) if tends else None
 
+        @deadlines.call_timeout(call_timeout)
         def loop() -> None:
             try:
                 self._loop(threads, leases, listener, settled, drain=drain)
