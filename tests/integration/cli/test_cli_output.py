@@ -29,7 +29,7 @@ COMMANDS = [
     *("makemigration", "lint", "migrate", "rollback", "baseline", "migrations-path"),
     *("status", "drift", "validate", "doctor", "docs"),
     *("backup", "verify-backup", "restore"),
-    *("index", "recount", "prune", "seed", "reset"),
+    *("index", "recount", "audit", "prune", "seed", "reset"),
 ]
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
 SECRET = "s3cr3t%21"
