@@ -1,4 +1,4 @@
-"""The fifteen tables as Peewee models, bound to the open store."""
+"""The sixteen tables as Peewee models, bound to the open store."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from myloware_store.memory.models import MemDoc
 from myloware_store.orm.base import BaseModel
 from myloware_store.platform.models import (
     AuditLog,
+    AuditSeal,
     Capability,
     Connector,
     EvalResult,
@@ -25,6 +26,7 @@ __all__ = [
     "ApprovalEvent",
     "Attempt",
     "AuditLog",
+    "AuditSeal",
     "BaseModel",
     "Capability",
     "Connector",
@@ -56,6 +58,7 @@ MODELS: tuple[type[BaseModel], ...] = (
     Run,
     EvalResult,
     AuditLog,
+    AuditSeal,
 )
 """Every model, parents before children."""
 

@@ -16,8 +16,9 @@ from myloware_store.db.tenancy import tenant_scope
 from myloware_store.memory.engine import Memory
 from myloware_store.memory.index.upkeep import Upkeep
 from myloware_store.orm.repository import Repository
+from myloware_store.platform.audit import Audit
 from myloware_store.platform.connectors import Connectors
-from myloware_store.platform.records import Audit, Evals, Runs
+from myloware_store.platform.records import Evals, Runs
 from myloware_store.platform.schemas import Schemas
 from myloware_store.platform.templates import Templates
 from myloware_store.platform.tools import Capabilities, Tools

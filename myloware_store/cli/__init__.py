@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from myloware_store.cli.audit import audit
 from myloware_store.cli.backup import backup, restore, verify_backup
 from myloware_store.cli.doctor import doctor
 from myloware_store.cli.index import index
@@ -281,7 +282,7 @@ for _command in (
     *(makemigration, lint, migrate, rollback, baseline, migrations_path),
     *(status, drift, validate, doctor, docs),
     *(backup, verify_backup, restore),
-    *(roles, tenancy, secrets),
+    *(roles, tenancy, secrets, audit),
     *(index, recount, prune, seed, reset),
 ):
     cli.add_command(_command)

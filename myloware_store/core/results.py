@@ -17,6 +17,9 @@ from myloware_store.core.enums import MemDocType, WorkItemStatus, WorkItemType
 from myloware_store.core.vectors import Embedding
 
 __all__ = [
+    "AuditFinding",
+    "AuditHead",
+    "AuditReport",
     "Claim",
     "EvalSummary",
     "Hit",
@@ -324,3 +327,64 @@ class Pruned:
             items=self.items + other.items,
             dead_letters=self.dead_letters + other.dead_letters,
         )
+
+
+@attrs.frozen(slots=False)
+class AuditHead:
+    """The newest seal of a tenant's audit trail; with a copy of it, all lines up to it can be verified.
+
+    Attributes:
+        tenant_id: The tenant.
+        number: The seal's number, from 1.
+        hash: Its hash, in hexadecimal digits.
+    """
+
+    tenant_id: str
+    number: int
+    hash: str
+
+
+@attrs.frozen(slots=False)
+class AuditFinding:
+    """Something in the audit trail that is not as it was sealed.
+
+    Attributes:
+        tenant_id: The tenant.
+        kind: `edited`, `missing` or `inserted` for a line; `seal` for a seal that was changed or is missing; `head` for
+            a trail that lacks what was exported.
+        seal: The number of the seal.
+        line_id: The line, if it is one.
+        message: What is wrong.
+    """
+
+    tenant_id: str
+    kind: str
+    seal: int
+    line_id: UUID | None
+    message: str
+
+
+@attrs.frozen(slots=False)
+class AuditReport:
+    """The outcome of a verification.
+
+    Attributes:
+        tenants: How many tenants have lines or seals.
+        seals: How many seals were compared.
+        lines: How many lines they are for, those that were pruned not counted.
+        unsealed: How many lines have no seal yet. Nothing is known about them.
+        pruned: The last seal whose lines were pruned, by tenant.
+        findings: The differences.
+    """
+
+    tenants: int
+    seals: int
+    lines: int
+    unsealed: int
+    pruned: Mapping[str, int]
+    findings: tuple[AuditFinding, ...]
+
+    @property
+    def intact(self) -> bool:
+        """Whether all is as it was sealed."""
+        return not self.findings

@@ -27,7 +27,7 @@ _COLUMN = re.compile(
     r"(?: (?:DEFAULT (?P<default>.+?)|GENERATED ALWAYS AS \((?P<generated>.+)\) STORED))?(?P<required> NOT NULL)?"
 )
 _REFERENCE = re.compile(r"FOREIGN KEY \((?:tenant_id, )?(\w+)\) REFERENCES (\w+)\(")
-_TRIGGER = re.compile(r"CREATE TRIGGER \w+ (.+?) ON .* EXECUTE FUNCTION (\w+)\(\)")
+_TRIGGER = re.compile(r"CREATE TRIGGER \w+ (.+?) ON .* EXECUTE FUNCTION (\w+\(.*\))")
 _SHORT = {"timestamp with time zone": "timestamptz", "double precision": "float8"}
 """Names of types without blanks, as Mermaid wants them."""
 
@@ -83,7 +83,7 @@ def _table(table: str) -> Iterator[str]:
         yield f"- {_code(definition)}"
     for name, definition in _of_kind("trigger", table):
         if found := _TRIGGER.match(definition):
-            yield f"- trigger `{name}`: {found[1]}, calls `{found[2]}()`"
+            yield f"- trigger `{name}`: {found[1]}, calls `{found[2]}`"
     yield ""
 
 

@@ -50,7 +50,7 @@ WITH wanted (role, relation, privileges) AS (
     CROSS JOIN LATERAL (
         SELECT EXISTS (
             SELECT FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
-            WHERE t.tgrelid = c.oid AND p.proname = 'refuse_change'
+            WHERE t.tgrelid = c.oid AND p.proname LIKE '%%refuse_change'
         )
     ) AS kept (always)
     CROSS JOIN unnest(ARRAY[%(app)s, %(readonly)s]) AS given (role)

@@ -1,4 +1,4 @@
-"""Records about the work: runs, evaluations and audit lines."""
+"""Records about the work: runs and evaluations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from myloware_store.core.arguments import (
-    as_count,
     as_flag,
     as_name,
     as_number,
@@ -23,13 +22,13 @@ from myloware_store.core.enums import WorkOrderStatus
 from myloware_store.core.errors import InvalidInput, NotFound
 from myloware_store.core.results import EvalSummary
 from myloware_store.core.sql import queries_beside
-from myloware_store.core.values import dump_json, is_uuid
-from myloware_store.orm.repository import Repository, writer
+from myloware_store.core.values import dump_json
+from myloware_store.orm.repository import Repository
 from myloware_store.orm.scalars import as_instant
-from myloware_store.platform.models import AuditLog, EvalResult, Run
+from myloware_store.platform.models import EvalResult, Run
 from myloware_store.work.models import WorkItem, WorkOrder
 
-__all__ = ["Audit", "Evals", "Runs"]
+__all__ = ["Evals", "Runs"]
 
 _sql = queries_beside(__file__)
 
@@ -167,89 +166,3 @@ class Evals(Repository):
             "until": None if until is None else as_instant(until, "until"),
         }
         return [EvalSummary(*row) for row in self._rows(_sql("summarize_evals"), values, reads=True)]
-
-
-class Audit(Repository):
-    """The audit trail: who did what."""
-
-    def record(
-        self,
-        action: str,
-        resource_type: str,
-        resource_id: UUID | str,
-        *,
-        user_id: str | None = None,
-        details: Mapping[str, Any] | None = None,
-        ip_address: str | None = None,
-    ) -> AuditLog:
-        """Store one audit line, which cannot be changed. Inside a transaction it is committed with the rest.
-
-        Args:
-            action: The action, such as `work_order.submit`.
-            resource_type: The type of the resource.
-            resource_id: The id of the resource.
-            user_id: Who did it; by default the actor in force, else `system`.
-            details: More about it, a JSON object.
-            ip_address: The address of the client, IPv4 or IPv6.
-
-        Returns:
-            The stored line.
-
-        Raises:
-            InvalidInput: An argument cannot be stored.
-        """
-        tenant, actor = writer()
-        return self._create(
-            AuditLog,
-            tenant_id=tenant,
-            user_id=actor if user_id is None else user_id,
-            action=as_name(action, "action"),
-            resource_type=as_name(resource_type, "resource_type"),
-            resource_id=str(resource_id) if is_uuid(resource_id) else as_name(resource_id, "resource_id"),
-            details=as_object(details, "details"),
-            ip_address=ip_address,
-        )
-
-    def list(
-        self,
-        *,
-        resource_type: str | None = None,
-        resource_id: UUID | str | None = None,
-        action: str | None = None,
-        user_id: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        limit: int = 100,
-    ) -> list[AuditLog]:
-        """Return audit lines, newest first.
-
-        Within a tenant every filter uses an index, except for `resource_id` without `resource_type`.
-
-        Args:
-            resource_type: Only lines about this type of resource.
-            resource_id: Only lines about this resource.
-            action: Only lines about this action.
-            user_id: Only lines of this user or service.
-            since: Only lines recorded at this time or later, an aware datetime.
-            until: Only lines recorded before this time, an aware datetime.
-            limit: Most lines to return (1 to 100,000).
-
-        Raises:
-            InvalidInput: An argument is out of its bounds.
-        """
-        # Index: audit_logs_tenant_id_created_at_idx, and audit_logs_<resource, action, user_id>_idx.
-        query = self._select(AuditLog)
-        for field, name in ((AuditLog.action, action), (AuditLog.user_id, user_id)):
-            if name is not None:
-                query = query.where(field == as_name(name, field.name))
-        if since is not None:
-            query = query.where(AuditLog.created_at >= as_instant(since, "since"))
-        if until is not None:
-            query = query.where(AuditLog.created_at < as_instant(until, "until"))
-        if resource_type is not None:
-            query = query.where(AuditLog.resource_type == as_name(resource_type, "resource_type"))
-        if resource_id is not None:
-            wanted = str(resource_id) if is_uuid(resource_id) else as_name(resource_id, "resource_id")
-            query = query.where(AuditLog.resource_id == wanted)
-        newest_first = query.order_by(AuditLog.created_at.desc(), AuditLog.id.desc())
-        return [*newest_first.limit(as_count(limit, "limit"))]

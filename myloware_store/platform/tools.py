@@ -14,6 +14,7 @@ from myloware_store.core.errors import NotFound
 from myloware_store.core.sql import queries_beside
 from myloware_store.core.values import dump_json
 from myloware_store.orm.repository import Repository, named_or_id
+from myloware_store.platform.audit import Audit
 from myloware_store.platform.json_schemas import as_json_schema
 from myloware_store.platform.models import Capability, Connector, Tool, ToolCapability
 
@@ -106,7 +107,8 @@ class Tools(Repository):
         """Return whether a tool may use a capability now.
 
         It may if it has the grant, is active, and its connector is not INACTIVE. A connector whose last health check
-        failed (ERROR) does not matter: an outage is not a question of permission.
+        failed (ERROR) does not matter: an outage is not a question of permission. A refusal is recorded in the audit
+        trail, with the action `refuse`.
 
         Args:
             tool: The tool. If it does not exist or is another tenant's, the answer is False.
@@ -115,7 +117,11 @@ class Tools(Repository):
         Raises:
             InvalidInput: An argument is not a name, id or row.
         """
-        ((allowed,),) = self._rows(_sql("tool_and_capability") + _sql("allowed"), _pair(tool, capability), reads=True)
+        pair = _pair(tool, capability)
+        ((allowed,),) = self._rows(_sql("tool_and_capability") + _sql("allowed"), pair, reads=True)
+        if not allowed:
+            details = {"capability": pair["capability_name"] or pair["capability_id"]}
+            Audit(self._db).record("refuse", "tools", pair["tool_name"] or pair["tool_id"] or "", details=details)
         return bool(allowed)
 
     def list(

@@ -72,7 +72,63 @@ CREATE TRIGGER approval_events_append_only BEFORE UPDATE OR DELETE ON approval_e
 FOR EACH STATEMENT WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION refuse_change();
 
 CREATE TRIGGER audit_logs_append_only BEFORE UPDATE OR DELETE ON audit_logs
+FOR EACH STATEMENT EXECUTE FUNCTION audit_refuse_change();
+
+CREATE TRIGGER audit_seals_append_only BEFORE UPDATE OR DELETE ON audit_seals
 FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- A line of a dump comes with its epoch.
+CREATE TRIGGER audit_logs_stamp BEFORE INSERT ON audit_logs
+FOR EACH ROW WHEN (NEW.epoch < 0) EXECUTE FUNCTION audit_stamp();
+
+-- What is audited: row by row, without secret and bulky columns, or by ids only. work_items and attempts are the ledger of
+-- the work themselves.
+DO $$
+DECLARE
+    audited record;
+BEGIN
+    FOR audited IN
+        SELECT * FROM (VALUES
+            ('approval_events', ''),
+            ('capabilities', ''),
+            ('connectors', 'config'),
+            ('dead_letters', 'payload'),
+            ('runs', 'context'),
+            ('schemas', 'schema_definition'),
+            ('tool_capabilities', ''),
+            ('tools', 'schema'),
+            ('workflow_templates', 'workflow_definition')
+        ) AS t (name, hidden)
+    LOOP
+        EXECUTE 'CREATE TRIGGER ' || audited.name || '_audit_insert AFTER INSERT ON ' || audited.name
+            || ' REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION audit_rows('
+            || quote_literal(audited.hidden) || ')';
+        EXECUTE 'CREATE TRIGGER ' || audited.name || '_audit_update AFTER UPDATE ON ' || audited.name
+            || ' REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION audit_rows('
+            || quote_literal(audited.hidden) || ')';
+        EXECUTE 'CREATE TRIGGER ' || audited.name || '_audit_delete AFTER DELETE ON ' || audited.name
+            || ' REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION audit_rows('
+            || quote_literal(audited.hidden) || ')';
+        EXECUTE 'CREATE TRIGGER ' || audited.name || '_audit_truncate AFTER TRUNCATE ON ' || audited.name
+            || ' FOR EACH STATEMENT EXECUTE FUNCTION audit_ids()';
+    END LOOP;
+END
+$$;
+
+CREATE TRIGGER work_orders_audit_insert AFTER INSERT ON work_orders
+REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION audit_ids();
+
+CREATE TRIGGER work_orders_audit_delete AFTER DELETE ON work_orders
+REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION audit_ids();
+
+CREATE TRIGGER work_orders_audit_truncate AFTER TRUNCATE ON work_orders
+FOR EACH STATEMENT EXECUTE FUNCTION audit_ids();
+
+CREATE TRIGGER mem_docs_audit_delete AFTER DELETE ON mem_docs
+REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION audit_ids();
+
+CREATE TRIGGER mem_docs_audit_truncate AFTER TRUNCATE ON mem_docs
+FOR EACH STATEMENT EXECUTE FUNCTION audit_ids();
 
 CREATE TRIGGER mem_docs_guard AFTER INSERT OR UPDATE OF tenant_id, document_id ON mem_docs
 FOR EACH ROW WHEN (NEW.document_id IS NOT NULL) EXECUTE FUNCTION mem_docs_guard();

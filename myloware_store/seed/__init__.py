@@ -1,4 +1,4 @@
-"""Fills the fifteen tables with sample data that never ages: three tenants, every state, every label.
+"""Fills the tables with sample data that never ages: three tenants, every state, every label.
 
 You can import the tenants, ids and times of `seed.ids` from here by name (`ACME`, `ACME_INVOICE_ORDER_ID`,
 `attempt_id(...)` and so on); `seed.ids` describes each. All events are in January 2025, and leases end in 2099, so
@@ -46,7 +46,7 @@ class SeedReport:
     """The result of `seed`.
 
     Attributes:
-        inserted: For each of the fifteen tables, how many rows were inserted now.
+        inserted: For each table but `audit_seals`, how many rows were inserted now.
     """
 
     inserted: dict[str, int]

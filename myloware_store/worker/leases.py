@@ -1,4 +1,4 @@
-"""The threads that extend a worker's leases, take back expired ones, index ended items, and prune the memory."""
+"""The threads that extend a worker's leases, take back expired ones, and index, prune and seal beside the work."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Leases"]
 
 _BEATS_A_LEASE = 3
+_REAPS_A_SEAL = 6
 _RESTS = 3  # how many times as long as a batch took upkeep rests while the worker holds items
 _logger = logging.getLogger("myloware_store.worker")
 
@@ -33,7 +34,8 @@ class Leases:
         held: Returns the claims whose leases to extend.
         lost: Called with the attempts that no longer hold their items.
         lease: The duration of a lease in seconds.
-        reap_every: Seconds between two calls of `reap`, and after everything is indexed and pruned; None for no upkeep.
+        reap_every: Seconds between two calls of `reap`, and after everything is indexed and pruned; the audit trail is
+            sealed after six times as long. None for no upkeep.
         call_timeout: How many seconds each call waits for the server.
     """
 
@@ -59,7 +61,9 @@ class Leases:
                 (store.work.index, "ended items are not indexed"),
                 (store.memory.prune, "expired documents are not pruned"),
             )
+            seal_every = reap_every * _REAPS_A_SEAL
             self._threads.append(threading.Thread(target=bounded(self._reap), args=(reap_every,), daemon=True))
+            self._threads.append(threading.Thread(target=bounded(self._seal), args=(seal_every,), daemon=True))
             self._threads += [
                 threading.Thread(target=bounded(self._in_batches), args=(reap_every, *one), daemon=True)
                 for one in batches
@@ -94,6 +98,14 @@ class Leases:
                     _logger.warning("item %s: its lease had expired: %s", outcome.item_id, outcome.status)
             except StoreError as error:
                 _logger.warning("expired leases are not reaped: %s", error)
+
+    def _seal(self, every: float) -> None:
+        """Seal the audit trail regularly, unless another worker did."""
+        while not self._stopped.wait(_about(every)):
+            try:
+                self._store.audit.seal(every=every / 2)
+            except StoreError as error:
+                _logger.warning("the audit trail is not sealed: %s", error)
 
     def _in_batches(self, every: float, batch: Callable[[], int], problem: str) -> None:
         """Call `batch` until nothing is left; rest after each as long as it took, longer beside other work."""

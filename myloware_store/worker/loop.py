@@ -83,9 +83,9 @@ class Worker:
             TimeoutError and the handler's later result is ignored. A thread cannot be stopped, so it takes no other
             item until the handler returns.
         reap_every: Seconds between two calls of `reap`, which takes back items of dead workers, of `index`, which puts
-            ended items into the full-text index, and of `memory.prune`, which deletes expired documents; None to call
-            none of them. Unless it is None, a thread of the worker also builds and tunes the vector index when the
-            memory needs it (`Settings.upkeep`).
+            ended items into the full-text index, and of `memory.prune`, which deletes expired documents; six times as
+            long between two calls of `audit.seal`. None to call none of them. Unless it is None, a thread of the worker
+            also builds and tunes the vector index when the memory needs it (`Settings.upkeep`).
         look_every: Seconds between two polls of the queue, in case a NOTIFY was lost; by default 5, or 0.25 if it
             cannot listen (behind PgBouncer).
         grace: Seconds that `run` waits for running handlers after a stop; items still in work are then released. If

@@ -229,7 +229,7 @@ def test_recursive_delete_is_left_to_the_cascade(order: WorkOrder, item: WorkIte
     assert WorkItem.select().count() == 1
     assert order.delete_instance() == 1
     left = {model.__name__ for model in MODELS if model.select().exists()}
-    assert {"MemDoc"} == left
+    assert {"AuditLog", "MemDoc"} == left
     assert [standing] == list(MemDoc.select())
 
 

@@ -22,6 +22,7 @@ from myloware_store import (
     ApprovalEvent,
     Attempt,
     AuditLog,
+    AuditSeal,
     Capability,
     Connector,
     DeadLetter,
@@ -81,6 +82,7 @@ def one_of_each() -> list[Any]:
         AuditLog.create(
             user_id="u", action="a", resource_type="t", resource_id="1", ip_address=IPv4Address("10.0.0.1")
         ),
+        AuditSeal.create(number=1, epoch=0, last_id=uuid.uuid4(), line_count=1, hash="0"),
     ]
 
 

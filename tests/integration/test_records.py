@@ -259,12 +259,12 @@ def test_audit_lines_name_the_actor_in_force(myloware: Store, item: WorkItem) ->
     with myloware.tenant("acme", actor="kim"):
         myloware.audit.record("item.read", "work_item", item.id, details={"why": "dispute"}, ip_address="::1")
         myloware.audit.record("order.read", "work_order", item.work_order_id)
-        newest, oldest = myloware.audit.list()
+        newest, oldest = myloware.audit.list(user_id="kim")
         assert ("order.read", "kim", "::1") == (newest.action, oldest.user_id, oldest.ip_address)
         assert [oldest] == myloware.audit.list(resource_type="work_item", resource_id=item.id)
         assert [newest] == myloware.audit.list(action="order.read", user_id="kim", until=datetime.now(UTC))
         assert [newest] == myloware.audit.list(since=newest.created_at)
-        assert [oldest] == myloware.audit.list(until=newest.created_at)
+        assert [oldest] == myloware.audit.list(user_id="kim", until=newest.created_at)
         assert [] == myloware.audit.list(user_id="lee")
     with myloware.tenant("globex"):
         assert myloware.audit.list() == []

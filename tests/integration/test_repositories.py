@@ -12,8 +12,9 @@ from myloware_store.db.database import StoreDatabase
 from myloware_store.memory.engine import Memory
 from myloware_store.models import MODELS
 from myloware_store.ops.migrate import migrate
+from myloware_store.platform.audit import Audit
 from myloware_store.platform.connectors import Connectors
-from myloware_store.platform.records import Audit, Evals, Runs
+from myloware_store.platform.records import Evals, Runs
 from myloware_store.platform.schemas import Schemas
 from myloware_store.platform.templates import Templates
 from myloware_store.platform.tools import Capabilities, Tools

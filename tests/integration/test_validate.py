@@ -122,7 +122,7 @@ DAMAGES = {
         {
             ("function", "refuse_change()"),
             ("trigger", "approval_events.approval_events_append_only"),
-            ("trigger", "audit_logs.audit_logs_append_only"),
+            ("trigger", "audit_seals.audit_seals_append_only"),
         },
     ),
     "a function with another body": (

@@ -11,8 +11,9 @@ import pytest
 from myloware_store import Store, Worker
 from myloware_store.memory.engine import Memory
 from myloware_store.memory.index import MemoryIndex
+from myloware_store.platform.audit import Audit
 from myloware_store.platform.connectors import Connectors
-from myloware_store.platform.records import Audit, Evals, Runs
+from myloware_store.platform.records import Evals, Runs
 from myloware_store.platform.schemas import Schemas
 from myloware_store.platform.templates import Templates
 from myloware_store.platform.tools import Capabilities, Tools

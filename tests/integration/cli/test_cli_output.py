@@ -29,7 +29,7 @@ COMMANDS = [
     *("makemigration", "lint", "migrate", "rollback", "baseline", "migrations-path"),
     *("status", "drift", "validate", "doctor", "docs"),
     *("backup", "verify-backup", "restore"),
-    *("roles", "tenancy", "secrets"),
+    *("roles", "tenancy", "secrets", "audit"),
     *("index", "recount", "prune", "seed", "reset"),
 ]
 COLOUR = re.compile(r"\x1b\[[\d;]*m")

@@ -59,10 +59,12 @@ def test_migrating_is_reported_as_text(shell: Shell, empty_url: str) -> None:
 def test_a_plan_is_sql_to_review(shell: Shell, empty_url: str) -> None:
     """Statement by statement, as text that psql runs, and as JSON."""
     text = shell.run("migrate", "--plan", "--url", empty_url).stdout
-    script = text[text.index("-- 001_initial") :]
-    psql = [str(find_binaries() / "psql"), "-X", "-q", "-1", "-v", "ON_ERROR_STOP=1", "-d", empty_url]
-    done = subprocess.run(psql, input=script, capture_output=True, text=True, check=False)
-    assert (0, len(MODELS)) == (done.returncode, shell.ask(empty_url, TABLES)), done.stderr
+    psql = [str(find_binaries() / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", empty_url]
+    for script in re.split(r"(?m)^(?=-- \d{3}_\w+$)", text)[1:]:
+        once = [] if "CONCURRENTLY" in script else ["-1"]
+        done = subprocess.run([*psql, *once], input=script, capture_output=True, text=True, check=False)
+        assert 0 == done.returncode, done.stderr
+    assert len(MODELS) == shell.ask(empty_url, TABLES)
 
     (planned, *_) = shell.report("migrate", "--plan", "--url", empty_url, code=1)["planned"]
     assert ("001_initial", None) == (planned["name"], planned["note"])
