@@ -792,7 +792,8 @@ class Memory(Repository):
         rest["model"] = model
 
         def wider(n: int, **how: Any) -> list[Hit]:
-            return self.hybrid(vector, q, k=n, pool=None if pool is None else max(pool, n), **rest, **how)
+            most = None if pool is None else max(as_count(pool, "pool", most=search.MAX_HITS), n)
+            return self.hybrid(vector, q, k=n, pool=most, **rest, **how)
 
         if worth is not None:
             return self._by_worth(worth, k, lambda n: wider(n, per=per))

@@ -6,6 +6,7 @@ import binascii
 import re
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Self
 
 import attrs
@@ -109,8 +110,7 @@ class Secrets:
 
     def marks(self, name: object) -> bool:
         """Return whether a field of this name is a secret: its last words are one of the names."""
-        words = f"_{_words(name)}" if isinstance(name, str) else ""
-        return any(words.endswith(f"_{marked}") for marked in (NAMES if self.names is None else self.names))
+        return isinstance(name, str) and _ends_with(name, NAMES if self.names is None else self.names)
 
     def key(self, key_id: str) -> bytes:
         """Return a key.
@@ -137,6 +137,12 @@ class Secrets:
 
 def _words(name: str) -> str:
     return _NEW_WORD.sub("_", name).strip("_").lower()
+
+
+@lru_cache
+def _ends_with(name: str, names: frozenset[str]) -> bool:
+    words = f"_{_words(name)}"
+    return any(words.endswith(f"_{each}") for each in names)
 
 
 def _table(text: object) -> dict[str, bytes]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from myloware_store import DIMENSIONS, InvalidInput, InvalidVector, Store
+from myloware_store import DIMENSIONS, InvalidInput, InvalidVector, Store, Worth
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -161,6 +161,8 @@ def test_hybrid_keeps_to_the_tenant_and_answers_anything(myloware: Store) -> Non
         {"q": "a\x00"},
         {"pool": 5},
         {"pool": 10_001},
+        {"pool": "many", "worth": Worth()},
+        {"pool": "many", "per": "document"},
         {"rrf_k": -1},
         {"rrf_k": "60"},
         {"rrf_k": float("nan")},
