@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
     from myloware_store.settings import Settings
@@ -62,6 +63,7 @@ class Relay:
         host: The server's.
         port: The server's.
         listener: A bound socket for the clients; by default there is a new one.
+        tls: Encrypts the way to the clients, if they ask for it first, as libpq does.
 
     Attributes:
         port: The port for clients.
@@ -69,8 +71,16 @@ class Relay:
         answers: The way back.
     """
 
-    def __init__(self, host: str, port: int | str, listener: socket.socket | None = None) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int | str,
+        listener: socket.socket | None = None,
+        *,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._server = (host, int(port))
+        self._tls = tls
         self._listener = socket.create_server(("127.0.0.1", 0)) if listener is None else listener
         self._listener.listen()
         self.port: int = self._listener.getsockname()[1]
@@ -123,6 +133,9 @@ class Relay:
             while True:
                 client, _ = self._listener.accept()
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or each reply waits 40 ms for an ACK
+                if self._tls is not None and client.recv(8):
+                    client.sendall(b"S")
+                    client = self._tls.wrap_socket(client, server_side=True)
                 try:
                     server = connected(*self._server)
                 except OSError:  # it does not run

@@ -143,10 +143,12 @@ class _Watchdog:
     def _watch(self) -> None:
         while True:
             self.looks_at = math.inf  # a call that comes from now on is either seen below, or wakes
-            self.looks_at = min([call.deadline for call in self.calls.copy()], default=math.inf)
-            sleeps = self.looks_at - time.monotonic()
+            now = time.monotonic()
+            # One that is paused is looked at again, too, or each of its many renewals would wake.
+            looks = [min(call.deadline, now + call.seconds) for call in self.calls.copy()]
+            self.looks_at = min(looks, default=math.inf)
             with suppress(Empty):
-                self.wake.get(timeout=min(max(sleeps, 0.0), threading.TIMEOUT_MAX))
+                self.wake.get(timeout=min(max(self.looks_at - now, 0.0), threading.TIMEOUT_MAX))
             now = time.monotonic()
             for call in self.calls.copy():
                 if call.deadline <= now:

@@ -2,8 +2,7 @@
 
 Python runs signal handlers in the main thread, between two of its instructions, which a thread that waits in libpq does
 not reach. So while the main thread runs a statement, signals are also sent to a second thread
-(`signal.set_wakeup_fd`). It cancels the statement if this is still running a moment later. If the server does not
-answer at all, it shuts the connection down: psycopg2's `cancel()` would stop all threads until the server answers.
+(`signal.set_wakeup_fd`). It cancels the statement if this is still running a moment later.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from myloware_store.db.deadlines import peer
 if TYPE_CHECKING:
     from psycopg2.extensions import connection
 
-__all__ = ["Statement", "watch"]
+__all__ = ["Statement", "cancel", "watch"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 """The signals that end a program or its current task; handlers of others rarely raise."""
@@ -128,11 +127,7 @@ class _Watcher:
         with self.aiming:
             if self.current is statement:
                 statement.cancelled, statement.insisted = number, insisted
-                with suppress(psycopg2.Error, OSError), peer(statement.connection) as end:
-                    if _answers(end):
-                        statement.connection.cancel()
-                    else:
-                        end.shutdown(socket.SHUT_RDWR)
+                cancel(statement.connection)
 
 
 _watcher: _Watcher | None = None
@@ -153,6 +148,18 @@ def watch(connection: connection) -> Statement | None:
     except ValueError:  # a subinterpreter, whose main thread gets no signals
         _main = None
         return None
+
+
+def cancel(connection: connection) -> None:
+    """Cancel the statement that another thread waits for; shut the connection down if the server does not answer.
+
+    psycopg2's own `cancel()` stops all threads until the server answers.
+    """
+    with suppress(psycopg2.Error, OSError), peer(connection) as end:
+        if _answers(end):
+            connection.cancel()
+        else:
+            end.shutdown(socket.SHUT_RDWR)
 
 
 def _answers(end: socket.socket) -> bool:

@@ -47,6 +47,7 @@ _ROLE_SECONDS = 10.0  # until a worker notices that tenancy is enforced
 _HURRIED = 2
 _LAST_CALL = 2.0  # seconds for the last releases
 _CALL_TIMEOUT = 30.0  # half of the default lease: a heartbeat that gets no reply is repeated in time
+_HANDLERS_CALL_TIMEOUT = 300.0  # handlers run statements of their own
 _TICK = 0.1  # seconds until Python notices a signal that was delivered to another thread
 _FEWEST_CONNECTIONS = 2  # one for the leases, one for everything else
 _STOPS = (signal.SIGTERM, signal.SIGINT)
@@ -188,9 +189,16 @@ class Worker:
         told = ", ".join(f"{of}: {'all' if these is None else ', '.join(these)}" for of, these in self._wanted.items())
         _logger.info("%s starts: %d threads, %s", self.agent_id, self._thread_count, told)
         listener = Listener(self._store.db)
-        threads = Threads(self._store, self._handler, self.agent_id, self._thread_count, listener.wake)
         settings = self._store.settings
         call_timeout = settings.call_timeout or _CALL_TIMEOUT
+        threads = Threads(
+            self._store,
+            self._handler,
+            self.agent_id,
+            self._thread_count,
+            listener.wake,
+            call_timeout=settings.call_timeout or _HANDLERS_CALL_TIMEOUT,
+        )
         leases = Leases(
             self._store,
             self._claims,

@@ -15,6 +15,7 @@ from psycopg2.errorcodes import CONNECTION_FAILURE, READ_ONLY_SQL_TRANSACTION
 from myloware_store.core.arguments import as_seconds
 from myloware_store.core.errors import ConnectionFailed, DatabaseFault, StoreError
 from myloware_store.core.values import dump_json
+from myloware_store.db import deadlines
 from myloware_store.db.tenancy import tenant_scope
 
 if TYPE_CHECKING:
@@ -92,12 +93,22 @@ class Threads:
         agent_id: The actor.
         size: How many threads to start.
         wake: Called whenever a handler has ended.
+        call_timeout: How many seconds each of the handler's calls waits for the server.
 
     Attributes:
         role: The database role under which handlers run; None for that of the login.
     """
 
-    def __init__(self, store: Store, handler: Handler, agent_id: str, size: int, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        handler: Handler,
+        agent_id: str,
+        size: int,
+        wake: Callable[[], None],
+        *,
+        call_timeout: float,
+    ) -> None:
         self._store = store
         self._handler = handler
         self._agent_id = agent_id
@@ -107,8 +118,9 @@ class Threads:
         self._handled: SimpleQueue[Handled] = SimpleQueue()
         self._begun: dict[UUID, float] = {}
         self._lost: set[UUID] = set()
+        work = deadlines.call_timeout(call_timeout)(self._work)
         self._threads = [
-            threading.Thread(target=self._work, name=f"{agent_id}-{number}", daemon=True) for number in range(size)
+            threading.Thread(target=work, name=f"{agent_id}-{number}", daemon=True) for number in range(size)
         ]
         for thread in self._threads:
             thread.start()

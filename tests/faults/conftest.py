@@ -29,8 +29,8 @@ from tests.integration.conftest import PATIENCE, until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# What needs more than Python (root, faketime, PgBouncer) runs with `tox run -e faults` only.
-collect_ignore = [] if LONG else ["test_clocks.py", "test_disks.py", "test_poolers.py"]
+# What needs more than Python (root, faketime, PgBouncer, openssl) runs with `tox run -e faults` only.
+collect_ignore = [] if LONG else ["test_clocks.py", "test_disks.py", "test_poolers.py", "test_tls.py"]
 
 psutil: Any = importlib.import_module("psutil")
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import attrs
 import pytest
 
-from myloware_store import WorkItem, WorkItemStatus
+from myloware_store import Attempt, WorkItem, WorkItemStatus
 from myloware_store.settings import Settings
 from tests.integration.conftest import PATIENCE, until, until_listening
 
@@ -169,3 +170,23 @@ def test_a_worker_goes_on_after_a_stall_that_outlasts_its_lease(
 
     assert "finished=1, parked=0, failed=0, lost=1, released=0" in out
     assert {"in time", "{'by': 'the service'}"} == {str(row.result) for row in WorkItem.select()}
+
+
+def test_a_handler_whose_call_gets_no_reply_fails_its_attempt(
+    myloware: Store, service: Callable[..., subprocess.Popen[str]], relay: Relay
+) -> None:
+    """Its thread is free again, and the item is tried again."""
+    process = service(30.0, script=IMPATIENT.replace("_CALL_TIMEOUT", "_HANDLERS_CALL_TIMEOUT"))
+    begin(myloware, process, "asks")
+    released = threading.Event()
+    relay.answers.hears = lambda data: released.wait() if b"?column?" in data else None  # this connection only
+    try:
+        assert process.stdin is not None
+        process.stdin.write("go on\n")
+        process.stdin.flush()
+        until(lambda: Attempt.select().where(Attempt.error.contains("call_timeout")).exists())
+    finally:
+        released.set()
+    WorkItem.update(available_at=datetime.now(UTC)).execute()
+    until(lambda: WorkItem.get().status == WorkItemStatus.COMPLETED)
+    assert WorkItem.get().attempt_count == 2

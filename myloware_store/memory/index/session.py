@@ -14,6 +14,7 @@ import psycopg2
 from myloware_store.core.errors import DatabaseFault, VectorIndexError
 from myloware_store.core.sql import queries_beside
 from myloware_store.db.database import StoreDatabase
+from myloware_store.db.interrupts import cancel
 from myloware_store.db.statements import LIFT_DEADLINES
 
 if TYPE_CHECKING:
@@ -122,8 +123,7 @@ class IndexSession(StoreDatabase):
             while not ended.wait(_POLL):
                 self._tell_phase(connection.info.backend_pid, what)
         except BaseException:
-            with suppress(psycopg2.Error):
-                connection.cancel()
+            cancel(connection)
             ended.wait()
             raise
         for error in errors:
