@@ -40,15 +40,19 @@ if TYPE_CHECKING:
         MemoryConflict,
         MigrationError,
         MissingExtension,
+        MissingKey,
         NotAwaitingApproval,
         NotFound,
         NotOpen,
         PoolTimeout,
         SchemaMismatch,
+        SecretsError,
         SettingsError,
         StoreError,
+        TenantRequired,
         TransactionConflict,
         UniqueKeyConflict,
+        UnreadableSecret,
         VectorIndexError,
         VersionConflict,
         WaitTimeout,
@@ -93,6 +97,7 @@ if TYPE_CHECKING:
         WorkOrder,
     )
     from myloware_store.settings import Settings
+    from myloware_store.settings.secrets import Secrets
     from myloware_store.store import Store
     from myloware_store.worker import NeedsApproval, PermanentFailure, RetryLater, Worker, WorkerReport
 
@@ -139,6 +144,7 @@ __all__ = [
     "MetadataIndex",
     "MigrationError",
     "MissingExtension",
+    "MissingKey",
     "NeedsApproval",
     "NewDoc",
     "NewItem",
@@ -156,17 +162,21 @@ __all__ = [
     "Run",
     "Schema",
     "SchemaMismatch",
+    "Secrets",
+    "SecretsError",
     "Settings",
     "SettingsError",
     "Store",
     "StoreError",
     "SubmitStatement",
+    "TenantRequired",
     "TenantStats",
     "Tool",
     "ToolCapability",
     "TransactionConflict",
     "Truncated",
     "UniqueKeyConflict",
+    "UnreadableSecret",
     "VectorIndexError",
     "VersionConflict",
     "WaitTimeout",
@@ -185,7 +195,7 @@ __all__ = [
 
 _HOMES = (
     *("core.enums", "core.errors", "core.vectors", "core.results", "core.embedding", "core.splitting", "settings"),
-    *("memory.worth", "models", "memory.index.report", "store", "worker"),
+    *("settings.secrets", "memory.worth", "models", "memory.index.report", "store", "worker"),
 )
 """The modules that have these names, those that import the least first."""
 

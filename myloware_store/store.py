@@ -6,6 +6,8 @@ import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+import attrs
+
 from myloware_store.core.embedding import read_embedder
 from myloware_store.core.errors import SettingsError, StoreError
 from myloware_store.db.database import StoreDatabase
@@ -21,6 +23,7 @@ from myloware_store.platform.schemas import Schemas
 from myloware_store.platform.templates import Templates
 from myloware_store.platform.tools import Capabilities, Tools
 from myloware_store.settings import Settings
+from myloware_store.settings.secrets import Secrets
 from myloware_store.work.approvals import Approvals
 from myloware_store.work.dead_letters import DeadLetters
 from myloware_store.work.engine import Work
@@ -129,6 +132,8 @@ class Store:
         settings: Settings | None = None,
         database: StoreDatabase | None = None,
         embedder: Embedder | None = None,
+        secrets: Secrets | None = None,
+        password: str | Callable[[], str] | None = None,
     ) -> Self:
         """Open the store on a database.
 
@@ -143,6 +148,10 @@ class Store:
             database: A `myloware_store.db.database.StoreDatabase(settings)`, instead of a URL or settings. The caller
                 must migrate it and close it (`close_all()`); the store leaves its connections open.
             embedder: Embeds memory documents that come without a vector.
+            secrets: Keys for the secrets of connectors, and a function that resolves references. What it lacks is taken
+                from the settings; with `database`, set `Settings.secrets`. A store that is open already lends its own.
+            password: The password of the URL or settings, or a function that returns it, such as a token of a cloud. It
+                is called for each new connection, by several threads at once.
 
         Returns:
             The store, to close or to use in a `with` statement. Stores on the same database share it.
@@ -161,9 +170,14 @@ class Store:
             raise SettingsError(f"settings: {type(settings).__name__} is not Settings; a URL is the first argument")
         if database is not None and not isinstance(database, StoreDatabase):
             raise SettingsError(f"database: {type(database).__name__} is not a StoreDatabase")
+        if database is not None and (secrets, password) != (None, None):
+            raise SettingsError("open: secrets and the password of a database are in its settings")
         read_embedder(embedder)
-        wanted = database.settings if database is not None else settings or Settings.load(url)
+        given = database.settings if database is not None else settings or Settings.load(url)
+        wanted = _completed(given, secrets, password)
         with _lock:
+            if _open is not None and (settings, database, secrets) == (None, None, None):
+                wanted = attrs.evolve(wanted, secrets=_open.asked.secrets)
             if _open is None:
                 _open = _Connection(wanted, database)
             elif _open.asked != wanted or database not in (None, _open.database):
@@ -275,3 +289,12 @@ def _make_current(connection: _Connection) -> None:
     if connection.server is not None:
         migrate(connection.settings)
     require_current(connection.database)
+
+
+def _completed(settings: Settings, secrets: Secrets | None, password: str | Callable[[], str] | None) -> Settings:
+    """Return settings with what was given beside them."""
+    if secrets is not None:
+        if not isinstance(secrets, Secrets):
+            raise SettingsError(f"secrets: {type(secrets).__name__} is not Secrets")
+        settings = attrs.evolve(settings, secrets=secrets.over(settings.secrets))
+    return settings if password is None else attrs.evolve(settings, password=password)

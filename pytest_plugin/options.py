@@ -17,6 +17,7 @@ __all__ = [
     "MODES",
     "OPTIONS",
     "REQUEST",
+    "STORE_ENVIRON",
     "SUMMARY",
     "TEST_URL",
     "Lent",
@@ -31,6 +32,8 @@ Mode = Literal["restore", "rollback", "clone"]
 MODES = ("restore", "rollback", "clone")
 SEEDS = ("sample", "none")
 TEST_URL = "MYLOWARE_TEST_URL"
+STORE_ENVIRON = {"MYLOWARE_UPKEEP": "off", "MYLOWARE_SECRET_KEYS": f"test:{'A' * 43}="}
+"""The settings of stores in tests. Their key, known to all, encrypts secrets of connectors as a service's would."""
 _LONGEST = 86400
 
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import select
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import uuid
 import zipfile
 from contextlib import closing
@@ -24,6 +21,7 @@ import pytest
 
 from myloware_store.embedded import EmbeddedServer
 from myloware_store.ops.history import available_migrations, migrations_path
+from tests.relay import Relay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -169,58 +167,7 @@ def hostile(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def flowing() -> Iterator[threading.Event]:
-    """Yield the event of the relays: while it is clear, they pass no bytes on, and the server seems silent."""
-    event = threading.Event()
-    event.set()
-    yield event
-    event.set()
-
-
-@pytest.fixture
-def relayed(flowing: threading.Event) -> Iterator[Callable[[str, int], int]]:
-    """Yield a function that opens a port on this machine to a server, and returns its number."""
+def relayed() -> Iterator[Callable[[str, int | str], Relay]]:
+    """Yield a function that opens a port on this machine to a server."""
     with contextlib.ExitStack() as stack:
-
-        def listen(host: str, port: int) -> int:
-            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            thread = threading.Thread(target=_serve, args=(listener, host, port, flowing))
-            thread.start()
-            stack.callback(thread.join)
-            stack.callback(listener.shutdown, socket.SHUT_RDWR)
-            opened: int = listener.getsockname()[1]
-            return opened
-
-        yield listen
-
-
-def connected(host: str, port: int) -> socket.socket:
-    """Connect to a server as libpq does: in a folder, or at an address."""
-    if not host.startswith("/"):
-        return socket.create_connection((host, port))
-    end = socket.socket(socket.AF_UNIX)
-    end.connect(f"{host}/.s.PGSQL.{port}")
-    return end
-
-
-def _serve(listener: socket.socket, host: str, port: int, flowing: threading.Event) -> None:
-    """Connect everyone to the server until the listener is shut down."""
-    while True:
-        try:
-            near, _ = listener.accept()
-        except OSError:
-            return
-        far = connected(host, port)
-        threading.Thread(target=_relay, args=(near, far, flowing), daemon=True).start()
-
-
-def _relay(near: socket.socket, far: socket.socket, flowing: threading.Event) -> None:
-    """Pass bytes on between two sockets, while they may flow, until one of them closes."""
-    with contextlib.suppress(OSError), near, far:
-        while True:
-            for ready in select.select([near, far], [], [])[0]:
-                data = ready.recv(65536)
-                flowing.wait()
-                if not data:
-                    return
-                (far if ready is near else near).sendall(data)
+        yield lambda host, port: stack.enter_context(closing(Relay(host, port)))

@@ -24,6 +24,8 @@ from myloware_store.cli.migrations import (
     validate,
 )
 from myloware_store.cli.options import Given, example, name_option, pass_given, where_options, yes_option
+from myloware_store.cli.secrets import secrets
+from myloware_store.cli.tenancy import roles, tenancy
 from myloware_store.cli.wait import wait
 
 if TYPE_CHECKING:
@@ -280,7 +282,8 @@ for _command in (
     *(makemigration, lint, migrate, rollback, baseline, migrations_path),
     *(status, drift, validate, doctor, docs),
     *(backup, verify_backup, restore),
-    *(index, recount, audit, prune, seed, reset),
+    *(roles, tenancy, secrets, audit),
+    *(index, recount, prune, seed, reset),
 ):
     cli.add_command(_command)
 

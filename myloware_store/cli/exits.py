@@ -25,7 +25,8 @@ _MISUSES = (ConnectionFailed, EmbeddedServerError, InvalidInput, SettingsError)
 _LOCKED = "55P03"
 _IN_URL = re.compile(r"(://[^:/@\s]*:).*@")
 _IN_PARAMETER = re.compile(
-    r"(\w*(?:password|secret|scram_\w+_key)\s*=\s*)(?:'(?:[^'\\]|\\.)*'?|\S+?)(\)?(?=[\s'\"]|$))", re.IGNORECASE
+    r"(\w*(?:password|secret(?:_keys)?|scram_\w+_key)\s*=\s*)(?:'(?:[^'\\]|\\.)*'?|\S+?)(\)?(?=[\s'\"]|$))",
+    re.IGNORECASE,
 )
 """Passwords in a misplaced address, which click quotes in its message."""
 

@@ -27,6 +27,9 @@ __all__ = [
 ]
 
 
+_CALL_TIMEOUT = 300.0  # seconds; no statement of a command takes so long, except those that lift it
+
+
 @attrs.define
 class Given:
     """The options for the database and the output, given before or after the command's name."""
@@ -45,13 +48,13 @@ class Given:
             settings = Settings.load(self.url)
             if self.url is None:
                 _note_ignored_variables()
-            return settings
+            return _bounded(settings)
         # A file that was named takes precedence over the environment, which takes precedence over `.env`.
         environ = {name: value for name, value in os.environ.items() if not name.startswith("DATABASE_")}
         values = read_variables(environ, read_file(self.env_file), named=self.url is not None)
         if self.url is None and not any(name in values for name in DATABASE_VARIABLES):
             raise SettingsError(f"{self.env_file} names no database: set DATABASE_URL, or DATABASE_HOST and so on")
-        return Settings.load(self.url, environ=values, dotenv=None)
+        return _bounded(Settings.load(self.url, environ=values, dotenv=None))
 
     def embedded(self) -> Settings | None:
         """Read the settings of the embedded server that is named, else of this folder's.
@@ -76,6 +79,14 @@ class Given:
         if configured:
             click.echo("note: using the embedded server of this folder, not the configured database", err=True)
         return Settings.load("embedded:")
+
+
+def _bounded(settings: Settings) -> Settings:
+    """Give the command's calls a deadline, unless the settings have one."""
+    from myloware_store.db.deadlines import call_timeout
+
+    click.get_current_context().with_resource(call_timeout(settings.call_timeout or _CALL_TIMEOUT))
+    return settings
 
 
 def _note_ignored_variables() -> None:

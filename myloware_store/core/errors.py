@@ -26,16 +26,20 @@ __all__ = [
     "MemoryConflict",
     "MigrationError",
     "MissingExtension",
+    "MissingKey",
     "MissingObject",
     "NotAwaitingApproval",
     "NotFound",
     "NotOpen",
     "PoolTimeout",
     "SchemaMismatch",
+    "SecretsError",
     "SettingsError",
     "StoreError",
+    "TenantRequired",
     "TransactionConflict",
     "UniqueKeyConflict",
+    "UnreadableSecret",
     "VectorIndexError",
     "VersionConflict",
     "WaitTimeout",
@@ -179,6 +183,10 @@ class TransactionConflict(DatabaseFault, peewee.OperationalError):
     """
 
 
+class TenantRequired(DatabaseFault, peewee.ProgrammingError):
+    """Row-level security is enforced for this role, and no tenant is in force: use `store.tenant(...)`."""
+
+
 class MissingExtension(StoreError):
     """The server lacks an extension that the schema needs, or the role may not create it."""
 
@@ -197,6 +205,21 @@ class VectorIndexError(StoreError):
 
 class MigrationError(StoreError):
     """A migration failed or was refused. The database is as it was before that migration."""
+
+
+class SecretsError(StoreError):
+    """A secret of a connector could not be encrypted, decrypted or resolved. The message quotes nothing of it."""
+
+
+class MissingKey(SecretsError):
+    """There is no key for a secret, so it was neither stored nor read. `MYLOWARE_SECRET_KEYS` sets the keys."""
+
+
+class UnreadableSecret(SecretsError):
+    """An encrypted value does not open: it was altered, or moved to another row, tenant or field, or the key is wrong.
+
+    A value of no known form does not open either.
+    """
 
 
 class BackupError(StoreError):

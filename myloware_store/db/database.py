@@ -16,6 +16,7 @@ import psycopg2
 from psycopg2 import errorcodes, extensions
 
 from myloware_store.core.errors import ConnectionFailed, DatabaseFault, InvalidInput
+from myloware_store.db import deadlines
 from myloware_store.db.driver_errors import DRIVER_ERRORS, connect_fault, lost_fault, misuse, statement_fault
 from myloware_store.db.interrupts import watch
 from myloware_store.db.pool import ConnectionPool
@@ -26,6 +27,7 @@ from myloware_store.db.transactions import Blocks, Manual
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from myloware_store.db.thread_connection import Held
     from myloware_store.settings import Settings
@@ -44,6 +46,9 @@ FROM (SELECT) AS one
 LEFT JOIN (pg_extension JOIN pg_namespace AS n ON n.oid = extnamespace AND extname = 'vector') ON true
 """
 _BACKEND = "SELECT pg_backend_pid()"
+_CHECK_CLIENT = """
+SELECT set_config(name, %s, false) FROM pg_settings WHERE name = 'client_connection_check_interval' AND setting = '0'
+"""
 # Ends a transaction by hand, or may do so before another statement.
 _ENDS = re.compile(
     r"(?:^|;|\*/)\s*(?:COMMIT|END|PREPARE\s+TRANSACTION|(?:ROLLBACK|ABORT)\b(?!\s+TO\b))\b", re.IGNORECASE
@@ -54,7 +59,10 @@ _ALONE = re.compile(
 )
 _UNDOES = re.compile(r"(?:^|;)\s*ROLLBACK\s", re.IGNORECASE)
 _SCOPE = "SET LOCAL myloware.tenant = %s; SET LOCAL myloware.actor = %s; "
+_ROLE = "SET LOCAL role = %s; "
+_NO_ROLE = "SET LOCAL role TO DEFAULT; "
 _TRIES = 3
+_CHECKED_AT_MOST = 0.1  # seconds between two looks of the server for a vanished client
 
 
 class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
@@ -84,7 +92,12 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.pool = ConnectionPool(self.open_session, limit=settings.connection_limit, timeout=settings.pool_timeout)
+        self.pool = ConnectionPool(
+            self.open_session,
+            limit=settings.connection_limit,
+            timeout=settings.pool_timeout,
+            call_timeout=settings.call_timeout,
+        )
         self._threads = ThreadConnection(self.pool)
         # The arguments of psycopg2.connect stay out of `connect_params`, where a password could be read.
         super().__init__(settings.dbname or "default")
@@ -115,6 +128,17 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
         """
         with self._state.unit():
             yield
+
+    def call_timeout(self, seconds: float | None) -> AbstractContextManager[None]:
+        """Set the deadline of this thread's or task's calls while the block runs, instead of `Settings.call_timeout`.
+
+        Args:
+            seconds: How long one call may wait for the server; None for ever, such as for a statement of an hour.
+
+        Raises:
+            InvalidInput: It is not a number of seconds from 0.001 on.
+        """
+        return deadlines.call_timeout(seconds)
 
     def transaction_open(self) -> bool:
         """Return whether this thread has an open transaction, by a block or begun by hand."""
@@ -163,7 +187,7 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
         try:
             connection = self._connect()
             if not self._vector_known:
-                with connection.cursor() as run:
+                with self._watched(connection), connection.cursor() as run:
                     run.execute(_LOOK)
                     ((pid, self._vector_known, path),) = run.fetchall()
                 self._pooler = None if pid != connection.get_backend_pid() else False
@@ -177,8 +201,20 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
         else:
             self.server_version = connection.server_version
             self.server_encoding = connection.get_parameter_status("server_encoding")
+            self._end_abandoned(connection)
             return connection
         raise fault
+
+    def _end_abandoned(self, connection: extensions.connection) -> None:
+        """Let the server end a statement whose call was given up: one after the other could wait for the same lock."""
+        seconds = deadlines.timeout_in_force(self.settings.call_timeout)
+        if seconds is not None and self._pooler is False and not self.settings.pgbouncer:
+            # Servers that cannot check for vanished clients refuse this.
+            with suppress(psycopg2.Error), self._watched(connection), connection.cursor() as run:
+                run.execute(_CHECK_CLIENT, (f"{max(seconds, _CHECKED_AT_MOST):.3f}s",))
+
+    def _watched(self, connection: extensions.connection) -> AbstractContextManager[None]:
+        return deadlines.watched(connection, self.settings.call_timeout)
 
     def shares_sessions(self) -> bool:
         """Return whether a pooler gives each transaction another session, so that LISTEN and session locks do not work.
@@ -200,14 +236,14 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
         return self._pooler
 
     def _meets_a_pooler(self) -> bool:
-        with closing(self._connect()) as first, first.cursor() as run:
+        with closing(self._connect()) as first, self._watched(first), first.cursor() as run:
             for _ in range(_TRIES):
                 run.execute(_BACKEND)
                 before = run.fetchall()
                 if before == [(first.get_backend_pid(),)]:
                     return False
                 # A transaction of another connection gets the backend that this one had last.
-                with closing(self._connect()) as other, other.cursor() as second:
+                with closing(self._connect()) as other, self._watched(other), other.cursor() as second:
                     other.autocommit = False
                     second.execute(_BACKEND)
                     if before == second.fetchall():
@@ -325,7 +361,9 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
                 self._in_scope(cursor, sql, lambda scope: self._prepared.execute(cursor, sql, params, scope))
             else:
                 self._in_scope(cursor, sql, lambda scope: execute_after(scope, cursor, prefix + sql, params))
-            return Stream(cursor, partial(self._perform, reads=True)) if named else Rows(cursor)
+            if named:
+                return Stream(cursor, partial(self._perform, reads=True), self.settings.call_timeout)
+            return Rows(cursor)
 
         self._log_query(sql, params)
         start = time.perf_counter()
@@ -340,7 +378,7 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
         return result
 
     def _in_scope(self, cursor: extensions.cursor, sql: object, run: Callable[[bytes], _Result]) -> _Result:
-        """Call a function with the statements that tell the server the tenant and the actor in force, if it must know.
+        """Call a function with the statements that tell the server who is in force, if it does not know.
 
         Args:
             cursor: The driver's cursor.
@@ -357,7 +395,7 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
             told = NO_SCOPE
             if _ALONE.match(str(sql)):
                 scope = NO_SCOPE
-        result = run(b"" if told == scope else cursor.mogrify(_SCOPE, scope))
+        result = run(b"" if told == scope else cursor.mogrify(*_telling(scope, told)))
         state.told = None if _UNDOES.search(str(sql)) else scope
         return result
 
@@ -445,7 +483,7 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
             reads: Whether the statement only reads.
         """
         state = self._state
-        statement = None
+        statement = call = None
         state.begin()
         try:
             connection = state.live()
@@ -453,6 +491,7 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
             # A transaction that was begun by hand can also be ended by hand, with any statement.
             in_block = in_transaction and bool(state.transactions) and not isinstance(state.transactions[-1], Manual)
             statement = watch(connection)
+            call = deadlines.watch(connection, self.settings.call_timeout)
             try:
                 return action(self._new_cursor(named=named))
             except DRIVER_ERRORS as caught:
@@ -461,25 +500,34 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
             # the __context__ of this error, or of one that a signal handler raises.
             committing = sent and not (reads or (in_block and not _ENDS.search(str(sql))))
             returned = statement.returned() if statement is not None else None
-            fault = self._fault(error, connection, committing=committing, returned=returned)
+            late = call.seconds if call is not None and call.passed else None
+            fault = self._fault(error, connection, committing=committing, returned=returned, late=late)
             state.doomed |= in_transaction and isinstance(fault, ConnectionFailed)
             if getattr(error, "pgcode", None) == errorcodes.READ_ONLY_SQL_TRANSACTION:
                 # After a failover this server may be a standby: a new connection finds the new primary.
                 state.reusable = False
                 self.pool.close_idle()
         finally:
+            if call is not None:
+                call.end()
             if statement is not None:
                 statement.end()
             state.end()
         raise fault
 
     def _fault(
-        self, error: Exception, connection: extensions.connection, *, committing: bool, returned: str | None = None
+        self,
+        error: Exception,
+        connection: extensions.connection,
+        *,
+        committing: bool,
+        returned: str | None = None,
+        late: float | None = None,
     ) -> Exception:
         lost = connection.closed or connection.get_transaction_status() == extensions.TRANSACTION_STATUS_UNKNOWN
         if lost and isinstance(error, psycopg2.Error):
             pooled = self._pooler is not False
-            return lost_fault(error, self.settings, committing=committing, pooled=pooled)
+            return lost_fault(error, self.settings, committing=committing, pooled=pooled, late=late)
         return statement_fault(error, returned=returned)
 
     def _new_cursor(self, *, named: bool) -> extensions.cursor:
@@ -491,3 +539,12 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
         # Peewee's own log line contains the parameters, and with them the values of rows.
         if _logger.isEnabledFor(logging.DEBUG):
             _logger.debug("%s [%d parameters]", sql, len(params or ()))
+
+
+def _telling(scope: tuple[str, str, str], told: tuple[str, str, str] | None) -> tuple[str, tuple[str, ...]]:
+    """Return the statements, and their parameters, for a scope after another one; None is any."""
+    *names, role = scope
+    if role:
+        return _SCOPE + _ROLE, scope
+    # The role of the login may differ from its name: libpq's options can set it.
+    return (_SCOPE if told is not None and not told[-1] else _NO_ROLE + _SCOPE), tuple(names)

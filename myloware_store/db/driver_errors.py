@@ -115,6 +115,15 @@ _CONFLICTS = {
     errorcodes.DEADLOCK_DETECTED: "it and another transaction waited for each other (deadlock)",
     errorcodes.LOCK_NOT_AVAILABLE: "another transaction holds a lock it needs (lock timeout)",
 }
+_PLAIN: dict[str, tuple[type[errors.DatabaseFault], str]] = {
+    state: (errors.TransactionConflict, f"the transaction failed: {reason}; run it again")
+    for state, reason in _CONFLICTS.items()
+}
+# Of schema/tenancy.sql.
+_PLAIN["MW002"] = (
+    errors.TenantRequired,
+    "row-level security is enforced, and no tenant is in force: use store.tenant(...)",
+)
 
 
 def statement_fault(error: Exception, *, returned: str | None = None) -> Exception:
@@ -167,7 +176,12 @@ def connect_fault(error: Exception, settings: Settings) -> errors.ConnectionFail
 
 
 def lost_fault(
-    error: Exception | None, settings: Settings, *, committing: bool, pooled: bool = False
+    error: Exception | None,
+    settings: Settings,
+    *,
+    committing: bool,
+    pooled: bool = False,
+    late: float | None = None,
 ) -> errors.ConnectionFailed:
     """Translate a connection that broke while it was in use.
 
@@ -176,9 +190,12 @@ def lost_fault(
         settings: The settings of the database.
         committing: Whether the server may have committed the last statement.
         pooled: Whether the connection went through a pooler.
+        late: The `call_timeout` that has passed, if that is why.
     """
     sqlstate = getattr(error, "pgcode", None) or "08006"
     lost = f"the connection to {settings.target} was lost"
+    if late is not None:
+        lost += f" (it was closed, because no reply had come within {late:g} s: call_timeout)"
     if committing:
         message = (
             f"{lost} before the server replied to a COMMIT, or to a statement outside of a transaction, which may have"
@@ -188,7 +205,7 @@ def lost_fault(
     # PgBouncer closes the connection, and libpq does not read the reason.
     hint = (
         "; if this happens in every transaction, PgBouncer is in statement mode, which does not support them"
-        if pooled
+        if pooled and late is None
         else ""
     )
     fault = errors.ConnectionFailed(f"{lost}; an open transaction was rolled back{hint}", sqlstate=sqlstate)
@@ -231,7 +248,8 @@ def _unsendable(error: Exception) -> errors.StoreError:
 
 
 def _without_secrets(text: str, settings: Settings) -> str:
-    secrets = [settings.password, *(value for key, value in settings.params.items() if key in SECRET_PARAMETERS)]
+    own = "" if callable(settings.password) else settings.password
+    secrets = [own, *(value for key, value in settings.params.items() if key in SECRET_PARAMETERS)]
     for secret in map(re.escape, filter(None, secrets)):
         # A short secret may be part of other words; it is replaced only if it stands alone, as libpq quotes values.
         pattern = secret if len(secret) >= _LONG else rf"(?<=[\"'=:]){secret}(?=[\"'@\s]|$)"
@@ -248,8 +266,8 @@ def _by_state(error: psycopg2.Error, state: str) -> errors.StoreError:
 def _kind_and_message(error: psycopg2.Error, found: Diagnostics, state: str) -> tuple[type[errors.DatabaseFault], str]:
     if state.startswith(("23", "2F")) or state == errorcodes.RAISE_EXCEPTION:
         return errors.ConstraintViolation, f"{_refused_by(found)} ({_condition(state)})"
-    if state in _CONFLICTS:
-        return errors.TransactionConflict, f"the transaction failed: {_CONFLICTS[state]}; run it again"
+    if state in _PLAIN:
+        return _PLAIN[state]
     if state.startswith(("22", "54")):
         cause = _TOO_MUCH if state == errorcodes.PROGRAM_LIMIT_EXCEEDED else "the server refused a value"
         return errors.InvalidData, f"{cause}: {_condition(state)}{_type_named(found)}"

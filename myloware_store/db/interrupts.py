@@ -2,7 +2,8 @@
 
 Python runs signal handlers in the main thread, between two of its instructions, which a thread that waits in libpq does
 not reach. So while the main thread runs a statement, signals are also sent to a second thread
-(`signal.set_wakeup_fd`). It cancels the statement if this is still running a moment later.
+(`signal.set_wakeup_fd`). It cancels the statement if this is still running a moment later. If the server does not
+answer at all, it shuts the connection down: psycopg2's `cancel()` would stop all threads until the server answers.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import struct
 import threading
 import time
 from contextlib import suppress
@@ -17,6 +19,8 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
+
+from myloware_store.db.deadlines import peer
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection
@@ -26,6 +30,8 @@ __all__ = ["Statement", "watch"]
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 """The signals that end a program or its current task; handlers of others rarely raise."""
 _PATIENCE = 0.2  # seconds until a running statement is cancelled
+_PATIENCE_FOR_ANSWERS = 2.0  # seconds until the server does not answer
+_HELLO = struct.pack("!II", 8, 80877103)  # asks for TLS, which every server answers with a letter
 _NOBODY = -1  # no wakeup file
 
 
@@ -122,8 +128,11 @@ class _Watcher:
         with self.aiming:
             if self.current is statement:
                 statement.cancelled, statement.insisted = number, insisted
-                with suppress(psycopg2.Error):
-                    statement.connection.cancel()
+                with suppress(psycopg2.Error, OSError), peer(statement.connection) as end:
+                    if _answers(end):
+                        statement.connection.cancel()
+                    else:
+                        end.shutdown(socket.SHUT_RDWR)
 
 
 _watcher: _Watcher | None = None
@@ -144,6 +153,16 @@ def watch(connection: connection) -> Statement | None:
     except ValueError:  # a subinterpreter, whose main thread gets no signals
         _main = None
         return None
+
+
+def _answers(end: socket.socket) -> bool:
+    """Return whether the server at the other end of a socket answers a new connection."""
+    with suppress(OSError), socket.socket(end.family) as probe:
+        probe.settimeout(_PATIENCE_FOR_ANSWERS)
+        probe.connect(end.getpeername())
+        probe.sendall(_HELLO)
+        return bool(probe.recv(1))
+    return False
 
 
 def _may_raise(number: signal.Signals, *, insisted: bool) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 import psycopg2
 
 from myloware_store.core.errors import StoreError
+from myloware_store.db.deadlines import watched
 from myloware_store.db.pool import readable
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ class Listener:
                 return False
             if self._connection is None:
                 self._connection = self._database.open_session()
-            with self._connection.cursor() as cursor:
+            timeout = self._database.settings.call_timeout
+            with watched(self._connection, timeout), self._connection.cursor() as cursor:
                 cursor.execute("LISTEN myloware_work")
                 cursor.execute(_ARM, (LISTENERS,))
                 ((table, free),) = cursor.fetchall()

@@ -33,14 +33,23 @@ class ConnectionPool:
         connect: Opens a connection, in autocommit mode.
         limit: The most connections open at once.
         timeout: How many seconds a thread waits for a place; infinity for no limit.
+        call_timeout: How many seconds a connection that is being reset waits for the server; None for no limit.
 
     Attributes:
         opened: How many connections were opened so far.
     """
 
-    def __init__(self, connect: Callable[[], extensions.connection], *, limit: int, timeout: float) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], extensions.connection],
+        *,
+        limit: int,
+        timeout: float,
+        call_timeout: float | None = None,
+    ) -> None:
         self.limit = limit
         self.timeout = timeout
+        self.call_timeout = call_timeout
         self._connect = connect
         self._start()
         _inherited.add(self)

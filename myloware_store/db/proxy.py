@@ -9,8 +9,9 @@ import peewee
 from myloware_store.core.errors import NotOpen
 from myloware_store.db.database import StoreDatabase
 from myloware_store.db.transactions import Blocks
+from myloware_store.settings.secrets import Secrets
 
-__all__ = ["StoreProxy", "default_tenant", "proxy"]
+__all__ = ["StoreProxy", "default_tenant", "proxy", "secrets_of"]
 
 
 class StoreProxy(Blocks, peewee.DatabaseProxy):
@@ -29,3 +30,9 @@ proxy = StoreProxy()
 def default_tenant() -> str:
     """Return the tenant of the open store's settings; `default` if no store is open."""
     return proxy.obj.settings.tenant_id if isinstance(proxy.obj, StoreDatabase) else "default"
+
+
+def secrets_of(database: Any) -> Secrets:
+    """Return the keys and names for the secrets in a database, or those without settings if no store is open."""
+    database = database.obj if isinstance(database, StoreProxy) else database
+    return database.settings.secrets if isinstance(database, StoreDatabase) else Secrets()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from contextlib import suppress
 from functools import cache, partial
@@ -13,12 +14,15 @@ import psycopg2
 from psycopg2 import errors
 
 from myloware_store.core.errors import InvalidInput
+from myloware_store.db.deadlines import call_on, watched
 from myloware_store.db.driver_errors import read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from psycopg2.extensions import connection, cursor
+
+    from myloware_store.db.deadlines import Call
 
 __all__ = ["LIFT_DEADLINES", "PreparedStatements", "Rows", "Stream", "copy", "execute_after"]
 
@@ -140,12 +144,16 @@ class Stream:
     Args:
         source: The driver's cursor.
         perform: Runs a function on the connection, and translates the driver's errors.
+        call_timeout: How many seconds its end waits for the server; None for no limit.
     """
 
-    def __init__(self, source: cursor, perform: Callable[[Callable[[cursor], Any]], Any]) -> None:
+    def __init__(
+        self, source: cursor, perform: Callable[[Callable[[cursor], Any]], Any], call_timeout: float | None
+    ) -> None:
         self.itersize = source.itersize
         self._source = source
         self._perform = perform
+        self._call_timeout = call_timeout
 
     @property
     def description(self) -> Any:
@@ -164,8 +172,35 @@ class Stream:
 
     def close(self) -> None:
         """Close the cursor on the server, if the server can be reached."""
-        with suppress(psycopg2.Error):
+        with suppress(psycopg2.Error), watched(self._source.connection, self._call_timeout):
             self._source.close()
+
+
+class _Moving:
+    """The file of a COPY: whenever it is read or written, the server waits for us, or has sent something."""
+
+    def __init__(self, file: Any, call: Call) -> None:
+        self._file = file
+        self._call = call
+
+    def read(self, size: int = -1) -> Any:
+        """Read what to send."""
+        return self._move(self._file.read, size)
+
+    def write(self, data: Any) -> Any:
+        """Write what was received."""
+        return self._move(self._file.write, data)
+
+    def _move(self, move: Callable[[Any], Any], argument: Any) -> Any:
+        self._call.pause()
+        try:
+            return move(argument)
+        finally:
+            self._call.renew()
+
+
+class _MovingText(_Moving, io.TextIOBase):  # type: ignore[misc]  # its `read` and `write` take what the driver passes
+    """The same for text, which the driver decodes."""
 
 
 def copy(source: cursor, sql: Any, stream: Any, *, receives: bool) -> int:
@@ -183,6 +218,9 @@ def copy(source: cursor, sql: Any, stream: Any, *, receives: bool) -> int:
     way = "read" if receives else "write"
     if not callable(getattr(stream, way, None)) or getattr(stream, "closed", False):
         raise InvalidInput(f"stream: this {type(stream).__name__} is not an open file to {way}")
+    call = call_on(source.connection)
+    if call is not None:
+        stream = (_MovingText if isinstance(stream, io.TextIOBase) else _Moving)(stream, call)
     try:
         source.copy_expert(sql, stream)
     except psycopg2.Error:

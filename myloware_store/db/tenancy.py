@@ -15,8 +15,8 @@ from myloware_store.db.transactions import require_plain
 
 __all__ = ["NO_SCOPE", "current_actor", "current_scope", "current_tenant", "scope_kept", "tenant_scope"]
 
-NO_SCOPE = ("", "")
-"""No tenant and no actor, as the server is told; both names have at least one character."""
+NO_SCOPE = ("", "", "")
+"""No tenant, no actor and the role of the login, as the server is told; names have at least one character."""
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -26,6 +26,7 @@ _Result = TypeVar("_Result")
 class _Scope:
     tenant_id: str | None = None
     actor: str | None = None
+    role: str | None = None
     outer: _Scope | None = None
     ended: bool = False
 
@@ -36,12 +37,13 @@ _scope: ContextVar[_Scope] = ContextVar("myloware_scope", default=_Scope())  # n
 class TenantScope(AbstractContextManager[None]):
     """A tenant in force, as a `with` block or as a decorator of a plain function."""
 
-    def __init__(self, tenant_id: str, actor: str | None) -> None:
-        self._named = tenant_id, actor
+    def __init__(self, tenant_id: str, actor: str | None, role: str | None) -> None:
+        self._named = tenant_id, actor, role
 
     def __enter__(self) -> None:
-        tenant_id, actor = self._named
-        self._scope = _Scope(tenant_id, current_actor() if actor is None else actor, _current())
+        tenant_id, actor, role = self._named
+        outer = _current()
+        self._scope = _Scope(tenant_id, outer.actor if actor is None else actor, role or outer.role, outer)
         self._before = _scope.set(self._scope)
 
     def __exit__(self, *_error: object) -> None:
@@ -62,7 +64,7 @@ class TenantScope(AbstractContextManager[None]):
         return scoped
 
 
-def tenant_scope(tenant_id: str, actor: str | None = None) -> TenantScope:
+def tenant_scope(tenant_id: str, actor: str | None = None, *, role: str | None = None) -> TenantScope:
     """Put a tenant in force while the block runs, for this thread or task.
 
     A thread started inside the block begins without a tenant: open a scope there, too.
@@ -70,6 +72,7 @@ def tenant_scope(tenant_id: str, actor: str | None = None) -> TenantScope:
     Args:
         tenant_id: 1 to 255 characters, not all of them blank.
         actor: Who acts, for the audit trail; by default the actor of the enclosing scope.
+        role: The database role under which statements run; by default that of the enclosing scope, or of the login.
 
     Raises:
         InvalidInput: An argument is not such a text.
@@ -77,7 +80,7 @@ def tenant_scope(tenant_id: str, actor: str | None = None) -> TenantScope:
     require_text(tenant_id, "tenant_id", blank=False, max_chars=MAX_NAME_CHARS)
     if actor is not None:
         require_text(actor, "actor", blank=False, max_chars=MAX_NAME_CHARS)
-    return TenantScope(tenant_id, actor)
+    return TenantScope(tenant_id, actor, role)
 
 
 @contextmanager
@@ -100,10 +103,10 @@ def current_actor() -> str | None:
     return _current().actor
 
 
-def current_scope() -> tuple[str, str]:
-    """Return the tenant and the actor in force, each empty if there is none."""
+def current_scope() -> tuple[str, str, str]:
+    """Return the tenant, the actor and the role in force, each empty if there is none."""
     scope = _current()
-    return scope.tenant_id or "", scope.actor or ""
+    return scope.tenant_id or "", scope.actor or "", scope.role or ""
 
 
 def _current() -> _Scope:

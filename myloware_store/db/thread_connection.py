@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 import psycopg2
 from psycopg2 import extensions
 
+from myloware_store.db.deadlines import watched
 from myloware_store.db.pool import alive, as_new
 from myloware_store.db.tenancy import NO_SCOPE
 
@@ -54,8 +55,8 @@ class Held:
         soiled: Whether the session may have been changed.
         reusable: Whether the connection may be used again: nobody was given the connection itself.
         doomed: Whether an open transaction was lost with its connection; no statement runs until it is ended.
-        told: The tenant and the actor that the open transaction was told; None if a rollback to a savepoint may have
-            changed them.
+        told: The tenant, the actor and the role that the open transaction was told; None if a rollback to a savepoint
+            may have changed them.
         orphans: How many transaction blocks of a parent process may still end in this one.
         busy: How many statements the thread is running, one inside the other.
         left: Whether another thread has ended a block of this one, but could not return the connection.
@@ -88,7 +89,7 @@ class Held:
         self.soiled = False
         self.reusable = True
         self.doomed = False
-        self.told: tuple[str, str] | None = NO_SCOPE
+        self.told: tuple[str, str, str] | None = NO_SCOPE
         self._lease: Lease | None = None
 
     @property
@@ -149,7 +150,7 @@ class Held:
             if lease is not None:
                 reuse = False
                 try:
-                    reuse = reusable and _clean(lease.connection, soiled=soiled)
+                    reuse = reusable and _clean(lease.connection, soiled=soiled, call_timeout=self.pool.call_timeout)
                 finally:
                     lease.give_back(reuse=reuse)
 
@@ -233,18 +234,21 @@ class ThreadConnection(threading.local):
         self.held = Held(pool)
 
 
-def _clean(connection: extensions.connection, *, soiled: bool) -> bool:
+def _clean(connection: extensions.connection, *, soiled: bool, call_timeout: float | None) -> bool:
     """Reset a connection to its state after connecting; return False if that is not possible."""
     status = _UNKNOWN if connection.closed else connection.get_transaction_status()
     if status == _UNKNOWN:
         return False
     if status != _IDLE:
         try:
-            with connection.cursor() as cursor:
+            with watched(connection, call_timeout), connection.cursor() as cursor:
                 cursor.execute("ROLLBACK")
         except psycopg2.Error:
             return False
-    return not soiled or as_new(connection)
+    if soiled:
+        with watched(connection, call_timeout):
+            return as_new(connection)
+    return True
 
 
 _inherited: weakref.WeakSet[Held] = weakref.WeakSet()

@@ -726,7 +726,7 @@ class Memory(Repository):
         count = as_count(k, "k", most=search.MAX_HITS)
         condition = search.of_passages(_condition(filter))
         statement = search.hits_of(
-            text.text_legs(query, f"{_sql('visible')} AND {condition.sql}", of_tenant="tenant" in condition.parameters),
+            self._text_legs(query, condition),
             "found",
             order="r.score DESC, r.id",
             score="r.score",
@@ -813,8 +813,7 @@ class Memory(Repository):
         near = search.through_index(self._usable("auto"), compared, depth, sent, filtered=filtered, untested=False)
         near = near or search.by_comparing(compared, depth, sent)
         query = text.typed(q, "web")
-        visible = f"{_sql('visible')} AND {search.of_passages(condition).sql}"
-        legs = text.text_legs(query, visible, of_tenant="tenant" in condition.parameters)
+        legs = self._text_legs(query, search.of_passages(condition))
         statement = search.hits_of(
             ",\n".join([near.sql, legs, _sql("fused").format(not_excluded=query.not_excluded)]),
             "fused",
@@ -1052,6 +1051,13 @@ class Memory(Repository):
     def _require_transaction(self) -> None:
         if not self._db.transaction_open():
             raise InvalidInput("bulk_load: the transaction was ended by what it calls: docs, progress or the embedder")
+
+    def _text_legs(self, query: text.Typed, condition: Condition) -> str:
+        """Return common table expressions that find the documents that match a query and meet a condition."""
+        of_tenant = "tenant" in condition.parameters
+        enforced = of_tenant and self._rows(_sql("tenancy"), {}, reads=True) == [(True,)]
+        visible = f"{_sql('visible')} AND {condition.sql}"
+        return text.text_legs(query, visible, of_tenant=of_tenant, enforced=enforced)
 
     def _usable(self, mode: Any) -> IndexState | None:
         """Return the state of the index if searches of this mode may go through it."""

@@ -181,7 +181,7 @@ COPY {table} ({stored_columns}) FROM STDIN BINARY
 
 -- name: load
 INSERT INTO mem_docs ({stored_columns})
-{given}
+{source}
 
 -- name: upsert
 -- The rows come in the order of their ids, from `given` or from `copied`, so that two batches with the same documents
@@ -273,6 +273,9 @@ SELECT has_database_privilege(current_database(), 'TEMPORARY')
 
 -- name: row_security
 SELECT row_security_active('mem_docs')
+
+-- name: tenancy
+SELECT tenancy_enforced('mem_docs')
 
 -- name: item_tenants
 -- Index: the primary key.
@@ -391,13 +394,13 @@ terms AS MATERIALIZED (
         SELECT string_agg(quote_literal(spelling), ' | ')::tsquery
         FROM unnest(CASE
             WHEN (SELECT count(*) FROM (SELECT FROM sample WHERE search @@ term LIMIT 5) AS several) < 5 AND NOT (
-                WITH held AS MATERIALIZED (SELECT FROM mem_docs AS m WHERE m.search @@ term AND {condition})
+                WITH held AS MATERIALIZED (SELECT FROM {term_held} AND {condition})
                 SELECT EXISTS (SELECT FROM held)
             )
             THEN query_spellings(word)
         END) AS spelling
         WHERE (
-            WITH held AS MATERIALIZED (SELECT FROM mem_docs WHERE search @@ quote_literal(spelling)::tsquery)
+            WITH held AS MATERIALIZED (SELECT FROM {spelling_held})
             SELECT EXISTS (SELECT FROM held)
         )
     ), term) AS term
@@ -426,6 +429,14 @@ terms AS MATERIALIZED (
     WHERE place <= {parts}
     GROUP BY part
 )
+
+-- name: held
+-- The documents that match a tsquery.
+mem_docs AS m WHERE m.search @@ {query}
+
+-- name: held_in_tenant
+-- The same where tenancy is enforced, and the server does not use the index by itself: see schema/tenancy.sql.
+(SELECT match_in_tenant({query}) AS id) AS matched JOIN mem_docs AS m ON m.id = matched.id WHERE TRUE
 
 -- name: sample
 -- About as many documents as are wanted, from whole pages, and the share that they are of all. Pages hold as many as the last
@@ -502,12 +513,12 @@ queries AS MATERIALIZED (SELECT every AS rare, NULL::tsquery AS more FROM whole)
 -- Index: mem_docs_search_idx. Both are read only as far as the LIMITs below ask, but are planned as if they were read whole:
 -- with LIMITs of their own the planner would hope to find enough matches early in a sequential scan.
 rare AS MATERIALIZED (
-    SELECT m.id, m.search FROM mem_docs AS m WHERE m.search @@ (SELECT rare FROM queries) AND {condition}
+    SELECT m.id, m.search FROM {rare_held} AND {condition}
 ),
 others AS MATERIALIZED (
-    SELECT m.id, m.search FROM mem_docs AS m
-    WHERE (SELECT count(*) FROM (SELECT FROM rare LIMIT %(depth)s) AS enough) < %(depth)s
-        AND m.search @@ (SELECT more FROM queries) AND NOT m.search @@ (SELECT rare FROM queries) AND {condition}
+    SELECT m.id, m.search FROM {more_held}
+        AND (SELECT count(*) FROM (SELECT FROM rare LIMIT %(depth)s) AS enough) < %(depth)s
+        AND NOT m.search @@ (SELECT rare FROM queries) AND {condition}
 )
 
 -- name: ranked

@@ -120,7 +120,7 @@ def typed(q: Any, match: Any, matches: tuple[str, ...] = MATCHES) -> Typed:
     return Typed(match, values)
 
 
-def text_legs(query: Typed, condition: str, *, of_tenant: bool) -> str:
+def text_legs(query: Typed, condition: str, *, of_tenant: bool, enforced: bool) -> str:
     """Return common table expressions that end in `found` (id, score): the `%(depth)s` best matches.
 
     Their parameters are those of the query and the condition, `depth`, `k1` and `b`.
@@ -130,7 +130,9 @@ def text_legs(query: Typed, condition: str, *, of_tenant: bool) -> str:
         condition: The condition that the documents must meet.
         of_tenant: Whether the condition is for the documents of `%(tenant)s` alone; words are then as frequent as in
             these.
+        enforced: Whether the database keeps this role to the tenant in force.
     """
+    held = _sql("held_in_tenant" if enforced else "held")
     excludes = bool(query.parameters["excluded"])
     names = {
         "condition": condition,
@@ -144,6 +146,10 @@ def text_legs(query: Typed, condition: str, *, of_tenant: bool) -> str:
         "more": MORE,
         "latest": LATEST,
         "parts": PARTS,
+        "term_held": held.format(query="term"),
+        "spelling_held": held.format(query="quote_literal(spelling)::tsquery"),
+        "rare_held": held.format(query="(SELECT rare FROM queries)"),
+        "more_held": held.format(query="(SELECT more FROM queries)"),
         "all_words": _ALL_WORDS.get(query.match, "0"),
     }
     legs = [

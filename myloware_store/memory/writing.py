@@ -63,8 +63,12 @@ class Writing(Repository):
         try:
             if may_copy() and not self._is("row_security"):  # under which a table has no COPY FROM
                 self._db.copy(_sql("copy").format(table="mem_docs", stored_columns=columns), BytesIO(pack(batch)))
+            elif self._copies(batch):
+                self._copy(batch)
+                self._execute(_sql("load").format(stored_columns=columns, source=_sql("copied")), {})
+                self._db.execute_sql(_sql("drop_copied"))
             else:
-                insert = _sql("load").format(stored_columns=columns, given=_sql("given"))
+                insert = _sql("load").format(stored_columns=columns, source=_sql("given"))
                 for part in cut(batch):
                     self._execute(insert, part.arrays())
         except ConstraintViolation as error:
@@ -231,19 +235,28 @@ class Writing(Repository):
         """Insert or update the documents, and return which were written, and whether they have, or had, chunks."""
         action = _sql("on_conflict_update") + ("" if on_conflict == "update" else f"\n{_sql('on_conflict_keep')}")
         columns = _sql("stored_columns")
-        if len(batch.rows) < COPY_ROWS or not may_copy() or not self._is("may_create_tables"):
+        if not self._copies(batch):
             sql = _sql("upsert").format(stored_columns=columns, source=_sql("given"), action=action)
             parts = (self._rows(sql, {**part.arrays(), **values}) for part in cut(batch))
             return {row_id: chunked for part in parts for row_id, chunked in part}
+        self._copy(batch)
+        sql = _sql("upsert").format(stored_columns=columns, source=_sql("copied"), action=action)
+        written = self._rows(sql, values)
+        self._db.execute_sql(_sql("drop_copied"))
+        return dict(written)
+
+    def _copies(self, batch: Batch) -> bool:
+        """Return whether a batch goes over a temporary table."""
+        return len(batch.rows) >= COPY_ROWS and may_copy() and self._is("may_create_tables")
+
+    def _copy(self, batch: Batch) -> None:
+        """Copy a batch into a temporary table, which the caller drops."""
+        columns = _sql("stored_columns")
         self._db.execute_sql(_sql("create_copied").format(stored_columns=columns))
         self._db.execute_sql(_sql("store_plain"))
         copy = _sql("copy").format(table="pg_temp.copied_mem_docs", stored_columns=columns)
         for part in cut(batch):
             self._db.copy(copy, BytesIO(pack(part)))
-        sql = _sql("upsert").format(stored_columns=columns, source=_sql("copied"), action=action)
-        written = self._rows(sql, values)
-        self._db.execute_sql(_sql("drop_copied"))
-        return dict(written)
 
     def _is(self, question: str) -> bool:
         ((answer,),) = self._rows(_sql(question), {})

@@ -37,11 +37,16 @@ def create_all(database: peewee.Database) -> None:
                 if storage := getattr(field, "storage", None):  # CREATE TABLE has no such clause on PostgreSQL 15
                     table, column = model._meta.table_name, field.column_name
                     database.execute_sql(f"ALTER TABLE {table} ALTER COLUMN {column} SET STORAGE {storage}")
-        # The guards and a column of an index must find what they use with any search_path of a session.
+        # The guards, a column of an index and what runs with the owner's rights must find what they use with any
+        # search_path of a session.
         alter = """
             SELECT format('ALTER FUNCTION %%s SET search_path = %%I, pg_temp', oid::regprocedure, current_schema())
             FROM pg_proc WHERE pronamespace = current_schema()::regnamespace
-                AND (prorettype = 'trigger'::regtype OR proname = 'content_search')
+                AND (prorettype = 'trigger'::regtype OR prosecdef OR proname = 'content_search')
+            UNION ALL
+            SELECT format('REVOKE EXECUTE ON FUNCTION %%s FROM PUBLIC', oid::regprocedure)
+            FROM pg_proc WHERE pronamespace = current_schema()::regnamespace
+                AND prosecdef AND prorettype <> 'trigger'::regtype
             """
         for (statement,) in database.execute_sql(alter).fetchall():
             database.execute_sql(statement)

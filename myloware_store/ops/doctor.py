@@ -35,6 +35,7 @@ _MIB, _HOUR, _DAY = 1024**2, 3600, 86400
 LIMITS: Mapping[str, float] = {
     "connections": 0.1,  # of the connections: fewer left are gone with the next deploy
     "transaction": _HOUR,  # seconds; longer than a dump or a build usually takes
+    "service": 300,  # seconds since the login; a migration hardly takes as long
     "idle": 300,  # seconds in an open transaction; no program thinks for so long
     "waiting": 10,  # seconds for a lock; requests time out soon after
     "prepared": 300,  # seconds; a coordinator decides within moments
@@ -77,6 +78,7 @@ _OF_SERVER = (
     "replication_slots",
     "replication",
     "wraparound",
+    "owner_logins",
 )
 _OF_CATALOG = (
     "vacuum",
@@ -192,7 +194,8 @@ def examine(database: StoreDatabase, *, fix: bool = False) -> Examination:
     with database.unit():
         home = find_home(database)
         ours = [split_key(key)[2] for key in expected_catalog() if key.startswith("index ")]
-        given = {**LIMITS, "home": home.oid if home else 0, "ours": ours}
+        embedded = database.settings.embedded
+        given = {**LIMITS, "home": home.oid if home else 0, "ours": ours, "embedded": embedded}
         for check in _OF_SERVER:
             seen[check] = _guarded(database, check, partial(_select, database, check, given))
         seen["schema"] = _guarded(database, "schema", partial(_select, database, "schema", given))

@@ -407,6 +407,24 @@ FROM pg_constraint
 WHERE connamespace = %(home)s AND contype IN ('c', 'f', 'n') AND NOT convalidated
     AND pg_get_constraintdef(oid) LIKE '%%NOT VALID'
 
+-- name: owner_logins
+-- A migration does not take so long; a service does. The embedded server has one role.
+SELECT 'info', format('role %%s', usename),
+    format(
+        '%%s session(s) of %%s are logged in as it, the oldest for %%s: %%s', count(*),
+        string_agg(DISTINCT COALESCE(NULLIF(application_name, ''), 'unnamed programs'), ', '),
+        date_trunc('second', max(clock_timestamp() - backend_start)),
+        CASE WHEN rolsuper THEN 'a superuser may do anything, and row-level security does not bind it'
+            ELSE 'it owns the tables, may drop them, and row-level security does not bind it' END
+    ),
+    'myloware-store roles --apply, and let services log in as myloware_app, workers as myloware_worker'
+FROM pg_stat_activity AS a JOIN pg_roles AS r ON r.oid = a.usesysid
+WHERE a.datname = current_database() AND a.backend_type = 'client backend' AND a.pid <> pg_backend_pid()
+    AND NOT %(embedded)s
+    AND clock_timestamp() - a.backend_start > %(service)s * interval '1 second'
+    AND (rolsuper OR EXISTS (SELECT FROM pg_class WHERE relnamespace = %(home)s AND relname = 'work_items' AND relowner = r.oid))
+GROUP BY a.usename, rolsuper
+
 -- name: row_security
 SELECT 'unseen', 'rows', format('row-level security hides rows of %%s from this role', string_agg(relname, ', ')),
     format('ALTER ROLE %%I BYPASSRLS; or run this as the owner of the tables', current_user)

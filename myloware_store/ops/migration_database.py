@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
@@ -207,7 +208,7 @@ class MigrationDatabase(StoreDatabase):
         limits: Limits | None = None,
         check: Callable[[MigrationStatus], None] = lambda _: None,
     ) -> None:
-        super().__init__(attrs.evolve(settings, connection_limit=1))
+        super().__init__(attrs.evolve(settings, connection_limit=1, call_timeout=math.inf))
         self.directory = directory
         self.history = history_name(directory)
         self.limits = limits or Limits.load()

@@ -28,6 +28,9 @@ SELECT format('%%s(%%s)', p.proname, pg_get_function_identity_arguments(p.oid)),
         CASE p.provolatile WHEN 'i' THEN 'IMMUTABLE' WHEN 's' THEN 'STABLE' END,
         CASE WHEN p.proisstrict THEN 'STRICT' END,
         CASE WHEN p.prosecdef THEN 'SECURITY DEFINER' END,
+        -- Triggers run without the right to call them.
+        CASE WHEN p.prosecdef AND p.prorettype <> 'trigger'::regtype AND has_function_privilege('public', p.oid, 'EXECUTE')
+            THEN 'EXECUTE BY PUBLIC' END,
         CASE p.proparallel WHEN 's' THEN 'PARALLEL SAFE' WHEN 'r' THEN 'PARALLEL RESTRICTED' END,
         'SET ' || array_to_string(p.proconfig, ' SET '),
         COALESCE(pg_get_function_sqlbody(p.oid), 'AS ' || p.prosrc)
@@ -46,7 +49,14 @@ SELECT c.relname,
         CASE c.relpersistence WHEN 'u' THEN 'UNLOGGED' END,
         CASE c.relkind WHEN 'r' THEN CASE WHEN c.relispartition THEN 'PARTITION' ELSE 'TABLE' END WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW'
             WHEN 'p' THEN 'PARTITIONED TABLE' ELSE 'RELATION ' || c.relkind::text END,
-        CASE WHEN c.relrowsecurity THEN 'WITH ROW LEVEL SECURITY' END,
+        -- That of `tenancy enforce` is an option of the deployment, not of the schema.
+        CASE WHEN c.relrowsecurity AND (
+            c.relforcerowsecurity
+            OR (
+                SELECT bool_and(p.polname = 'tenant_isolation' AND pg_get_expr(p.polqual, c.oid) LIKE '%%tenant_in_force()%%')
+                FROM pg_policy AS p WHERE p.polrelid = c.oid
+            ) IS NOT TRUE
+        ) THEN 'WITH ROW LEVEL SECURITY' END,
         (
             SELECT 'WITH (' || option || ')' FROM unnest(c.reloptions) AS option
             WHERE option LIKE 'toast_tuple_target=%%'

@@ -25,6 +25,7 @@ from myloware_store.ops.catalog import (
 )
 from myloware_store.ops.history import ENCODING, HISTORY_TABLE, MigrationStatus, require_database, status
 from myloware_store.ops.migration_database import find_vector_obstacle
+from myloware_store.ops.tenancy import read_tenancy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -53,7 +54,7 @@ class Finding:
 
     Attributes:
         kind: server, setting, extension, migration, enum, domain, function, table, column, constraint, index, trigger,
-            rule, child or order.
+            rule, child, policy or order.
         name: The differing object, such as `work_items.content`.
         expected: The expected definition, None if nothing of that name is expected.
         actual: The definition in the database, None if it is missing.
@@ -120,6 +121,8 @@ def validate(database: StoreDatabase, *, counts: bool = True) -> ValidationRepor
             findings += _check_migrations(found) if found.applied else [_check_unrecorded(database, found)]
             if found.applied and not (found.pending or found.unknown):
                 findings += _compare(database)
+                if not findings:
+                    findings += _check_tenancy(database)
                 if counts and not findings:
                     findings += _check_counts(database)
     return ValidationReport(tuple(findings), versions, found)
@@ -256,6 +259,12 @@ def _compare(database: StoreDatabase) -> Iterator[Finding]:
             yield _finding(difference, _how_to_restore(difference))
         elif not difference.harmless:
             yield _finding(difference, _FOREIGN)
+
+
+def _check_tenancy(database: StoreDatabase) -> Iterator[Finding]:
+    for problem in read_tenancy(database).problems:
+        table = problem.partition(":")[0].partition(" ")[0]
+        yield Finding("policy", table, "as `tenancy enforce` makes it", problem, "myloware-store tenancy enforce")
 
 
 def _how_to_restore(difference: Difference) -> str:

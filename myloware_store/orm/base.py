@@ -129,7 +129,7 @@ class BaseModel(peewee.Model):
     @classmethod
     def insert(cls, __data: Any = None, **values: Any) -> Any:
         """Insert one row, with the tenant filled in."""
-        return Insert(cls, checked(with_tenant(cls, by_field(cls, {} if __data is None else __data, values))))
+        return Insert(cls, checked(cls._completed(by_field(cls, {} if __data is None else __data, values))))
 
     @classmethod
     def insert_many(cls, rows: Iterable[Any], fields: Sequence[Any] | None = None) -> Any:
@@ -139,7 +139,7 @@ class BaseModel(peewee.Model):
             InvalidInput: A key is not a field, or a row is neither a mapping nor as long as `fields`.
         """
         named = None if fields is None else fields_named(cls, fields, "fields")
-        prepared = [with_tenant(cls, as_row(cls, row, named)) for row in as_list(rows, "rows")]
+        prepared = [cls._completed(as_row(cls, row, named)) for row in as_list(rows, "rows")]
         columns = [field for field in cls._meta.sorted_fields if any(field in row for row in prepared)]
         for row in prepared:
             for field in columns:
@@ -179,8 +179,8 @@ class BaseModel(peewee.Model):
             raise InvalidInput(f"{cls.__name__}: bulk_update() takes one field or more, and none of the key")
         if len({instance._pk for instance in instances.values()}) < len(instances):
             raise InvalidInput(f"model_list: two instances are the same {cls.__name__}")
-        rows = [(instance, instance._values_of(field.name for field in changed)) for instance in instances.values()]
         with cls._meta.database.atomic():
+            rows = [(instance, instance._values_of(field.name for field in changed)) for instance in instances.values()]
             for batch in batches(rows, batch_size):
                 cls._update_batch(batch, changed)
         return len(instances)
@@ -302,6 +302,11 @@ class BaseModel(peewee.Model):
 
     def _named(self, name: str) -> str:
         return field_name(self._meta.fields[name])
+
+    @classmethod
+    def _completed(cls, row: Row) -> Row:
+        """Return the values by field to insert, with those that depend on others filled in."""
+        return with_tenant(cls, row)
 
     @classmethod
     def _update_batch(cls, batch: Sequence[tuple[BaseModel, Row]], changed: Sequence[peewee.Field]) -> None:

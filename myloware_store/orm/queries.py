@@ -60,11 +60,18 @@ class Insert(peewee.ModelInsert):
         """Choose what to do with a row that exists already.
 
         Raises:
-            InvalidInput: A field of `update` does not exist, or the action is REPLACE, which PostgreSQL does not have.
+            InvalidInput: A field of `update` does not exist, a field of `preserve` has values for the new row only, or
+                the action is REPLACE, which PostgreSQL does not have.
         """
         if action and str(action).upper() == "REPLACE":
             raise InvalidInput("PostgreSQL has no REPLACE: use on_conflict(conflict_target=..., preserve=...)")
         kept = [preserve] if isinstance(preserve, str | peewee.Field) else list(preserve or ())
+        for field in (self.model._meta.combined.get(name, name) for name in kept):
+            if getattr(field, "of_one_row", False):
+                raise InvalidInput(
+                    f"{self.model.__name__}.{field.name} is encrypted for the new row, and could not be read in the one"
+                    " that exists: use connectors.register()"
+                )
         changed = self.model._meta.fields.get("updated_at")
         if update is not None or kept:
             update = checked(by_field(self.model, {} if update is None else update))

@@ -94,6 +94,8 @@ class CheckedField(Typed[_V, _S], peewee.Field):
     """Whether the database computes the column from others."""
     bulky = False
     """Whether values are too large to be returned by every write."""
+    of_one_row = False
+    """Whether a value is of use in the row only that it was made for."""
 
     def read(self) -> Any:
         """Return the expression to select for the column."""

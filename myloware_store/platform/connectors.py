@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 import builtins
+import json
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
-from psycopg2.extras import Json
 from uuid_utils.compat import uuid7
 
 from myloware_store.core.arguments import as_count, as_enum, as_name, require_object
 from myloware_store.core.enums import ConnectorStatus, ConnectorStatusLabel, ConnectorType, ConnectorTypeLabel
-from myloware_store.core.errors import InvalidInput, NotFound
+from myloware_store.core.errors import InvalidInput, NotFound, TransactionConflict
+from myloware_store.core.quiet import FramesDropped, Hidden
 from myloware_store.core.sql import queries_beside
 from myloware_store.core.values import dump_json
 from myloware_store.db.transactions import require_plain
-from myloware_store.orm.repository import Repository, named_or_id, writer
+from myloware_store.orm.repository import Repository, named_or_id, stored_row, writer
 from myloware_store.platform.models import Connector
+from myloware_store.platform.secrets import Place, leaves, marked_by, revealed, seal
 
 __all__ = ["Connectors"]
 
 _logger = logging.getLogger(__name__)
 _sql = queries_beside(__file__)
+_TRIES = 20
 
 
 class Connectors(Repository):
     """External systems, by name within the tenant in force (else the settings' tenant).
 
-    Methods take a connector's name, id or row. A `config` may contain secrets: representations, log lines and errors do
-    not show it.
+    Methods take a connector's name, id or row. The secrets in a `config` are stored encrypted, and connectors that are
+    returned have masks in place of them. Representations, log lines and errors show nothing of a config.
     """
 
     def register(
@@ -44,7 +47,7 @@ class Connectors(Repository):
         """Store a connector, or update the one of this name.
 
         An existing connector keeps its id, its tools and its last health check. Its type is replaced; its config and
-        status are replaced only if given.
+        status are replaced only if given. A mask in the config keeps the secret that it stands for.
 
         Args:
             name: Its name, unique within the tenant.
@@ -53,22 +56,31 @@ class Connectors(Repository):
             status: Its status; by default INACTIVE for a new connector.
 
         Returns:
-            The stored connector.
+            The stored connector, with masks in place of its secrets.
 
         Raises:
-            InvalidInput: An argument cannot be stored.
+            InvalidInput: An argument cannot be stored, or a mask stands for no secret of the connector.
+            MissingKey: The config contains a secret, and there is no key to encrypt it.
+            TransactionConflict: Others changed the connector again and again in the meantime.
         """
-        if not isinstance(type, str):  # do not show a config that was passed by mistake
-            raise InvalidInput(f"type: not one of {', '.join(ConnectorType)}")
-        values = {
-            "id": str(uuid7()),
-            "owner": writer()[0],
-            "name": as_name(name, "name"),
-            "type": as_enum(type, ConnectorType, "type").value,
-            "config": None if config is None else _secret(require_object(config, "config")),
-            "status": None if status is None else as_enum(status, ConnectorStatus, "status").value,
-        }
-        return self._stored(Connector, _sql("register_connector"), values)[0]
+        given = Hidden(config)
+        del config
+        with FramesDropped():
+            if not isinstance(type, str):  # do not show a config that was passed by mistake
+                raise InvalidInput(f"type: not one of {', '.join(ConnectorType)}")
+            values = {
+                "id": str(uuid7()),
+                "owner": writer()[0],
+                "name": as_name(name, "name"),
+                "type": as_enum(type, ConnectorType, "type").value,
+                "config": None,
+                "status": None if status is None else as_enum(status, ConnectorStatus, "status").value,
+                "bound": False,
+                "seen": None,
+            }
+            if given.value is None:
+                return self._stored(Connector, _sql("register_connector"), values)[0]
+            return self._register(values, given)
 
     def get(self, connector: Connector | UUID | str) -> Connector:
         """Return a connector.
@@ -128,6 +140,24 @@ class Connectors(Repository):
         """
         return self._record(connector, as_enum(status, ConnectorStatus, "status"), None)
 
+    def reveal(self, connector: Connector | UUID | str) -> dict[str, Any]:
+        """Return the config of a connector with its secrets in the clear, for the one who connects.
+
+        Args:
+            connector: Its name, id or row.
+
+        Returns:
+            The config. References (`secret://...`) are resolved.
+
+        Raises:
+            NotFound: The connector does not exist, or is another tenant's.
+            MissingKey: The key of a secret is missing.
+            UnreadableSecret: A secret does not open: it was altered or moved, or the key is wrong.
+            SecretsError: A reference cannot be resolved.
+        """
+        with FramesDropped():
+            return self._revealed(*self._read(connector))
+
     def check(self, connector: Connector | UUID | str, probe: Callable[[Connector], Any]) -> Connector:
         """Run a health check and record its outcome: ACTIVE, or ERROR if it raises or returns False.
 
@@ -136,8 +166,8 @@ class Connectors(Repository):
 
         Args:
             connector: Its name, id or row.
-            probe: A plain function, called with the connector. If it raises, only the type of the exception is logged,
-                because messages may quote the config.
+            probe: A plain function, called with the connector, whose config has the secrets in the clear. If it raises,
+                only the type of the exception is logged, because messages may quote the config.
 
         Returns:
             The connector as stored afterwards.
@@ -145,18 +175,50 @@ class Connectors(Repository):
         Raises:
             NotFound: The connector does not exist, is another tenant's, or was deleted during the check.
             InvalidInput: The probe is not a plain function.
+            SecretsError: A secret cannot be read, as by `reveal`; nothing was recorded.
         """
         require_plain(probe, "probe")
-        probed = self.get(connector)
+        probed, stored = self._read(connector)
         # The probe may change the row.
-        before = {"probed_type": probed.type, "probed_config": _secret(probed.config), "probed_status": probed.status}
+        before = {"probed_type": probed.type, "probed_config": stored, "probed_status": probed.status}
         row_id, name = probed.id, probed.name
+        with FramesDropped():
+            probed.__data__["config"] = self._revealed(probed, stored)
         try:
             healthy = probe(probed) is not False
         except Exception as error:  # noqa: BLE001  any exception: the check failed
             _logger.warning("connector %s: its health check raised %s", name, error.__class__.__name__)
             healthy = False
         return self._record(row_id, ConnectorStatus.ACTIVE if healthy else ConnectorStatus.ERROR, before)
+
+    def _register(self, values: dict[str, Any], given: Hidden) -> Connector:
+        config = json.loads(dump_json(require_object(given.value, "config"), "config"))
+        for _ in range(_TRIES):
+            (seen,) = self._named(_sql("connector_to_register"), values, reads=True)
+            row_id = values["id"] if seen["id"] is None else seen["id"]
+            stored = None if seen["id"] is None else json.loads(seen["config"])
+            marked = marked_by(seen["definitions"], config)
+            secrets = self._db.settings.secrets
+            sealed = seal(config, Place(values["owner"], row_id), secrets, marked=marked, stored=stored)
+            found = leaves(sealed, secrets)
+            bound = sealed != config or any(leaf.sealed for leaf in found)
+            told = {"id": row_id, "config": dump_json(sealed, "config"), "bound": bound, "seen": seen["config"]}
+            rows = self._stored(Connector, _sql("register_connector"), {**values, **told})
+            if rows:
+                return rows[0]
+        raise TransactionConflict("others changed the connector in the meantime, again and again; run it again")
+
+    def _read(self, connector: Any) -> tuple[Connector, str]:
+        """Return a connector, and its config as JSON text as it is stored."""
+        row_id, owner, name = named_or_id(connector, "connector")
+        rows = self._named(_sql("read_connector"), {"id": row_id, "owner": owner, "name": name}, reads=True)
+        if not rows:
+            raise _not_found(row_id, name)
+        return stored_row(Connector, rows[0]), rows[0]["stored"]
+
+    def _revealed(self, connector: Connector, stored: str) -> dict[str, Any]:
+        place = Place(connector.tenant_id, str(connector.id))
+        return revealed(json.loads(stored), place, self._db.settings.secrets)
 
     def _record(self, connector: Any, status: ConnectorStatus, probed: dict[str, Any] | None) -> Connector:
         row_id, owner, name = named_or_id(connector, "connector")
@@ -168,12 +230,6 @@ class Connectors(Repository):
         if probed is None:
             raise _not_found(row_id, name)
         return self.get(connector)
-
-
-def _secret(config: Mapping[str, Any]) -> Json:
-    """Return the config as a JSON parameter whose representation does not show it."""
-    text = dump_json(config, "config")
-    return Json(None, dumps=lambda _: text)
 
 
 def _not_found(row_id: str | None, name: str | None) -> NotFound:

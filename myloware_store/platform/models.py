@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from peewee import SQL, Check, CompositeKey
 
 from myloware_store.core.enums import ConnectorStatus, ConnectorType, WorkOrderStatus
+from myloware_store.core.quiet import FramesDropped
 from myloware_store.orm.base import BaseModel, Entity, TenantEntity
 from myloware_store.orm.fields import BytesField, EnumField, JsonField, ParentKey, TenantForeignKey, UuidField
 from myloware_store.orm.scalars import (
@@ -20,6 +23,7 @@ from myloware_store.orm.scalars import (
     ServerDefault,
     TimestampField,
 )
+from myloware_store.platform.config import ConfigField, sealed_to_insert, sealed_to_update
 from myloware_store.work.models import WorkItem, WorkOrder
 
 if TYPE_CHECKING:
@@ -36,7 +40,7 @@ class Connector(TenantEntity):
 
     name = NameField(help_text="Its name, unique for the tenant.")
     type = EnumField(ConnectorType, help_text="The kind of system.")
-    config = JsonField(kind=dict, default=dict, help_text="How to reach it, an object.")
+    config = ConfigField(kind=dict, default=dict, help_text="How to reach it, an object.")
     status = EnumField(ConnectorStatus, default=ConnectorStatus.INACTIVE, help_text="Whether it is in use.")
     last_health_check = TimestampField(null=True, help_text="When it was last checked.")
     updated_at = TimestampField(constraints=[ServerDefault("now()")], help_text="When the row last changed.")
@@ -49,6 +53,33 @@ class Connector(TenantEntity):
             SQL("CONSTRAINT connectors_tenant_id_id_key UNIQUE (tenant_id, id)"),
             SQL("CONSTRAINT connectors_tenant_id_name_key UNIQUE (tenant_id, name)"),
         ]
+
+    @classmethod
+    def create(cls, **query: Any) -> Connector:
+        """Insert a connector; its config then has masks in place of the secrets."""
+        row = cls(**query)
+        del query  # it would show the secrets in the traceback of an error
+        row.save(force_insert=True)
+        return row
+
+    def save(self, force_insert: bool = False, only: Sequence[Any] | None = None) -> Any:  # noqa: FBT001, FBT002
+        """Insert or update the row with its secrets encrypted; its config then has masks in place of them."""
+        # The row stays locked between the look at its secrets and the update.
+        with FramesDropped(), self._meta.database.atomic() if self._stored else nullcontext():
+            return super().save(force_insert, only)
+
+    @classmethod
+    def bulk_create(cls, model_list: Iterable[Any], batch_size: int | None = None) -> None:
+        """Insert connectors; their configs then have masks in place of the secrets."""
+        with FramesDropped():
+            super().bulk_create(model_list, batch_size)
+
+    @classmethod
+    def _completed(cls, row: dict[Any, Any]) -> dict[Any, Any]:
+        return sealed_to_insert(cls, super()._completed(row))
+
+    def _values_of(self, names: Iterable[str]) -> dict[str, Any]:
+        return sealed_to_update(self, super()._values_of(names))
 
 
 class Tool(TenantEntity):

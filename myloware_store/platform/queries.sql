@@ -1,7 +1,49 @@
 -- The statements of the platform's repositories, one round trip each.
 
+-- name: connector_to_register
+-- The connector of a name as it is stored, if it is, and the active schemas of the type that it is to have.
+-- Index: connectors_tenant_id_name_key.
+SELECT c.id, c.config::text AS config, s.definitions
+FROM (
+    SELECT COALESCE(jsonb_agg(schema_definition), '[]') AS definitions
+    FROM schemas
+    WHERE is_active AND document_type = %(type)s
+) AS s
+LEFT JOIN connectors AS c ON c.tenant_id = %(owner)s AND c.name = %(name)s
+
+-- name: definitions_of_types
+SELECT schema_definition FROM schemas WHERE is_active AND document_type = ANY (%(types)s)
+
+-- name: lock_connector
+-- Index: the primary key.
+SELECT tenant_id, type, config::text FROM connectors WHERE id = %(id)s FOR NO KEY UPDATE
+
+-- name: read_connector
+-- Index: the primary key, or connectors_tenant_id_name_key.
+SELECT c.*, c.config::text AS stored
+FROM connectors AS c
+WHERE (id = %(id)s OR (tenant_id = %(owner)s AND name = %(name)s))
+    AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+
+-- name: connectors_after
+-- A batch of connectors of all tenants. Index: the primary key.
+SELECT id, tenant_id, name, type::text, config::text
+FROM connectors
+WHERE id > %(after)s
+ORDER BY id
+LIMIT %(limit)s
+
+-- name: connector_again
+SELECT id, tenant_id, name, type::text, config::text FROM connectors WHERE id = %(id)s
+
+-- name: replace_secrets
+-- {config} is the config with its secrets replaced, each by one `jsonb_set`, so that the rest keeps its numbers as they are.
+UPDATE connectors SET config = {config}, updated_at = statement_timestamp()
+WHERE id = %(id)s AND tenant_id = %(tenant_id)s AND config = %(seen)s::jsonb
+
 -- name: register_connector
--- Index: connectors_tenant_id_name_key. What is not given (NULL) stays as it was.
+-- Index: connectors_tenant_id_name_key. What is not given (NULL) stays as it was. A config that is bound to its row, for it
+-- contains secrets, replaces only the one that was seen of the row with this id.
 INSERT INTO connectors AS c (id, tenant_id, name, type, config, status)
 VALUES (%(id)s, %(owner)s, %(name)s, %(type)s, COALESCE(%(config)s::jsonb, '{}'),
     COALESCE(%(status)s::connector_status, 'INACTIVE'))
@@ -13,6 +55,7 @@ SET type = EXCLUDED.type, config = COALESCE(%(config)s::jsonb, c.config),
             COALESCE(%(status)s::connector_status, c.status)) THEN statement_timestamp()
         ELSE c.updated_at
     END
+WHERE NOT %(bound)s OR (c.id = EXCLUDED.id AND c.config = %(seen)s::jsonb)
 RETURNING c.*
 
 -- name: record_health

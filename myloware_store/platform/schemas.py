@@ -11,8 +11,8 @@ import attrs
 import orjson
 from uuid_utils.compat import uuid7
 
-from myloware_store.core.arguments import as_enum, as_list, as_name
-from myloware_store.core.enums import WorkItemType, WorkItemTypeLabel
+from myloware_store.core.arguments import as_choice, as_list, as_name
+from myloware_store.core.enums import ConnectorType, ConnectorTypeLabel, WorkItemType, WorkItemTypeLabel
 from myloware_store.core.errors import DocumentProblem, InvalidDocument, InvalidInput, NotFound, VersionConflict
 from myloware_store.core.sql import queries_beside
 from myloware_store.core.values import dump_json, require_text, shown
@@ -118,7 +118,7 @@ class Schemas(Versions[Schema]):
         self,
         name: str,
         version: str,
-        document_type: WorkItemType | WorkItemTypeLabel,
+        document_type: WorkItemType | WorkItemTypeLabel | ConnectorType | ConnectorTypeLabel,
         schema_definition: Mapping[str, Any],
     ) -> Schema:
         """Store a version of a schema, not active yet.
@@ -126,7 +126,9 @@ class Schemas(Versions[Schema]):
         Args:
             name: The name of the schema.
             version: The version, any text.
-            document_type: The type of work items that it is for.
+            document_type: The type of work items that it is for; or a type of connectors, for which it declares with
+                `writeOnly: true` or `format: password` which values of a config are secrets. Nothing else of it is
+                applied to configs.
             schema_definition: A JSON Schema of the draft that its `$schema` names, by default of draft 2020-12; 4 MiB
                 at most. A `$ref` must refer to a part of it: nothing is ever fetched.
 
@@ -141,7 +143,7 @@ class Schemas(Versions[Schema]):
             "id": str(uuid7()),
             "name": as_name(name, "name"),
             "version": as_name(version, "version"),
-            "document_type": as_enum(document_type, WorkItemType, "document_type").value,
+            "document_type": str(as_choice(document_type, (*WorkItemType, *ConnectorType), "document_type")),
             "definition": dump_json(as_json_schema(schema_definition, "schema_definition"), "schema_definition"),
         }
         rows = self._stored(Schema, _sql("register_schema"), values)

@@ -9,7 +9,7 @@ from importlib.resources import files
 
 __all__ = ["FUNCTIONS", "TRIGGERS", "read_sql"]
 
-FUNCTIONS = ("domains", "content", "guards", "roll_up", "submit", "claim", "finish", "search", "audit")
+FUNCTIONS = ("domains", "content", "guards", "roll_up", "submit", "claim", "finish", "search", "audit", "tenancy")
 """The files that create domains and functions."""
 
 TRIGGERS = "triggers"

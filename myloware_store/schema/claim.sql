@@ -32,6 +32,12 @@ DECLARE
     told text;
     broken uuid;
 BEGIN
+    IF row_security_active('work_items') AND tenancy_enforced('work_items') THEN
+        RETURN QUERY SELECT * FROM claim_in_tenant(
+            most, agent, lease, attempt_ids, of_types, of_tenants, fairly, since, behind, known_types, mending, ended
+        );
+        RETURN;
+    END IF;
     IF mending THEN
         LOOP
             BEGIN

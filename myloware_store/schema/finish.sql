@@ -16,6 +16,11 @@ DECLARE
     outside CONSTANT text := COALESCE(current_setting('myloware.counts', true), '');
     counts text;
 BEGIN
+    IF row_security_active('work_items') AND tenancy_enforced('work_items') THEN
+        SELECT f.refused, f.ended INTO refused, ended
+        FROM finish_in_tenant(item_ids, attempt_ids, outputs, gated, wholly, claiming) AS f;
+        RETURN;
+    END IF;
     IF wholly THEN
         BEGIN
             SELECT f.refused INTO refused

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -13,9 +13,10 @@ from typing import Any, Self
 
 import attrs
 
-from myloware_store.core.errors import SettingsError
+from myloware_store.core.errors import ConnectionFailed, SettingsError
 from myloware_store.settings import url as dsn
 from myloware_store.settings.environment import DATABASE_VARIABLES, left_empty, read_file, read_variables
+from myloware_store.settings.secrets import Secrets
 
 __all__ = ["Settings"]
 
@@ -61,11 +62,17 @@ def _flag(_: object, attribute: attrs.Attribute[bool], value: object) -> None:
         raise SettingsError(f"{attribute.name} must be True or False, not {type(value).__name__}")
 
 
+def _secrets(_: object, attribute: attrs.Attribute[Secrets], value: object) -> None:
+    if not isinstance(value, Secrets):
+        raise SettingsError(f"{attribute.name} must be Secrets, not {type(value).__name__}")
+
+
 @attrs.frozen
 class Settings:
     """The address of the database and how to use it; `Settings.load()` reads them.
 
-    Only `password`, `url` and `connect_kwargs()` show the password: no representation, message or error does.
+    Only `password`, `ask_password()`, `url` and `connect_kwargs()` show the password: no representation, message or
+    error does.
 
     Args:
         embedded: Whether to use the embedded server; `with_server()` fills in its address once it runs.
@@ -74,17 +81,20 @@ class Settings:
         port: A number, or text with one number per host; empty leaves it to libpq.
         dbname: The database; empty leaves it to libpq.
         user: The role; empty leaves it to libpq.
-        password: Its password.
+        password: Its password, or a function that returns it and is called for each connection.
         params: Every other libpq parameter (sslmode, options, ...); stored as a read-only copy.
         schema: The schema of the tables; any other than `public` is put first in the connection's search_path.
         connection_limit: The most connections that one process opens.
         pool_timeout: How many seconds a thread waits for a free connection; infinity waits forever.
+        call_timeout: How many seconds a call waits for the server, before its connection is given up; infinity waits
+            forever. None waits forever, too, except in a `Worker` and on the command line, which have defaults.
         pgbouncer: Whether connections go through PgBouncer in transaction mode: then no startup options are sent, and a
             schema other than `public` must be set on the role.
         tenant_id: The tenant of rows that don't name one.
         upkeep: Whether workers, and stores on the embedded server, build and tune the vector index in the background.
         production: Whether this is production: no embedded server by default, no reset, no sample data.
         configured: Whether a database was named, rather than the embedded server.
+        secrets: How the secrets of connectors are encrypted, recognised and resolved.
     """
 
     embedded: bool = attrs.field(default=False, validator=_flag)
@@ -93,21 +103,25 @@ class Settings:
     port: int | str = ""
     dbname: str = ""
     user: str = ""
-    password: str = attrs.field(default="", repr=False)
+    password: str | Callable[[], str] = attrs.field(default="", repr=False)
     params: Mapping[str, str] = attrs.field(factory=dict, converter=_read_only, repr=_masked, hash=False)
     schema: str = "public"
     connection_limit: int = _DEFAULT_LIMIT
     pool_timeout: float = _DEFAULT_TIMEOUT
+    call_timeout: float | None = None
     pgbouncer: bool = attrs.field(default=False, validator=_flag)
     tenant_id: str = "default"
     upkeep: bool = attrs.field(default=True, validator=_flag)
     production: bool = attrs.field(default=False, validator=_flag)
     configured: bool = attrs.field(default=False, validator=_flag)
+    secrets: Secrets = attrs.field(factory=Secrets, validator=_secrets)
 
     def __attrs_post_init__(self) -> None:
         """Refuse values that cannot be sent to a server."""
-        for name in ("host", "dbname", "user", "password", "schema", "tenant_id"):
-            dsn.check_text(name, getattr(self, name), control=name == "password")
+        for name in ("host", "dbname", "user", "schema", "tenant_id"):
+            dsn.check_text(name, getattr(self, name))
+        if not callable(self.password):
+            dsn.check_text("password", self.password, control=True)
         if re.search(r"[^,]@", self.host):
             raise SettingsError("the database's host must not contain '@': set the user and password separately")
         # The port is not shown: an unencoded '/' in a URL's password turns part of the password into the port.
@@ -116,13 +130,12 @@ class Settings:
                 raise SettingsError(f"the database's port must be a whole number from 1 to {_MAX_PORT}")
         if not 1 <= len(self.schema.encode()) <= _MAX_NAME:
             raise SettingsError(f"schema must be a name of 1 to {_MAX_NAME} bytes")
-        limit, timeout = self.connection_limit, self.pool_timeout
+        limit = self.connection_limit
         if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= _MAX_CONNECTIONS:
             raise SettingsError(f"connection_limit must be a whole number from 1 to {_MAX_CONNECTIONS}")
-        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
-            raise SettingsError("pool_timeout must be a number of seconds above 0 (infinity waits forever)")
-        if _MAX_TIMEOUT < timeout < math.inf:
-            raise SettingsError(f"pool_timeout must be {_MAX_TIMEOUT} seconds at most (infinity waits forever)")
+        _check_timeout("pool_timeout", self.pool_timeout)
+        if self.call_timeout is not None:
+            _check_timeout("call_timeout", self.call_timeout)
         if not self.tenant_id.strip() or len(self.tenant_id) > _MAX_TENANT:
             raise SettingsError(f"the tenant (MYLOWARE_TENANT) must be 1 to {_MAX_TENANT} characters")
 
@@ -152,11 +165,14 @@ class Settings:
             "production": values.get("MYLOWARE_ENV", "").strip().lower() in {"production", "prod"},
             "tenant_id": values.get("MYLOWARE_TENANT", "default"),
             "upkeep": _switch("MYLOWARE_UPKEEP", values.get("MYLOWARE_UPKEEP", "on")),
+            "secrets": Secrets.load(values),
         }
+        if "MYLOWARE_CALL_TIMEOUT" in values:
+            common["call_timeout"] = _timeout("MYLOWARE_CALL_TIMEOUT", values["MYLOWARE_CALL_TIMEOUT"].strip())
         if url is not None:
-            return cls(**_from_text(url, "the database URL"), **common)
+            return cls(**{**common, **_from_text(url, "the database URL")})
         if "DATABASE_URL" in values:
-            return cls(**_from_text(values["DATABASE_URL"], "DATABASE_URL"), **common)
+            return cls(**{**common, **_from_text(values["DATABASE_URL"], "DATABASE_URL")})
         if any(name in values for name in DATABASE_VARIABLES):
             return cls(**_from_variables(values), **common)
         if empty := left_empty(environ, filed):
@@ -185,7 +201,7 @@ class Settings:
     @property
     def url(self) -> str:
         """The address with its password, for other programs; print it only for the embedded server."""
-        return dsn.format_url({**self._libpq(), **self._pool()})
+        return dsn.format_url({**self._libpq(), **self._login(), **self._pool()})
 
     @property
     def safe_url(self) -> str:
@@ -209,16 +225,41 @@ class Settings:
             search_path: The connection's search_path, by default the one for `schema`.
 
         Raises:
-            SettingsError: The settings are for the embedded server, and its address was not filled in.
+            SettingsError: The settings are for the embedded server, and its address was not filled in. Or the function
+                for the password did not return text.
+            ConnectionFailed: The function for the password raised an error.
         """
         if self.embedded and not self.host:
             raise SettingsError("the embedded server is not running yet: open the store, or use with_server()")
         defaults = {"fallback_application_name": "myloware_store", "client_encoding": "UTF8"}
         # Parameters that we name override service files and the environment, so leave these to libpq.
         if not ("service" in self.params or "PGSERVICE" in os.environ):
-            defaults |= {key: value for key, value in _TIMEOUTS.items() if f"PG{key.upper()}" not in os.environ}
+            patience = min(float(_TIMEOUTS["connect_timeout"]), self.call_timeout or math.inf)
+            timeouts = {**_TIMEOUTS, "connect_timeout": f"{math.ceil(patience)}"}
+            defaults |= {key: value for key, value in timeouts.items() if f"PG{key.upper()}" not in os.environ}
         own = dsn.EMBEDDED_PARAMETERS if self._of_embedded_server() else {}
-        return {**defaults, **own, **self._libpq(), **self._options(search_path)}
+        return {**defaults, **own, **self._libpq(), **self._login(), **self._options(search_path)}
+
+    def ask_password(self) -> str:
+        """Return the password; call the function for it, if it is one.
+
+        Raises:
+            ConnectionFailed: The function raised an error, which is its `driver_error`; its message may be secret.
+            SettingsError: The function did not return text.
+        """
+        if not callable(self.password):
+            return self.password
+        try:
+            given = self.password()
+        except Exception as error:  # noqa: BLE001  whatever a token service's client raises
+            fault = ConnectionFailed(
+                f"cannot connect to {self.target}: the function for the password raised {type(error).__name__}",
+                sqlstate="08001",
+            )
+            fault.driver_error = error.with_traceback(None)
+        else:
+            return dsn.check_text("the password that its function returned", given, control=True)
+        raise fault  # not in the handler: a traceback would show the function's error
 
     def with_server(self, **parts: Any) -> Self:
         """Return these settings with the address of a running server filled in.
@@ -243,8 +284,11 @@ class Settings:
         return self.embedded or bool(far) or near
 
     def _libpq(self) -> dict[str, str]:
-        plain = {key: str(getattr(self, key)) for key in _PLAIN}
+        plain = {key: str(value) for key in _PLAIN if not callable(value := getattr(self, key))}
         return {**{key: value for key, value in plain.items() if value}, **self.params}
+
+    def _login(self) -> dict[str, str]:
+        return {"password": self.ask_password()} if callable(self.password) else {}
 
     def _options(self, path: str | None = None) -> dict[str, str]:
         if path is None:
@@ -259,6 +303,7 @@ class Settings:
             **({"schema": self.schema} if self.schema != "public" else {}),
             **({"connection_limit": str(self.connection_limit)} if self.connection_limit != _DEFAULT_LIMIT else {}),
             **({"pool_timeout": _seconds(self.pool_timeout)} if self.pool_timeout != _DEFAULT_TIMEOUT else {}),
+            **({"call_timeout": _seconds(self.call_timeout)} if self.call_timeout is not None else {}),
             **({"pgbouncer": "true"} if self.pgbouncer else {}),
         }
 
@@ -267,6 +312,19 @@ def _switch(name: str, text: str) -> bool:
     if text.strip().lower() not in {"on", "off"}:
         raise SettingsError(f"{name} must be on or off")
     return text.strip().lower() == "on"
+
+
+def _check_timeout(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise SettingsError(f"{name} must be a number of seconds above 0 (infinity waits forever)")
+    if _MAX_TIMEOUT < value < math.inf:
+        raise SettingsError(f"{name} must be {_MAX_TIMEOUT} seconds at most (infinity waits forever)")
+
+
+def _timeout(name: str, text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
+        raise SettingsError(f"{name} must be a number of seconds (0 waits forever)")
+    return float(text) or math.inf  # as in Prisma, 0 means no deadline
 
 
 def _seconds(value: float) -> str:
@@ -311,11 +369,9 @@ def _pool_settings(given: Mapping[str, str], name: str) -> dict[str, Any]:
         if not re.fullmatch(r"[0-9]{1,6}", given["connection_limit"]):
             raise SettingsError(f"{name}: connection_limit must be a whole number above 0")
         found["connection_limit"] = int(given["connection_limit"])
-    if "pool_timeout" in given:
-        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", given["pool_timeout"]):
-            raise SettingsError(f"{name}: pool_timeout must be a number of seconds (0 waits forever)")
-        # As in Prisma, 0 means no deadline.
-        found["pool_timeout"] = float(given["pool_timeout"]) or math.inf
+    for timeout in ("pool_timeout", "call_timeout"):
+        if timeout in given:
+            found[timeout] = _timeout(f"{name}: {timeout}", given[timeout])
     if "pgbouncer" in given:
         if given["pgbouncer"].lower() not in {"true", "false"}:
             raise SettingsError(f"{name}: pgbouncer must be true or false")

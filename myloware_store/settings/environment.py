@@ -20,7 +20,10 @@ DATABASE_VARIABLES = (
 )
 """The variables that name the database: all of them come from the environment, or all from the file."""
 
-_OTHER = ("MYLOWARE_ENV", "MYLOWARE_TENANT", "MYLOWARE_UPKEEP")
+_OTHER = (
+    *("MYLOWARE_ENV", "MYLOWARE_TENANT", "MYLOWARE_UPKEEP", "MYLOWARE_CALL_TIMEOUT"),
+    *("MYLOWARE_SECRET_KEYS", "MYLOWARE_SECRET_NAMES"),
+)
 
 
 def read_variables(environ: Mapping[str, str], filed: Mapping[str, str], *, named: bool = False) -> dict[str, str]:

@@ -12,8 +12,8 @@ from myloware_store.core.errors import SettingsError
 
 __all__ = ["EMBEDDED_PARAMETERS", "POOL_PARAMETERS", "SECRET_PARAMETERS", "check_text", "format_url", "parse_url"]
 
-POOL_PARAMETERS = ("schema", "connection_limit", "pool_timeout", "pgbouncer")
-"""Prisma's parameters that this library supports; libpq would refuse them."""
+POOL_PARAMETERS = ("schema", "connection_limit", "pool_timeout", "call_timeout", "pgbouncer")
+"""Prisma's parameters that this library supports, and `call_timeout`; libpq would refuse them."""
 
 SECRET_PARAMETERS = frozenset(
     {"password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"}
@@ -52,7 +52,7 @@ missing, even `hostaddr`. An older libpq does not look for parameters that it do
 # We cache no statements by name, so there is no cache to size.
 _WITHOUT_EFFECT = frozenset({"statement_cache_size"})
 _REFUSED = {
-    "socket_timeout": "use options=-c%20statement_timeout=MILLISECONDS",
+    "socket_timeout": "use call_timeout=SECONDS",
     "sslaccept": "use sslmode=verify-full (strict) or sslmode=require (accept_invalid_certs)",
     "sslidentity": "use sslcert and sslkey, a certificate and key in PEM form",
     "max_connection_lifetime": "the pool keeps connections as long as they work",

@@ -32,6 +32,7 @@ from myloware_store.core.errors import (
     InvalidInput,
     LeaseLost,
     NotFound,
+    SettingsError,
     WaitTimeout,
 )
 from myloware_store.core.results import (
@@ -648,6 +649,25 @@ class Work(Repository):
         """
         ((indexed,),) = self._rows(_sql("index"), {"limit": as_count(limit, "limit")})
         return int(indexed)
+
+    def handler_role(self) -> str | None:
+        """Return the role that `Worker` runs handlers under, so that they see the tenant of their claim only.
+
+        Returns:
+            The role that tenancy binds, if it is enforced (`myloware-store tenancy enforce`) and does not bind the role
+            of this connection; otherwise None.
+
+        Raises:
+            SettingsError: This role may not take that one.
+        """
+        for role, may in self._rows(_sql("handler_role"), {}, reads=True):
+            if not may:
+                raise SettingsError(
+                    f"tenancy is enforced, and handlers run under the role {role}, which this worker may not take: run"
+                    " `myloware-store roles --apply`"
+                )
+            return str(role)
+        return None
 
     def wait_for_work(
         self,

@@ -24,6 +24,16 @@ SELECT * FROM claim_work_items(
     %(mending)s, '{}'
 )
 
+-- name: handler_role
+-- The role that tenancy binds, where it does not bind this one, and whether this one may take it.
+SELECT r.rolname, pg_has_role(r.oid, 'MEMBER')
+FROM pg_class AS c
+JOIN pg_policy AS p ON p.polrelid = c.oid AND p.polname = 'tenant_isolation'
+JOIN pg_roles AS r ON r.oid = ANY (p.polroles)
+WHERE c.oid = 'work_items'::regclass AND c.relrowsecurity AND NOT row_security_active(c.oid)
+    AND has_table_privilege(r.oid, c.oid, 'INSERT')
+LIMIT 1
+
 -- name: due
 -- The seconds until the first item can be claimed: one index look-up for each name and priority, in the indexes of the
 -- claims. No item's time is NULL, but with NULLS FIRST the planner can use only those.
@@ -241,54 +251,9 @@ SELECT held.id, moved.status, CASE WHEN moved.again THEN moved.available_at END,
 FROM held LEFT JOIN moved ON moved.id = held.id LEFT JOIN buried ON buried.work_item_id = held.id
 
 -- name: search
--- One statement, so one snapshot, in which each item is in one of the parts: it has ended and is in the index, or not yet,
--- it is QUEUED or PROCESSING. An item is PROCESSING in a PROCESSING order only. A content that has more words than the index
--- holds is found by a blank, and read.
--- Indexes: work_items_content_fts_idx, work_items_unindexed_idx, one of the claims',
--- work_orders_tenant_status_created_at_idx (the recursion skips in it from one tenant to the next) and
--- work_items_work_order_status_type_idx. OFFSET 0 keeps the planner from reading these whole.
-WITH RECURSIVE owners (name) AS (
-    (
-        SELECT tenant_id FROM work_orders
-        WHERE %(tenant)s::text IS NULL OR tenant_id = %(tenant)s
-        ORDER BY tenant_id LIMIT 1
-    )
-    UNION ALL
-    SELECT (SELECT o.tenant_id FROM work_orders AS o WHERE o.tenant_id > owners.name ORDER BY o.tenant_id LIMIT 1)
-    FROM owners WHERE owners.name IS NOT NULL AND %(tenant)s::text IS NULL
-),
-unindexed AS (
-    SELECT id, created_at, tenant_id, content FROM work_items WHERE NOT searchable AND processed_at IS NOT NULL
-    UNION ALL
-    SELECT id, created_at, tenant_id, content FROM work_items WHERE status = 'QUEUED'
-    UNION ALL
-    SELECT w.*
-    FROM owners CROSS JOIN LATERAL (
-        SELECT id FROM work_orders WHERE tenant_id = owners.name AND status = 'PROCESSING' OFFSET 0
-    ) AS o
-    CROSS JOIN LATERAL (
-        SELECT id, created_at, tenant_id, content FROM work_items
-        WHERE work_order_id = o.id AND status = 'PROCESSING' OFFSET 0
-    ) AS w
-),
-found AS (
-    SELECT id, created_at, tenant_id FROM work_items
-    WHERE searchable AND processed_at IS NOT NULL AND content_search(content) @@ ({query} && !!$$' '$$::tsquery)
-    UNION ALL
-    SELECT id, created_at, tenant_id FROM work_items
-    WHERE searchable AND processed_at IS NOT NULL AND content_search(content) @@ $$' '$$::tsquery
-        AND content_matches(content, {query})
-    UNION ALL
-    SELECT id, created_at, tenant_id FROM unindexed WHERE content_matches(content, {query})
-)
 SELECT w.*
-FROM (
-    SELECT id FROM found
-    WHERE numnode({query}) > 0 AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
-    ORDER BY created_at DESC, id DESC
-    LIMIT %(limit)s
-) AS latest
-JOIN work_items AS w ON w.id = latest.id
+FROM search_work_items({query}, %(limit)s, %(tenant)s) AS found (id)
+JOIN work_items AS w ON w.id = found.id
 ORDER BY w.created_at DESC, w.id DESC
 
 -- name: index

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from myloware_store.core.errors import StoreError
+from myloware_store.db import deadlines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +36,7 @@ class Leases:
         lease: The duration of a lease in seconds.
         reap_every: Seconds between two calls of `reap`, and after everything is indexed and pruned; the audit trail is
             sealed after six times as long. None for no upkeep.
+        call_timeout: How many seconds each call waits for the server.
     """
 
     def __init__(
@@ -45,22 +47,26 @@ class Leases:
         *,
         lease: float,
         reap_every: float | None,
+        call_timeout: float,
     ) -> None:
         self._store = store
         self._held = held
         self._lost = lost
         self._lease = lease
         self._stopped = threading.Event()
-        self._threads = [threading.Thread(target=self._keep, daemon=True)]
+        bounded = deadlines.call_timeout(call_timeout)
+        self._threads = [threading.Thread(target=bounded(self._keep), daemon=True)]
         if reap_every is not None:
             batches = (
                 (store.work.index, "ended items are not indexed"),
                 (store.memory.prune, "expired documents are not pruned"),
             )
-            self._threads.append(threading.Thread(target=self._reap, args=(reap_every,), daemon=True))
-            self._threads.append(threading.Thread(target=self._seal, args=(reap_every * _REAPS_A_SEAL,), daemon=True))
+            seal_every = reap_every * _REAPS_A_SEAL
+            self._threads.append(threading.Thread(target=bounded(self._reap), args=(reap_every,), daemon=True))
+            self._threads.append(threading.Thread(target=bounded(self._seal), args=(seal_every,), daemon=True))
             self._threads += [
-                threading.Thread(target=self._in_batches, args=(reap_every, *one), daemon=True) for one in batches
+                threading.Thread(target=bounded(self._in_batches), args=(reap_every, *one), daemon=True)
+                for one in batches
             ]
         for thread in self._threads:
             thread.start()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from myloware_store.core.arguments import as_count, as_flag, as_name, as_seconds
 from myloware_store.core.errors import ConnectionFailed, InvalidInput, SettingsError, StoreError
+from myloware_store.db import deadlines
 from myloware_store.db.listening import Listener
 from myloware_store.db.transactions import require_plain
 from myloware_store.memory.index.upkeep import Upkeep
@@ -42,8 +43,10 @@ _SHORTEST_LEASE = 1.0
 _LONGEST_WAIT = 60.0
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 30.0  # while the server cannot be reached, each pause doubles
 _LONGEST_LOOK = 1.0  # if items seem ready but cannot be claimed, such as rows that somebody has locked
+_ROLE_SECONDS = 10.0  # until a worker notices that tenancy is enforced
 _HURRIED = 2
 _LAST_CALL = 2.0  # seconds for the last releases
+_CALL_TIMEOUT = 30.0  # half of the default lease: a heartbeat that gets no reply is repeated in time
 _TICK = 0.1  # seconds until Python notices a signal that was delivered to another thread
 _FEWEST_CONNECTIONS = 2  # one for the leases, one for everything else
 _STOPS = (signal.SIGTERM, signal.SIGINT)
@@ -60,6 +63,9 @@ class Worker:
     Items are executed at least once: if a worker is killed, or paused for longer than its lease, other workers take
     over its items. If a handler's effects must not happen twice, let it write them in one transaction with
     `store.work.finish([claim], [...])` and return the same result; the worker's own finish then changes nothing.
+
+    Where tenancy is enforced (`myloware-store tenancy enforce`) and this role is not bound by it, each handler runs
+    under the role that is; not so a thread that a handler starts, nor a `db.cursor()`.
 
     Args:
         store: The open store.
@@ -128,6 +134,7 @@ class Worker:
         self._stops = 0  # no Event: a signal handler must not wait for a lock
         self._listener: Listener | None = None
         self._pause = 0.0
+        self._role_due = 0.0
         self._running = threading.Lock()
 
     def run(self, *, drain: bool = False, signals: bool = True) -> WorkerReport:
@@ -147,7 +154,8 @@ class Worker:
 
         Raises:
             InvalidInput: The worker is running already, or a transaction is open.
-            SettingsError: `connection_limit` is less than 2; the leases need a connection of their own.
+            SettingsError: `connection_limit` is less than 2; the leases need a connection of their own. Or tenancy is
+                enforced, and this role may not take the role that it binds.
             StoreError: The database cannot be used, for example because it is not migrated. If it cannot be reached
                 (`ConnectionFailed`), is out of resources, or cancels statements, the worker waits.
         """
@@ -181,12 +189,21 @@ class Worker:
         _logger.info("%s starts: %d threads, %s", self.agent_id, self._thread_count, told)
         listener = Listener(self._store.db)
         threads = Threads(self._store, self._handler, self.agent_id, self._thread_count, listener.wake)
-        leases = Leases(self._store, self._claims, threads.skip, lease=self._lease, reap_every=self._reap_every)
         settings = self._store.settings
+        call_timeout = settings.call_timeout or _CALL_TIMEOUT
+        leases = Leases(
+            self._store,
+            self._claims,
+            threads.skip,
+            lease=self._lease,
+            reap_every=self._reap_every,
+            call_timeout=call_timeout,
+        )
         # A store on the embedded server does this by itself.
         tends = settings.upkeep and not settings.embedded and self._reap_every is not None
         upkeep = Upkeep(settings) if tends else None
 
+        @deadlines.call_timeout(call_timeout)
         def loop() -> None:
             try:
                 self._loop(threads, leases, listener, settled, drain=drain)
@@ -251,6 +268,9 @@ class Worker:
     def _step(self, threads: Threads, listener: Listener, settled: WorkerReport, *, drain: bool) -> bool:
         """Store results, claim, and wait for something to do; return True if nothing is left to drain."""
         try:
+            if time.monotonic() >= self._role_due:
+                threads.role = self._store.work.handler_role()
+                self._role_due = time.monotonic() + _ROLE_SECONDS
             with self._store.db.unit():
                 claims = self._hand_in(threads, settled, claims_too=True)
                 room = self._room(threads)

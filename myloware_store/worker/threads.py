@@ -15,6 +15,7 @@ from psycopg2.errorcodes import CONNECTION_FAILURE, READ_ONLY_SQL_TRANSACTION
 from myloware_store.core.arguments import as_seconds
 from myloware_store.core.errors import ConnectionFailed, DatabaseFault, StoreError
 from myloware_store.core.values import dump_json
+from myloware_store.db.tenancy import tenant_scope
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,12 +92,16 @@ class Threads:
         agent_id: The actor.
         size: How many threads to start.
         wake: Called whenever a handler has ended.
+
+    Attributes:
+        role: The database role under which handlers run; None for that of the login.
     """
 
     def __init__(self, store: Store, handler: Handler, agent_id: str, size: int, wake: Callable[[], None]) -> None:
         self._store = store
         self._handler = handler
         self._agent_id = agent_id
+        self.role: str | None = None
         self._wake = wake
         self._waiting: SimpleQueue[Claim | None] = SimpleQueue()
         self._handled: SimpleQueue[Handled] = SimpleQueue()
@@ -152,7 +157,7 @@ class Threads:
 
     def _handle(self, claim: Claim) -> Handled:
         try:
-            with self._store.tenant(claim.tenant_id, actor=self._agent_id):
+            with tenant_scope(claim.tenant_id, self._agent_id, role=self.role):
                 result = self._handler(claim)
             if isinstance(result, BaseException):
                 raise TypeError(f"the handler returned {type(result).__name__}: raise it")  # noqa: TRY301

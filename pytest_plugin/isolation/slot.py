@@ -14,6 +14,7 @@ from myloware_store.db.database import StoreDatabase
 from myloware_store.settings import Settings
 
 from ..errors import SharedDatabaseAltered
+from ..options import STORE_ENVIRON
 from ..template.marking import mark_database, unmark_database
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ class Slot:
         self._maintenance.drop(self.name)
 
     def _new_database(self) -> StoreDatabase:
-        return StoreDatabase(Settings.load(self.url, environ={"MYLOWARE_UPKEEP": "off"}, dotenv=None))
+        return StoreDatabase(Settings.load(self.url, environ=STORE_ENVIRON, dotenv=None))
 
     def _make_ready(self, *, exact: bool) -> None:
         if self.doubtful and (exact or self.shared):

@@ -18,6 +18,7 @@ from myloware_store.ops.migrate import migrate, migrations_path
 from myloware_store.settings import Settings
 
 from ..errors import Unusable
+from ..options import STORE_ENVIRON
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -111,7 +112,7 @@ class Recipe:
             Unusable: A migration in a folder or a seed in SQL failed; the message names the file. Or the role may not
                 create the extension.
         """
-        settings = Settings.load(url, environ={}, dotenv=None)
+        settings = Settings.load(url, environ=STORE_ENVIRON, dotenv=None)
         try:
             migrate(settings)
         except MissingExtension as error:

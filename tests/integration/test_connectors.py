@@ -191,6 +191,7 @@ def test_a_configs_secrets_stay_out_of_sight(acme: Store, caplog: pytest.LogCapt
     assert "hunter2" not in repr(connector)
     assert "hunter2" not in str(connector)
     assert "hunter2" not in caplog.text
+    assert secret == acme.connectors.reveal(connector)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 import socket
 import traceback
-import uuid
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +15,10 @@ import pytest
 
 from myloware_store.core import errors
 from myloware_store.db.database import StoreDatabase
-from myloware_store.embedded import EmbeddedServer
 from myloware_store.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 REFUSED = errors.ConstraintViolation
 SCHEMA = """
@@ -224,28 +221,6 @@ def test_a_role_without_the_right_is_told_the_table(db: StoreDatabase) -> None:
 
     assert isinstance(caught.value, errors.DatabaseFault)
     assert "42501" == caught.value.sqlstate
-
-
-@pytest.fixture(scope="module")
-def guarded(reachable_tmp: Path) -> Iterator[Settings]:
-    """Give settings for a server that asks for a password, and refuses some roles outright."""
-    with EmbeddedServer(reachable_tmp / f"guarded-{uuid.uuid4().hex[:8]}", testing=True) as server:
-        rules = server.data_dir / "pg_hba.conf"
-        rules.write_text("local all barred reject\nlocal all postgres trust\nlocal all all scram-sha-256\n")
-        with closing(psycopg2.connect(**server.connect_kwargs("postgres"))) as connection:
-            connection.autocommit = True
-            with connection.cursor() as run:
-                run.execute("SELECT pg_reload_conf()")
-                run.execute("CREATE ROLE me LOGIN PASSWORD 'right'")
-                run.execute("CREATE ROLE single LOGIN PASSWORD 'right' CONNECTION LIMIT 1")
-                run.execute("CREATE ROLE barred LOGIN PASSWORD 'right'")
-                run.execute("CREATE ROLE idler NOLOGIN PASSWORD 'right'")
-                run.execute("CREATE DATABASE closed ALLOW_CONNECTIONS false")
-                run.execute("CREATE DATABASE private")
-                run.execute("CREATE DATABASE still")
-                run.execute("ALTER DATABASE still SET default_transaction_read_only = on")
-                run.execute("REVOKE CONNECT ON DATABASE private FROM PUBLIC")
-        yield Settings.load(server.url("postgres"), environ={}, dotenv=None)
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import io
-import socket
-import threading
-from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-import attrs
 import pytest
 
 from myloware_store import AmbiguousCommit, Capability, ConnectionFailed, WorkItem, WorkOrder
@@ -17,81 +13,15 @@ from myloware_store.db.database import StoreDatabase
 from myloware_store.db.tenancy import tenant_scope
 from myloware_store.memory.engine import Memory
 from myloware_store.work.engine import Work
-from tests.conftest import connected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from myloware_store import Store
     from myloware_store.settings import Settings
+    from tests.relay import Relay
 
 INVOICE = {"type": "INVOICE", "content": "Invoice 17"}
-
-
-class Relay:
-    """Stands between client and server, and cuts the connection as soon as something passes.
-
-    Args:
-        folder: For its socket.
-        settings: The server's.
-        needle: What the client has to send.
-        sent: Whether the server gets that, and answers it, before the connection ends.
-    """
-
-    def __init__(self, folder: Path, settings: Settings, needle: bytes, *, sent: bool = True) -> None:
-        folder.mkdir(exist_ok=True)
-        self.settings = attrs.evolve(settings, host=str(folder), port=5432)
-        self._server = (settings.host, int(settings.port))
-        self._needle = needle
-        self._sent = sent
-        self._passed = threading.Event()
-        self._path = folder / ".s.PGSQL.5432"
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(self._path))
-        self._listener.listen()
-        self._threads = [threading.Thread(target=self._serve)]
-
-    def __enter__(self) -> Settings:
-        self._threads[0].start()
-        return self.settings
-
-    def __exit__(self, *_error: object) -> None:
-        cut(self._listener)
-        for thread in self._threads:
-            thread.join()
-        self._path.unlink()
-
-    def _serve(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                server = connected(*self._server)
-                for work, ends in ((self._answer, (server, client)), (self._ask, (client, server))):
-                    self._threads.append(threading.Thread(target=work, args=ends))
-                    self._threads[-1].start()
-
-    def _answer(self, server: socket.socket, client: socket.socket) -> None:
-        with suppress(OSError):
-            while (data := server.recv(65536)) and not self._passed.is_set():
-                client.sendall(data)
-        cut(client)
-
-    def _ask(self, client: socket.socket, server: socket.socket) -> None:
-        with suppress(OSError):
-            while data := client.recv(65536):
-                if self._needle in data:
-                    self._passed.set()
-                    if not self._sent:
-                        break
-                server.sendall(data)
-        cut(server)
-
-
-def cut(end: socket.socket) -> None:
-    """Close a connection both ways, whoever else has it."""
-    with closing(end), suppress(OSError):
-        end.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture
@@ -109,19 +39,20 @@ def numbers(database: StoreDatabase) -> list[int]:
 
 
 @pytest.fixture
-def losing(reachable_tmp: Path, db: StoreDatabase) -> Iterator[Callable[..., StoreDatabase]]:
+def losing(relayed: Callable[..., Relay], db: StoreDatabase) -> Iterator[Callable[..., StoreDatabase]]:
     """Give a way to open the database through a relay, which loses the reply to what has a needle in it."""
-    opened: list[tuple[Relay, StoreDatabase]] = []
+    opened: list[StoreDatabase] = []
 
     def through(needle: str, *, sent: bool = True, of: Settings | None = None) -> StoreDatabase:
-        relay = Relay(reachable_tmp / "relay", of or db.settings, needle.encode(), sent=sent)
-        opened.append((relay, StoreDatabase(relay.__enter__())))
-        return opened[-1][1]
+        settings = of or db.settings
+        relay = relayed(settings.host, settings.port)
+        relay.lose(needle, sent=sent)
+        opened.append(StoreDatabase(relay.before(settings)))
+        return opened[-1]
 
     yield through
-    for relay, database in opened:
+    for database in opened:
         database.close_all()
-        relay.__exit__()
 
 
 @pytest.mark.parametrize("sent", [True, False])

@@ -366,6 +366,22 @@ def test_old_transaction_ids(myloware_db: StoreDatabase, limits: dict[str, float
 
 
 @pytest.mark.myloware_db(mode="clone")
+def test_a_service_that_logs_in_as_the_owner(myloware_db: StoreDatabase, limits: dict[str, float]) -> None:
+    """One that logs in as another role is none."""
+    limits["service"] = 0
+    name = f"owner_{uuid.uuid4().hex[:8]}"
+    myloware_db.execute_sql(f"CREATE ROLE {name} LOGIN; ALTER TABLE work_items OWNER TO {name}")
+    url = attrs.evolve(myloware_db.settings, user=name).libpq_url
+
+    with closing(psycopg2.connect(url, application_name="billing")):
+        finding = one(myloware_db, "owner_logins", f"role {name}")
+        assert "1 session(s) of billing are logged in as it" in finding.evidence
+        myloware_db.execute_sql("ALTER TABLE work_items OWNER TO CURRENT_USER")
+        assert f"role {name}" not in [each.subject for each in found(myloware_db, "owner_logins")]
+    myloware_db.execute_sql(f"DROP ROLE {name}")
+
+
+@pytest.mark.myloware_db(mode="clone")
 def test_a_table_of_free_space(myloware_db: StoreDatabase, limits: dict[str, float]) -> None:
     """Its pages are counted, and those that its rows would fill."""
     limits["bloat"] = 0

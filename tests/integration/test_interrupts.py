@@ -19,14 +19,13 @@ from myloware_store.core.errors import DatabaseFault, TransactionConflict
 from myloware_store.db import interrupts
 from myloware_store.db.database import StoreDatabase
 from tests.integration.conftest import BLOCKED, PATIENCE, Pair, until
-from tests.integration.test_database_lost_replies import Relay, cut
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from psycopg2.extensions import connection, cursor
+
+    from tests.relay import Relay
 
 Handlers: TypeAlias = "Callable[[int, Callable[[], object]], None]"
 
@@ -309,21 +308,9 @@ def test_a_statement_of_a_handler_leaves_the_one_that_it_interrupts_its_connecti
     assert ([(2,), 1, (1,)], 0) == (seen, db.pool.in_use)
 
 
-class Typist(Relay):
-    """Presses Ctrl-C while the server has still to get what the client sends."""
-
-    def _ask(self, client: socket.socket, server: socket.socket) -> None:
-        with suppress(OSError):
-            while data := client.recv(65536):
-                if self._needle in data:
-                    os.kill(os.getpid(), signal.SIGINT)
-                server.sendall(data)
-        cut(server)
-
-
 @pytest.mark.parametrize(("needle", "stored"), [(b"BEGIN", []), (b"INSERT", []), (b"COMMIT", ["a"]), (b"ROLLBACK", [])])
 def test_ctrl_c_leaves_no_transaction(
-    reachable_tmp: Path, db: StoreDatabase, pairs: type[Pair], needle: bytes, stored: list[str]
+    relayed: Callable[..., Relay], db: StoreDatabase, pairs: type[Pair], needle: bytes, stored: list[str]
 ) -> None:
     """Whatever it comes during, also the begin of a transaction, what follows is a transaction of its own."""
 
@@ -333,8 +320,10 @@ def test_ctrl_c_leaves_no_transaction(
             if needle == b"ROLLBACK":
                 raise KeyError
 
-    with Typist(reachable_tmp / "typist", db.settings, needle) as settings, ExitStack() as stack:
-        typed = StoreDatabase(attrs.evolve(settings, connection_limit=1))
+    relay = relayed(db.settings.host, db.settings.port)
+    relay.asks.hears = lambda data: os.kill(os.getpid(), signal.SIGINT) if needle in data else None
+    with ExitStack() as stack:
+        typed = StoreDatabase(attrs.evolve(relay.before(db.settings), connection_limit=1))
         stack.callback(typed.close_all)
         stack.enter_context(pairs.bind_ctx(typed))
         with pytest.raises(KeyboardInterrupt):
@@ -344,3 +333,44 @@ def test_ctrl_c_leaves_no_transaction(
             pairs.create(name="b")
 
     assert [*stored, "b"] == pairs.names()
+
+
+STALLED = """
+import sys
+from myloware_store import ConnectionFailed, Settings
+from myloware_store.db.database import StoreDatabase
+
+database = StoreDatabase(Settings.load(sys.argv[1]))
+database.execute_sql("SELECT 1")
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    database.execute_sql("SELECT 1 /* stalled */")
+except KeyboardInterrupt:
+    print("interrupted", database.pool)
+"""
+
+
+def test_ctrl_c_ends_a_statement_that_a_silent_server_does_not_answer(
+    db: StoreDatabase, relayed: Callable[..., Relay]
+) -> None:
+    """A cancel request would not be answered either, and would stop all threads until it is."""
+    relay = relayed(db.settings.host, db.settings.port)
+    asked = threading.Event()
+    command = [sys.executable, "-c", STALLED, relay.before(db.settings).url]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        relay.stall()
+        relay.asks.hears = lambda data: asked.set() if b"stalled" in data else None
+        process.stdin.write("go on\n")
+        process.stdin.flush()
+        assert asked.wait(PATIENCE)
+        process.send_signal(signal.SIGINT)
+        try:
+            out, _ = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+    assert out == "interrupted <ConnectionPool of 2: 0 open, 0 idle>\n"

@@ -317,7 +317,7 @@ def test_a_role_without_temporary_tables_stores_large_batches_too(
 
 
 def test_documents_load_under_row_level_security_too(myloware_dsn: str, limited_url: str) -> None:
-    """By parameters, because it allows no COPY."""
+    """Over a temporary table, because it allows no COPY."""
     settings = Settings.load(myloware_dsn, environ={}, dotenv=None)
     with closing(psycopg2.connect(settings.libpq_url)) as connection, connection.cursor() as run:
         connection.autocommit = True

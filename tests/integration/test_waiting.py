@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import threading
 import uuid
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from myloware_store.embedded import EmbeddedServer
 from myloware_store.ops import waiting
 from myloware_store.ops.migrate import migrate
 from myloware_store.ops.waiting import wait_until_ready
-from tests.conftest import _serve
+from tests.relay import Relay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -77,13 +76,7 @@ def test_a_server_that_comes_up_later_is_waited_for(guarded: Settings) -> None:
         port.bind(("127.0.0.1", 0))
 
         def listen() -> None:
-            port.listen()
-            flowing = threading.Event()
-            flowing.set()
-            thread = threading.Thread(target=_serve, args=(port, guarded.host, guarded.port, flowing))
-            thread.start()
-            stack.callback(thread.join)
-            stack.callback(port.shutdown, socket.SHUT_RDWR)
+            stack.enter_context(closing(Relay(guarded.host, guarded.port, port)))
 
         plain = {"sslmode": "disable", "gssencmode": "disable"}
         settings = attrs.evolve(guarded, host="127.0.0.1", port=port.getsockname()[1], params=plain)

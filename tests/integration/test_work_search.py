@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from myloware_store import InvalidInput, Store, Worker, WorkItem
+from myloware_store.work.engine import _SEARCHING
 from tests.conftest import ROUNDS
 from tests.integration.conftest import until
 
@@ -262,11 +264,11 @@ def test_each_part_has_its_index(myloware: Store, rows: int) -> None:
     myloware.db.execute_sql(sql.replace("'default'", "(SELECT tenant_id FROM work_orders)"), (order_id, rows))
     if rows:
         myloware.db.execute_sql("ANALYZE work_items, work_orders")
-    seen: list[Any] = []
-    myloware.db.query_hooks.append(seen.append)
-    myloware.work.search("printer")
-    settings = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off"}
-    explained = myloware.db.execute_tuned(settings, f"EXPLAIN {seen[0].sql}", seen[0].params)
+    (body,) = myloware.db.execute_sql("SELECT prosrc FROM pg_proc WHERE proname = 'search_work_items'").fetchone()
+    (statement,) = re.findall(r"RETURN QUERY\n( +WITH RECURSIVE.*LIMIT most);", body, re.DOTALL)
+    for parameter, value in (("query", "'printer'::tsquery"), ("most", "100"), ("of_tenant", "NULL::text")):
+        statement = re.sub(rf"\b{parameter}\b", value, statement)
+    explained = myloware.db.execute_tuned(_SEARCHING, f"EXPLAIN {statement}")
     plan = "\n".join(line for (line,) in explained)
     for name in (
         "work_items_content_fts_idx",

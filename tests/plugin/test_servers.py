@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.plugin.conftest import Project
+    from tests.relay import Relay
 
 WRITES = """
 import os, psycopg2, pytest
@@ -114,10 +115,10 @@ def test_libpqs_environment_leads_no_test_astray(
 
 
 def test_a_named_server_is_the_one_that_is_named(
-    project: Project, relayed: Callable[[str, int], int], monkeypatch: pytest.MonkeyPatch
+    project: Project, relayed: Callable[..., Relay], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tests fail if PGHOSTADDR leads to another server than the project names."""
-    port = relayed(str(project.server.socket_dir), 5432)
+    port = relayed(str(project.server.socket_dir), 5432).port
     monkeypatch.setenv("PGHOSTADDR", "127.0.0.1")
     project.pytester.makeconftest(f"""
         from pytest_postgresql import factories

@@ -287,6 +287,18 @@ def test_text_that_no_server_can_be_told_is_refused_without_showing_it(name: str
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 
+def test_the_environment_sets_a_deadline_unless_the_url_does() -> None:
+    """Also for a database that single variables name; 0 turns it off, and connecting takes no longer either."""
+    of_environment = load(DATABASE_HOST="h", MYLOWARE_CALL_TIMEOUT=" 2.5 ")
+    of_url = load(MYLOWARE_CALL_TIMEOUT="5", DATABASE_URL="postgresql://h/d?call_timeout=30")
+
+    assert (2.5, 30.0) == (of_environment.call_timeout, of_url.call_timeout)
+    assert ("3", "10") == tuple(one.connect_kwargs()["connect_timeout"] for one in (of_environment, of_url))
+    assert (math.inf, None) == (load(URL, MYLOWARE_CALL_TIMEOUT="0").call_timeout, load(URL).call_timeout)
+    with pytest.raises(SettingsError, match="MYLOWARE_CALL_TIMEOUT"):
+        load(URL, MYLOWARE_CALL_TIMEOUT="-1")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -298,6 +310,8 @@ def test_text_that_no_server_can_be_told_is_refused_without_showing_it(name: str
         ({"pool_timeout": "1"}, "pool_timeout"),
         ({"pool_timeout": 1e300}, "pool_timeout"),
         ({"pool_timeout": 10**400}, "pool_timeout"),
+        ({"call_timeout": 0}, "call_timeout"),
+        ({"call_timeout": "30"}, "call_timeout"),
         ({"schema": ""}, "schema"),
         ({"schema": "é" * 32}, "schema"),
         ({"tenant_id": " "}, "tenant"),

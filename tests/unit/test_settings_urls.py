@@ -74,9 +74,10 @@ def test_prismas_parameters_are_honoured_and_kept_from_libpq() -> None:
     assert {"sslmode": "require", "connect_timeout": "4"} == settings.params
 
 
-def test_a_pool_timeout_of_zero_waits_for_ever_as_in_prisma() -> None:
+@pytest.mark.parametrize("name", ["pool_timeout", "call_timeout"])
+def test_a_timeout_of_zero_waits_for_ever_as_in_prisma(name: str) -> None:
     """Prisma's 0 turns the deadline off."""
-    assert math.inf == load("postgresql://h/d?pool_timeout=0").pool_timeout
+    assert (math.inf, 2.5) == tuple(getattr(load(f"postgresql://h/d?{name}={text}"), name) for text in ("0", "2.5"))
 
 
 @pytest.mark.parametrize(
@@ -120,6 +121,7 @@ def test_no_startup_options_are_sent_where_none_are_needed(query: str) -> None:
         "pool_timeout=soon",
         "pool_timeout=inf",
         "pool_timeout=nan",
+        "call_timeout=soon",
         "pgbouncer=maybe",
         "sslaccept=strict",
         "sslidentity=x.p12",
@@ -200,6 +202,7 @@ SETTINGS = st.builds(
     schema=st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=15),
     connection_limit=st.integers(1, 1000),
     pool_timeout=st.one_of(st.just(math.inf), st.integers(1, 10**6).map(lambda ms: ms / 1000)),
+    call_timeout=st.sampled_from([None, math.inf, 0.5, 30.0]),
     pgbouncer=st.booleans(),
     configured=st.just(True),
 )

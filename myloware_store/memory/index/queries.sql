@@ -21,6 +21,7 @@ SELECT am.amname,
             AND indexrelid IN (to_regclass('mem_docs_embedding_idx_new'), to_regclass('mem_docs_embedding_idx_old'))
     ),
     row_security_active(t.oid)
+        AND (SELECT bool_and(polname = 'tenant_isolation') FROM pg_policy WHERE polrelid = t.oid) IS NOT TRUE
 FROM (SELECT to_regclass('mem_docs') AS oid) AS our
 LEFT JOIN pg_class AS t ON t.oid = our.oid
 LEFT JOIN LATERAL (SELECT pg_relation_size(t.oid) / current_setting('block_size')::bigint AS n) AS pages ON true

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -49,7 +50,7 @@ class IndexSession(StoreDatabase):
     """
 
     def __init__(self, settings: Settings, watcher: StoreDatabase, progress: Progress, command: str) -> None:
-        super().__init__(attrs.evolve(settings, connection_limit=1))
+        super().__init__(attrs.evolve(settings, connection_limit=1, call_timeout=math.inf))
         self._command = command
         self.tell = progress
         self._watcher = watcher

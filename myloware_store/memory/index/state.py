@@ -101,8 +101,8 @@ class IndexState(IndexFacts):
         pgvector: The version of pgvector, such as (0, 8, 5).
         beside: Whether an index that is to take the place of this one, or had it before, is valid, so that the planner
             may choose it; None if there is none.
-        row_security: Whether row-level security applies to this role: a filter that the index knows nothing of, under
-            which a search is exact in any case.
+        row_security: Whether policies other than those of `tenancy enforce` apply to this role: a filter that searches
+            and the index know nothing of, under which a search is exact in any case.
     """
 
     filenode: int

@@ -12,6 +12,7 @@ import attrs
 
 from myloware_store.core.errors import BackupError
 from myloware_store.core.sql import queries_beside
+from myloware_store.db.deadlines import call_timeout
 from myloware_store.db.statements import LIFT_DEADLINES
 from myloware_store.ops.backup.contents import list_tables, read_contents
 from myloware_store.ops.backup.file import Manifest, new_file, os_errors_named, read_manifest, seal, take_path
@@ -51,6 +52,7 @@ class BackupReport:
     manifest: Manifest
 
 
+@call_timeout(None)
 def backup(
     target: Settings | StoreDatabase,
     path: Path | str,

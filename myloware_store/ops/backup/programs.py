@@ -100,4 +100,4 @@ def login_environment(settings: Settings) -> dict[str, str]:
     Other users can read command lines, but not the environment.
     """
     environ = {name: value for name, value in os.environ.items() if not (settings.embedded and name.startswith("PG"))}
-    return {**environ, **({"PGPASSWORD": settings.password} if settings.password else {})}
+    return {**environ, **({"PGPASSWORD": password} if (password := settings.ask_password()) else {})}

@@ -15,6 +15,7 @@ import attrs
 
 from myloware_store.core.errors import BackupError, ConnectionFailed, DatabaseFault, SchemaMismatch, StoreError
 from myloware_store.core.sql import queries_beside
+from myloware_store.db.deadlines import call_timeout
 from myloware_store.db.statements import LIFT_DEADLINES
 from myloware_store.ops.backup.contents import Difference, compare, read_contents
 from myloware_store.ops.backup.file import os_errors_named, read_manifest, take_path
@@ -92,6 +93,7 @@ class VerificationReport:
     differences: tuple[Difference, ...]
 
 
+@call_timeout(None)
 def restore(
     target: Settings | StoreDatabase,
     path: Path | str,
@@ -149,6 +151,7 @@ def restore(
             return RestoreReport(settings, manifest, (), validate(database), replaced)
 
 
+@call_timeout(None)
 def verify_backup(
     path: Path | str,
     *,

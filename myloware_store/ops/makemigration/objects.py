@@ -138,13 +138,14 @@ def read_objects(database: StoreDatabase) -> Objects:
         uses: dict[str, set[str]] = {}
         for user, used in rows("uses"):
             uses.setdefault(user, set()).add(used)
+        catalog = read_catalog(database)
         return Objects(
-            catalog=read_catalog(database),
+            catalog=catalog,
             order=order,
             names=dict(rows("names")),
             enums=dict(rows("enums")),
             domains=dict(rows("domains")),
-            functions={key: _function(home.schema, *rest) for key, *rest in rows("functions")},
+            functions={key: _function(home.schema, catalog[key], *rest) for key, *rest in rows("functions")},
             columns={key: Column(*rest) for key, *rest in rows("columns")},
             constraints={key: Constraint(*rest) for key, *rest in rows("constraints")},
             indexes=dict(rows("indexes")),
@@ -153,18 +154,20 @@ def read_objects(database: StoreDatabase) -> Objects:
         )
 
 
-def _function(schema: str, definition: str, signature: str, result: str | None) -> Function:
+def _function(schema: str, described: str, definition: str, signature: str, result: str | None) -> Function:
+    private = "SECURITY DEFINER" in described and "EXECUTE BY PUBLIC" not in described and result != "trigger"
+    revoked = (f"REVOKE EXECUTE ON FUNCTION {signature} FROM PUBLIC",) if private else ()
     # The schema is named when the migration runs.
     name = re.escape(schema)
     text = re.sub(rf"^(CREATE OR REPLACE \w+ ){name}\.", r"\1", definition.rstrip("\n"))
     own = re.compile(rf"^ SET search_path TO '?\"?{name}\"?'?, 'pg_temp'\n", re.MULTILINE)
     head, quote, body = text.partition("\nAS $")
     if not own.search(head + "\n"):
-        return Function((text,), signature, result)
+        return Function((text, *revoked), signature, result)
     text = own.sub("", head + "\n").removesuffix("\n") + quote + body
     quoted = signature.replace("'", "''")
     path = (
         f"DO $$ BEGIN\n        EXECUTE 'ALTER FUNCTION {quoted} SET search_path = '\n"
         "            || quote_ident(current_schema()) || ', pg_temp';\n    END $$"
     )
-    return Function((text, path), signature, result)
+    return Function((text, path, *revoked), signature, result)

@@ -13,16 +13,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.integration.cli.conftest import Shell
+    from tests.relay import Relay
 
 ORDERS = "SELECT count(*) FROM work_orders"
 ORDER = "INSERT INTO work_orders (tenant_id, created_by) VALUES ('acme', 'kim')"
 
 
 @pytest.fixture
-def remote_url(myloware_dsn: str, relayed: Callable[[str, int], int]) -> str:
+def remote_url(myloware_dsn: str, relayed: Callable[..., Relay]) -> str:
     """Return the URL of this test's database on a host that is not this machine, according to its name."""
     settings = Settings.load(myloware_dsn)
-    port = relayed(settings.host, int(settings.port))
+    port = relayed(settings.host, settings.port).port
     plain = {"hostaddr": "127.0.0.1", "sslmode": "disable", "gssencmode": "disable"}
     return attrs.evolve(settings, host="db.example.com", port=port, params=plain).url
 
@@ -130,7 +131,7 @@ def test_a_host_that_libpq_was_left_to_find_counts(shell: Shell, remote_url: str
         "PGHOSTADDR": "127.0.0.1",
         "PGPORT": str(settings.port),
         "PGUSER": settings.user,
-        "PGPASSWORD": settings.password,
+        "PGPASSWORD": settings.ask_password(),
     }
 
     done = shell.run("seed", "--yes", **hidden)

@@ -29,7 +29,8 @@ COMMANDS = [
     *("makemigration", "lint", "migrate", "rollback", "baseline", "migrations-path"),
     *("status", "drift", "validate", "doctor", "docs"),
     *("backup", "verify-backup", "restore"),
-    *("index", "recount", "audit", "prune", "seed", "reset"),
+    *("roles", "tenancy", "secrets", "audit"),
+    *("index", "recount", "prune", "seed", "reset"),
 ]
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
 SECRET = "s3cr3t%21"
@@ -78,6 +79,7 @@ def test_version(shell: Shell) -> None:
         (["status", f"postgresql://kim:{SECRET} {SECRET}@h/x"], "kim:***@h/x"),
         (["host=x", f"DATABASE_PASSWORD={SECRET}"], "No such command"),
         (["ping", f"DATABASE_PASSWORD={SECRET}"], "DATABASE_PASSWORD=***"),
+        (["ping", f"MYLOWARE_SECRET_KEYS=a:{SECRET}"], "MYLOWARE_SECRET_KEYS=***"),
         (["demo", f"password={SECRET}"], "does not exist"),
         (["up", "--frobnicate"], "No such option"),
         (["demo", "nowhere.txt"], "nowhere.txt"),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.integration.cli.conftest import Shell
+    from tests.relay import Relay
 
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -109,12 +110,12 @@ def test_documents_of_ones_own(shell: Shell) -> None:
     assert not EmbeddedServer.running(shell.home)
 
 
-def test_a_database_of_ones_own(shell: Shell, relayed: Callable[[str, int], int]) -> None:
+def test_a_database_of_ones_own(shell: Shell, relayed: Callable[..., Relay]) -> None:
     """The lines for your own PostgreSQL migrate and validate the database of the URL."""
     with EmbeddedServer(shell.home, testing=True) as server:
         shell.ask(server.url("postgres"), "CREATE ROLE myloware LOGIN SUPERUSER")
         server.ensure_database("myloware")
-        port = relayed(str(server.socket_dir), 5432)
+        port = relayed(str(server.socket_dir), 5432).port
         lines = block(6).replace(":5432/", f":{port}/")
         assert lines != block(6)
 

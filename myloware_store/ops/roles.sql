@@ -1,0 +1,93 @@
+-- What is missing of the roles, as SQL. The names are the parameters `owner`, `app`, `worker` and `readonly`.
+
+-- name: create
+SELECT format('CREATE ROLE %%I LOGIN', role) FROM unnest(ARRAY[%(owner)s, %(app)s, %(worker)s, %(readonly)s]) AS given (role)
+WHERE to_regrole(quote_ident(role)) IS NULL
+
+-- name: attributes
+-- Members of the owner see the rows of all tenants, too.
+SELECT format('ALTER ROLE %%I BYPASSRLS', rolname) FROM pg_roles AS r
+WHERE rolname = %(worker)s AND NOT (rolbypassrls OR rolsuper OR pg_has_role(oid, to_regrole(quote_ident(%(owner)s)), 'USAGE'))
+UNION ALL
+SELECT format('ALTER ROLE %%I NOSUPERUSER NOBYPASSRLS', rolname) FROM pg_roles
+WHERE rolname IN (%(app)s, %(readonly)s) AND (rolsuper OR rolbypassrls)
+
+-- name: memberships
+-- The caller must be a member of the owner, to give it objects. Workers run handlers under the role of services.
+SELECT format('GRANT %%I TO CURRENT_USER', r.rolname)
+FROM pg_roles AS r WHERE r.rolname = %(owner)s AND NOT pg_has_role(r.oid, 'USAGE')
+UNION ALL
+SELECT format('GRANT %%I TO %%I', %(app)s, r.rolname)
+FROM pg_roles AS r WHERE r.rolname = %(worker)s AND NOT pg_has_role(r.oid, to_regrole(quote_ident(%(app)s)), 'MEMBER')
+
+-- name: owner
+SELECT format('GRANT USAGE, CREATE ON SCHEMA %%s TO %%I', %(home)s::oid::regnamespace, %(owner)s)
+WHERE NOT (has_schema_privilege(%(owner)s, %(home)s::oid, 'USAGE') AND has_schema_privilege(%(owner)s, %(home)s::oid, 'CREATE'))
+UNION ALL
+SELECT format('ALTER TABLE %%s OWNER TO %%I', c.oid::regclass, %(owner)s)
+FROM pg_class AS c
+WHERE c.relnamespace = %(home)s AND c.relname = ANY (%(tables)s) AND c.relowner::regrole::text <> quote_ident(%(owner)s)
+UNION ALL
+SELECT format('ALTER FUNCTION %%s OWNER TO %%I', p.oid::regprocedure, %(owner)s)
+FROM pg_proc AS p
+WHERE p.pronamespace = %(home)s AND p.proname = ANY (%(functions)s) AND p.proowner::regrole::text <> quote_ident(%(owner)s)
+UNION ALL
+SELECT format('ALTER TYPE %%s OWNER TO %%I', t.oid::regtype, %(owner)s)
+FROM pg_type AS t
+WHERE t.typnamespace = %(home)s AND t.typname = ANY (%(types)s) AND t.typowner::regrole::text <> quote_ident(%(owner)s)
+
+-- name: grants
+-- Of append-only tables and the history of migrations, services may not change rows; nor may anybody but the owner empty
+-- a table or add triggers.
+WITH wanted (role, relation, privileges) AS (
+    SELECT given.role, c.oid,
+        CASE
+            WHEN given.role = %(readonly)s OR c.relname = %(history)s THEN ARRAY['SELECT']
+            WHEN kept.always THEN ARRAY['SELECT', 'INSERT']
+            ELSE ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']
+        END
+    FROM pg_class AS c
+    CROSS JOIN LATERAL (
+        SELECT EXISTS (
+            SELECT FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
+            WHERE t.tgrelid = c.oid AND p.proname LIKE '%%refuse_change'
+        )
+    ) AS kept (always)
+    CROSS JOIN unnest(ARRAY[%(app)s, %(readonly)s]) AS given (role)
+    WHERE c.relnamespace = %(home)s AND c.relname = ANY (%(tables)s)
+)
+SELECT format('GRANT USAGE ON SCHEMA %%s TO %%I', n.oid::regnamespace, given.role)
+FROM unnest(ARRAY[%(app)s, %(worker)s, %(readonly)s, %(owner)s]) AS given (role)
+CROSS JOIN pg_namespace AS n
+WHERE (n.oid = %(home)s OR n.oid = (SELECT extnamespace FROM pg_extension WHERE extname = 'vector'))
+    AND NOT has_schema_privilege(given.role, n.oid, 'USAGE')
+UNION ALL
+SELECT format('GRANT %%s ON %%s TO %%I', string_agg(p.privilege, ', '), w.relation::regclass, w.role)
+FROM wanted AS w CROSS JOIN unnest(w.privileges) AS p (privilege)
+WHERE NOT has_table_privilege(w.role, w.relation, p.privilege)
+GROUP BY w.relation, w.role
+UNION ALL
+SELECT format('REVOKE %%s ON %%s FROM %%I', string_agg(p.privilege, ', '), w.relation::regclass, w.role)
+FROM wanted AS w
+CROSS JOIN unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) AS p (privilege)
+WHERE p.privilege <> ALL (w.privileges) AND has_table_privilege(w.role, w.relation, p.privilege)
+GROUP BY w.relation, w.role
+UNION ALL
+SELECT format('GRANT EXECUTE ON FUNCTION %%s TO %%I', p.oid::regprocedure, %(app)s)
+FROM pg_proc AS p
+WHERE p.pronamespace = %(home)s AND p.proname = ANY (%(functions)s) AND p.prorettype <> 'trigger'::regtype
+    AND NOT has_function_privilege(%(app)s, p.oid, 'EXECUTE')
+UNION ALL
+-- Tables and functions of later migrations.
+SELECT format(
+    'ALTER DEFAULT PRIVILEGES FOR ROLE %%I IN SCHEMA %%s GRANT %%s TO %%I', %(owner)s, %(home)s::oid::regnamespace, d.granted, d.role
+)
+FROM (
+    VALUES ('r', 'SELECT, INSERT, UPDATE, DELETE ON TABLES', %(app)s), ('r', 'SELECT ON TABLES', %(readonly)s),
+        ('f', 'EXECUTE ON FUNCTIONS', %(app)s)
+) AS d (kind, granted, role)
+WHERE NOT EXISTS (
+    SELECT FROM pg_default_acl AS a CROSS JOIN aclexplode(a.defaclacl) AS e
+    WHERE a.defaclrole::regrole::text = quote_ident(%(owner)s) AND a.defaclnamespace = %(home)s AND a.defaclobjtype::text = d.kind
+        AND e.grantee::regrole::text = quote_ident(d.role)
+)
