@@ -208,7 +208,7 @@ def first_version(folder: Path) -> Path:
     shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
     later = {
         "platform/models.py": r"    source = _WordField\((?s:.*?)\n(?=    class Meta)",
-        "worker/leases.py": r".*self\._seal,.*\n",
+        "worker/leases.py": r".*self\._seal\).*\n",
     }
     for name, part in later.items():
         text = (copy / name).read_text(encoding="utf-8")
