@@ -92,18 +92,19 @@ def log(given: Given, /, **filters: Any) -> int:
 @_with(_FILTERS)
 @click.argument("file", type=click.Path(dir_okay=False))
 @pass_given
-def export(given: Given, /, *, file: str, **filters: Any) -> int:
-    """Write audit lines to FILE as JSON lines, newest first."""
+def export(given: Given, /, *, file: str, tenant_id: str | None, **filters: Any) -> int:
+    """Write audit lines to FILE as JSON lines, by tenant, newest first."""
     from myloware_store.cli.console import progress
 
     written = 0
     with _reached(given) as (settings, trail), progress() as show, Path(file).open("w", encoding="utf-8") as out:
-        lines = trail.list(limit=_PAGE, **filters)
-        while lines:
-            out.writelines(f"{json.dumps(_as_dict(line), ensure_ascii=False)}\n" for line in lines)
-            written += len(lines)
-            show(f"Exporting: {written} lines")
-            lines = trail.list(limit=_PAGE, after=lines[-1], **filters)
+        for tenant in [tenant_id] if tenant_id else trail.tenants():  # a tenant's lines have an index in this order
+            last = None
+            while lines := trail.list(tenant_id=tenant, limit=_PAGE, after=last, **filters):
+                out.writelines(f"{json.dumps(_as_dict(line), ensure_ascii=False)}\n" for line in lines)
+                last = lines[-1]
+                written += len(lines)
+                show(f"Exporting: {written} lines")
     _report(settings, {"file": file, "lines": written}, as_json=given.json)
     return DONE
 

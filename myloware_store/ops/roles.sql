@@ -42,7 +42,7 @@ WHERE t.typnamespace = %(home)s AND t.typname = ANY (%(types)s) AND t.typowner::
 WITH wanted (role, relation, privileges) AS (
     SELECT given.role, c.oid,
         CASE
-            WHEN given.role = %(readonly)s OR c.relname = %(history)s THEN ARRAY['SELECT']
+            WHEN given.role = %(readonly)s OR c.relname IN (%(history)s, 'audit_logs', 'audit_seals') THEN ARRAY['SELECT']
             WHEN kept.always THEN ARRAY['SELECT', 'INSERT']
             ELSE ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']
         END
@@ -72,6 +72,23 @@ FROM wanted AS w
 CROSS JOIN unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) AS p (privilege)
 WHERE p.privilege <> ALL (w.privileges) AND has_table_privilege(w.role, w.relation, p.privilege)
 GROUP BY w.relation, w.role
+UNION ALL
+-- In the audit trail, services may add lines, but not say who wrote them and when; workers seal it.
+SELECT format(
+    'GRANT INSERT (id, tenant_id, user_id, action, resource_type, resource_id, details, ip_address) ON %%s TO %%I',
+    c.oid::regclass, %(app)s
+)
+FROM pg_class AS c
+WHERE c.relnamespace = %(home)s AND c.relname = 'audit_logs'
+    AND (NOT has_column_privilege(%(app)s, c.oid, 'details', 'INSERT') OR has_table_privilege(%(app)s, c.oid, 'INSERT'))
+UNION ALL
+SELECT format('GRANT INSERT ON %%s TO %%I', c.oid::regclass, %(worker)s)
+FROM pg_class AS c
+WHERE c.relnamespace = %(home)s AND c.relname = 'audit_seals' AND NOT has_table_privilege(%(worker)s, c.oid, 'INSERT')
+UNION ALL
+SELECT format('GRANT USAGE ON SEQUENCE %%s TO %%I', c.oid::regclass, %(worker)s)
+FROM pg_class AS c
+WHERE c.relnamespace = %(home)s AND c.relname = 'audit_seals_epoch_seq' AND NOT has_sequence_privilege(%(worker)s, c.oid, 'USAGE')
 UNION ALL
 SELECT format('GRANT EXECUTE ON FUNCTION %%s TO %%I', p.oid::regprocedure, %(app)s)
 FROM pg_proc AS p

@@ -155,7 +155,7 @@ class Audit(Repository):
         """
         self._require_no_transaction("seal")
         seconds = as_seconds(every, "every")
-        tenants = [tenant for tenant in self._tenants() if self._one("has_unsealed", of=tenant, every=seconds)]
+        tenants = [tenant for tenant in self.tenants() if self._one("has_unsealed", of=tenant, every=seconds)]
         if not tenants:
             return 0
         finished = self._one("finished_epoch", epoch=self._one("begin_epoch"))
@@ -173,7 +173,7 @@ class Audit(Repository):
 
         Keep them where nobody who can change the database can change them: `verify` compares with them.
         """
-        rows = self._rows(_sql("heads"), {"tenants": self._tenants()}, reads=True)
+        rows = self._rows(_sql("heads"), {"tenants": self.tenants()}, reads=True)
         return [AuditHead(tenant, number, digest) for tenant, number, digest, _ in rows]
 
     def verify(
@@ -197,7 +197,7 @@ class Audit(Repository):
         kept = {head.tenant_id: head for head in as_list(heads, "heads", AuditHead)}
         if (tenant := current_tenant()) is not None:
             kept = {name: head for name, head in kept.items() if name == tenant}
-        tenants = sorted({*self._tenants(), *kept})
+        tenants = sorted({*self.tenants(), *kept})
         seals = lines = unsealed = 0
         pruned: dict[str, int] = {}
         findings: builtins.list[AuditFinding] = []
@@ -238,7 +238,7 @@ class Audit(Repository):
         instant = as_instant(before, "before")
         self._require_no_transaction("prune")
         deleted = 0
-        for tenant in self._tenants():
+        for tenant in self.tenants():
             after = self._one("pruned_to", of=tenant)
             while seal := self._one("prunable", of=tenant, after=after, before=instant, most=_SEALS):
                 deleted += self._db.transact(partial(self._delete, tenant, after, seal, instant))
@@ -265,7 +265,8 @@ class Audit(Repository):
         if self._db.transaction_open():
             raise InvalidInput(f"{name}: it makes transactions of its own; commit first")
 
-    def _tenants(self) -> builtins.list[str]:
+    def tenants(self) -> builtins.list[str]:
+        """Return the tenants that have lines or seals, or the one in force."""
         return [tenant for (tenant,) in self._rows(_sql("tenants"), {}, reads=True)]
 
     def _one(self, name: str, **values: Any) -> Any:
@@ -274,7 +275,10 @@ class Audit(Repository):
 
     def _seals(self, tenant: str) -> Iterator[tuple[Any, ...]]:
         number = 0
-        while rows := self._rows(_sql("check_seals"), {"of": tenant, "after": number, "most": _SEALS}):
+        tuned = {"jit": "off"}  # the plan of many lines looks dear enough for it
+        while rows := self._db.execute_tuned(
+            tuned, _sql("check_seals"), {"of": tenant, "after": number, "most": _SEALS}
+        ).fetchall():
             yield from rows
             number = rows[-1][0]
 

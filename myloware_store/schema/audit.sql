@@ -99,12 +99,12 @@ $$;
 -- The sequence is read in place of a table because what it holds does not depend on the transaction's snapshot.
 CREATE FUNCTION audit_stamp() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
-    again bool := true;
+    clock CONSTANT regclass := 'audit_seals_epoch_seq';
 BEGIN
-    WHILE again LOOP
-        SELECT CASE WHEN is_called THEN last_value ELSE 0 END INTO NEW.epoch FROM audit_seals_epoch_seq;
-        PERFORM pg_advisory_xact_lock_shared('audit_seals_epoch_seq'::regclass::oid::int, NEW.epoch);
-        SELECT NEW.epoch <> CASE WHEN is_called THEN last_value ELSE 0 END INTO again FROM audit_seals_epoch_seq;
+    LOOP
+        NEW.epoch := COALESCE(pg_sequence_last_value(clock), 0);
+        PERFORM pg_advisory_xact_lock_shared(clock::oid::int, NEW.epoch);
+        EXIT WHEN NEW.epoch = COALESCE(pg_sequence_last_value(clock), 0);
     END LOOP;
     NEW.db_role := session_user;
     RETURN NEW;

@@ -267,6 +267,8 @@ def test_the_rights_of_each_role(deployment: Deployment) -> None:
             "CREATE TRIGGER more AFTER INSERT ON runs EXECUTE FUNCTION refuse_change()",
             "UPDATE audit_logs SET user_id = 'kim'",
             "DELETE FROM audit_logs",
+            "INSERT INTO audit_logs (source, db_role, epoch) VALUES ('database', 'somebody', 1)",
+            "INSERT INTO audit_seals DEFAULT VALUES",
             "DELETE FROM approval_events",
             "DELETE FROM myloware_migratehistory",
             "SET session_replication_role = replica",
@@ -275,7 +277,10 @@ def test_the_rights_of_each_role(deployment: Deployment) -> None:
             with pytest.raises(DatabaseFault) as caught:
                 store.db.execute_sql(refused)
             assert "42501" == caught.value.sqlstate
+    with deployment.open("worker") as store:
+        assert 0 < store.audit.seal()
     with deployment.open("readonly") as store:
+        assert store.audit.verify().intact
         assert 1 == AuditLog.select().where(AuditLog.action == "looked").count()
         with pytest.raises(DatabaseFault, match="permission denied"):
             store.work.submit([INVOICE])

@@ -1,4 +1,4 @@
-"""An upgrade that renames a column, under the traffic of processes of the old and of the new version."""
+"""Upgrades under the traffic of processes of the old and of the new version: of a column, and of our own migrations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import myloware_store
 from myloware_store.ops.migrate import migrate, migrations_path, status
-from tests.conftest import on_one_server
+from myloware_store.ops.validate import validate
+from myloware_store.platform.audit import Audit
+from tests.conftest import OURS, on_one_server
 
 if TYPE_CHECKING:
     from myloware_store.db.database import StoreDatabase
@@ -88,11 +90,13 @@ with Store.open(url) as store:
 class Service:
     """A process of one version, which submits orders and works on anybody's until it is stopped."""
 
-    def __init__(self, settings: Settings, column: str, folder: Path, *, library: Path | None = None) -> None:
+    def __init__(
+        self, settings: Settings, column: str, folder: Path, *, library: Path | None = None, program: str = SERVICE
+    ) -> None:
         self.stop = folder / f"stop-{time.monotonic_ns()}"
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("DATABASE_", "MYLOWARE_"))}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", SERVICE, settings.url, column, str(self.stop)],
+            [sys.executable, "-c", program, settings.url, column, str(self.stop)],
             env={**kept, **({"PYTHONPATH": str(library)} if library else {})},
             cwd=folder,
             stdout=subprocess.PIPE,
@@ -168,3 +172,84 @@ def test_a_column_is_renamed_while_old_and_new_code_run(
     )
     assert [] == database.execute_sql(wrong).fetchall()
     assert status(settings, directory=folder).current
+
+
+OWN_SERVICE = """
+import json, os, sys, uuid
+from myloware_store import Store, Worker
+
+url, name, stop = sys.argv[1:]
+
+def handle(claim):
+    store.audit.record("handle", "work_item", claim.item_id, user_id=name)
+    store.connectors.register(name, "EMAIL", config={"n": claim.content})
+    assert store.audit.list(action="handle", resource_type="work_item", resource_id=claim.item_id)
+    store.dead_letters.record(name, "handled", {}, error="none")
+    return {"by": name}
+
+with Store.open(url) as store:
+    finished = failed = 0
+    while True:
+        ending = os.path.exists(stop)
+        store.work.submit([{"type": "TICKET", "content": f"{name} {uuid.uuid4()}"} for _ in range(4)])
+        report = Worker(store, handle, threads=2).run(drain=True)
+        finished, failed = finished + report.finished, failed + report.failed + report.lost
+        print(finished, flush=True)
+        if ending:
+            print(json.dumps({"finished": finished, "failed": failed}))
+            break
+"""
+
+
+def first_version(folder: Path) -> Path:
+    """Copy the package with the first migration only, without what the later ones have made known to it."""
+    package = Path(myloware_store.__file__).parent
+    copy = folder / "first" / "myloware_store"
+    shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    later = {
+        "platform/models.py": r"    source = _WordField\((?s:.*?)\n(?=    class Meta)",
+        "worker/leases.py": r".*self\._seal\).*\n",
+    }
+    for name, part in later.items():
+        text = (copy / name).read_text(encoding="utf-8")
+        assert 1 == len(re.findall(part, text))
+        (copy / name).write_text(re.sub(part, "", text), encoding="utf-8")
+    migrations = copy.parent / "myloware_store_migrations"
+    shutil.copytree(migrations_path(), migrations, ignore=shutil.ignore_patterns("__pycache__", "00[2-9]*"))
+    return copy.parent
+
+
+@on_one_server
+def test_our_own_migrations_are_applied_while_old_and_new_code_run(
+    settings: Settings, database: StoreDatabase, tmp_path: Path
+) -> None:
+    """From the first to the newest: no process sees an error, no item and no audit line is lost."""
+    migrate(settings, to=OURS[0])
+    library = first_version(tmp_path)
+
+    def start(name: str, **options: Any) -> Service:
+        return Service(settings, name, tmp_path, program=OWN_SERVICE, **options)
+
+    old = start("old", library=library)
+    old.works()
+    assert OURS[1:] == migrate(settings).applied
+    old.works()
+    services = [start("restarted", library=library), start("new"), old]
+    for service in services:
+        service.works()
+    ended = [service.ends() for service in services]
+
+    assert [0, 0, 0] == [counts["failed"] for counts in ended]
+    total = sum(counts["finished"] for counts in ended)
+    items = "SELECT count(*), count(*) FILTER (WHERE status = 'COMPLETED') FROM work_items"
+    assert (total, total) == database.execute_sql(items).fetchone()
+    handled = "SELECT count(DISTINCT resource_id), count(DISTINCT user_id) FROM audit_logs WHERE action = 'handle'"
+    assert (total, 3) == database.execute_sql(handled).fetchone()
+    audit = Audit(database)
+    audit.seal()
+    report = audit.verify()
+    assert (True, 0) == (report.intact, report.unsealed)
+    written = "SELECT count(*) FROM audit_logs WHERE resource_type = 'work_orders' AND source = 'database'"
+    assert database.execute_sql(written).fetchone()[0] > 0
+    assert status(settings).current
+    assert validate(database).valid

@@ -47,11 +47,11 @@ def test_the_log_is_filtered_and_continued(shell: Shell, here: dict[str, Any]) -
 
 
 def test_lines_are_exported_as_json_lines(shell: Shell, here: dict[str, Any]) -> None:
-    """One object a line, newest first."""
+    """One object a line, by tenant, newest first."""
     assert 3 == shell.report("audit", "export", "out.jsonl", "--type", "connectors", **here)["lines"]
     read = [json.loads(line) for line in (shell.folder / "out.jsonl").read_text(encoding="utf-8").splitlines()]
 
-    assert [("globex", "kim"), ("acme", "lee"), ("acme", "kim")] == [(one["tenant_id"], one["user_id"]) for one in read]
+    assert [("acme", "lee"), ("acme", "kim"), ("globex", "kim")] == [(one["tenant_id"], one["user_id"]) for one in read]
     assert "EMAIL" == read[0]["details"]["after"]["type"]
 
 
