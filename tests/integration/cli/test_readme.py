@@ -138,3 +138,19 @@ def test_links_lead_somewhere() -> None:
     for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
             assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_tests_that_the_documentation_names_are_there() -> None:
+    """Behind each promise, the test that holds it."""
+    named = re.compile(r"`((?:[a-z_]+/)*test_\w+\.py)(?:::(test_\w+))?`|`::(test_\w+)`|`(test_(?!\w+\.py)\w+)`")
+    found = 0
+    for page in (ROOT / "docs").glob("*.md"):
+        texts: list[str] = []
+        for file, function, same, alone in named.findall(page.read_text(encoding="utf-8")):
+            if file:
+                texts = [path.read_text() for path in (ROOT / "tests").rglob("test_*.py") if path.match(file)]
+                assert texts, f"{page.name}: {file}"
+            wanted = function or same or alone
+            assert not wanted or any(f"def {wanted}(" in text for text in texts), f"{page.name}: {wanted}"
+            found += 1
+    assert found > 1
