@@ -28,6 +28,25 @@ MIGRATE = (
         FOR 6), (52)::bigint, 1), (53)::bigint, 1), 'hex'::text))::uuid
     """,
     """
+    CREATE OR REPLACE FUNCTION audit_epoch()
+     RETURNS integer
+     LANGUAGE plpgsql
+    AS $function$
+DECLARE
+    clock CONSTANT regclass := 'audit_seals_epoch_seq';
+    epoch int;
+BEGIN
+    LOOP
+        epoch := COALESCE(pg_sequence_last_value(clock), 0);
+        PERFORM pg_advisory_xact_lock_shared(clock::oid::int, epoch);
+        IF epoch = COALESCE(pg_sequence_last_value(clock), 0) THEN
+            RETURN epoch;
+        END IF;
+    END LOOP;
+END
+$function$
+    """,
+    """
     CREATE OR REPLACE FUNCTION audit_rows()
      RETURNS trigger
      LANGUAGE plpgsql
@@ -37,26 +56,30 @@ MIGRATE = (
 DECLARE
     hidden CONSTANT text[] := TG_ARGV;
     who CONSTANT text := left(COALESCE(NULLIF(current_setting('myloware.actor', true), ''), session_user), 255);
+    epoch CONSTANT int := audit_epoch();
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        INSERT INTO audit_logs (id, tenant_id, user_id, action, resource_type, resource_id, details, ip_address, source)
+        INSERT INTO audit_logs
+            (id, tenant_id, user_id, action, resource_type, resource_id, details, ip_address, source, db_role, epoch)
         SELECT audit_id(), COALESCE(j ->> 'tenant_id', '*'), who, 'insert', TG_TABLE_NAME,
             COALESCE(j ->> 'id', (j ->> 'tool_id') || ' ' || (j ->> 'capability_id')),
-            jsonb_build_object('after', j - hidden), inet_client_addr(), 'database'
+            jsonb_build_object('after', j - hidden), inet_client_addr(), 'database', session_user, epoch
         FROM (SELECT to_jsonb(r) AS j FROM new_rows AS r) AS n;
     ELSIF TG_OP = 'DELETE' THEN
-        INSERT INTO audit_logs (id, tenant_id, user_id, action, resource_type, resource_id, details, ip_address, source)
+        INSERT INTO audit_logs
+            (id, tenant_id, user_id, action, resource_type, resource_id, details, ip_address, source, db_role, epoch)
         SELECT audit_id(), COALESCE(j ->> 'tenant_id', '*'), who, 'delete', TG_TABLE_NAME,
             COALESCE(j ->> 'id', (j ->> 'tool_id') || ' ' || (j ->> 'capability_id')),
-            jsonb_build_object('before', j - hidden), inet_client_addr(), 'database'
+            jsonb_build_object('before', j - hidden), inet_client_addr(), 'database', session_user, epoch
         FROM (SELECT to_jsonb(r) AS j FROM old_rows AS r) AS o;
     ELSE
-        INSERT INTO audit_logs (id, tenant_id, user_id, action, resource_type, resource_id, details, ip_address, source)
+        INSERT INTO audit_logs
+            (id, tenant_id, user_id, action, resource_type, resource_id, details, ip_address, source, db_role, epoch)
         SELECT audit_id(), COALESCE(j ->> 'tenant_id', '*'), who, 'update', TG_TABLE_NAME,
             COALESCE(j ->> 'id', (j ->> 'tool_id') || ' ' || (j ->> 'capability_id')),
             jsonb_build_object('before', COALESCE(before, '{}'), 'after', COALESCE(after, '{}'))
                 || CASE WHEN unseen IS NULL THEN '{}' ELSE jsonb_build_object('hidden', unseen) END,
-            inet_client_addr(), 'database'
+            inet_client_addr(), 'database', session_user, epoch
         FROM (
             SELECT COALESCE(n.j, o.j) AS j, c.*
             FROM (SELECT to_jsonb(r) AS j FROM old_rows AS r) AS o
@@ -95,26 +118,32 @@ $function$
     AS $function$
 DECLARE
     who CONSTANT text := left(COALESCE(NULLIF(current_setting('myloware.actor', true), ''), session_user), 255);
+    epoch CONSTANT int := audit_epoch();
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN
-        INSERT INTO audit_logs (id, tenant_id, user_id, action, resource_type, resource_id, ip_address, source)
-        VALUES (audit_id(), '*', who, 'truncate', TG_TABLE_NAME, '*', inet_client_addr(), 'database');
+        INSERT INTO audit_logs
+            (id, tenant_id, user_id, action, resource_type, resource_id, ip_address, source, db_role, epoch)
+        VALUES (
+            audit_id(), '*', who, 'truncate', TG_TABLE_NAME, '*', inet_client_addr(), 'database', session_user, epoch
+        );
     ELSIF TG_OP = 'INSERT' THEN
-        INSERT INTO audit_logs (id, tenant_id, user_id, action, resource_type, resource_id, details, ip_address, source)
+        INSERT INTO audit_logs
+            (id, tenant_id, user_id, action, resource_type, resource_id, details, ip_address, source, db_role, epoch)
         SELECT audit_id(), tenant_id, who, 'insert', TG_TABLE_NAME,
             CASE WHEN count(*) = 1 THEN min(id::text) ELSE '*' END,
             CASE WHEN count(*) = 1 THEN '{}' ELSE jsonb_build_object('ids', jsonb_agg(id)) END,
-            inet_client_addr(), 'database'
+            inet_client_addr(), 'database', session_user, epoch
         FROM (
             SELECT tenant_id, id, (row_number() OVER (PARTITION BY tenant_id) - 1) / 1000 AS part FROM new_rows
         ) AS numbered
         GROUP BY tenant_id, part;
     ELSE
-        INSERT INTO audit_logs (id, tenant_id, user_id, action, resource_type, resource_id, details, ip_address, source)
+        INSERT INTO audit_logs
+            (id, tenant_id, user_id, action, resource_type, resource_id, details, ip_address, source, db_role, epoch)
         SELECT audit_id(), tenant_id, who, 'delete', TG_TABLE_NAME,
             CASE WHEN count(*) = 1 THEN min(id::text) ELSE '*' END,
             CASE WHEN count(*) = 1 THEN '{}' ELSE jsonb_build_object('ids', jsonb_agg(id)) END,
-            inet_client_addr(), 'database'
+            inet_client_addr(), 'database', session_user, epoch
         FROM (
             SELECT tenant_id, id, (row_number() OVER (PARTITION BY tenant_id) - 1) / 1000 AS part FROM old_rows
         ) AS numbered
@@ -136,14 +165,8 @@ $function$
      LANGUAGE plpgsql
      SECURITY DEFINER
     AS $function$
-DECLARE
-    clock CONSTANT regclass := 'audit_seals_epoch_seq';
 BEGIN
-    LOOP
-        NEW.epoch := COALESCE(pg_sequence_last_value(clock), 0);
-        PERFORM pg_advisory_xact_lock_shared(clock::oid::int, NEW.epoch);
-        EXIT WHEN NEW.epoch = COALESCE(pg_sequence_last_value(clock), 0);
-    END LOOP;
+    NEW.epoch := audit_epoch();
     NEW.db_role := session_user;
     RETURN NEW;
 END
@@ -441,6 +464,7 @@ ROLLBACK = (
     "DROP ROUTINE audit_stamp()",
     "DROP ROUTINE audit_ids()",
     "DROP ROUTINE audit_rows()",
+    "DROP ROUTINE audit_epoch()",
     "DROP ROUTINE audit_id()",
 )
 

@@ -12,31 +12,54 @@ RETURN encode(
     'hex'
 )::uuid;
 
+-- The epoch of a new line: the number of sealings so far. A transaction keeps a shared lock on its lines' epochs, so
+-- that a sealing, which begins a new epoch, sees in pg_locks which epochs may still get lines. A writer that read the
+-- number before a new epoch began, and got its lock after, reads again. The clock is a sequence because what it holds
+-- does not depend on the transaction's snapshot.
+CREATE FUNCTION audit_epoch() RETURNS int LANGUAGE plpgsql AS $$
+DECLARE
+    clock CONSTANT regclass := 'audit_seals_epoch_seq';
+    epoch int;
+BEGIN
+    LOOP
+        epoch := COALESCE(pg_sequence_last_value(clock), 0);
+        PERFORM pg_advisory_xact_lock_shared(clock::oid::int, epoch);
+        IF epoch = COALESCE(pg_sequence_last_value(clock), 0) THEN
+            RETURN epoch;
+        END IF;
+    END LOOP;
+END
+$$;
+
 -- Writes a line for every row: what it was, what it is. The arguments are the columns that no line shows.
 CREATE FUNCTION audit_rows() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET jit = off AS $$
 DECLARE
     hidden CONSTANT text[] := TG_ARGV;
     who CONSTANT text := left(COALESCE(NULLIF(current_setting('myloware.actor', true), ''), session_user), 255);
+    epoch CONSTANT int := audit_epoch();
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        INSERT INTO audit_logs (id, tenant_id, user_id, action, resource_type, resource_id, details, ip_address, source)
+        INSERT INTO audit_logs
+            (id, tenant_id, user_id, action, resource_type, resource_id, details, ip_address, source, db_role, epoch)
         SELECT audit_id(), COALESCE(j ->> 'tenant_id', '*'), who, 'insert', TG_TABLE_NAME,
             COALESCE(j ->> 'id', (j ->> 'tool_id') || ' ' || (j ->> 'capability_id')),
-            jsonb_build_object('after', j - hidden), inet_client_addr(), 'database'
+            jsonb_build_object('after', j - hidden), inet_client_addr(), 'database', session_user, epoch
         FROM (SELECT to_jsonb(r) AS j FROM new_rows AS r) AS n;
     ELSIF TG_OP = 'DELETE' THEN
-        INSERT INTO audit_logs (id, tenant_id, user_id, action, resource_type, resource_id, details, ip_address, source)
+        INSERT INTO audit_logs
+            (id, tenant_id, user_id, action, resource_type, resource_id, details, ip_address, source, db_role, epoch)
         SELECT audit_id(), COALESCE(j ->> 'tenant_id', '*'), who, 'delete', TG_TABLE_NAME,
             COALESCE(j ->> 'id', (j ->> 'tool_id') || ' ' || (j ->> 'capability_id')),
-            jsonb_build_object('before', j - hidden), inet_client_addr(), 'database'
+            jsonb_build_object('before', j - hidden), inet_client_addr(), 'database', session_user, epoch
         FROM (SELECT to_jsonb(r) AS j FROM old_rows AS r) AS o;
     ELSE
-        INSERT INTO audit_logs (id, tenant_id, user_id, action, resource_type, resource_id, details, ip_address, source)
+        INSERT INTO audit_logs
+            (id, tenant_id, user_id, action, resource_type, resource_id, details, ip_address, source, db_role, epoch)
         SELECT audit_id(), COALESCE(j ->> 'tenant_id', '*'), who, 'update', TG_TABLE_NAME,
             COALESCE(j ->> 'id', (j ->> 'tool_id') || ' ' || (j ->> 'capability_id')),
             jsonb_build_object('before', COALESCE(before, '{}'), 'after', COALESCE(after, '{}'))
                 || CASE WHEN unseen IS NULL THEN '{}' ELSE jsonb_build_object('hidden', unseen) END,
-            inet_client_addr(), 'database'
+            inet_client_addr(), 'database', session_user, epoch
         FROM (
             SELECT COALESCE(n.j, o.j) AS j, c.*
             FROM (SELECT to_jsonb(r) AS j FROM old_rows AS r) AS o
@@ -64,26 +87,32 @@ $$;
 CREATE FUNCTION audit_ids() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET jit = off AS $$
 DECLARE
     who CONSTANT text := left(COALESCE(NULLIF(current_setting('myloware.actor', true), ''), session_user), 255);
+    epoch CONSTANT int := audit_epoch();
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN
-        INSERT INTO audit_logs (id, tenant_id, user_id, action, resource_type, resource_id, ip_address, source)
-        VALUES (audit_id(), '*', who, 'truncate', TG_TABLE_NAME, '*', inet_client_addr(), 'database');
+        INSERT INTO audit_logs
+            (id, tenant_id, user_id, action, resource_type, resource_id, ip_address, source, db_role, epoch)
+        VALUES (
+            audit_id(), '*', who, 'truncate', TG_TABLE_NAME, '*', inet_client_addr(), 'database', session_user, epoch
+        );
     ELSIF TG_OP = 'INSERT' THEN
-        INSERT INTO audit_logs (id, tenant_id, user_id, action, resource_type, resource_id, details, ip_address, source)
+        INSERT INTO audit_logs
+            (id, tenant_id, user_id, action, resource_type, resource_id, details, ip_address, source, db_role, epoch)
         SELECT audit_id(), tenant_id, who, 'insert', TG_TABLE_NAME,
             CASE WHEN count(*) = 1 THEN min(id::text) ELSE '*' END,
             CASE WHEN count(*) = 1 THEN '{}' ELSE jsonb_build_object('ids', jsonb_agg(id)) END,
-            inet_client_addr(), 'database'
+            inet_client_addr(), 'database', session_user, epoch
         FROM (
             SELECT tenant_id, id, (row_number() OVER (PARTITION BY tenant_id) - 1) / 1000 AS part FROM new_rows
         ) AS numbered
         GROUP BY tenant_id, part;
     ELSE
-        INSERT INTO audit_logs (id, tenant_id, user_id, action, resource_type, resource_id, details, ip_address, source)
+        INSERT INTO audit_logs
+            (id, tenant_id, user_id, action, resource_type, resource_id, details, ip_address, source, db_role, epoch)
         SELECT audit_id(), tenant_id, who, 'delete', TG_TABLE_NAME,
             CASE WHEN count(*) = 1 THEN min(id::text) ELSE '*' END,
             CASE WHEN count(*) = 1 THEN '{}' ELSE jsonb_build_object('ids', jsonb_agg(id)) END,
-            inet_client_addr(), 'database'
+            inet_client_addr(), 'database', session_user, epoch
         FROM (
             SELECT tenant_id, id, (row_number() OVER (PARTITION BY tenant_id) - 1) / 1000 AS part FROM old_rows
         ) AS numbered
@@ -93,19 +122,10 @@ BEGIN
 END
 $$;
 
--- Sets the columns of a line that its writer must not choose. The epoch is the number of sealings so far. A transaction
--- keeps a shared lock on the epochs of its lines, so that a sealing, which begins a new epoch, sees in pg_locks which
--- epochs may still get lines. A writer that read the number before a new epoch began, and got its lock after, reads again.
--- The sequence is read in place of a table because what it holds does not depend on the transaction's snapshot.
+-- Sets the columns of an application's line that its writer must not choose.
 CREATE FUNCTION audit_stamp() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
-DECLARE
-    clock CONSTANT regclass := 'audit_seals_epoch_seq';
 BEGIN
-    LOOP
-        NEW.epoch := COALESCE(pg_sequence_last_value(clock), 0);
-        PERFORM pg_advisory_xact_lock_shared(clock::oid::int, NEW.epoch);
-        EXIT WHEN NEW.epoch = COALESCE(pg_sequence_last_value(clock), 0);
-    END LOOP;
+    NEW.epoch := audit_epoch();
     NEW.db_role := session_user;
     RETURN NEW;
 END
