@@ -343,13 +343,15 @@ def test_a_role_that_may_create_roles_sets_up_most_of_it(deployment: Deployment)
 def test_the_vector_index_is_used_and_misses_nothing_of_a_small_tenant(deployment: Deployment) -> None:
     """Recall holds, and k documents are found where there are k."""
     random = np.random.default_rng(8)
-    vectors = random.normal(size=(700, 1536)).astype("f4")
+    topics = random.normal(size=(20, 1536))
+    vectors = (topics[random.integers(20, size=700)] + 0.5 * random.normal(size=(700, 1536))).astype("f4")
     with deployment.open("owner") as store:
         for tenant, part in (("acme", vectors[:640]), ("globex", vectors[640:])):
             with store.tenant(tenant):
                 store.memory.bulk_load({"type": "CONTEXT", "content": "x", "embedding": vector} for vector in part)
         store.memory.index.least_rows = 500
-        store.memory.index.ensure()
+        store.memory.index.sample = 15
+        assert store.memory.index.ensure().status.used
         enforce(store.db, deployment.names)
     with deployment.open("app") as store:
         store.memory.index.least_rows = 500
