@@ -196,12 +196,12 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
                     connection.close()
                     self._vector_path = path
                     connection = self._connect()
+            self._end_abandoned(connection)
         except DRIVER_ERRORS as error:
             fault = connect_fault(error, self.settings)
         else:
             self.server_version = connection.server_version
             self.server_encoding = connection.get_parameter_status("server_encoding")
-            self._end_abandoned(connection)
             return connection
         raise fault
 
@@ -209,9 +209,12 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
         """Let the server end a statement whose call was given up: one after the other could wait for the same lock."""
         seconds = deadlines.timeout_in_force(self.settings.call_timeout)
         if seconds is not None and self._pooler is False and not self.settings.pgbouncer:
-            # Servers that cannot check for vanished clients refuse this.
-            with suppress(psycopg2.Error), self._watched(connection), connection.cursor() as run:
-                run.execute(_CHECK_CLIENT, (f"{max(seconds, _CHECKED_AT_MOST):.3f}s",))
+            try:
+                with self._watched(connection), connection.cursor() as run:
+                    run.execute(_CHECK_CLIENT, (f"{max(seconds, _CHECKED_AT_MOST):.3f}s",))
+            except psycopg2.Error:
+                if connection.closed:
+                    raise  # servers that cannot check for vanished clients only refuse it
 
     def _watched(self, connection: extensions.connection) -> AbstractContextManager[None]:
         return deadlines.watched(connection, self.settings.call_timeout)
@@ -496,6 +499,9 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
                 return action(self._new_cursor(named=named))
             except DRIVER_ERRORS as caught:
                 error = caught
+            except BaseException:  # what a signal handler raises must not hide that the transaction was lost
+                state.doomed |= in_transaction and _is_lost(connection)
+                raise
             # Outside of the except block, so that the driver's error, which may quote values of rows, does not become
             # the __context__ of this error, or of one that a signal handler raises.
             committing = sent and not (reads or (in_block and not _ENDS.search(str(sql))))
@@ -524,8 +530,7 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
         returned: str | None = None,
         late: float | None = None,
     ) -> Exception:
-        lost = connection.closed or connection.get_transaction_status() == extensions.TRANSACTION_STATUS_UNKNOWN
-        if lost and isinstance(error, psycopg2.Error):
+        if _is_lost(connection) and isinstance(error, psycopg2.Error):
             pooled = self._pooler is not False
             return lost_fault(error, self.settings, committing=committing, pooled=pooled, late=late)
         return statement_fault(error, returned=returned)
@@ -548,3 +553,7 @@ def _telling(scope: tuple[str, str, str], told: tuple[str, str, str] | None) -> 
         return _SCOPE + _ROLE, scope
     # The role of the login may differ from its name: libpq's options can set it.
     return (_SCOPE if told is not None and not told[-1] else _NO_ROLE + _SCOPE), tuple(names)
+
+
+def _is_lost(connection: extensions.connection) -> bool:
+    return bool(connection.closed) or connection.get_transaction_status() == extensions.TRANSACTION_STATUS_UNKNOWN

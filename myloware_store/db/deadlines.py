@@ -17,6 +17,7 @@ from contextvars import ContextVar
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
+import attrs
 import psycopg2
 
 from myloware_store.core.arguments import as_seconds
@@ -28,7 +29,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Call", "call_on", "call_timeout", "peer", "timeout_in_force", "watch", "watched"]
 
-_in_force: ContextVar[float | None] = ContextVar("myloware_call_timeout", default=None)
+
+@attrs.define
+class _Scope:
+    seconds: float
+    outer: _Scope | None
+    ended: bool = False
+
+
+_in_force: ContextVar[_Scope | None] = ContextVar("myloware_call_timeout", default=None)
 
 
 @contextmanager
@@ -42,12 +51,16 @@ def call_timeout(seconds: float | None) -> Iterator[None]:
         InvalidInput: It is not a number of seconds.
     """
     lifted = seconds is None or seconds == math.inf
-    before = _in_force.set(math.inf if lifted else as_seconds(seconds, "call_timeout", least=0.001))
+    wanted = math.inf if lifted else as_seconds(seconds, "call_timeout", least=0.001)
+    scope = _Scope(wanted, _in_force.get())
+    before = _in_force.set(scope)
     try:
         yield
     finally:
-        with suppress(ValueError):  # another thread, with another context, ends it
+        try:
             _in_force.reset(before)
+        except ValueError:  # another thread, with another context, ends it
+            scope.ended = True
 
 
 def timeout_in_force(setting: float | None) -> float | None:
@@ -56,7 +69,10 @@ def timeout_in_force(setting: float | None) -> float | None:
     Args:
         setting: The database's own; infinity is never overridden.
     """
-    seconds = setting if setting == math.inf or (found := _in_force.get()) is None else found
+    scope = _in_force.get()
+    while scope is not None and scope.ended:
+        scope = scope.outer
+    seconds = setting if scope is None or setting == math.inf else scope.seconds
     return None if seconds == math.inf else seconds
 
 

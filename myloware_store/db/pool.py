@@ -221,9 +221,9 @@ def alive(connection: extensions.connection) -> bool:
 
     A server sends something to an idle connection only when it ends it, so the connection is then readable.
     """
-    if connection.closed:
-        return False
-    return not readable(connection.fileno())
+    # If a signal interrupted the driver's error, libpq has closed the socket, and the driver does not know.
+    number = -1 if connection.closed else connection.fileno()
+    return number >= 0 and not readable(number)
 
 
 def readable(*files: int, seconds: float = 0.0) -> bool:

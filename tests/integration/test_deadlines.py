@@ -300,3 +300,4 @@ def test_a_deadline_may_end_in_another_thread(db: StoreDatabase) -> None:
     next(block)
     with ThreadPoolExecutor(1) as threads:
         assert threads.submit(next, block, "ended").result() == "ended"
+    assert deadlines.timeout_in_force(None) is None

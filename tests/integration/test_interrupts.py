@@ -345,7 +345,8 @@ database.execute_sql("SELECT 1")
 print("ready", flush=True)
 sys.stdin.readline()
 try:
-    database.execute_sql("SELECT 1 /* stalled */")
+    with database.atomic():
+        database.execute_sql("SELECT 1 /* stalled */")
 except KeyboardInterrupt:
     print("interrupted", database.pool)
 """
@@ -363,13 +364,18 @@ def test_ctrl_c_ends_a_statement_that_a_silent_server_does_not_answer(
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        relay.stall()
-        relay.asks.hears = lambda data: asked.set() if b"stalled" in data else None
-        process.stdin.write("go on\n")
-        process.stdin.flush()
-        assert asked.wait(PATIENCE)
-        process.send_signal(signal.SIGINT)
+
+        def stall(data: bytes) -> None:
+            if b"stalled" in data:
+                relay.stall()
+                asked.set()
+
+        relay.asks.hears = stall
         try:
+            process.stdin.write("go on\n")
+            process.stdin.flush()
+            assert asked.wait(PATIENCE)
+            process.send_signal(signal.SIGINT)
             out, _ = process.communicate(timeout=PATIENCE)
         finally:
             process.kill()
