@@ -14,6 +14,7 @@ from myloware_store import (
     Attempt,
     AttemptStatus,
     AuditLog,
+    AuditSeal,
     Capability,
     Connector,
     ConnectorStatus,
@@ -170,6 +171,21 @@ class AuditLogFields(_Owned, total=False):
     resource_id: str
     details: Mapping[str, Any]
     ip_address: str | None
+    source: str
+    db_role: str | None
+    epoch: int
+
+
+class AuditSealFields(_Owned, total=False):
+    """The fields of an `AuditSeal`."""
+
+    number: int
+    epoch: int
+    last_id: UUID | str
+    line_count: int
+    form: int
+    previous_hash: str | None
+    hash: str
 
 
 class ConnectorFields(_Owned, total=False):
@@ -309,6 +325,11 @@ class Factory:
         """Insert an audit line."""
         texts = {"user_id": "factory", "action": "test", "resource_type": "test", "resource_id": self._text("resource")}
         return self._insert(AuditLog, fields, **texts)
+
+    def audit_seal(self, **fields: Unpack[AuditSealFields]) -> AuditSeal:
+        """Insert a seal on one line, which is not there."""
+        number = next(self._numbers)
+        return self._insert(AuditSeal, fields, number=number, epoch=0, last_id=UUID(int=number), line_count=1, hash="")
 
     def connector(self, **fields: Unpack[ConnectorFields]) -> Connector:
         """Insert an inactive connector."""

@@ -22,6 +22,7 @@ MAKES = (
     "approval_event",
     "dead_letter",
     "audit_log",
+    "audit_seal",
     "connector",
     "tool",
     "capability",
