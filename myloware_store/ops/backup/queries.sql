@@ -25,6 +25,12 @@ SELECT set_config(name, value, true) FROM (VALUES
     ('quote_all_identifiers', 'off')
 ) AS plain (name, value)
 
+-- name: close_functions
+-- Functions that run with the rights of their owner. Everybody may call a trigger's function, to no effect.
+SELECT format('REVOKE EXECUTE ON FUNCTION %%s FROM PUBLIC', p.oid::regprocedure)
+FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
+WHERE n.nspname = %(schema)s AND p.proname = ANY (%(names)s) AND p.prosecdef AND p.prorettype <> 'trigger'::regtype
+
 -- name: occupants
 -- Tables, views, sequences, functions and types of no extension.
 SELECT name FROM (

@@ -21,6 +21,7 @@ from myloware_store.ops.backup.contents import Difference, compare, read_content
 from myloware_store.ops.backup.file import os_errors_named, read_manifest, take_path
 from myloware_store.ops.backup.making import require_direct
 from myloware_store.ops.backup.programs import find_program
+from myloware_store.ops.catalog import split_key
 from myloware_store.ops.history import available_migrations, migrations_path, target_settings
 from myloware_store.ops.scratch import scratch_database
 from myloware_store.ops.target import opened, reach
@@ -270,11 +271,25 @@ def _fill(
         progress("Creating tables")
         with _output(program, path, "--section=pre-data", *options) as output:
             _run(database, output.read())
+        if not owners:
+            _close_functions(database, manifest)
         with _output(program, path, "--section=data", *options) as output:
             _copy_tables(database, output, manifest.contents.rows, progress)
         progress("Building indexes")
         with _output(program, path, "--section=post-data", *options) as output:
             _run(database, output.read())
+
+
+def _close_functions(database: StoreDatabase, manifest: Manifest) -> None:
+    """Revoke from PUBLIC what the backup did not let everybody call: `--no-privileges` leaves that out, too."""
+    names = [
+        split_key(key)[2].partition("(")[0]
+        for key, described in manifest.contents.catalog.items()
+        if "SECURITY DEFINER" in described and "EXECUTE BY PUBLIC" not in described
+    ]
+    values = {"schema": manifest.contents.schema, "names": names}
+    for (revoke,) in database.execute_sql(_sql("close_functions"), values).fetchall():
+        database.execute_sql(revoke)
 
 
 def _takes_uuid_ossp(database: StoreDatabase) -> bool:
