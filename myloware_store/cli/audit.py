@@ -183,13 +183,14 @@ def verify(given: Given, *, file: str | None, public_key: str | None) -> int:
 @name_option
 @pass_given
 def prune(given: Given, *, before: datetime, yes: bool, database: str | None) -> int:
-    """Delete old lines in whole seals (asks first).
+    """Delete old lines in whole seals (asks for the database's name).
 
-    The seals stay, so that the rest can still be verified. The audit trail records it.
+    The seals stay, so that the rest can still be verified. The audit trail records it. The role needs DELETE on
+    audit_logs, as the owner of the tables has it. `--yes` needs `--database`, too.
     """
-    from myloware_store.cli.consent import DESTRUCTION, require_consent
+    from myloware_store.cli.consent import PRUNING, require_name
 
-    require_consent(given.settings(), DESTRUCTION, yes=yes, database=database)
+    require_name(given.settings(), PRUNING.format(before), yes=yes, database=database)
     with _reached(given) as (settings, trail):
         deleted = trail.prune(before)
     _report(settings, {"deleted": deleted, "before": before.isoformat()}, as_json=given.json)
