@@ -82,9 +82,13 @@ FROM pg_class AS c
 WHERE c.relnamespace = %(home)s AND c.relname = 'audit_logs'
     AND (NOT has_column_privilege(%(app)s, c.oid, 'details', 'INSERT') OR has_table_privilege(%(app)s, c.oid, 'INSERT'))
 UNION ALL
+-- A right of their own: what they have as members of `app` is revoked above.
 SELECT format('GRANT INSERT ON %%s TO %%I', c.oid::regclass, %(worker)s)
 FROM pg_class AS c
-WHERE c.relnamespace = %(home)s AND c.relname = 'audit_seals' AND NOT has_table_privilege(%(worker)s, c.oid, 'INSERT')
+WHERE c.relnamespace = %(home)s AND c.relname = 'audit_seals' AND NOT EXISTS (
+    SELECT FROM aclexplode(c.relacl) AS e
+    WHERE e.grantee::regrole::text = quote_ident(%(worker)s) AND e.privilege_type = 'INSERT'
+)
 UNION ALL
 SELECT format('GRANT USAGE ON SEQUENCE %%s TO %%I', c.oid::regclass, %(worker)s)
 FROM pg_class AS c

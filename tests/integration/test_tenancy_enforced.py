@@ -318,6 +318,15 @@ def test_roles_are_found_by_doing_it(deployment: Deployment, myloware_dsn: str) 
             attrs.evolve(deployment.names, app="x", worker="x")
 
 
+def test_roles_are_complete_at_once_for_tables_that_the_owner_made(deployment: Deployment) -> None:
+    """Its default privileges gave services more than they may have, which their workers have through them."""
+    with opened(deployment.settings) as database:
+        database.execute_sql(f'REVOKE INSERT ON audit_seals FROM "{deployment.names.worker}"')
+        database.execute_sql(f'GRANT INSERT, UPDATE, DELETE ON audit_seals TO "{deployment.names.app}"')
+        assert 2 == len(set_up_roles(database, deployment.names, apply=True))
+        assert [] == set_up_roles(database, deployment.names, apply=False)
+
+
 def test_a_role_that_may_create_roles_sets_up_most_of_it(deployment: Deployment) -> None:
     """As on managed servers, where nobody is a superuser: it says what is left to do."""
     admin = f"admin_{uuid.uuid4().hex[:8]}"
