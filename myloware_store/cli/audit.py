@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,7 +81,7 @@ def audit() -> None:
 @pass_given
 def log(given: Given, /, **filters: Any) -> int:
     """Show audit lines, newest first."""
-    with _reached(given) as (settings, trail):
+    with _reached(given, filters["tenant_id"]) as (settings, trail):
         lines = trail.list(**filters)
     _report_lines(settings, lines, more=len(lines) == filters["limit"], as_json=given.json)
     return DONE
@@ -97,7 +97,11 @@ def export(given: Given, /, *, file: str, tenant_id: str | None, **filters: Any)
     from myloware_store.cli.console import progress
 
     written = 0
-    with _reached(given) as (settings, trail), progress() as show, Path(file).open("w", encoding="utf-8") as out:
+    with (
+        _reached(given, tenant_id) as (settings, trail),
+        progress() as show,
+        Path(file).open("w", encoding="utf-8") as out,
+    ):
         for tenant in [tenant_id] if tenant_id else trail.tenants():  # a tenant's lines have an index in this order
             last = None
             while lines := trail.list(tenant_id=tenant, limit=_PAGE, after=last, **filters):
@@ -198,12 +202,14 @@ def prune(given: Given, *, before: datetime, yes: bool, database: str | None) ->
 
 
 @contextmanager
-def _reached(given: Given) -> Iterator[tuple[Settings, Audit]]:
+def _reached(given: Given, tenant_id: str | None = None) -> Iterator[tuple[Settings, Audit]]:
+    from myloware_store.db.tenancy import tenant_scope
     from myloware_store.ops.history import require_current
     from myloware_store.ops.target import opened, reach
     from myloware_store.platform.audit import Audit
 
-    with reach(given.settings()) as target, opened(target.settings) as database:
+    scope = tenant_scope(tenant_id) if tenant_id else nullcontext()  # what a role sees that tenancy binds
+    with reach(given.settings()) as target, opened(target.settings) as database, scope:
         require_current(database)
         yield target.settings, Audit(database)
 

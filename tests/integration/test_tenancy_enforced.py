@@ -28,6 +28,8 @@ from myloware_store import (
     WorkOrder,
     WorkOrderStatus,
 )
+from myloware_store.cli import cli
+from myloware_store.cli.exits import run
 from myloware_store.db.database import StoreDatabase
 from myloware_store.ops.catalog import expected_catalog
 from myloware_store.ops.roles import RoleNames, set_up_roles
@@ -293,6 +295,20 @@ def test_the_rights_of_each_role(deployment: Deployment) -> None:
     with opened(attrs.evolve(deployment.settings, user=deployment.names.owner)) as database:
         assert validate(database).valid
         assert [] == set_up_roles(database, deployment.names, apply=False)
+
+
+def test_a_reader_sees_the_trail_of_one_tenant_in_a_shell(
+    enforced: Deployment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Other commands read all tenants, and say who may run them."""
+    with enforced.open("app") as store, store.tenant("acme"):
+        store.connectors.register("ledger", "DATABASE")
+    log = ["audit", "log", "--url", attrs.evolve(enforced.settings, user=enforced.names.readonly).libpq_url]
+
+    assert 0 == run(cli, [*log, "--tenant", "acme"])
+    assert "insert connectors" in capsys.readouterr().out
+    assert 1 == run(cli, log)
+    assert "as the owner of the tables" in capsys.readouterr().err
 
 
 def test_roles_are_found_by_doing_it(deployment: Deployment, myloware_dsn: str) -> None:
