@@ -136,7 +136,7 @@ def seal(given: Given, *, file: str | None, key: str | None) -> int:
 @_with(_EXPORT)
 @pass_given
 def heads(given: Given, *, file: str | None, key: str | None) -> int:
-    """Show the newest seal of every tenant, to be kept elsewhere."""
+    """Show the newest seal of every tenant, to be kept elsewhere: hash, number, tenant."""
     import attrs
 
     from myloware_store.cli.console import Screen, print_json
@@ -176,7 +176,7 @@ def verify(given: Given, *, file: str | None, public_key: str | None) -> int:
     kept = read_heads(Path(file).read_bytes(), Path(public_key).read_bytes()) if file and public_key else []
     with _reached(given) as (settings, trail), progress() as show:
         report = trail.verify(heads=kept, progress=show)
-    _report_verification(settings, report, as_json=given.json)
+    _report_verification(settings, report, heads=len(kept) if file else None, as_json=given.json)
     return DONE if report.intact else FINDING
 
 
@@ -261,7 +261,7 @@ def _report_lines(settings: Settings, lines: list[AuditLog], *, more: bool, as_j
         screen.line(f"Continue with --after {after}")
 
 
-def _report_verification(settings: Settings, report: AuditReport, *, as_json: bool) -> None:
+def _report_verification(settings: Settings, report: AuditReport, *, heads: int | None, as_json: bool) -> None:
     import attrs
 
     from myloware_store.cli.console import Screen, print_json
@@ -276,10 +276,12 @@ def _report_verification(settings: Settings, report: AuditReport, *, as_json: bo
             "Database": name_of(settings),
             "Compared": f"{report.lines} lines with {report.seals} seals of {report.tenants} tenants",
             "Without seal": f"{report.unsealed} lines",
+            **({} if heads is None else {"Heads": f"{heads} compared, the signature is valid"}),
             "Findings": len(report.findings) or "none",
         }
     )
     for tenant, number in report.pruned.items():
         screen.line(f"{tenant}: the lines up to seal {number} were pruned.")
     for one in report.findings:
-        screen.line(f"{one.tenant_id}: seal {one.seal}: {one.message}", style="bold red")
+        of = "" if one.kind == "seal" else f"seal {one.seal}: "  # a seal's own finding names it
+        screen.line(f"{one.tenant_id}: {of}{one.message}", style="bold red")

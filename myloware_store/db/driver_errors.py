@@ -126,7 +126,7 @@ _PLAIN: dict[str, tuple[type[errors.DatabaseFault], str]] = {
 # Of schema/tenancy.sql.
 _PLAIN["MW002"] = (
     errors.TenantRequired,
-    "row-level security is enforced, and no tenant is in force: use store.tenant(...)",
+    "row-level security is enforced, and no tenant is in force: use store.tenant(...), or log in as a worker's role",
 )
 
 

@@ -67,6 +67,7 @@ def test_seals_show_what_a_superuser_did(shell: Shell, here: dict[str, Any], myl
     assert (4, 3, "heads.json") == (sealed["sealed"], sealed["tenants"], sealed["file"])
     kept = ("--heads", "heads.json", "--public-key", "pub")
     assert shell.report("audit", "verify", *kept, **here)["intact"]
+    assert "3 compared" in shell.run("audit", "verify", *kept, **here).stdout
     heads = shell.report("audit", "heads", **here)["heads"]
     assert [("acme", 1), ("default", 1), ("globex", 1)] == [(head["tenant_id"], head["number"]) for head in heads]
     assert heads[0]["hash"] in shell.run("audit", "heads", "--export", "heads.json", "--key", "key", **here).stdout
