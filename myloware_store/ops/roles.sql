@@ -62,10 +62,13 @@ CROSS JOIN pg_namespace AS n
 WHERE (n.oid = %(home)s OR n.oid = (SELECT extnamespace FROM pg_extension WHERE extname = 'vector'))
     AND NOT has_schema_privilege(given.role, n.oid, 'USAGE')
 UNION ALL
-SELECT format('GRANT %%s ON %%s TO %%I', string_agg(p.privilege, ', '), w.relation::regclass, w.role)
-FROM wanted AS w CROSS JOIN unnest(w.privileges) AS p (privilege)
-WHERE NOT has_table_privilege(w.role, w.relation, p.privilege)
-GROUP BY w.relation, w.role
+(
+    SELECT format('GRANT %%s ON %%s TO %%I', string_agg(p.privilege, ', '), w.relation::regclass, w.role)
+    FROM wanted AS w CROSS JOIN unnest(w.privileges) AS p (privilege)
+    WHERE NOT has_table_privilege(w.role, w.relation, p.privilege)
+    GROUP BY w.relation, w.role
+    ORDER BY w.role, w.relation::regclass::text
+)
 UNION ALL
 SELECT format('REVOKE %%s ON %%s FROM %%I', string_agg(p.privilege, ', '), w.relation::regclass, w.role)
 FROM wanted AS w
