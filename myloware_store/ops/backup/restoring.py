@@ -42,6 +42,8 @@ _TRIES = 5
 _BLOCK = 65536
 # The comment on an extension is its own, and only its owner can write it.
 _OMITTED = r"\d+; \d+ \d+ COMMENT - EXTENSION "
+# What `tenancy enforce` makes names roles, and belongs to the deployment, not to the schema.
+_TENANCY = re.compile(r"\d+; \d+ \d+ (?:POLICY|ROW SECURITY) (\S+ \S+) (tenant_isolation )?")
 _UUID_OSSP = r"|\d+; \d+ \d+ EXTENSION - uuid-ossp "
 _HINTS = {
     "42501": "; restore as a superuser, or let an administrator create the extension in an empty database, and add"
@@ -113,7 +115,7 @@ def restore(
         path: The file of `backup`.
         replace: Put the restored database in the place of one that is not empty. It is restored beside that one, which
             is then renamed: its sessions end, and its settings and grants go to the new one.
-        owners: Whether tables get the owners and grants that they had. Their roles must exist.
+        owners: Whether tables get the owners, grants and policies of tenancy that they had. Their roles must exist.
         progress: Called with the current step, and if known, how many of how many parts are done.
 
     Returns:
@@ -265,8 +267,12 @@ def _fill(
     omitted = re.compile(_OMITTED if _takes_uuid_ossp(database) else _OMITTED + _UUID_OSSP)
     with tempfile.NamedTemporaryFile("w", encoding="utf-8") as chosen:
         with _output(program, path, "--list") as lines:
-            chosen.writelines(line for line in map(bytes.decode, lines) if not omitted.match(line))
-            chosen.flush()
+            entries = [line for line in map(bytes.decode, lines) if not omitted.match(line)]
+        if not owners:
+            bound = {found[1] for line in entries if (found := _TENANCY.match(line)) and found[2]}
+            entries = [line for line in entries if not ((found := _TENANCY.match(line)) and found[1] in bound)]
+        chosen.writelines(entries)
+        chosen.flush()
         options = ["--file=-", f"--use-list={chosen.name}", *(() if owners else ("--no-owner", "--no-privileges"))]
         progress("Creating tables")
         with _output(program, path, "--section=pre-data", *options) as output:
