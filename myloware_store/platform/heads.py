@@ -78,5 +78,5 @@ def _load(kind: str, pem: bytes) -> Any:
     except (ValueError, TypeError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, Ed25519PrivateKey | Ed25519PublicKey):
-        raise InvalidInput(f"this is not an Ed25519 {kind} key in PEM without a password")
+        raise InvalidInput(f"the {kind} key is not an Ed25519 key in PEM without a password")
     return key

@@ -325,7 +325,7 @@ def test_signed_heads_are_read_and_changed_ones_refused(keys: tuple[bytes, bytes
     ):
         with pytest.raises(InvalidInput, match="signed with this key"):
             read_heads(wrong, public)
-    with pytest.raises(InvalidInput, match="not an Ed25519 private key"):
+    with pytest.raises(InvalidInput, match="private key is not an Ed25519"):
         sign_heads(heads, public)
-    with pytest.raises(InvalidInput, match="not an Ed25519 public key"):
+    with pytest.raises(InvalidInput, match="public key is not an Ed25519"):
         read_heads(data, private)
