@@ -62,6 +62,13 @@ SELECT count(
 FROM pg_database AS d
 WHERE datname IN (%(name)s, %(fresh)s)
 
+-- name: private_functions
+-- Functions with their owner's rights that nobody else could call: everybody may call a new function.
+SELECT format('REVOKE EXECUTE ON FUNCTION %%s FROM PUBLIC', oid::regprocedure)
+FROM pg_proc
+WHERE pronamespace = to_regnamespace(%(schema)s) AND prosecdef
+    AND format('%%s(%%s)', proname, pg_get_function_identity_arguments(oid)) = ANY (%(private)s)
+
 -- name: database_owner
 SELECT quote_ident(pg_get_userbyid(datdba)), datconnlimit, datacl IS NOT NULL FROM pg_database WHERE datname = %(name)s
 
