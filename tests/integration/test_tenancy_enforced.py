@@ -28,6 +28,8 @@ from myloware_store import (
     WorkOrder,
     WorkOrderStatus,
 )
+from myloware_store.cli import cli
+from myloware_store.cli.exits import run
 from myloware_store.db.database import StoreDatabase
 from myloware_store.ops.catalog import expected_catalog
 from myloware_store.ops.roles import RoleNames, set_up_roles
@@ -295,6 +297,20 @@ def test_the_rights_of_each_role(deployment: Deployment) -> None:
         assert [] == set_up_roles(database, deployment.names, apply=False)
 
 
+def test_a_reader_sees_the_trail_of_one_tenant_in_a_shell(
+    enforced: Deployment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Other commands read all tenants, and say who may run them."""
+    with enforced.open("app") as store, store.tenant("acme"):
+        store.connectors.register("ledger", "DATABASE")
+    log = ["audit", "log", "--url", attrs.evolve(enforced.settings, user=enforced.names.readonly).libpq_url]
+
+    assert 0 == run(cli, [*log, "--tenant", "acme"])
+    assert "insert connectors" in capsys.readouterr().out
+    assert 1 == run(cli, log)
+    assert "as the owner of the tables" in capsys.readouterr().err
+
+
 def test_roles_are_found_by_doing_it(deployment: Deployment, myloware_dsn: str) -> None:
     """What is missing is printed, and not done; what this role may not do is left out, and told."""
     with opened(deployment.settings) as database:
@@ -316,6 +332,15 @@ def test_roles_are_found_by_doing_it(deployment: Deployment, myloware_dsn: str) 
             enforce(database, attrs.evolve(deployment.names, app="nobody"))
         with pytest.raises(InvalidInput, match="not four different names"):
             attrs.evolve(deployment.names, app="x", worker="x")
+
+
+def test_roles_are_complete_at_once_for_tables_that_the_owner_made(deployment: Deployment) -> None:
+    """Its default privileges gave services more than they may have, which their workers have through them."""
+    with opened(deployment.settings) as database:
+        database.execute_sql(f'REVOKE INSERT ON audit_seals FROM "{deployment.names.worker}"')
+        database.execute_sql(f'GRANT INSERT, UPDATE, DELETE ON audit_seals TO "{deployment.names.app}"')
+        assert 2 == len(set_up_roles(database, deployment.names, apply=True))
+        assert [] == set_up_roles(database, deployment.names, apply=False)
 
 
 def test_a_role_that_may_create_roles_sets_up_most_of_it(deployment: Deployment) -> None:
