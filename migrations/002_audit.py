@@ -109,6 +109,7 @@ $function$
             || quote_ident(current_schema()) || ', pg_temp';
     END $$
     """,
+    "REVOKE EXECUTE ON FUNCTION audit_rows() FROM PUBLIC",
     """
     CREATE OR REPLACE FUNCTION audit_ids()
      RETURNS trigger
@@ -159,6 +160,7 @@ $function$
             || quote_ident(current_schema()) || ', pg_temp';
     END $$
     """,
+    "REVOKE EXECUTE ON FUNCTION audit_ids() FROM PUBLIC",
     """
     CREATE OR REPLACE FUNCTION audit_stamp()
      RETURNS trigger
@@ -178,6 +180,7 @@ $function$
             || quote_ident(current_schema()) || ', pg_temp';
     END $$
     """,
+    "REVOKE EXECUTE ON FUNCTION audit_stamp() FROM PUBLIC",
     """
     CREATE OR REPLACE FUNCTION audit_refuse_change()
      RETURNS trigger

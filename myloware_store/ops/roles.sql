@@ -95,6 +95,12 @@ FROM pg_proc AS p
 WHERE p.pronamespace = %(home)s AND p.proname = ANY (%(functions)s) AND p.prorettype <> 'trigger'::regtype
     AND NOT has_function_privilege(%(app)s, p.oid, 'EXECUTE')
 UNION ALL
+-- With the function of a trigger, a temporary table could write lines of the audit trail. Triggers run without this right.
+SELECT format('REVOKE EXECUTE ON FUNCTION %%s FROM %%I', p.oid::regprocedure, %(app)s)
+FROM pg_proc AS p
+WHERE p.pronamespace = %(home)s AND p.proname = ANY (%(functions)s) AND p.prorettype = 'trigger'::regtype AND p.prosecdef
+    AND has_function_privilege(%(app)s, p.oid, 'EXECUTE')
+UNION ALL
 -- Tables and functions of later migrations.
 SELECT format(
     'ALTER DEFAULT PRIVILEGES FOR ROLE %%I IN SCHEMA %%s GRANT %%s TO %%I', %(owner)s, %(home)s::oid::regnamespace, d.granted, d.role

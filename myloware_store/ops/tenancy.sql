@@ -32,8 +32,7 @@ WHERE p.pronamespace = %(home)s AND p.prosecdef AND p.prorettype <> 'trigger'::r
 UNION ALL
 SELECT format('everybody can call %%s', p.oid::regprocedure)
 FROM pg_proc AS p
-WHERE p.pronamespace = %(home)s AND p.prosecdef AND p.prorettype <> 'trigger'::regtype
-    AND has_function_privilege('public', p.oid, 'EXECUTE')
+WHERE p.pronamespace = %(home)s AND p.prosecdef AND has_function_privilege('public', p.oid, 'EXECUTE')
 UNION ALL
 SELECT format('%%s is not bound: it is a superuser, has BYPASSRLS, or is a member of the owner', quote_ident(r.rolname))
 FROM pg_roles AS r

@@ -303,6 +303,9 @@ def test_roles_are_found_by_doing_it(deployment: Deployment, myloware_dsn: str) 
         assert f'GRANT INSERT ON public.runs TO "{deployment.names.app}"' == missing.sql
         assert [missing] == set_up_roles(database, deployment.names, apply=True)
         assert [] == set_up_roles(database, deployment.names, apply=True)
+        database.execute_sql(f'GRANT EXECUTE ON FUNCTION audit_rows() TO "{deployment.names.app}"')
+        (missing,) = set_up_roles(database, deployment.names, apply=True)
+        assert f'REVOKE EXECUTE ON FUNCTION public.audit_rows() FROM "{deployment.names.app}"' == missing.sql
         database.execute_sql(f'ALTER ROLE "{deployment.names.worker}" NOBYPASSRLS')
         database.execute_sql(f'REVOKE INSERT ON runs FROM "{deployment.names.app}"')
     with opened(attrs.evolve(deployment.settings, user=deployment.names.owner)) as database:
