@@ -321,6 +321,23 @@ def test_roles_are_found_by_doing_it(deployment: Deployment, myloware_dsn: str) 
             attrs.evolve(deployment.names, app="x", worker="x")
 
 
+def test_roles_that_existed_with_other_rights_lose_them(enforced: Deployment) -> None:
+    """Until then, `status` names what binds no longer."""
+    names = enforced.names
+    with opened(enforced.settings) as database:
+        for given, undone, problems in (
+            ("GRANT CREATE ON SCHEMA public TO PUBLIC", "REVOKE CREATE ON SCHEMA public FROM PUBLIC", 2),
+            (f'GRANT "{names.worker}" TO "{names.readonly}"', f'REVOKE "{names.worker}" FROM "{names.readonly}"', 1),
+            (f'ALTER ROLE "{names.app}" CREATEROLE', f'ALTER ROLE "{names.app}" NOCREATEROLE', 0),
+            (f'ALTER ROLE "{names.app}" BYPASSRLS', f'ALTER ROLE "{names.app}" NOBYPASSRLS', 1),
+        ):
+            database.execute_sql(given)
+            assert problems == len(read_tenancy(database, names).problems)
+            assert undone in [one.sql for one in set_up_roles(database, names, apply=True)]
+            assert () == read_tenancy(database, names).problems
+            assert [] == set_up_roles(database, names, apply=False)
+
+
 def test_a_role_that_may_create_roles_sets_up_most_of_it(deployment: Deployment) -> None:
     """As on managed servers, where nobody is a superuser: it says what is left to do."""
     admin = f"admin_{uuid.uuid4().hex[:8]}"
