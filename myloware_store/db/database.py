@@ -57,7 +57,8 @@ _ENDS = re.compile(
 _ALONE = re.compile(
     r"\s*(?:ALTER|BEGIN|CHECKPOINT|CLUSTER|CREATE|DISCARD|DROP|REINDEX|ROLLBACK|START|VACUUM)\b", re.IGNORECASE
 )
-_UNDOES = re.compile(r"(?:^|;)\s*ROLLBACK\s", re.IGNORECASE)
+# A statement with one of these words may set back what the server was told, and leave a transaction open.
+_UNDO = ("ROLLBACK", "CHAIN", "BEGIN", "TRANSACTION")
 _SCOPE = "SET LOCAL myloware.tenant = %s; SET LOCAL myloware.actor = %s; "
 _ROLE = "SET LOCAL role = %s; "
 _NO_ROLE = "SET LOCAL role TO DEFAULT; "
@@ -399,7 +400,8 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
             if _ALONE.match(str(sql)):
                 scope = NO_SCOPE
         result = run(b"" if told == scope else cursor.mogrify(*_telling(scope, told)))
-        state.told = None if _UNDOES.search(str(sql)) else scope
+        shouted = str(sql).upper()
+        state.told = None if any(word in shouted for word in _UNDO) else scope
         return result
 
     def begin(self, isolation_level: Any = None) -> None:

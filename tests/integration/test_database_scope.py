@@ -76,6 +76,23 @@ def test_a_savepoint_that_is_rolled_back_changes_nothing(db: StoreDatabase) -> N
             assert "fourth" == told(db)[0]
 
 
+@pytest.mark.parametrize(
+    "undo", ["/* back */ ROLLBACK TO s", "COMMIT AND CHAIN", "END AND NO CHAIN; BEGIN", "abort; start transaction"]
+)
+def test_what_the_server_forgets_by_hand_is_told_again(db: StoreDatabase, undo: str) -> None:
+    """A savepoint behind a comment, or a transaction that goes on as another one."""
+    with db.unit():
+        db.execute_sql("BEGIN")
+        with tenant_scope("other"):
+            told(db)
+            db.execute_sql("SAVEPOINT s")
+        with tenant_scope("acme"):
+            told(db)
+            db.execute_sql(undo)
+            assert "acme" == told(db)[0]
+        db.execute_sql("ROLLBACK")
+
+
 def test_copies_and_streams_are_told(database: StoreDatabase) -> None:
     """A COPY in either direction, and a server-side cursor."""
     out = io.BytesIO()
