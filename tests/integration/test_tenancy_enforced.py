@@ -295,6 +295,19 @@ def test_the_rights_of_each_role(deployment: Deployment) -> None:
         assert [] == set_up_roles(database, deployment.names, apply=False)
 
 
+def test_the_history_of_migrations_is_the_owners_in_any_schema(deployment: Deployment) -> None:
+    """Without it, the owner cannot migrate, and no service starts."""
+    settings = attrs.evolve(deployment.settings, schema="jobs")
+    with opened(settings) as database:
+        database.execute_sql(f'REVOKE ALL ON myloware_migratehistory FROM "{deployment.names.app}"')
+        database.execute_sql("ALTER TABLE myloware_migratehistory OWNER TO CURRENT_USER")
+        database.execute_sql("ALTER SCHEMA public RENAME TO jobs")
+        done = [one.sql for one in set_up_roles(database, deployment.names, apply=True)]
+        assert f'GRANT SELECT ON jobs.myloware_migratehistory TO "{deployment.names.app}"' in done
+        assert f'ALTER TABLE jobs.myloware_migratehistory OWNER TO "{deployment.names.owner}"' in done
+        assert [] == set_up_roles(database, deployment.names, apply=False)
+
+
 def test_roles_are_found_by_doing_it(deployment: Deployment, myloware_dsn: str) -> None:
     """What is missing is printed, and not done; what this role may not do is left out, and told."""
     with opened(deployment.settings) as database:
