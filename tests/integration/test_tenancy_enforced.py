@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -29,6 +30,7 @@ from myloware_store import (
     WorkOrderStatus,
 )
 from myloware_store.db.database import StoreDatabase
+from myloware_store.ops.backup import backup, verify_backup
 from myloware_store.ops.catalog import expected_catalog
 from myloware_store.ops.roles import RoleNames, set_up_roles
 from myloware_store.ops.target import opened
@@ -449,6 +451,18 @@ def test_enforce_waits_for_a_table_in_use(deployment: Deployment, monkeypatch: p
         monkeypatch.setattr("myloware_store.ops.tenancy.time.sleep", release)
         assert () == enforce(database, deployment.names).problems
         assert len(attempts) > 1
+
+
+def test_a_backup_is_verified_where_its_roles_are_unknown(enforced: Deployment, tmp_path: Path) -> None:
+    """Policies name roles, as grants do: both are left out there."""
+    owner = attrs.evolve(enforced.settings, user=enforced.names.owner)
+    backup(owner, tmp_path / "backup")
+    with opened(enforced.settings) as database:
+        database.execute_sql(f'ALTER ROLE "{enforced.names.app}" RENAME TO "{enforced.names.app} elsewhere"')
+        try:
+            assert () == verify_backup(tmp_path / "backup", target=enforced.settings).differences
+        finally:
+            database.execute_sql(f'ALTER ROLE "{enforced.names.app} elsewhere" RENAME TO "{enforced.names.app}"')
 
 
 def test_a_migration_runs_where_tenancy_is_enforced(enforced: Deployment, myloware_dsn: str) -> None:

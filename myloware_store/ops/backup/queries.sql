@@ -84,3 +84,9 @@ FROM pg_db_role_setting AS s
 JOIN pg_database AS d ON d.oid = setdatabase AND datname = %(name)s
 LEFT JOIN pg_roles AS r ON r.oid = setrole
 CROSS JOIN unnest(setconfig) AS setting
+
+-- name: revoke
+-- Functions with the owner's rights that PUBLIC could not call.
+SELECT format('REVOKE EXECUTE ON FUNCTION %%s FROM PUBLIC', p.oid::regprocedure)
+FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
+WHERE n.nspname = %(schema)s AND p.prosecdef AND p.proname = ANY (%(private)s)

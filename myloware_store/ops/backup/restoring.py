@@ -41,6 +41,8 @@ _TRIES = 5
 _BLOCK = 65536
 # The comment on an extension is its own, and only its owner can write it.
 _OMITTED = r"\d+; \d+ \d+ COMMENT - EXTENSION "
+# Like grants, policies name roles.
+_OF_ROLES = r"|\d+; \d+ \d+ (?:POLICY|ROW SECURITY) "
 _UUID_OSSP = r"|\d+; \d+ \d+ EXTENSION - uuid-ossp "
 _HINTS = {
     "42501": "; restore as a superuser, or let an administrator create the extension in an empty database, and add"
@@ -112,7 +114,7 @@ def restore(
         path: The file of `backup`.
         replace: Put the restored database in the place of one that is not empty. It is restored beside that one, which
             is then renamed: its sessions end, and its settings and grants go to the new one.
-        owners: Whether tables get the owners and grants that they had. Their roles must exist.
+        owners: Whether tables get the owners, grants and row-level security that they had. Their roles must exist.
         progress: Called with the current step, and if known, how many of how many parts are done.
 
     Returns:
@@ -261,7 +263,7 @@ def _fill(
     owners: bool,
 ) -> None:
     database.execute_sql(LIFT_DEADLINES, (True,))
-    omitted = re.compile(_OMITTED if _takes_uuid_ossp(database) else _OMITTED + _UUID_OSSP)
+    omitted = re.compile(_OMITTED + ("" if owners else _OF_ROLES) + ("" if _takes_uuid_ossp(database) else _UUID_OSSP))
     with tempfile.NamedTemporaryFile("w", encoding="utf-8") as chosen:
         with _output(program, path, "--list") as lines:
             chosen.writelines(line for line in map(bytes.decode, lines) if not omitted.match(line))
@@ -275,6 +277,16 @@ def _fill(
         progress("Building indexes")
         with _output(program, path, "--section=post-data", *options) as output:
             _run(database, output.read())
+    if not owners:  # what nobody may call is no grant, but is left out with them
+        catalog = manifest.contents.catalog.items()
+        private = [
+            key.removeprefix("function ").partition("(")[0]
+            for key, definition in catalog
+            if key.startswith("function ") and "EXECUTE BY PUBLIC" not in definition
+        ]
+        values = {"schema": manifest.contents.schema, "private": private}
+        for (statement,) in database.execute_sql(_sql("revoke"), values).fetchall():
+            database.execute_sql(statement.replace("%", "%%"))
 
 
 def _takes_uuid_ossp(database: StoreDatabase) -> bool:
