@@ -53,9 +53,11 @@ SELECT set_config(name, %s, false) FROM pg_settings WHERE name = 'client_connect
 _ENDS = re.compile(
     r"(?:^|;|\*/)\s*(?:COMMIT|END|PREPARE\s+TRANSACTION|(?:ROLLBACK|ABORT)\b(?!\s+TO\b))\b", re.IGNORECASE
 )
-# Statements that run outside of transactions only, or begin one.
+# Statements that run outside of transactions only, or begin one. They read no rows, and nothing follows them.
 _ALONE = re.compile(
-    r"\s*(?:ALTER|BEGIN|CHECKPOINT|CLUSTER|CREATE|DISCARD|DROP|REINDEX|ROLLBACK|START|VACUUM)\b", re.IGNORECASE
+    r"\s*(?:ALTER|BEGIN|CHECKPOINT|CLUSTER|CREATE(?!\s+(?:\w+\s+){0,3}(?:TABLE|VIEW)\b)|DISCARD|DROP|REINDEX|ROLLBACK"
+    r"|START|VACUUM)\b[^;]*;?\s*\Z",
+    re.IGNORECASE,
 )
 # A statement with one of these words may set back what the server was told, and leave a transaction open.
 _UNDO = ("ROLLBACK", "CHAIN", "BEGIN", "TRANSACTION")

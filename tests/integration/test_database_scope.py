@@ -11,7 +11,7 @@ from myloware_store import DatabaseFault, InvalidInput, Store
 from myloware_store.db.database import StoreDatabase
 from myloware_store.db.tenancy import tenant_scope
 
-TOLD = "SELECT current_setting('myloware.tenant', true), current_setting('myloware.actor', true)"
+TOLD = "SELECT current_setting('myloware.tenant', true), current_setting('myloware.actor', true) AS actor"
 
 
 def told(db: StoreDatabase) -> tuple[str, str]:
@@ -119,6 +119,14 @@ def test_statements_that_no_transaction_takes_run_in_a_scope(db: StoreDatabase) 
         db.execute_sql("BEGIN")
         assert "acme" == told(db)[0]
         db.execute_sql("ROLLBACK")
+
+
+@pytest.mark.parametrize("begin", ["", "BEGIN; ", "START TRANSACTION; ", "DROP TABLE IF EXISTS seen; "])
+def test_a_table_that_is_made_of_a_query_holds_rows_of_the_scope(db: StoreDatabase, begin: str) -> None:
+    """Unlike other statements that create something."""
+    with db.unit(), tenant_scope("acme"):
+        db.execute_sql(f"{begin}CREATE TEMP TABLE seen AS {TOLD}")
+        assert [("acme",)] == db.execute_sql("SELECT current_setting FROM seen").fetchall()
 
 
 def test_prepared_statements_are_told(myloware: Store) -> None:
