@@ -42,8 +42,8 @@ _TRIES = 5
 _BLOCK = 65536
 # The comment on an extension is its own, and only its owner can write it.
 _OMITTED = r"\d+; \d+ \d+ COMMENT - EXTENSION "
-# Policies name roles. Row-level security stays on, and shows no rows without them.
-_POLICIES = r"|\d+; \d+ \d+ POLICY "
+# Like grants, policies name roles.
+_OF_ROLES = r"|\d+; \d+ \d+ (?:POLICY|ROW SECURITY) "
 _UUID_OSSP = r"|\d+; \d+ \d+ EXTENSION - uuid-ossp "
 _HINTS = {
     "42501": "; restore as a superuser, or let an administrator create the extension in an empty database, and add"
@@ -115,7 +115,7 @@ def restore(
         path: The file of `backup`.
         replace: Put the restored database in the place of one that is not empty. It is restored beside that one, which
             is then renamed: its sessions end, and its settings and grants go to the new one.
-        owners: Whether tables get the owners, grants and policies that they had. Their roles must exist.
+        owners: Whether tables get the owners, grants and row-level security that they had. Their roles must exist.
         progress: Called with the current step, and if known, how many of how many parts are done.
 
     Returns:
@@ -264,8 +264,7 @@ def _fill(
     owners: bool,
 ) -> None:
     database.execute_sql(LIFT_DEADLINES, (True,))
-    left_out = ("" if owners else _POLICIES) + ("" if _takes_uuid_ossp(database) else _UUID_OSSP)
-    omitted = re.compile(_OMITTED + left_out)
+    omitted = re.compile(_OMITTED + ("" if owners else _OF_ROLES) + ("" if _takes_uuid_ossp(database) else _UUID_OSSP))
     with tempfile.NamedTemporaryFile("w", encoding="utf-8") as chosen:
         with _output(program, path, "--list") as lines:
             chosen.writelines(line for line in map(bytes.decode, lines) if not omitted.match(line))
