@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from myloware_store import (
 from myloware_store.cli import cli
 from myloware_store.cli.exits import run
 from myloware_store.db.database import StoreDatabase
+from myloware_store.db.transactions import again_after_conflicts
 from myloware_store.ops.backup import backup, verify_backup
 from myloware_store.ops.catalog import expected_catalog
 from myloware_store.ops.roles import RoleNames, set_up_roles
@@ -60,10 +62,9 @@ class Deployment:
 
 def drop(database: StoreDatabase, *names: str) -> None:
     """Drop roles, and what they own."""
-    for name in names:
-        database.execute_sql(f'REASSIGN OWNED BY "{name}" TO CURRENT_USER; DROP OWNED BY "{name}"')
-    for name in names:
-        database.execute_sql(f'DROP ROLE "{name}"')
+    given = [f'REASSIGN OWNED BY "{name}" TO CURRENT_USER; DROP OWNED BY "{name}"' for name in names]
+    for statement in (*given, *(f'DROP ROLE "{name}"' for name in names)):
+        again_after_conflicts(partial(database.execute_sql, statement))  # with autovacuum's ANALYZE
 
 
 @pytest.fixture
