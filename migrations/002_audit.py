@@ -109,6 +109,7 @@ $function$
             || quote_ident(current_schema()) || ', pg_temp';
     END $$
     """,
+    "REVOKE EXECUTE ON FUNCTION audit_rows() FROM PUBLIC",
     """
     CREATE OR REPLACE FUNCTION audit_ids()
      RETURNS trigger
@@ -159,6 +160,7 @@ $function$
             || quote_ident(current_schema()) || ', pg_temp';
     END $$
     """,
+    "REVOKE EXECUTE ON FUNCTION audit_ids() FROM PUBLIC",
     """
     CREATE OR REPLACE FUNCTION audit_stamp()
      RETURNS trigger
@@ -166,6 +168,12 @@ $function$
      SECURITY DEFINER
     AS $function$
 BEGIN
+    -- `verify` believes such a line: it says what was pruned.
+    IF NEW.resource_type = 'audit_logs' AND NOT has_table_privilege(
+        COALESCE(NULLIF(current_setting('role'), 'none')::name, session_user), 'audit_logs', 'DELETE'
+    ) THEN
+        RAISE EXCEPTION 'only a role that may prune audit_logs may record it' USING ERRCODE = 'insufficient_privilege';
+    END IF;
     NEW.epoch := audit_epoch();
     NEW.db_role := session_user;
     RETURN NEW;
@@ -178,6 +186,7 @@ $function$
             || quote_ident(current_schema()) || ', pg_temp';
     END $$
     """,
+    "REVOKE EXECUTE ON FUNCTION audit_stamp() FROM PUBLIC",
     """
     CREATE OR REPLACE FUNCTION audit_refuse_change()
      RETURNS trigger

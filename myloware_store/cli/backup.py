@@ -98,7 +98,7 @@ def verify_backup(given: Given, *, file: str, restored: bool) -> int:
 @where_options
 @click.argument("file", type=click.Path())
 @click.option("--replace", is_flag=True, help="Put it in the place of a database that is not empty (asks first).")
-@click.option("--no-owner", is_flag=True, help="Leave out owners, grants and the policies of tenancy.")
+@click.option("--no-owner", is_flag=True, help="Leave out owners, grants and row-level security.")
 @yes_option
 @name_option
 @pass_given

@@ -53,11 +53,14 @@ SELECT set_config(name, %s, false) FROM pg_settings WHERE name = 'client_connect
 _ENDS = re.compile(
     r"(?:^|;|\*/)\s*(?:COMMIT|END|PREPARE\s+TRANSACTION|(?:ROLLBACK|ABORT)\b(?!\s+TO\b))\b", re.IGNORECASE
 )
-# Statements that run outside of transactions only, or begin one.
+# Statements that run outside of transactions only, or begin one. They read no rows, and nothing follows them.
 _ALONE = re.compile(
-    r"\s*(?:ALTER|BEGIN|CHECKPOINT|CLUSTER|CREATE|DISCARD|DROP|REINDEX|ROLLBACK|START|VACUUM)\b", re.IGNORECASE
+    r"\s*(?:ALTER|BEGIN|CHECKPOINT|CLUSTER|CREATE(?!\s+(?:\w+\s+){0,3}(?:TABLE|VIEW)\b)|DISCARD|DROP|REINDEX|ROLLBACK"
+    r"|START|VACUUM)\b[^;]*;?\s*\Z",
+    re.IGNORECASE,
 )
-_UNDOES = re.compile(r"(?:^|;)\s*ROLLBACK\s", re.IGNORECASE)
+# A statement with one of these words may set back what the server was told, and leave a transaction open.
+_UNDO = ("ROLLBACK", "CHAIN", "BEGIN", "TRANSACTION")
 _SCOPE = "SET LOCAL myloware.tenant = %s; SET LOCAL myloware.actor = %s; "
 _ROLE = "SET LOCAL role = %s; "
 _NO_ROLE = "SET LOCAL role TO DEFAULT; "
@@ -399,7 +402,8 @@ class StoreDatabase(Blocks, peewee.PostgresqlDatabase):
             if _ALONE.match(str(sql)):
                 scope = NO_SCOPE
         result = run(b"" if told == scope else cursor.mogrify(*_telling(scope, told)))
-        state.told = None if _UNDOES.search(str(sql)) else scope
+        shouted = str(sql).upper()
+        state.told = None if any(word in shouted for word in _UNDO) else scope
         return result
 
     def begin(self, isolation_level: Any = None) -> None:

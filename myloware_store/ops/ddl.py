@@ -45,8 +45,7 @@ def create_all(database: peewee.Database) -> None:
                 AND (prorettype = 'trigger'::regtype OR prosecdef OR proname = 'content_search')
             UNION ALL
             SELECT format('REVOKE EXECUTE ON FUNCTION %%s FROM PUBLIC', oid::regprocedure)
-            FROM pg_proc WHERE pronamespace = current_schema()::regnamespace
-                AND prosecdef AND prorettype <> 'trigger'::regtype
+            FROM pg_proc WHERE pronamespace = current_schema()::regnamespace AND prosecdef
             """
         for (statement,) in database.execute_sql(alter).fetchall():
             database.execute_sql(statement)

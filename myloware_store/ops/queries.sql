@@ -28,9 +28,8 @@ SELECT format('%%s(%%s)', p.proname, pg_get_function_identity_arguments(p.oid)),
         CASE p.provolatile WHEN 'i' THEN 'IMMUTABLE' WHEN 's' THEN 'STABLE' END,
         CASE WHEN p.proisstrict THEN 'STRICT' END,
         CASE WHEN p.prosecdef THEN 'SECURITY DEFINER' END,
-        -- Triggers run without the right to call them.
-        CASE WHEN p.prosecdef AND p.prorettype <> 'trigger'::regtype AND has_function_privilege('public', p.oid, 'EXECUTE')
-            THEN 'EXECUTE BY PUBLIC' END,
+        -- Who may call a trigger's function can attach it to a temporary table.
+        CASE WHEN p.prosecdef AND has_function_privilege('public', p.oid, 'EXECUTE') THEN 'EXECUTE BY PUBLIC' END,
         CASE p.proparallel WHEN 's' THEN 'PARALLEL SAFE' WHEN 'r' THEN 'PARALLEL RESTRICTED' END,
         'SET ' || array_to_string(p.proconfig, ' SET '),
         COALESCE(pg_get_function_sqlbody(p.oid), 'AS ' || p.prosrc)

@@ -9,7 +9,7 @@ import attrs
 from myloware_store.core.errors import DatabaseFault, InvalidInput
 from myloware_store.core.sql import queries_beside
 from myloware_store.ops.catalog import expected_catalog, find_home, split_key
-from myloware_store.ops.history import history_table, require_database
+from myloware_store.ops.history import HISTORY_TABLE, require_database
 
 if TYPE_CHECKING:
     from myloware_store.db.database import StoreDatabase
@@ -77,12 +77,11 @@ def set_up_roles(database: StoreDatabase, names: RoleNames, *, apply: bool) -> l
     if home is None:
         raise InvalidInput("roles: the store's schema does not exist; run `myloware-store migrate` first")
     ours = [split_key(key) for key in expected_catalog()]
-    history = history_table(database.settings)
     values = {
         **attrs.asdict(names),
         "home": home.oid,
-        "history": history,
-        "tables": [history, *(name for kind, _, name in ours if kind == "table")],
+        "history": HISTORY_TABLE,
+        "tables": [HISTORY_TABLE, *(name for kind, _, name in ours if kind == "table")],
         "functions": [name.partition("(")[0] for kind, _, name in ours if kind == "function"],
         "types": [name for kind, _, name in ours if kind in ("enum", "domain")],
     }

@@ -9,11 +9,22 @@ WHERE to_regrole(quote_ident(role)) IS NULL
 SELECT format('ALTER ROLE %%I BYPASSRLS', rolname) FROM pg_roles AS r
 WHERE rolname = %(worker)s AND NOT (rolbypassrls OR rolsuper OR pg_has_role(oid, to_regrole(quote_ident(%(owner)s)), 'USAGE'))
 UNION ALL
-SELECT format('ALTER ROLE %%I NOSUPERUSER NOBYPASSRLS', rolname) FROM pg_roles
-WHERE rolname IN (%(app)s, %(readonly)s) AND (rolsuper OR rolbypassrls)
+SELECT format('ALTER ROLE %%I %%s', rolname, string_agg('NO' || attribute, ' '))
+FROM pg_roles CROSS JOIN LATERAL (
+    VALUES ('SUPERUSER', rolsuper), ('BYPASSRLS', rolbypassrls), ('CREATEROLE', rolcreaterole), ('REPLICATION', rolreplication)
+) AS a (attribute, given)
+WHERE rolname IN (%(app)s, %(readonly)s) AND given
+GROUP BY rolname
 
 -- name: memberships
--- The caller must be a member of the owner, to give it objects. Workers run handlers under the role of services.
+-- The caller must be a member of the owner, to give it objects. Workers run handlers under the role of services. Nobody
+-- else may take another of these roles.
+SELECT format('REVOKE %%I FROM %%I', taken.rolname, taker.rolname)
+FROM pg_auth_members AS m JOIN pg_roles AS taken ON taken.oid = m.roleid JOIN pg_roles AS taker ON taker.oid = m.member
+WHERE (taken.rolname IN (%(owner)s, %(worker)s) AND taker.rolname IN (%(app)s, %(readonly)s))
+    OR (taken.rolname = %(app)s AND taker.rolname = %(readonly)s)
+GROUP BY taken.rolname, taker.rolname
+UNION ALL
 SELECT format('GRANT %%I TO CURRENT_USER', r.rolname)
 FROM pg_roles AS r WHERE r.rolname = %(owner)s AND NOT pg_has_role(r.oid, 'USAGE')
 UNION ALL
@@ -23,6 +34,14 @@ FROM pg_roles AS r WHERE r.rolname = %(worker)s AND NOT pg_has_role(r.oid, to_re
 -- name: owner
 SELECT format('GRANT USAGE, CREATE ON SCHEMA %%s TO %%I', %(home)s::oid::regnamespace, %(owner)s)
 WHERE NOT (has_schema_privilege(%(owner)s, %(home)s::oid, 'USAGE') AND has_schema_privilege(%(owner)s, %(home)s::oid, 'CREATE'))
+UNION ALL
+-- Functions with the owner's rights would use an operator that somebody creates there.
+SELECT format(
+    'REVOKE CREATE ON SCHEMA %%s FROM %%s', n.oid::regnamespace,
+    CASE e.grantee WHEN 0 THEN 'PUBLIC' ELSE e.grantee::regrole::text END
+)
+FROM pg_namespace AS n CROSS JOIN aclexplode(n.nspacl) AS e LEFT JOIN pg_roles AS r ON r.oid = e.grantee
+WHERE n.oid = %(home)s AND e.privilege_type = 'CREATE' AND (e.grantee = 0 OR r.rolname IN (%(app)s, %(worker)s, %(readonly)s))
 UNION ALL
 SELECT format('ALTER TABLE %%s OWNER TO %%I', c.oid::regclass, %(owner)s)
 FROM pg_class AS c
@@ -101,6 +120,12 @@ SELECT format('GRANT EXECUTE ON FUNCTION %%s TO %%I', p.oid::regprocedure, %(app
 FROM pg_proc AS p
 WHERE p.pronamespace = %(home)s AND p.proname = ANY (%(functions)s) AND p.prorettype <> 'trigger'::regtype
     AND NOT has_function_privilege(%(app)s, p.oid, 'EXECUTE')
+UNION ALL
+-- With the function of a trigger, a temporary table could write lines of the audit trail. Triggers run without this right.
+SELECT format('REVOKE EXECUTE ON FUNCTION %%s FROM %%I', p.oid::regprocedure, %(app)s)
+FROM pg_proc AS p
+WHERE p.pronamespace = %(home)s AND p.proname = ANY (%(functions)s) AND p.prorettype = 'trigger'::regtype AND p.prosecdef
+    AND has_function_privilege(%(app)s, p.oid, 'EXECUTE')
 UNION ALL
 -- Tables and functions of later migrations.
 SELECT format(

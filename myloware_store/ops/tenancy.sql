@@ -32,19 +32,26 @@ WHERE p.pronamespace = %(home)s AND p.prosecdef AND p.prorettype <> 'trigger'::r
 UNION ALL
 SELECT format('everybody can call %%s', p.oid::regprocedure)
 FROM pg_proc AS p
-WHERE p.pronamespace = %(home)s AND p.prosecdef AND p.prorettype <> 'trigger'::regtype
-    AND has_function_privilege('public', p.oid, 'EXECUTE')
+WHERE p.pronamespace = %(home)s AND p.prosecdef AND has_function_privilege('public', p.oid, 'EXECUTE')
 UNION ALL
-SELECT format('%%s is not bound: it is a superuser, has BYPASSRLS, or is a member of the owner', quote_ident(r.rolname))
+SELECT format('%%s is not bound: it is, or may become, a superuser, a role with BYPASSRLS, or the owner', quote_ident(r.rolname))
 FROM pg_roles AS r
 WHERE r.rolname IN (%(app)s, %(readonly)s)
-    AND (
-        r.rolsuper OR r.rolbypassrls
-        OR EXISTS (
-            SELECT FROM pg_class AS c
-            WHERE c.relnamespace = %(home)s AND c.relname = ANY (%(tables)s) AND pg_has_role(r.oid, c.relowner, 'USAGE')
-        )
+    AND EXISTS (
+        SELECT FROM pg_roles AS m
+        WHERE pg_has_role(r.oid, m.oid, 'MEMBER')
+            AND (
+                m.rolsuper OR m.rolbypassrls
+                OR EXISTS (
+                    SELECT FROM pg_class AS c
+                    WHERE c.relnamespace = %(home)s AND c.relname = ANY (%(tables)s) AND c.relowner = m.oid
+                )
+            )
     )
+UNION ALL
+SELECT format('%%s may create functions and operators in the schema, which functions with the owner''s rights would use', quote_ident(r.rolname))
+FROM pg_roles AS r
+WHERE r.rolname IN (%(app)s, %(readonly)s) AND has_schema_privilege(r.oid, %(home)s::oid, 'CREATE')
 UNION ALL
 SELECT format('%%s is bound: ALTER ROLE %%s BYPASSRLS', quote_ident(r.rolname), quote_ident(r.rolname))
 FROM pg_roles AS r

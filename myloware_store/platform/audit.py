@@ -194,9 +194,10 @@ class Audit(Repository):
         Raises:
             InvalidInput: A head is not an `AuditHead`.
         """
-        kept = {head.tenant_id: head for head in as_list(heads, "heads", AuditHead)}
-        if (tenant := current_tenant()) is not None:
-            kept = {name: head for name, head in kept.items() if name == tenant}
+        kept: dict[str, builtins.list[AuditHead]] = {}
+        for head in as_list(heads, "heads", AuditHead):
+            if current_tenant() in (None, head.tenant_id):
+                kept.setdefault(head.tenant_id, []).append(head)
         tenants = sorted({*self.tenants(), *kept})
         seals = lines = unsealed = 0
         pruned: dict[str, int] = {}
@@ -206,18 +207,20 @@ class Audit(Repository):
             if through := self._one("pruned_to", of=tenant):
                 pruned[tenant] = through
             number, before = 0, None
-            kept_hash = None
+            hashes: dict[int, str] = {}
+            expected = kept.get(tenant, [])
             for row in self._seals(tenant):
                 number, before, (count, found) = row[0], row[1], self._examine(tenant, row, number, before, through)
                 findings += found
                 seals, lines = seals + 1, lines + count
-                if tenant in kept and number == kept[tenant].number:
-                    kept_hash = row[1]
-            if tenant in kept and kept_hash != kept[tenant].hash:
-                what = "is missing: the trail was truncated or replaced" if kept_hash is None else "is another one"
-                findings.append(
-                    AuditFinding(tenant, "head", kept[tenant].number, None, f"the seal that was exported {what}")
-                )
+                if any(number == head.number for head in expected):
+                    hashes[number] = row[1]
+            for head in expected:
+                if (found_hash := hashes.get(head.number)) != head.hash:
+                    what = "is missing: the trail was truncated or replaced" if found_hash is None else "is another one"
+                    findings.append(
+                        AuditFinding(tenant, "head", head.number, None, f"the seal that was exported {what}")
+                    )
             unsealed += self._one("count_unsealed", of=tenant)
         return AuditReport(len(tenants), seals, lines, unsealed, pruned, tuple(findings))
 

@@ -1,6 +1,6 @@
 -- The statements of the audit trail. A line's place is its epoch and its id; audit_logs_epoch_idx has a tenant's lines in
 -- that order. Everything is hashed by the server's own functions, over forms of the values that depend neither on its
--- version nor on settings: JSON arrays, with times in UTC.
+-- version nor on settings: JSON arrays, with times in UTC. The place before all lines is that of an epoch below any int.
 
 -- name: line_hash
 sha256(convert_to(jsonb_build_array(
@@ -33,15 +33,15 @@ WHERE tenant_id IS NOT NULL AND (%(tenant)s::text IS NULL OR tenant_id = %(tenan
 ORDER BY tenant_id
 
 -- name: has_unsealed
--- False also while the newest seal is younger than `every` seconds.
+-- False also while the newest seal is younger than `every` seconds; after the clock was put back, its time is to come.
 SELECT COALESCE(
     (SELECT created_at FROM audit_seals WHERE tenant_id = %(of)s ORDER BY number DESC LIMIT 1)
-        <= statement_timestamp() - %(every)s * interval '1 second',
+        NOT BETWEEN statement_timestamp() - %(every)s * interval '1 second' AND statement_timestamp(),
     true
 ) AND EXISTS (
     SELECT FROM audit_logs
     WHERE tenant_id = %(of)s AND (epoch, id) > (
-        COALESCE((SELECT epoch FROM audit_seals WHERE tenant_id = %(of)s ORDER BY number DESC LIMIT 1), -1),
+        COALESCE((SELECT epoch FROM audit_seals WHERE tenant_id = %(of)s ORDER BY number DESC LIMIT 1), -2147483649),
         COALESCE(
             (SELECT last_id FROM audit_seals WHERE tenant_id = %(of)s ORDER BY number DESC LIMIT 1),
             '00000000-0000-0000-0000-000000000000'
@@ -68,7 +68,7 @@ next AS MATERIALIZED (
     SELECT l.id, l.epoch, {line_hash} AS hash
     FROM audit_logs AS l
     WHERE l.tenant_id = %(of)s AND l.epoch <= %(finished)s AND (l.epoch, l.id) > (
-        COALESCE((SELECT epoch FROM last), -1),
+        COALESCE((SELECT epoch FROM last), -2147483649),
         COALESCE((SELECT last_id FROM last), '00000000-0000-0000-0000-000000000000')
     )
     ORDER BY l.epoch, l.id
@@ -124,7 +124,7 @@ l.tenant_id = s.tenant_id AND (l.epoch, l.id) <= (s.epoch, s.last_id) AND (l.epo
     COALESCE((
         SELECT epoch FROM audit_seals AS p WHERE p.tenant_id = s.tenant_id AND p.number < s.number
         ORDER BY number DESC LIMIT 1
-    ), -1),
+    ), -2147483649),
     COALESCE((
         SELECT last_id FROM audit_seals AS p WHERE p.tenant_id = s.tenant_id AND p.number < s.number
         ORDER BY number DESC LIMIT 1
@@ -140,7 +140,7 @@ FROM audit_seals AS s WHERE s.tenant_id = %(of)s AND s.number = %(number)s
 -- name: count_unsealed
 SELECT count(*) FROM audit_logs
 WHERE tenant_id = %(of)s AND (epoch, id) > (
-    COALESCE((SELECT epoch FROM audit_seals WHERE tenant_id = %(of)s ORDER BY number DESC LIMIT 1), -1),
+    COALESCE((SELECT epoch FROM audit_seals WHERE tenant_id = %(of)s ORDER BY number DESC LIMIT 1), -2147483649),
     COALESCE(
         (SELECT last_id FROM audit_seals WHERE tenant_id = %(of)s ORDER BY number DESC LIMIT 1),
         '00000000-0000-0000-0000-000000000000'

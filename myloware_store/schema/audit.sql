@@ -125,6 +125,12 @@ $$;
 -- Sets the columns of an application's line that its writer must not choose.
 CREATE FUNCTION audit_stamp() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
+    -- `verify` believes such a line: it says what was pruned.
+    IF NEW.resource_type = 'audit_logs' AND NOT has_table_privilege(
+        COALESCE(NULLIF(current_setting('role'), 'none')::name, session_user), 'audit_logs', 'DELETE'
+    ) THEN
+        RAISE EXCEPTION 'only a role that may prune audit_logs may record it' USING ERRCODE = 'insufficient_privilege';
+    END IF;
     NEW.epoch := audit_epoch();
     NEW.db_role := session_user;
     RETURN NEW;

@@ -201,6 +201,11 @@ FORBIDDEN = (
     *(LINE.format(f", {column}", f", {value}") for column, value in (("source", "'database'"), ("epoch", "0"))),
     *(LINE.format(f", {column}", f", {value}") for column, value in (("db_role", "'x'"), ("created_at", "now()"))),
     "SELECT nextval('audit_seals_epoch_seq')",
+    f"INSERT INTO audit_logs ({NAMES}, details) VALUES ('a', 'b', 'prune', 'audit_logs', '*', '{{\"seal\": 9}}')",
+    *(
+        f"CREATE TEMP TABLE runs (LIKE public.runs); CREATE TRIGGER t BEFORE INSERT ON runs EXECUTE FUNCTION {name}()"
+        for name in ("audit_rows", "audit_ids", "audit_stamp")
+    ),
 )
 
 

@@ -110,8 +110,8 @@ def test_a_deletion_is_found(sealed: Store) -> None:
 
 
 def test_an_insertion_into_a_sealed_range_is_found(sealed: Store) -> None:
-    """Before the first line, between two, or in front of a seal."""
-    for epoch, seal in ((0, 1), (1, 2), (2, 3)):
+    """Before the first line, also with an epoch that no line gets, between two, or in front of a seal."""
+    for epoch, seal in ((-(2**31), 1), (0, 1), (1, 2), (2, 3)):
         with sealed.db.atomic() as block:
             as_superuser(
                 sealed,
@@ -157,6 +157,23 @@ def test_a_truncated_tail_and_a_replaced_trail_need_heads_kept_elsewhere(sealed:
     assert [("acme", "head", 3), ("globex", "head", 1)] == found(sealed, *heads)
     with sealed.tenant("globex"):
         assert [("globex", "head", 1)] == found(sealed, *heads)
+
+
+def test_all_heads_of_a_tenant_are_compared(sealed: Store) -> None:
+    """Those of several files, in any order: an older one does not hide that a newer one is missing."""
+    first = [AuditHead("acme", 1, AuditSeal.get(tenant_id="acme", number=1).hash)]
+    newest = sealed.audit.heads()
+    as_superuser(sealed, "DELETE FROM audit_seals WHERE number > 2")
+
+    assert [("acme", "head", 3)] == found(sealed, *newest[:1], *first)
+
+
+def test_a_clock_that_goes_back_does_not_stop_the_seals(sealed: Store) -> None:
+    """The newest seal is of a time to come then."""
+    as_superuser(sealed, "UPDATE audit_seals SET created_at = created_at + interval '1 hour'")
+    record(sealed, "acme", "x")
+
+    assert 1 == sealed.audit.seal(every=60)
 
 
 def test_heads_of_today_are_found_tomorrow(sealed: Store) -> None:

@@ -11,7 +11,7 @@ from myloware_store import DatabaseFault, InvalidInput, Store
 from myloware_store.db.database import StoreDatabase
 from myloware_store.db.tenancy import tenant_scope
 
-TOLD = "SELECT current_setting('myloware.tenant', true), current_setting('myloware.actor', true)"
+TOLD = "SELECT current_setting('myloware.tenant', true), current_setting('myloware.actor', true) AS actor"
 
 
 def told(db: StoreDatabase) -> tuple[str, str]:
@@ -76,6 +76,23 @@ def test_a_savepoint_that_is_rolled_back_changes_nothing(db: StoreDatabase) -> N
             assert "fourth" == told(db)[0]
 
 
+@pytest.mark.parametrize(
+    "undo", ["/* back */ ROLLBACK TO s", "COMMIT AND CHAIN", "END AND NO CHAIN; BEGIN", "abort; start transaction"]
+)
+def test_what_the_server_forgets_by_hand_is_told_again(db: StoreDatabase, undo: str) -> None:
+    """A savepoint behind a comment, or a transaction that goes on as another one."""
+    with db.unit():
+        db.execute_sql("BEGIN")
+        with tenant_scope("other"):
+            told(db)
+            db.execute_sql("SAVEPOINT s")
+        with tenant_scope("acme"):
+            told(db)
+            db.execute_sql(undo)
+            assert "acme" == told(db)[0]
+        db.execute_sql("ROLLBACK")
+
+
 def test_copies_and_streams_are_told(database: StoreDatabase) -> None:
     """A COPY in either direction, and a server-side cursor."""
     out = io.BytesIO()
@@ -102,6 +119,14 @@ def test_statements_that_no_transaction_takes_run_in_a_scope(db: StoreDatabase) 
         db.execute_sql("BEGIN")
         assert "acme" == told(db)[0]
         db.execute_sql("ROLLBACK")
+
+
+@pytest.mark.parametrize("begin", ["", "BEGIN; ", "START TRANSACTION; ", "DROP TABLE IF EXISTS seen; "])
+def test_a_table_that_is_made_of_a_query_holds_rows_of_the_scope(db: StoreDatabase, begin: str) -> None:
+    """Unlike other statements that create something."""
+    with db.unit(), tenant_scope("acme"):
+        db.execute_sql(f"{begin}CREATE TEMP TABLE seen AS {TOLD}")
+        assert [("acme",)] == db.execute_sql("SELECT current_setting FROM seen").fetchall()
 
 
 def test_prepared_statements_are_told(myloware: Store) -> None:

@@ -7,6 +7,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -31,6 +33,8 @@ from myloware_store import (
 from myloware_store.cli import cli
 from myloware_store.cli.exits import run
 from myloware_store.db.database import StoreDatabase
+from myloware_store.db.transactions import again_after_conflicts
+from myloware_store.ops.backup import backup, verify_backup
 from myloware_store.ops.catalog import expected_catalog
 from myloware_store.ops.roles import RoleNames, set_up_roles
 from myloware_store.ops.target import opened
@@ -58,10 +62,9 @@ class Deployment:
 
 def drop(database: StoreDatabase, *names: str) -> None:
     """Drop roles, and what they own."""
-    for name in names:
-        database.execute_sql(f'REASSIGN OWNED BY "{name}" TO CURRENT_USER; DROP OWNED BY "{name}"')
-    for name in names:
-        database.execute_sql(f'DROP ROLE "{name}"')
+    given = [f'REASSIGN OWNED BY "{name}" TO CURRENT_USER; DROP OWNED BY "{name}"' for name in names]
+    for statement in (*given, *(f'DROP ROLE "{name}"' for name in names)):
+        again_after_conflicts(partial(database.execute_sql, statement))  # with autovacuum's ANALYZE
 
 
 @pytest.fixture
@@ -311,6 +314,19 @@ def test_a_reader_sees_the_trail_of_one_tenant_in_a_shell(
     assert "as the owner of the tables" in capsys.readouterr().err
 
 
+def test_the_history_of_migrations_is_the_owners_in_any_schema(deployment: Deployment) -> None:
+    """Without it, the owner cannot migrate, and no service starts."""
+    settings = attrs.evolve(deployment.settings, schema="jobs")
+    with opened(settings) as database:
+        database.execute_sql(f'REVOKE ALL ON myloware_migratehistory FROM "{deployment.names.app}"')
+        database.execute_sql("ALTER TABLE myloware_migratehistory OWNER TO CURRENT_USER")
+        database.execute_sql("ALTER SCHEMA public RENAME TO jobs")
+        done = [one.sql for one in set_up_roles(database, deployment.names, apply=True)]
+        assert f'GRANT SELECT ON jobs.myloware_migratehistory TO "{deployment.names.app}"' in done
+        assert f'ALTER TABLE jobs.myloware_migratehistory OWNER TO "{deployment.names.owner}"' in done
+        assert [] == set_up_roles(database, deployment.names, apply=False)
+
+
 def test_roles_are_found_by_doing_it(deployment: Deployment, myloware_dsn: str) -> None:
     """What is missing is printed, and not done; what this role may not do is left out, and told."""
     with opened(deployment.settings) as database:
@@ -319,6 +335,9 @@ def test_roles_are_found_by_doing_it(deployment: Deployment, myloware_dsn: str) 
         assert f'GRANT INSERT ON public.runs TO "{deployment.names.app}"' == missing.sql
         assert [missing] == set_up_roles(database, deployment.names, apply=True)
         assert [] == set_up_roles(database, deployment.names, apply=True)
+        database.execute_sql(f'GRANT EXECUTE ON FUNCTION audit_rows() TO "{deployment.names.app}"')
+        (missing,) = set_up_roles(database, deployment.names, apply=True)
+        assert f'REVOKE EXECUTE ON FUNCTION public.audit_rows() FROM "{deployment.names.app}"' == missing.sql
         database.execute_sql(f'ALTER ROLE "{deployment.names.worker}" NOBYPASSRLS')
         database.execute_sql(f'REVOKE INSERT ON runs FROM "{deployment.names.app}"')
     with opened(attrs.evolve(deployment.settings, user=deployment.names.owner)) as database:
@@ -341,6 +360,23 @@ def test_roles_are_complete_at_once_for_tables_that_the_owner_made(deployment: D
         database.execute_sql(f'GRANT INSERT, UPDATE, DELETE ON audit_seals TO "{deployment.names.app}"')
         assert 2 == len(set_up_roles(database, deployment.names, apply=True))
         assert [] == set_up_roles(database, deployment.names, apply=False)
+
+
+def test_roles_that_existed_with_other_rights_lose_them(enforced: Deployment) -> None:
+    """Until then, `status` names what binds no longer."""
+    names = enforced.names
+    with opened(enforced.settings) as database:
+        for given, undone, problems in (
+            ("GRANT CREATE ON SCHEMA public TO PUBLIC", "REVOKE CREATE ON SCHEMA public FROM PUBLIC", 2),
+            (f'GRANT "{names.worker}" TO "{names.readonly}"', f'REVOKE "{names.worker}" FROM "{names.readonly}"', 1),
+            (f'ALTER ROLE "{names.app}" CREATEROLE', f'ALTER ROLE "{names.app}" NOCREATEROLE', 0),
+            (f'ALTER ROLE "{names.app}" BYPASSRLS', f'ALTER ROLE "{names.app}" NOBYPASSRLS', 1),
+        ):
+            database.execute_sql(given)
+            assert problems == len(read_tenancy(database, names).problems)
+            assert undone in [one.sql for one in set_up_roles(database, names, apply=True)]
+            assert () == read_tenancy(database, names).problems
+            assert [] == set_up_roles(database, names, apply=False)
 
 
 def test_a_role_that_may_create_roles_sets_up_most_of_it(deployment: Deployment) -> None:
@@ -441,6 +477,18 @@ def test_enforce_waits_for_a_table_in_use(deployment: Deployment, monkeypatch: p
         monkeypatch.setattr("myloware_store.ops.tenancy.time.sleep", release)
         assert () == enforce(database, deployment.names).problems
         assert len(attempts) > 1
+
+
+def test_a_backup_is_verified_where_its_roles_are_unknown(enforced: Deployment, tmp_path: Path) -> None:
+    """Policies name roles, as grants do: both are left out there."""
+    owner = attrs.evolve(enforced.settings, user=enforced.names.owner)
+    backup(owner, tmp_path / "backup")
+    with opened(enforced.settings) as database:
+        database.execute_sql(f'ALTER ROLE "{enforced.names.app}" RENAME TO "{enforced.names.app} elsewhere"')
+        try:
+            assert () == verify_backup(tmp_path / "backup", target=enforced.settings).differences
+        finally:
+            database.execute_sql(f'ALTER ROLE "{enforced.names.app} elsewhere" RENAME TO "{enforced.names.app}"')
 
 
 def test_a_migration_runs_where_tenancy_is_enforced(enforced: Deployment, myloware_dsn: str) -> None:

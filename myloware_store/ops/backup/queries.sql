@@ -25,12 +25,6 @@ SELECT set_config(name, value, true) FROM (VALUES
     ('quote_all_identifiers', 'off')
 ) AS plain (name, value)
 
--- name: close_functions
--- Functions that run with the rights of their owner. Everybody may call a trigger's function, to no effect.
-SELECT format('REVOKE EXECUTE ON FUNCTION %%s FROM PUBLIC', p.oid::regprocedure)
-FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
-WHERE n.nspname = %(schema)s AND p.proname = ANY (%(names)s) AND p.prosecdef AND p.prorettype <> 'trigger'::regtype
-
 -- name: occupants
 -- Tables, views, sequences, functions and types of no extension.
 SELECT name FROM (
@@ -67,6 +61,13 @@ SELECT count(
 ) = 1
 FROM pg_database AS d
 WHERE datname IN (%(name)s, %(fresh)s)
+
+-- name: private_functions
+-- Functions with their owner's rights that nobody else could call: everybody may call a new function.
+SELECT format('REVOKE EXECUTE ON FUNCTION %%s FROM PUBLIC', oid::regprocedure)
+FROM pg_proc
+WHERE pronamespace = to_regnamespace(%(schema)s) AND prosecdef
+    AND format('%%s(%%s)', proname, pg_get_function_identity_arguments(oid)) = ANY (%(private)s)
 
 -- name: database_owner
 SELECT quote_ident(pg_get_userbyid(datdba)), datconnlimit, datacl IS NOT NULL FROM pg_database WHERE datname = %(name)s

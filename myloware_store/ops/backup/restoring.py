@@ -17,7 +17,7 @@ from myloware_store.core.errors import BackupError, ConnectionFailed, DatabaseFa
 from myloware_store.core.sql import queries_beside
 from myloware_store.db.deadlines import call_timeout
 from myloware_store.db.statements import LIFT_DEADLINES
-from myloware_store.ops.backup.contents import Difference, compare, read_contents
+from myloware_store.ops.backup.contents import Contents, Difference, compare, read_contents
 from myloware_store.ops.backup.file import os_errors_named, read_manifest, take_path
 from myloware_store.ops.backup.making import require_direct
 from myloware_store.ops.backup.programs import find_program
@@ -42,8 +42,8 @@ _TRIES = 5
 _BLOCK = 65536
 # The comment on an extension is its own, and only its owner can write it.
 _OMITTED = r"\d+; \d+ \d+ COMMENT - EXTENSION "
-# What `tenancy enforce` makes names roles, and belongs to the deployment, not to the schema.
-_TENANCY = re.compile(r"\d+; \d+ \d+ (?:POLICY|ROW SECURITY) (\S+ \S+) (tenant_isolation )?")
+# Like grants, policies name roles.
+_OF_ROLES = r"|\d+; \d+ \d+ (?:POLICY|ROW SECURITY) "
 _UUID_OSSP = r"|\d+; \d+ \d+ EXTENSION - uuid-ossp "
 _HINTS = {
     "42501": "; restore as a superuser, or let an administrator create the extension in an empty database, and add"
@@ -115,7 +115,7 @@ def restore(
         path: The file of `backup`.
         replace: Put the restored database in the place of one that is not empty. It is restored beside that one, which
             is then renamed: its sessions end, and its settings and grants go to the new one.
-        owners: Whether tables get the owners, grants and policies of tenancy that they had. Their roles must exist.
+        owners: Whether tables get the owners, grants and row-level security that they had. Their roles must exist.
         progress: Called with the current step, and if known, how many of how many parts are done.
 
     Returns:
@@ -264,38 +264,33 @@ def _fill(
     owners: bool,
 ) -> None:
     database.execute_sql(LIFT_DEADLINES, (True,))
-    omitted = re.compile(_OMITTED if _takes_uuid_ossp(database) else _OMITTED + _UUID_OSSP)
+    omitted = re.compile(_OMITTED + ("" if owners else _OF_ROLES) + ("" if _takes_uuid_ossp(database) else _UUID_OSSP))
     with tempfile.NamedTemporaryFile("w", encoding="utf-8") as chosen:
         with _output(program, path, "--list") as lines:
-            entries = [line for line in map(bytes.decode, lines) if not omitted.match(line)]
-        if not owners:
-            bound = {found[1] for line in entries if (found := _TENANCY.match(line)) and found[2]}
-            entries = [line for line in entries if not ((found := _TENANCY.match(line)) and found[1] in bound)]
-        chosen.writelines(entries)
-        chosen.flush()
+            chosen.writelines(line for line in map(bytes.decode, lines) if not omitted.match(line))
+            chosen.flush()
         options = ["--file=-", f"--use-list={chosen.name}", *(() if owners else ("--no-owner", "--no-privileges"))]
         progress("Creating tables")
         with _output(program, path, "--section=pre-data", *options) as output:
             _run(database, output.read())
-        if not owners:
-            _close_functions(database, manifest)
         with _output(program, path, "--section=data", *options) as output:
             _copy_tables(database, output, manifest.contents.rows, progress)
         progress("Building indexes")
         with _output(program, path, "--section=post-data", *options) as output:
             _run(database, output.read())
+    if not owners:
+        _keep_private(database, manifest.contents)
 
 
-def _close_functions(database: StoreDatabase, manifest: Manifest) -> None:
-    """Revoke from PUBLIC what the backup did not let everybody call: `--no-privileges` leaves that out, too."""
-    names = [
-        split_key(key)[2].partition("(")[0]
-        for key, described in manifest.contents.catalog.items()
-        if "SECURITY DEFINER" in described and "EXECUTE BY PUBLIC" not in described
+def _keep_private(database: StoreDatabase, contents: Contents) -> None:
+    """Revoke what nobody may call, where the privileges of a backup are left out."""
+    described = {split_key(key)[2]: text for key, text in contents.catalog.items() if key.startswith("function ")}
+    private = [
+        name for name, text in described.items() if "SECURITY DEFINER" in text and "EXECUTE BY PUBLIC" not in text
     ]
-    values = {"schema": manifest.contents.schema, "names": names}
-    for (revoke,) in database.execute_sql(_sql("close_functions"), values).fetchall():
-        database.execute_sql(revoke)
+    values = {"schema": contents.schema, "private": private}
+    for (statement,) in database.execute_sql(_sql("private_functions"), values).fetchall():
+        database.execute_sql(statement)
 
 
 def _takes_uuid_ossp(database: StoreDatabase) -> bool:

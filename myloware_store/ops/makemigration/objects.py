@@ -155,7 +155,7 @@ def read_objects(database: StoreDatabase) -> Objects:
 
 
 def _function(schema: str, described: str, definition: str, signature: str, result: str | None) -> Function:
-    private = "SECURITY DEFINER" in described and "EXECUTE BY PUBLIC" not in described and result != "trigger"
+    private = "SECURITY DEFINER" in described and "EXECUTE BY PUBLIC" not in described
     revoked = (f"REVOKE EXECUTE ON FUNCTION {signature} FROM PUBLIC",) if private else ()
     # The schema is named when the migration runs.
     name = re.escape(schema)
