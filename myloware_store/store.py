@@ -181,9 +181,10 @@ class Store:
             if _open is None:
                 _open = _Connection(wanted, database)
             elif _open.asked != wanted or database not in (None, _open.database):
+                place = _open.settings.safe_url
+                other = "it with other settings" if wanted.safe_url == place else wanted.safe_url
                 raise SettingsError(
-                    f"a store is open on {_open.settings.safe_url}, and the models are bound to it: close it before"
-                    f" you open {wanted.safe_url}"
+                    f"a store is open on {place}, and the models are bound to it: close it before you open {other}"
                 )
             _open.users += 1
             return cls(_open, embedder)

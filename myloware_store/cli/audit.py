@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,7 +81,7 @@ def audit() -> None:
 @pass_given
 def log(given: Given, /, **filters: Any) -> int:
     """Show audit lines, newest first."""
-    with _reached(given) as (settings, trail):
+    with _reached(given, filters["tenant_id"]) as (settings, trail):
         lines = trail.list(**filters)
     _report_lines(settings, lines, more=len(lines) == filters["limit"], as_json=given.json)
     return DONE
@@ -97,7 +97,11 @@ def export(given: Given, /, *, file: str, tenant_id: str | None, **filters: Any)
     from myloware_store.cli.console import progress
 
     written = 0
-    with _reached(given) as (settings, trail), progress() as show, Path(file).open("w", encoding="utf-8") as out:
+    with (
+        _reached(given, tenant_id) as (settings, trail),
+        progress() as show,
+        Path(file).open("w", encoding="utf-8") as out,
+    ):
         for tenant in [tenant_id] if tenant_id else trail.tenants():  # a tenant's lines have an index in this order
             last = None
             while lines := trail.list(tenant_id=tenant, limit=_PAGE, after=last, **filters):
@@ -132,7 +136,7 @@ def seal(given: Given, *, file: str | None, key: str | None) -> int:
 @_with(_EXPORT)
 @pass_given
 def heads(given: Given, *, file: str | None, key: str | None) -> int:
-    """Show the newest seal of every tenant, to be kept elsewhere."""
+    """Show the newest seal of every tenant, to be kept elsewhere: hash, number, tenant."""
     import attrs
 
     from myloware_store.cli.console import Screen, print_json
@@ -172,7 +176,7 @@ def verify(given: Given, *, file: str | None, public_key: str | None) -> int:
     kept = read_heads(Path(file).read_bytes(), Path(public_key).read_bytes()) if file and public_key else []
     with _reached(given) as (settings, trail), progress() as show:
         report = trail.verify(heads=kept, progress=show)
-    _report_verification(settings, report, as_json=given.json)
+    _report_verification(settings, report, heads=len(kept) if file else None, as_json=given.json)
     return DONE if report.intact else FINDING
 
 
@@ -183,13 +187,14 @@ def verify(given: Given, *, file: str | None, public_key: str | None) -> int:
 @name_option
 @pass_given
 def prune(given: Given, *, before: datetime, yes: bool, database: str | None) -> int:
-    """Delete old lines in whole seals (asks first).
+    """Delete old lines in whole seals (asks for the database's name).
 
-    The seals stay, so that the rest can still be verified. The audit trail records it.
+    The seals stay, so that the rest can still be verified. The audit trail records it. The role needs DELETE on
+    audit_logs, as the owner of the tables has it. `--yes` needs `--database`, too.
     """
-    from myloware_store.cli.consent import DESTRUCTION, require_consent
+    from myloware_store.cli.consent import PRUNING, require_name
 
-    require_consent(given.settings(), DESTRUCTION, yes=yes, database=database)
+    require_name(given.settings(), PRUNING.format(before), yes=yes, database=database)
     with _reached(given) as (settings, trail):
         deleted = trail.prune(before)
     _report(settings, {"deleted": deleted, "before": before.isoformat()}, as_json=given.json)
@@ -197,12 +202,14 @@ def prune(given: Given, *, before: datetime, yes: bool, database: str | None) ->
 
 
 @contextmanager
-def _reached(given: Given) -> Iterator[tuple[Settings, Audit]]:
+def _reached(given: Given, tenant_id: str | None = None) -> Iterator[tuple[Settings, Audit]]:
+    from myloware_store.db.tenancy import tenant_scope
     from myloware_store.ops.history import require_current
     from myloware_store.ops.target import opened, reach
     from myloware_store.platform.audit import Audit
 
-    with reach(given.settings()) as target, opened(target.settings) as database:
+    scope = tenant_scope(tenant_id) if tenant_id else nullcontext()  # what a role sees that tenancy binds
+    with reach(given.settings()) as target, opened(target.settings) as database, scope:
         require_current(database)
         yield target.settings, Audit(database)
 
@@ -254,7 +261,7 @@ def _report_lines(settings: Settings, lines: list[AuditLog], *, more: bool, as_j
         screen.line(f"Continue with --after {after}")
 
 
-def _report_verification(settings: Settings, report: AuditReport, *, as_json: bool) -> None:
+def _report_verification(settings: Settings, report: AuditReport, *, heads: int | None, as_json: bool) -> None:
     import attrs
 
     from myloware_store.cli.console import Screen, print_json
@@ -269,10 +276,12 @@ def _report_verification(settings: Settings, report: AuditReport, *, as_json: bo
             "Database": name_of(settings),
             "Compared": f"{report.lines} lines with {report.seals} seals of {report.tenants} tenants",
             "Without seal": f"{report.unsealed} lines",
+            **({} if heads is None else {"Heads": f"{heads} compared, the signature is valid"}),
             "Findings": len(report.findings) or "none",
         }
     )
     for tenant, number in report.pruned.items():
         screen.line(f"{tenant}: the lines up to seal {number} were pruned.")
     for one in report.findings:
-        screen.line(f"{one.tenant_id}: seal {one.seal}: {one.message}", style="bold red")
+        of = "" if one.kind == "seal" else f"seal {one.seal}: "  # a seal's own finding names it
+        screen.line(f"{one.tenant_id}: {of}{one.message}", style="bold red")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DESTRUCTION",
+    "PRUNING",
     "ROLLBACK",
     "SAMPLE_DATA",
     "Declined",
@@ -28,6 +29,7 @@ SAMPLE_DATA = "add sample data to"
 EMBEDDED_DATABASE = "myloware"
 ROLLBACK = "undo {}, with the data in everything that it made, in"
 DESTRUCTION = "destroy all of the store's data in"
+PRUNING = "delete all lines of the audit trail that were sealed before {:%Y-%m-%d %H:%M %Z} from"
 
 
 class Declined(click.ClickException):

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from myloware_store.core.errors import ConnectionFailed, EmbeddedServerError, InvalidInput, SettingsError, StoreError
+from myloware_store.core.errors import (
+    ConnectionFailed,
+    EmbeddedServerError,
+    InvalidInput,
+    SettingsError,
+    StoreError,
+    TenantRequired,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +30,10 @@ _MISUSES = (ConnectionFailed, EmbeddedServerError, InvalidInput, SettingsError)
 """The errors with exit code 2; every other error of the store has 1."""
 
 _LOCKED = "55P03"
+_UNSEEN = (
+    "row-level security keeps this role to one tenant, and this command reads all of them: run it as the owner of the"
+    " tables or as the role of workers (`audit log` and `export` take --tenant)"
+)
 _IN_URL = re.compile(r"(://[^:/@\s]*:).*@")
 _IN_PARAMETER = re.compile(
     r"(\w*(?:password|secret(?:_keys)?|scram_\w+_key)\s*=\s*)(?:'(?:[^'\\]|\\.)*'?|\S+?)(\)?(?=[\s'\"]|$))",
@@ -72,6 +83,8 @@ def _report(error: BaseException, *, as_json: bool) -> int:
         message, code = _masked(error.format_message()), error.exit_code
     else:
         message, code = str(error), MISUSED if isinstance(error, _MISUSES) else FAILED
+        if isinstance(error, TenantRequired):
+            message = _UNSEEN
         if getattr(error, "sqlstate", None) == _LOCKED:
             message += "; `myloware-store doctor` says who holds the lock"
     if as_json:

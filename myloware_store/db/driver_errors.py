@@ -64,7 +64,11 @@ _BY_DRIVER_CLASS: tuple[tuple[type[Exception], type[errors.DatabaseFault]], ...]
 # for a failed login. The first match counts, so answers of a server come before failures to reach one.
 _CONNECT_REASONS = (
     (r"(password|SASL) authentication failed", "the server refused the password", "28P01"),
-    (r"no password supplied", "the server asks for a password and none is set", "28P01"),
+    (
+        r"no password supplied",
+        "the server asks for a password and none is set (DATABASE_PASSWORD does not count beside DATABASE_URL)",
+        "28P01",
+    ),
     (r"role .* (does not exist|is not permitted)", "the role does not exist or may not log in", "28000"),
     (r"no pg_hba\.conf entry|pg_hba\.conf rejects", "the server's pg_hba.conf does not let this client in", "28000"),
     (r"database .* does not exist", "the database does not exist", "3D000"),
@@ -122,7 +126,7 @@ _PLAIN: dict[str, tuple[type[errors.DatabaseFault], str]] = {
 # Of schema/tenancy.sql.
 _PLAIN["MW002"] = (
     errors.TenantRequired,
-    "row-level security is enforced, and no tenant is in force: use store.tenant(...)",
+    "row-level security is enforced, and no tenant is in force: use store.tenant(...), or log in as a worker's role",
 )
 
 

@@ -101,6 +101,10 @@ _OF_TABLES = (
 )
 _DENIED = "42501"
 _FAULTS = {
+    "MW002": (
+        "row-level security is enforced, and shows this role no rows without a tenant",
+        "run this as the owner of the tables, or as the role of workers",
+    ),
     "55P03": ("somebody has held a lock on a table for a second", "see the findings of `locks`, or look again"),
     "57014": (
         "it did not end within five seconds",

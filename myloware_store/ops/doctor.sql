@@ -427,7 +427,7 @@ GROUP BY a.usename, rolsuper
 
 -- name: row_security
 SELECT 'unseen', 'rows', format('row-level security hides rows of %%s from this role', string_agg(relname, ', ')),
-    format('ALTER ROLE %%I BYPASSRLS; or run this as the owner of the tables', current_user)
+    'run this as the owner of the tables, or as a role with BYPASSRLS, such as that of workers'
 FROM pg_class WHERE relnamespace = %(home)s AND row_security_active(oid)
 HAVING count(*) > 0
 

@@ -81,10 +81,13 @@ CROSS JOIN pg_namespace AS n
 WHERE (n.oid = %(home)s OR n.oid = (SELECT extnamespace FROM pg_extension WHERE extname = 'vector'))
     AND NOT has_schema_privilege(given.role, n.oid, 'USAGE')
 UNION ALL
-SELECT format('GRANT %%s ON %%s TO %%I', string_agg(p.privilege, ', '), w.relation::regclass, w.role)
-FROM wanted AS w CROSS JOIN unnest(w.privileges) AS p (privilege)
-WHERE NOT has_table_privilege(w.role, w.relation, p.privilege)
-GROUP BY w.relation, w.role
+(
+    SELECT format('GRANT %%s ON %%s TO %%I', string_agg(p.privilege, ', '), w.relation::regclass, w.role)
+    FROM wanted AS w CROSS JOIN unnest(w.privileges) AS p (privilege)
+    WHERE NOT has_table_privilege(w.role, w.relation, p.privilege)
+    GROUP BY w.relation, w.role
+    ORDER BY w.role, w.relation::regclass::text
+)
 UNION ALL
 SELECT format('REVOKE %%s ON %%s FROM %%I', string_agg(p.privilege, ', '), w.relation::regclass, w.role)
 FROM wanted AS w
@@ -101,9 +104,13 @@ FROM pg_class AS c
 WHERE c.relnamespace = %(home)s AND c.relname = 'audit_logs'
     AND (NOT has_column_privilege(%(app)s, c.oid, 'details', 'INSERT') OR has_table_privilege(%(app)s, c.oid, 'INSERT'))
 UNION ALL
+-- A right of their own: what they have as members of `app` is revoked above.
 SELECT format('GRANT INSERT ON %%s TO %%I', c.oid::regclass, %(worker)s)
 FROM pg_class AS c
-WHERE c.relnamespace = %(home)s AND c.relname = 'audit_seals' AND NOT has_table_privilege(%(worker)s, c.oid, 'INSERT')
+WHERE c.relnamespace = %(home)s AND c.relname = 'audit_seals' AND NOT EXISTS (
+    SELECT FROM aclexplode(c.relacl) AS e
+    WHERE e.grantee::regrole::text = quote_ident(%(worker)s) AND e.privilege_type = 'INSERT'
+)
 UNION ALL
 SELECT format('GRANT USAGE ON SEQUENCE %%s TO %%I', c.oid::regclass, %(worker)s)
 FROM pg_class AS c

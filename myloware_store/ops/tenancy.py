@@ -116,7 +116,9 @@ def enforce(database: StoreDatabase, names: RoleNames) -> Tenancy:
     bound = [names.app, names.readonly]
     query = "SELECT role FROM unnest(%s::text[]) AS given (role) WHERE to_regrole(quote_ident(role)) IS NULL"
     if missing := [role for (role,) in database.execute_sql(query, (bound,)).fetchall()]:
-        raise InvalidInput(f"the role {missing[0]} does not exist: run `myloware-store roles --apply`")
+        raise InvalidInput(
+            f"the role {missing[0]} does not exist: run `myloware-store roles --apply`, or give the names of yours"
+        )
     query = "SELECT string_agg(quote_ident(role), ', ') FROM unnest(%s::text[]) AS given (role)"
     (roles,) = database.execute_sql(query, (bound,)).fetchone()
     condition = f"(tenant_id = {_TENANT})"

@@ -273,6 +273,8 @@ def _how_to_restore(difference: Difference) -> str:
             return COMMAND
     elif difference.kind == "index" and difference.actual is None:
         return _CREATE_INDEX
+    elif difference.kind == "trigger" and difference.actual == f"{difference.expected} DISABLED":
+        return f"ALTER TABLE {difference.table} ENABLE TRIGGER {difference.name};"
     return _RESTORE
 
 

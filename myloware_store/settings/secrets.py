@@ -77,7 +77,7 @@ class Secrets:
             if not ids:
                 raise SettingsError(
                     f"secrets: the keys (MYLOWARE_SECRET_KEYS) are not id:base64 of {KEY_BYTES} bytes each, with commas"
-                    " between them; `myloware-store secrets generate-key` prints one"
+                    " between them and no id twice; `myloware-store secrets generate-key` prints one"
                 )
             if self.current not in (None, *ids):
                 raise SettingsError("secrets: current is not the id of one of the keys")

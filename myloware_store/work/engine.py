@@ -663,8 +663,8 @@ class Work(Repository):
         for role, may in self._rows(_sql("handler_role"), {}, reads=True):
             if not may:
                 raise SettingsError(
-                    f"tenancy is enforced, and handlers run under the role {role}, which this worker may not take: run"
-                    " `myloware-store roles --apply`"
+                    f"tenancy is enforced, and handlers run under the role {role}, which this worker may not take: log"
+                    " in as the role of workers, which `myloware-store roles --apply` sets up"
                 )
             return str(role)
         return None

@@ -409,6 +409,19 @@ def test_a_backup_is_verified_on_a_server(postgres: EmbeddedServer, source: str,
 
 
 @on_one_server
+def test_a_backup_with_policies_is_verified_where_its_roles_are_not(source: str, tmp_path: Path) -> None:
+    """As on a temporary server."""
+    role = f"bound_{uuid.uuid4().hex[:8]}"
+    ask(source, f"CREATE ROLE {role}; CREATE POLICY p ON runs TO {role} USING (true)")
+    try:
+        backup(settings_of(source), tmp_path / "b")
+    finally:
+        ask(source, f"DROP POLICY p ON runs; DROP ROLE {role}")
+
+    assert () == verify_backup(tmp_path / "b", target=settings_of(source)).differences
+
+
+@on_one_server
 def test_verifying_keeps_no_subscription(new_url: Callable[[str], str], tmp_path: Path) -> None:
     """A database that has one cannot be dropped."""
     url = new_url("subscriber")

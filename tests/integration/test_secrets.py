@@ -33,7 +33,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 MASK = re.compile(r"\*\*\*[0-9a-f]{12}")
-CLEAR = {"host": "db", "password": "hunter2", "accounts": [{"user": "a", "token": "t1"}, {"user": "b", "token": "t2"}]}
+CLEAR = {
+    "host": "db",
+    "password": "hunter2",
+    "accounts": [{"user": "a", "token": "first token"}, {"user": "b", "token": "second token"}],
+}
 
 
 def key(number: int) -> str:
@@ -72,7 +76,7 @@ def test_a_secret_is_encrypted_and_masked(myloware: Store) -> None:
     assert "db" == told["host"]
     assert ["$secret"] == [*told["password"]]
     assert re.fullmatch(r"v1:test:[0-9a-f]{12}:[A-Za-z0-9_-]+", told["password"]["$secret"])
-    assert not any(secret in json.dumps(told) for secret in ("hunter2", "t1", "t2"))
+    assert not any(secret in json.dumps(told) for secret in ("hunter2", "first token", "second token"))
     listed = next(each for each in myloware.connectors.list() if each.name == "ledger")
     for seen in (row, myloware.connectors.get("ledger"), listed, Connector.get(Connector.name == "ledger")):
         assert "db" == seen.config["host"]
@@ -143,7 +147,7 @@ def test_a_mask_keeps_its_secret(myloware: Store) -> None:
 
     del form["accounts"][0]
     myloware.connectors.register("ledger", "API", config=form)
-    assert [{"user": "b", "token": "t2"}] == myloware.connectors.reveal("ledger")["accounts"]
+    assert [{"user": "b", "token": "second token"}] == myloware.connectors.reveal("ledger")["accounts"]
 
     row = Connector.get(Connector.name == "ledger")
     row.config["host"] = "db3"

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,10 @@ from myloware_store import (
     WorkOrder,
     WorkOrderStatus,
 )
+from myloware_store.cli import cli
+from myloware_store.cli.exits import run
 from myloware_store.db.database import StoreDatabase
+from myloware_store.db.transactions import again_after_conflicts
 from myloware_store.ops.backup import backup, verify_backup
 from myloware_store.ops.catalog import expected_catalog
 from myloware_store.ops.roles import RoleNames, set_up_roles
@@ -58,10 +62,9 @@ class Deployment:
 
 def drop(database: StoreDatabase, *names: str) -> None:
     """Drop roles, and what they own."""
-    for name in names:
-        database.execute_sql(f'REASSIGN OWNED BY "{name}" TO CURRENT_USER; DROP OWNED BY "{name}"')
-    for name in names:
-        database.execute_sql(f'DROP ROLE "{name}"')
+    given = [f'REASSIGN OWNED BY "{name}" TO CURRENT_USER; DROP OWNED BY "{name}"' for name in names]
+    for statement in (*given, *(f'DROP ROLE "{name}"' for name in names)):
+        again_after_conflicts(partial(database.execute_sql, statement))  # with autovacuum's ANALYZE
 
 
 @pytest.fixture
@@ -297,6 +300,20 @@ def test_the_rights_of_each_role(deployment: Deployment) -> None:
         assert [] == set_up_roles(database, deployment.names, apply=False)
 
 
+def test_a_reader_sees_the_trail_of_one_tenant_in_a_shell(
+    enforced: Deployment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Other commands read all tenants, and say who may run them."""
+    with enforced.open("app") as store, store.tenant("acme"):
+        store.connectors.register("ledger", "DATABASE")
+    log = ["audit", "log", "--url", attrs.evolve(enforced.settings, user=enforced.names.readonly).libpq_url]
+
+    assert 0 == run(cli, [*log, "--tenant", "acme"])
+    assert "insert connectors" in capsys.readouterr().out
+    assert 1 == run(cli, log)
+    assert "as the owner of the tables" in capsys.readouterr().err
+
+
 def test_the_history_of_migrations_is_the_owners_in_any_schema(deployment: Deployment) -> None:
     """Without it, the owner cannot migrate, and no service starts."""
     settings = attrs.evolve(deployment.settings, schema="jobs")
@@ -342,6 +359,15 @@ def test_roles_are_found_by_doing_it(deployment: Deployment, myloware_dsn: str) 
             enforce(database, attrs.evolve(deployment.names, app="nobody"))
         with pytest.raises(InvalidInput, match="not four different names"):
             attrs.evolve(deployment.names, app="x", worker="x")
+
+
+def test_roles_are_complete_at_once_for_tables_that_the_owner_made(deployment: Deployment) -> None:
+    """Its default privileges gave services more than they may have, which their workers have through them."""
+    with opened(deployment.settings) as database:
+        database.execute_sql(f'REVOKE INSERT ON audit_seals FROM "{deployment.names.worker}"')
+        database.execute_sql(f'GRANT INSERT, UPDATE, DELETE ON audit_seals TO "{deployment.names.app}"')
+        assert 2 == len(set_up_roles(database, deployment.names, apply=True))
+        assert [] == set_up_roles(database, deployment.names, apply=False)
 
 
 def test_roles_that_existed_with_other_rights_lose_them(enforced: Deployment) -> None:

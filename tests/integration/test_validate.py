@@ -472,6 +472,15 @@ def test_a_dropped_index_has_a_remedy_of_its_own(
     assert () == validate(myloware_db).findings
 
 
+def test_a_disabled_trigger_is_enabled_by_its_remedy(myloware_db: StoreDatabase) -> None:
+    """That is no matter of migrations."""
+    myloware_db.execute_sql("ALTER TABLE connectors DISABLE TRIGGER USER")
+    for finding in validate(myloware_db).findings:
+        myloware_db.execute_sql(finding.remedy)
+
+    assert () == validate(myloware_db).findings
+
+
 def test_of_long_definitions_the_part_that_differs_is_shown(myloware_db: StoreDatabase) -> None:
     """The report shows a change at the end of a long function."""
     query = "SELECT pg_get_functiondef('work_items_roll_up'::regproc)"

@@ -62,6 +62,13 @@ SELECT count(
 FROM pg_database AS d
 WHERE datname IN (%(name)s, %(fresh)s)
 
+-- name: private_functions
+-- Functions with their owner's rights that nobody else could call: everybody may call a new function.
+SELECT format('REVOKE EXECUTE ON FUNCTION %%s FROM PUBLIC', oid::regprocedure)
+FROM pg_proc
+WHERE pronamespace = to_regnamespace(%(schema)s) AND prosecdef
+    AND format('%%s(%%s)', proname, pg_get_function_identity_arguments(oid)) = ANY (%(private)s)
+
 -- name: database_owner
 SELECT quote_ident(pg_get_userbyid(datdba)), datconnlimit, datacl IS NOT NULL FROM pg_database WHERE datname = %(name)s
 
@@ -84,9 +91,3 @@ FROM pg_db_role_setting AS s
 JOIN pg_database AS d ON d.oid = setdatabase AND datname = %(name)s
 LEFT JOIN pg_roles AS r ON r.oid = setrole
 CROSS JOIN unnest(setconfig) AS setting
-
--- name: revoke
--- Functions with the owner's rights that PUBLIC could not call.
-SELECT format('REVOKE EXECUTE ON FUNCTION %%s FROM PUBLIC', p.oid::regprocedure)
-FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
-WHERE n.nspname = %(schema)s AND p.prosecdef AND p.proname = ANY (%(private)s)

@@ -17,10 +17,11 @@ from myloware_store.core.errors import BackupError, ConnectionFailed, DatabaseFa
 from myloware_store.core.sql import queries_beside
 from myloware_store.db.deadlines import call_timeout
 from myloware_store.db.statements import LIFT_DEADLINES
-from myloware_store.ops.backup.contents import Difference, compare, read_contents
+from myloware_store.ops.backup.contents import Contents, Difference, compare, read_contents
 from myloware_store.ops.backup.file import os_errors_named, read_manifest, take_path
 from myloware_store.ops.backup.making import require_direct
 from myloware_store.ops.backup.programs import find_program
+from myloware_store.ops.catalog import split_key
 from myloware_store.ops.history import available_migrations, migrations_path, target_settings
 from myloware_store.ops.scratch import scratch_database
 from myloware_store.ops.target import opened, reach
@@ -277,16 +278,19 @@ def _fill(
         progress("Building indexes")
         with _output(program, path, "--section=post-data", *options) as output:
             _run(database, output.read())
-    if not owners:  # what nobody may call is no grant, but is left out with them
-        catalog = manifest.contents.catalog.items()
-        private = [
-            key.removeprefix("function ").partition("(")[0]
-            for key, definition in catalog
-            if key.startswith("function ") and "EXECUTE BY PUBLIC" not in definition
-        ]
-        values = {"schema": manifest.contents.schema, "private": private}
-        for (statement,) in database.execute_sql(_sql("revoke"), values).fetchall():
-            database.execute_sql(statement.replace("%", "%%"))
+    if not owners:
+        _keep_private(database, manifest.contents)
+
+
+def _keep_private(database: StoreDatabase, contents: Contents) -> None:
+    """Revoke what nobody may call, where the privileges of a backup are left out."""
+    described = {split_key(key)[2]: text for key, text in contents.catalog.items() if key.startswith("function ")}
+    private = [
+        name for name, text in described.items() if "SECURITY DEFINER" in text and "EXECUTE BY PUBLIC" not in text
+    ]
+    values = {"schema": contents.schema, "private": private}
+    for (statement,) in database.execute_sql(_sql("private_functions"), values).fetchall():
+        database.execute_sql(statement)
 
 
 def _takes_uuid_ossp(database: StoreDatabase) -> bool:

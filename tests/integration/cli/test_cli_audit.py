@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from myloware_store import Settings
+
 if TYPE_CHECKING:
     from myloware_store import Store
     from tests.integration.cli.conftest import Shell
@@ -65,6 +67,7 @@ def test_seals_show_what_a_superuser_did(shell: Shell, here: dict[str, Any], myl
     assert (4, 3, "heads.json") == (sealed["sealed"], sealed["tenants"], sealed["file"])
     kept = ("--heads", "heads.json", "--public-key", "pub")
     assert shell.report("audit", "verify", *kept, **here)["intact"]
+    assert "3 compared" in shell.run("audit", "verify", *kept, **here).stdout
     heads = shell.report("audit", "heads", **here)["heads"]
     assert [("acme", 1), ("default", 1), ("globex", 1)] == [(head["tenant_id"], head["number"]) for head in heads]
     assert heads[0]["hash"] in shell.run("audit", "heads", "--export", "heads.json", "--key", "key", **here).stdout
@@ -82,10 +85,14 @@ def test_seals_show_what_a_superuser_did(shell: Shell, here: dict[str, Any], myl
 
 
 def test_old_lines_are_pruned_after_a_question(shell: Shell, here: dict[str, Any]) -> None:
-    """The verification says up to where."""
+    """In production, too. The verification says up to where."""
     shell.report("audit", "seal", **here)
-    assert 1 == shell.run("audit", "prune", "--before", "2200-01-01", answer="n\n", **here).returncode
-    assert 4 == shell.report("audit", "prune", "--before", "2200-01-01", "--yes", **here)["deleted"]
+    prune = ("audit", "prune", "--before", "2200-01-01")
+    here["MYLOWARE_ENV"] = "production"
+    declined = shell.run(*prune, answer="n\n", **here)
+    assert (1, True) == (declined.returncode, "sealed before 2200-01-01 00:00 UTC from" in declined.stderr)
+    name = Settings.load(here["DATABASE_URL"]).dbname
+    assert 4 == shell.report(*prune, "--yes", "--database", name, **here)["deleted"]
 
     assert "acme: the lines up to seal 1 were pruned." in shell.run("audit", "verify", **here).stdout
 
