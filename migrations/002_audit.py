@@ -83,10 +83,11 @@ BEGIN
         FROM (
             SELECT COALESCE(n.j, o.j) AS j, c.*
             FROM (SELECT to_jsonb(r) AS j FROM old_rows AS r) AS o
-            -- A row whose key was changed has a line for each of its keys.
+            -- A row whose key or tenant was changed has a line for what it was, and one for what it is.
             FULL JOIN (SELECT to_jsonb(r) AS j FROM new_rows AS r) AS n
                 ON COALESCE(o.j ->> 'id', (o.j ->> 'tool_id') || ' ' || (o.j ->> 'capability_id'))
                     = COALESCE(n.j ->> 'id', (n.j ->> 'tool_id') || ' ' || (n.j ->> 'capability_id'))
+                AND COALESCE(o.j ->> 'tenant_id', '*') = COALESCE(n.j ->> 'tenant_id', '*')
             CROSS JOIN LATERAL (
                 SELECT jsonb_object_agg(key, o.j -> key) FILTER (WHERE key <> ALL (hidden)) AS before,
                     jsonb_object_agg(key, n.j -> key) FILTER (WHERE key <> ALL (hidden)) AS after,

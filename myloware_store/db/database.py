@@ -55,8 +55,8 @@ _ENDS = re.compile(
 )
 # Statements that run outside of transactions only, or begin one. They read no rows, and nothing follows them.
 _ALONE = re.compile(
-    r"\s*(?:ALTER|BEGIN|CHECKPOINT|CLUSTER|CREATE(?!\s+(?:\w+\s+){0,3}(?:TABLE|VIEW)\b)|DISCARD|DROP|REINDEX|ROLLBACK"
-    r"|START|VACUUM)\b[^;]*;?\s*\Z",
+    r"\s*(?:ALTER|BEGIN|CHECKPOINT|CLUSTER|CREATE\s+(?:DATABASE|SUBSCRIPTION|TABLESPACE|(?:UNIQUE\s+)?INDEX)"
+    r"|DISCARD|DROP|REINDEX|ROLLBACK|START|VACUUM)\b[^;]*;?\s*\Z",
     re.IGNORECASE,
 )
 # A statement with one of these words may set back what the server was told, and leave a transaction open.

@@ -188,7 +188,10 @@ def watch(connection: connection, setting: float | None) -> Call | None:
     if seconds is None:
         return None
     if _watchdog is None:  # two threads may each make one: both work
-        _watchdog = _Watchdog()
+        try:
+            _watchdog = _Watchdog()
+        except RuntimeError:  # while the interpreter exits, it starts no more threads
+            return None
     return Call(_watchdog, connection, seconds)
 
 

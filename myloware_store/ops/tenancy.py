@@ -180,7 +180,7 @@ def _change(database: StoreDatabase, *statements: str) -> None:
         try:
             with database.atomic():
                 for statement in (_LIMITS, *statements):
-                    database.execute_sql(statement)
+                    database.execute_sql(statement.replace("%", "%%"))
         except TransactionConflict:
             if time.monotonic() > deadline:
                 raise

@@ -148,6 +148,15 @@ def test_a_changed_key_has_two_lines(myloware: Store, myloware_factory: Any) -> 
     assert {str(row.id), new} == {key for (key,) in changed}
 
 
+def test_a_row_that_is_moved_has_a_line_in_both_tenants(myloware: Store, myloware_factory: Any) -> None:
+    """The one that loses it sees that it did."""
+    myloware_factory.connector(tenant_id="acme")
+    myloware.db.execute_sql("UPDATE connectors SET tenant_id = 'globex'")
+
+    moved = AuditLog.select(AuditLog.tenant_id).where(AuditLog.action == "update").tuples()
+    assert ["acme", "globex"] == sorted(tenant for (tenant,) in moved)
+
+
 def test_an_actor_of_any_length_is_recorded(myloware: Store) -> None:
     """Set by hand, it can be longer than a name; it must not stop the work."""
     with myloware.db.atomic():

@@ -233,6 +233,17 @@ def test_a_long_statement_can_have_its_time(bounded: StoreDatabase) -> None:
         pass
 
 
+def test_a_first_call_at_exit_has_no_deadline(bounded: StoreDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From Python 3.12 on, an interpreter that exits starts no threads; the call works without."""
+
+    def refused(_: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(deadlines, "_watchdog", None)
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    assert (1,) == bounded.execute_sql("SELECT 1").fetchone()
+
+
 def test_off_means_off_whatever_is_in_force(db: StoreDatabase) -> None:
     """Connections of migrations and builds have no deadline, in a worker and on the command line, too."""
     with db.call_timeout(SOON), closing(psycopg2.connect(db.settings.libpq_url)) as connection:

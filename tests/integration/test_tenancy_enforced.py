@@ -347,6 +347,14 @@ def test_roles_are_found_by_doing_it(deployment: Deployment, myloware_dsn: str) 
         assert None is granted.refused
         (problem,) = enforce(database, deployment.names).problems
         assert f'"{deployment.names.worker}" is bound' in problem
+        odd = f'{deployment.names.app} 100 % "'
+        quoted = '"{}"'.format(odd.replace('"', '""'))
+        with closing(psycopg2.connect(deployment.settings.libpq_url)) as admin, admin, admin.cursor() as run:
+            run.execute(f"CREATE ROLE {quoted}")
+        assert quoted in enforce(database, attrs.evolve(deployment.names, readonly=odd)).tables[0].roles
+        enforce(database, deployment.names)
+        with closing(psycopg2.connect(deployment.settings.libpq_url)) as admin, admin, admin.cursor() as run:
+            run.execute(f"DROP ROLE {quoted}")
         with pytest.raises(InvalidInput, match="the role nobody does not exist"):
             enforce(database, attrs.evolve(deployment.names, app="nobody"))
         with pytest.raises(InvalidInput, match="not four different names"):
