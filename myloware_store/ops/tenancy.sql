@@ -60,3 +60,20 @@ WHERE r.rolname = %(worker)s AND NOT (r.rolsuper OR r.rolbypassrls)
         SELECT FROM pg_class AS c
         WHERE c.relnamespace = %(home)s AND c.relname = ANY (%(tables)s) AND pg_has_role(r.oid, c.relowner, 'USAGE')
     )
+UNION ALL
+-- The default privileges of the owner give them with a table or function that is created anew.
+SELECT format('%%s may change the audit trail: run `myloware-store roles --apply`', quote_ident(r.rolname))
+FROM pg_roles AS r
+WHERE r.rolname = %(app)s
+    AND (
+        EXISTS (
+            SELECT FROM pg_class AS c CROSS JOIN unnest(ARRAY['INSERT', 'UPDATE', 'DELETE']) AS p (privilege)
+            WHERE c.relnamespace = %(home)s AND c.relname IN ('audit_logs', 'audit_seals')
+                AND has_table_privilege(r.oid, c.oid, p.privilege)
+        )
+        OR EXISTS (
+            SELECT FROM pg_proc AS p
+            WHERE p.pronamespace = %(home)s AND p.prosecdef AND p.prorettype = 'trigger'::regtype
+                AND has_function_privilege(r.oid, p.oid, 'EXECUTE')
+        )
+    )

@@ -377,6 +377,11 @@ def test_roles_that_existed_with_other_rights_lose_them(enforced: Deployment) ->
         for given, undone, problems in (
             ("GRANT CREATE ON SCHEMA public TO PUBLIC", "REVOKE CREATE ON SCHEMA public FROM PUBLIC", 2),
             (f'GRANT "{names.worker}" TO "{names.readonly}"', f'REVOKE "{names.worker}" FROM "{names.readonly}"', 1),
+            (
+                f'GRANT DELETE ON audit_logs TO "{names.app}"',
+                f'REVOKE DELETE ON public.audit_logs FROM "{names.app}"',
+                1,
+            ),
             (f'ALTER ROLE "{names.app}" CREATEROLE', f'ALTER ROLE "{names.app}" NOCREATEROLE', 0),
             (f'ALTER ROLE "{names.app}" BYPASSRLS', f'ALTER ROLE "{names.app}" NOBYPASSRLS', 1),
         ):
