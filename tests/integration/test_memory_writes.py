@@ -347,9 +347,9 @@ def test_two_processes_store_the_same_content_once(myloware: Store) -> None:
     assert all(stored[content] == row_id for answer in answers for content, row_id in answer.items())
 
 
+@pytest.mark.myloware_db(mode="clone")
 def test_equal_contents_are_found_by_their_index(myloware: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a table that was never analyzed, too: others would read all documents of a type for each content."""
-    myloware.db.execute_sql("DELETE FROM pg_statistic WHERE starelid = 'mem_docs'::regclass")  # of earlier tests
     myloware.memory.upsert(docs(MANY))
     plans: list[str] = []
     execute = myloware.db.execute_sql
