@@ -114,20 +114,27 @@ _MOVED = re.compile(
 )  # raised by our triggers, with labels and fixed words only
 _LONG = 6  # characters; a shorter password may be part of other words
 _TOO_MUCH = "a text has too many different words for its full-text entry of 1 MB, or a value is too large"
-_CONFLICTS = {
-    errorcodes.SERIALIZATION_FAILURE: "it conflicts with a concurrent transaction (serialization failure)",
-    errorcodes.DEADLOCK_DETECTED: "it and another transaction waited for each other (deadlock)",
-    errorcodes.LOCK_NOT_AVAILABLE: "another transaction holds a lock it needs (lock timeout)",
+_KNOWN_STATES: dict[str, tuple[type[errors.DatabaseFault], str]] = {
+    errorcodes.SERIALIZATION_FAILURE: (
+        errors.TransactionConflict,
+        "the transaction failed: it conflicts with a concurrent transaction (serialization failure); run it again",
+    ),
+    errorcodes.DEADLOCK_DETECTED: (
+        errors.TransactionConflict,
+        "the transaction failed: it and another transaction waited for each other (deadlock); run it again",
+    ),
+    errorcodes.LOCK_NOT_AVAILABLE: (
+        errors.TransactionConflict,
+        "the transaction failed: another transaction holds a lock it needs (lock timeout); run it again",
+    ),
+    "MW002": (  # of schema/tenancy.sql
+        errors.TenantRequired,
+        (
+            "row-level security is enforced, and no tenant is in force: use store.tenant(...), or log in as a worker's"
+            " role"
+        ),
+    ),
 }
-_PLAIN: dict[str, tuple[type[errors.DatabaseFault], str]] = {
-    state: (errors.TransactionConflict, f"the transaction failed: {reason}; run it again")
-    for state, reason in _CONFLICTS.items()
-}
-# Of schema/tenancy.sql.
-_PLAIN["MW002"] = (
-    errors.TenantRequired,
-    "row-level security is enforced, and no tenant is in force: use store.tenant(...), or log in as a worker's role",
-)
 
 
 def statement_fault(error: Exception, *, returned: str | None = None) -> Exception:
@@ -270,8 +277,8 @@ def _by_state(error: psycopg2.Error, state: str) -> errors.StoreError:
 def _kind_and_message(error: psycopg2.Error, found: Diagnostics, state: str) -> tuple[type[errors.DatabaseFault], str]:
     if state.startswith(("23", "2F")) or state == errorcodes.RAISE_EXCEPTION:
         return errors.ConstraintViolation, f"{_refused_by(found)} ({_condition(state)})"
-    if state in _PLAIN:
-        return _PLAIN[state]
+    if state in _KNOWN_STATES:
+        return _KNOWN_STATES[state]
     if state.startswith(("22", "54")):
         cause = _TOO_MUCH if state == errorcodes.PROGRAM_LIMIT_EXCEEDED else "the server refused a value"
         return errors.InvalidData, f"{cause}: {_condition(state)}{_type_named(found)}"
