@@ -30,6 +30,7 @@ __all__ = [
     "compare",
     "drop_statements",
     "expected_catalog",
+    "expected_names",
     "find_home",
     "read_catalog",
     "split_key",
@@ -178,6 +179,12 @@ def expected_catalog() -> Mapping[str, str]:
     """Return the catalog that this version's migrations create."""
     catalog: dict[str, str] = json.loads(CATALOG_FILE.read_text(encoding="utf-8"))
     return catalog
+
+
+def expected_names(*kinds: str) -> list[str]:
+    """Return the names of the expected objects of these kinds, a function's without its arguments."""
+    parts = (split_key(key) for key in expected_catalog())
+    return [name.partition("(")[0] for kind, _, name in parts if kind in kinds]
 
 
 def split_key(key: str) -> tuple[str, str, str]:

@@ -8,7 +8,7 @@ import attrs
 
 from myloware_store.core.errors import DatabaseFault, InvalidInput
 from myloware_store.core.sql import queries_beside
-from myloware_store.ops.catalog import expected_catalog, find_home, split_key
+from myloware_store.ops.catalog import expected_names, find_home
 from myloware_store.ops.history import HISTORY_TABLE, require_database
 
 if TYPE_CHECKING:
@@ -76,14 +76,13 @@ def set_up_roles(database: StoreDatabase, names: RoleNames, *, apply: bool) -> l
     home = find_home(database)
     if home is None:
         raise InvalidInput("roles: the store's schema does not exist; run `myloware-store migrate` first")
-    ours = [split_key(key) for key in expected_catalog()]
     values = {
         **attrs.asdict(names),
         "home": home.oid,
         "history": HISTORY_TABLE,
-        "tables": [HISTORY_TABLE, *(name for kind, _, name in ours if kind == "table")],
-        "functions": [name.partition("(")[0] for kind, _, name in ours if kind == "function"],
-        "types": [name for kind, _, name in ours if kind in ("enum", "domain")],
+        "tables": [HISTORY_TABLE, *expected_names("table")],
+        "functions": expected_names("function"),
+        "types": expected_names("enum", "domain"),
     }
     done: list[Statement] = []
     with database.atomic() as transaction:

@@ -10,7 +10,7 @@ import attrs
 
 from myloware_store.core.errors import InvalidInput, TransactionConflict
 from myloware_store.core.sql import queries_beside
-from myloware_store.ops.catalog import expected_catalog, find_home, split_key
+from myloware_store.ops.catalog import expected_names, find_home
 from myloware_store.ops.history import require_database
 from myloware_store.ops.roles import RoleNames
 
@@ -55,6 +55,17 @@ class TableTenancy:
         """Whether the table is as `enforce` leaves it."""
         return self.enabled and not self.forced and _plain(self.policy or "") == _EXPECTED
 
+    @property
+    def problem(self) -> str | None:
+        """What is not as it should be where tenancy is enforced."""
+        if not self.as_made:
+            state = "on" if self.enabled else "off"
+            forced = ", and forced on the owner" if self.forced else ""
+            return f"{self.table}: row-level security is {state}{forced}; its policy is {self.policy or 'missing'}"
+        if self.others:
+            return f"{self.table} has other policies, of which searches know nothing: {', '.join(self.others)}"
+        return None
+
 
 @attrs.frozen
 class Tenancy:
@@ -91,7 +102,7 @@ def read_tenancy(database: StoreDatabase, names: RoleNames | None = None) -> Ten
     )
     if not any(table.enabled or table.policy for table in tables):
         return Tenancy(tables, ())
-    problems = [_problem(table) for table in tables if not table.as_made or table.others]
+    problems = [table.problem for table in tables if table.problem]
     if names is not None:
         rights = database.execute_sql(_sql("rights"), {**values, **attrs.asdict(names)})
         problems += [told for (told,) in rights.fetchall()]
@@ -157,16 +168,7 @@ def _where(database: StoreDatabase) -> dict[str, object]:
     home = find_home(database)
     if home is None or not home.leads:
         raise InvalidInput("tenancy: the store's schema is not the first of the search path; is it migrated?")
-    ours = (split_key(key) for key in expected_catalog())
-    return {"home": home.oid, "tables": [name for kind, _, name in ours if kind == "table"]}
-
-
-def _problem(table: TableTenancy) -> str:
-    if table.others and table.as_made:
-        return f"{table.table} has other policies, of which searches know nothing: {', '.join(table.others)}"
-    state = "on" if table.enabled else "off"
-    forced = ", and forced on the owner" if table.forced else ""
-    return f"{table.table}: row-level security is {state}{forced}; its policy is {table.policy or 'missing'}"
+    return {"home": home.oid, "tables": expected_names("table")}
 
 
 def _plain(policy: str) -> str:

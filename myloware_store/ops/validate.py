@@ -262,9 +262,11 @@ def _compare(database: StoreDatabase) -> Iterator[Finding]:
 
 
 def _check_tenancy(database: StoreDatabase) -> Iterator[Finding]:
-    for problem in read_tenancy(database).problems:
-        table = problem.partition(":")[0].partition(" ")[0]
-        yield Finding("policy", table, "as `tenancy enforce` makes it", problem, "myloware-store tenancy enforce")
+    tenancy = read_tenancy(database)
+    for table in tenancy.tables if tenancy.enforced else ():
+        if table.problem:
+            expected, remedy = "as `tenancy enforce` makes it", "myloware-store tenancy enforce"
+            yield Finding("policy", table.table, expected, table.problem, remedy)
 
 
 def _how_to_restore(difference: Difference) -> str:
