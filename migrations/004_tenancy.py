@@ -1,8 +1,8 @@
 # ruff: noqa: E501
 """Functions for row-level security, which `myloware-store tenancy enforce` turns on.
 
-Claims, finishes and searches narrow themselves to the tenant in force where it is enforced, and cost what they cost
-elsewhere; see myloware_store/schema/tenancy.sql.
+While it is on, claims, finishes and searches keep to the tenant in force. While it is off, they cost what they did before.
+See myloware_store/schema/tenancy.sql.
 """
 
 from __future__ import annotations

@@ -200,7 +200,7 @@ class Load:
             client.wait()
 
     def lost(self, server: Server) -> list[list[str]]:
-        """Return what was acknowledged, and is not stored; what is stored twice counts, too."""
+        """Return what was acknowledged but is not stored, or is stored twice."""
         keys = server.ask("SELECT idempotency_key FROM work_orders")
         results = server.ask("SELECT id::text, result #>> '{}' FROM work_items WHERE status = 'COMPLETED'")
         stored = [["submitted", key] for (key,) in keys] + [["finished", *row] for row in results]
