@@ -107,11 +107,11 @@ def measure(store: Store, few: Calls, times: dict[str, list[tuple[float, float]]
                 times.setdefault(name, []).append((spent[0] * 1e3, spent[1] / 1e6))
 
 
-def compare(title: str, store: Store, few: Calls, switch: Callable[[bool], object]) -> None:
+def compare(title: str, store: Store, few: Calls, switch: Callable[..., object]) -> None:
     """Measure calls without and with something, in turn, and print the ratios."""
     found: tuple[dict[str, list[tuple[float, float]]], ...] = ({}, {})
     for round_ in range(2 * ROUNDS):
-        switch(bool(round_ % 2))
+        switch(wanted=bool(round_ % 2))
         measure(store, few, found[round_ % 2])
     print(f"\n{title}\n| call | ms without | time | processor |\n|---|---:|---:|---:|")
     for name in found[0]:
@@ -136,16 +136,16 @@ def main() -> None:
             with opened(owner) as database, Store.open(url % names.app) as store:
                 every = calls(store, random)
 
-                def bind(wanted: bool) -> None:  # noqa: FBT001
+                def bind(*, wanted: bool) -> None:
                     enforce(database, names) if wanted else relax(database)
 
-                def audit(wanted: bool) -> None:  # noqa: FBT001
+                def audit(*, wanted: bool) -> None:
                     for table, trigger in database.execute_sql(AUDITING).fetchall():
                         word = "ENABLE" if wanted else "DISABLE"
                         database.execute_sql(f"ALTER TABLE {table} {word} TRIGGER {trigger}")
 
                 compare("Row-level security", store, every, bind)
-                bind(False)
+                bind(wanted=False)
                 compare("Audit trail", store, every[:5], audit)
 
 
