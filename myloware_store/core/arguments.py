@@ -12,6 +12,7 @@ from myloware_store.core.errors import InvalidInput
 from myloware_store.core.values import MAX_NAME_CHARS, is_uuid, require_text, require_uuid, shown
 
 __all__ = [
+    "as_callable",
     "as_choice",
     "as_count",
     "as_enum",
@@ -44,6 +45,13 @@ def as_list(values: Any, name: str, *kinds: type) -> list[Any]:
         remedy = f"; write [{name.removesuffix('s')}]" if isinstance(values, kinds) else ""
         raise InvalidInput(f"{name}: {type(values).__name__} is not a list{remedy}")
     return list(iterator)
+
+
+def as_callable(value: Any, name: str) -> Any:
+    """Return what can be called unchanged; raise InvalidInput for anything else."""
+    if not callable(value):
+        raise InvalidInput(f"{name}: {type(value).__name__} cannot be called")
+    return value
 
 
 def as_flag(value: Any, name: str) -> bool:

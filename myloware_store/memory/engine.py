@@ -14,6 +14,7 @@ import attrs
 import numpy as np
 
 from myloware_store.core.arguments import (
+    as_callable,
     as_choice,
     as_count,
     as_enum,
@@ -219,8 +220,8 @@ class Memory(Repository):
             NotFound: A work item does not exist, or is another tenant's; nothing was written.
             StoreError: The embedder failed; its error is the cause of this one. Nothing was written.
         """
-        if progress is not None and not callable(progress):
-            raise InvalidInput(f"progress: {type(progress).__name__} cannot be called")
+        if progress is not None:
+            as_callable(progress, "progress")
         size, given_by, chunker = as_count(batch_size, "batch_size"), self._named_model(model), as_chunker(chunk)
         sent = 0
         own = not self._db.transaction_open()
@@ -507,8 +508,8 @@ class Memory(Repository):
         """
         if self._embedder is None or self._model is None:
             raise InvalidInput("reembed: open the store with an embedder that has a `name`")
-        if progress is not None and not callable(progress):
-            raise InvalidInput(f"progress: {type(progress).__name__} cannot be called")
+        if progress is not None:
+            as_callable(progress, "progress")
         done, before, most = 0, list[MemoryDoc](), as_count(batch_size, "batch_size")
         while docs := self.missing_embeddings(most, share=share, model=self._model):
             if docs == before:

@@ -12,7 +12,7 @@ from uuid import UUID
 from peewee import Tuple
 from uuid_utils.compat import uuid7
 
-from myloware_store.core.arguments import as_count, as_list, as_name, as_object, as_seconds
+from myloware_store.core.arguments import as_callable, as_count, as_list, as_name, as_object, as_seconds
 from myloware_store.core.errors import InvalidInput
 from myloware_store.core.results import AuditFinding, AuditHead, AuditReport
 from myloware_store.core.sql import queries_beside
@@ -120,15 +120,19 @@ class Audit(Repository):
         """
         # Index: audit_logs_tenant_id_created_at_idx, and audit_logs_<resource, action, user_id>_idx.
         query = self._select(AuditLog)
-        for field, name in ((AuditLog.tenant_id, tenant_id), (AuditLog.action, action), (AuditLog.user_id, user_id)):
+        names = {
+            AuditLog.tenant_id: tenant_id,
+            AuditLog.action: action,
+            AuditLog.user_id: user_id,
+            AuditLog.resource_type: resource_type,
+        }
+        for field, name in names.items():
             if name is not None:
                 query = query.where(field == as_name(name, field.name))
         if since is not None:
             query = query.where(AuditLog.created_at >= as_instant(since, "since"))
         if until is not None:
             query = query.where(AuditLog.created_at < as_instant(until, "until"))
-        if resource_type is not None:
-            query = query.where(AuditLog.resource_type == as_name(resource_type, "resource_type"))
         if resource_id is not None:
             wanted = str(resource_id) if is_uuid(resource_id) else as_name(resource_id, "resource_id")
             query = query.where(AuditLog.resource_id == wanted)
@@ -192,8 +196,9 @@ class Audit(Repository):
             What was compared, and the differences.
 
         Raises:
-            InvalidInput: A head is not an `AuditHead`.
+            InvalidInput: A head is not an `AuditHead`, or `progress` cannot be called.
         """
+        as_callable(progress, "progress")
         kept: dict[str, builtins.list[AuditHead]] = {}
         for head in as_list(heads, "heads", AuditHead):
             if current_tenant() in (None, head.tenant_id):

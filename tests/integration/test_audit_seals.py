@@ -297,6 +297,12 @@ def test_what_is_not_sealed_is_not_pruned(myloware: Store) -> None:
     assert 1 == AuditLog.select().count()
 
 
+def test_progress_must_be_callable(myloware: Store) -> None:
+    """As everywhere."""
+    with pytest.raises(InvalidInput, match="progress: str cannot be called"):
+        myloware.audit.verify(progress="")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("act", [lambda audit: audit.seal(), lambda audit: audit.prune(datetime.now(UTC))])
 def test_they_need_transactions_of_their_own(myloware: Store, act: Callable[[Any], object]) -> None:
     """In a caller's transaction, a seal could lack what others have committed before."""
