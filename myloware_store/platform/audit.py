@@ -201,6 +201,8 @@ class Audit(Repository):
         as_callable(progress, "progress")
         kept: dict[str, builtins.list[AuditHead]] = {}
         for head in as_list(heads, "heads", AuditHead):
+            if not isinstance(head, AuditHead):
+                raise InvalidInput(f"heads: {type(head).__name__} is not an AuditHead")
             if current_tenant() in (None, head.tenant_id):
                 kept.setdefault(head.tenant_id, []).append(head)
         tenants = sorted({*self.tenants(), *kept})

@@ -297,10 +297,12 @@ def test_what_is_not_sealed_is_not_pruned(myloware: Store) -> None:
     assert 1 == AuditLog.select().count()
 
 
-def test_progress_must_be_callable(myloware: Store) -> None:
+def test_verify_refuses_what_is_no_head_and_cannot_be_called(myloware: Store) -> None:
     """As everywhere."""
     with pytest.raises(InvalidInput, match="progress: str cannot be called"):
         myloware.audit.verify(progress="")  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="heads: str is not an AuditHead"):
+        myloware.audit.verify(heads=[""])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("act", [lambda audit: audit.seal(), lambda audit: audit.prune(datetime.now(UTC))])
